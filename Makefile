@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels chaos-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-edge bench-audit-writer bench-memory
+.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-edge bench-audit-writer bench-memory
 
 install: $(INSTALLED)
 
@@ -114,6 +114,10 @@ bench-rules: $(INSTALLED)
 # The whole call path with a budget at one level and at four.
 bench-levels: $(INSTALLED)
 	$(BIN)/python bench/budget_levels.py $(ARGS)
+
+# The cost of a call inside a program, and of a plain call, in one run.
+bench-nested: $(INSTALLED)
+	$(BIN)/python bench/nested_calls.py $(ARGS)
 
 # PSS of every process of a fused gateway, idle and after 100,000 and 200,000 calls.
 # ARGS="--calls 20000" is short; ARGS="--calls 1000000 --figures 5" shows the growth.

@@ -31,8 +31,8 @@ AT_ONCE = 1_000_000  # events per INSERT
 MAX_SECONDS = 1.0
 _UNITS = {"h": "hours", "d": "days"}
 
-# Of a hundred events: 46 intents, 46 outcomes of which one failed, 3 denials, and others.
-# A key has eight of forty tools, and few keys make most calls.
+# Of a hundred events: 46 intents, 46 outcomes of which one failed, 3 denials, 1 of models, and
+# others. A key has eight of forty tools, and few keys make most calls.
 _LOAD = """
 INSERT INTO events (stream_seq, line, event, id, at, producer, seq, customer, team, user,
     environment, key, call_id, server, tool, method, approval, definition_digest, code, rule,
@@ -41,7 +41,10 @@ SELECT number + 1, 0, kind, concat(call, '.', kind), moment, 'policy-1', number,
     if(kind IN ('call.allowed', 'call.denied', 'approval.requested'), of_team, ''),
     if(kind = 'call.allowed', concat('user', toString(who % 50)), ''), 'production',
     if(kind IN ('server.lost', 'definition.changed'), '', concat('key', toString(who))),
-    call, concat('server', toString(which % 12)), concat('tool', toString(which)), 'tools/call',
+    call, if(of_model, concat('provider', toString(which % 3)),
+        concat('server', toString(which % 12))),
+    if(of_model, concat('model', toString(which % 5)), concat('tool', toString(which))),
+    if(of_model, 'models/chat', 'tools/call'),
     if(startsWith(kind, 'approval.'), call, ''),
     if(kind = 'call.allowed', hex(sipHash128(which)), ''),
     multiIf(kind = 'call.denied', ['budget_exceeded', 'rule_denied', 'rate_exceeded'][h % 3 + 1],
@@ -49,9 +52,10 @@ SELECT number + 1, 0, kind, concat(call, '.', kind), moment, 'policy-1', number,
     if(kind = 'call.denied' AND h % 3 = 1, concat('rule', toString(h % 7)), ''),
     if(kind = 'call.allowed' AND h % 50 = 0, ['shadow-rule'], []),
     if(kind IN ('call.denied', 'call.failed'), 'A sentence about what went wrong.', ''),
-    if(kind IN ('call.allowed', 'call.completed') OR (kind = 'call.failed' AND h % 4 = 2),
+    if(kind IN ('call.allowed', 'call.completed', 'model.used')
+        OR (kind = 'call.failed' AND h % 4 = 2),
         (which + 1) * 100, 0),
-    if(kind = 'call.completed', 2000 + toInt64(exp(h % 1000 / 100) * 30), 0),
+    if(kind IN ('call.completed', 'model.used'), 2000 + toInt64(exp(h % 1000 / 100) * 30), 0),
     kind = 'call.completed' AND h % 60 = 0, kind = 'call.completed', '1', {detail}
 FROM (
     SELECT number, sipHash64(number) AS h, sipHash64(intDiv(number, 2)) AS c,
@@ -61,12 +65,15 @@ FROM (
         concat('team', toString(who % 20)) AS of_team,
         concat('customer', toString(who % 20 % 5)) AS customer,
         hex(c) AS call,
+        c % 1000 >= 970 AND c % 1000 < 980 AS of_model,
         toDateTime64({until}, 6, 'UTC') - toIntervalMillisecond(
             toInt64((1 - number / {total}) * {span})) AS moment,
         multiIf(
             c % 1000 < 940, if(number % 2 = 0, 'call.allowed',
                 multiIf(h % 400 = 7, 'server.lost', h % 100 < 98, 'call.completed', 'call.failed')),
             c % 1000 < 970, 'call.denied',
+            of_model, multiIf(number % 2 = 1, 'model.used',
+                h % 9 < 8, 'call.completed', 'call.failed'),
             c % 1000 < 993, 'context.spent',
             c % 1000 < 994, 'access.rejected',
             c % 1000 < 996, if(number % 2 = 0, 'approval.requested', 'approval.granted'),
@@ -85,6 +92,10 @@ _DETAIL = """concat('{"event":"', kind, '","id":"', call, '","at":',
     kind = 'context.spent', concat(',"own_tokens":', toString(h % 900), ',"request_tokens":',
         toString(h % 400), ',"answer_tokens":', toString(h % 700),
         ',"classic":{"server1":', toString(h % 9000), ',"server2":', toString(h % 7000), '}'),
+    kind = 'model.used', concat(',"alias":"fast","provider_kind":"openai","streamed":true',
+        ',"input_tokens":', toString(h % 9000 + 100), ',"cached_tokens":', toString(h % 100),
+        ',"output_tokens":', toString(h % 900 + 1), ',"attempt":', toString(h % 7 = 0),
+        ',"first_token_us":', toString(h % 900 + 100), ',"finish_reason":"stop","cut":false'),
     kind = 'call.allowed', concat(',"arguments_digest":"', hex(sipHash128(h)), '","deadline":',
         toString(toUnixTimestamp(moment) + 30)),
     kind = 'access.rejected', concat(',"entrance":"mcp","address":"192.0.2.', toString(h % 50),

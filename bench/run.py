@@ -186,10 +186,21 @@ def quiet(pids: list[int]) -> None:
             return
 
 
-def call_load(url: str, tool: str, key: str, connections: int, seconds: float) -> dict[str, Any]:
-    """Return the figures of a load of tool calls, or of `tools/list` without a tool."""
+def call_load(
+    url: str,
+    tool: str,
+    key: str,
+    connections: int,
+    seconds: float,
+    arguments: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return the figures of a load of tool calls, or of `tools/list` without a tool.
+
+    `arguments` are those of another tool than echo; the answer must then contain its marker.
+    """
     method = "tools/call" if tool else "tools/list"
-    params: dict[str, Any] = {"name": tool, "arguments": {"text": "@@@@@@@@ bench"}} if tool else {}
+    given = arguments or {"text": "@@@@@@@@ bench"}
+    params: dict[str, Any] = {"name": tool, "arguments": given} if tool else {}
     params["_meta"] = {
         "io.modelcontextprotocol/protocolVersion": VERSION,
         "io.modelcontextprotocol/clientCapabilities": {},
@@ -202,10 +213,10 @@ def call_load(url: str, tool: str, key: str, connections: int, seconds: float) -
         key=key,
         body=json.dumps(body, separators=(",", ":")),
         headers=headers | ({"Mcp-Name": tool} if tool else {}),
-        expect=' bench"' if tool else '"tools":[',
+        expect=(" bench" if arguments else ' bench"') if tool else '"tools":[',
         connections=connections,
         seconds=seconds,
-        exact=bool(tool),
+        exact=bool(tool) and not arguments,
     )
     command = [sys.executable, str(HERE / "load.py"), json.dumps(asdict(plan))]
     result = subprocess.run(command, capture_output=True, check=True, timeout=seconds + 60)

@@ -2,16 +2,16 @@
 
 import pytest
 
-from toolbus_common.contracts import CallAllowed, CallCompleted, Event
+from toolbus_common.contracts import CallAllowed, CallCompleted, Event, ModelUsed
 
 FLAT = {"string", "integer", "number", "boolean"}
 
 
-@pytest.mark.parametrize("kind", [CallAllowed, CallCompleted])
+@pytest.mark.parametrize("kind", [CallAllowed, CallCompleted, ModelUsed])
 def test_an_event_in_which_audit_searches_for_fields_has_no_nested_objects(
     kind: type[Event],
 ) -> None:
-    """Migration 17 would find a field of the same name in a nested object."""
+    """Migrations 17 and 18 would find a field of the same name in a nested object."""
     for name, schema in kind.model_json_schema()["properties"].items():
         of_items = schema.get("items", {"type": "string"}).get("type")
         assert schema.get("type") in FLAT | {"array"}, name

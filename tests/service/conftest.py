@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from harness.apis.model_provider import ModelProvider
+from harness.audit.events import bus_of
 from harness.engines.bus_reset import connect_as_tester
 from harness.engines.nats_server import NatsAt
 from harness.oauth.protected_processes import OAuthServer, Resource
 from harness.programs.marked_processes import marked
 from harness.services.authorization_service import STAFF, Server, serving
 from harness.services.ledger_state import MemoryGenerations
+from harness.services.model_gateway import ModelGateway
 from harness.services.oauth_connections import DOCUMENT, ConnectFlow, executor_connection
 from harness.services.policy_replicas import PolicyReplicas, declared, running_policy
 from harness.upstreams.large_result_server import LargeResultServer
@@ -116,6 +119,24 @@ async def server(
         await server.declare(**STAFF)
         await server.account()
         yield server
+
+
+@pytest.fixture
+async def gateway(
+    settings: Settings, operator: Bus, nats_server: NatsAt
+) -> AsyncIterator[ModelGateway]:
+    """Connect to the bus as policy, and receive all events."""
+    async with bus_of("policy", settings) as policy, connect_as_tester(nats_server) as tester:
+        gateway = ModelGateway(operator, policy)
+        await gateway.listen(tester)
+        yield gateway
+
+
+@pytest.fixture
+async def model() -> AsyncIterator[ModelProvider]:
+    """Run a scripted provider."""
+    async with ModelProvider().running() as provider:
+        yield provider
 
 
 @pytest.fixture

@@ -151,6 +151,10 @@ async def test_a_reader_sees_only_the_events_of_their_customers(endpoint: Endpoi
         "approvals",
         "config_changes",
         "rejections",
+        "model_requests",
+        "models_by_hour",
+        "models_by_day",
+        "usage",
     ],
 )
 async def test_views_show_no_more_than_the_events_below_them(endpoint: Endpoint, view: str) -> None:

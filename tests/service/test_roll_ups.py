@@ -346,8 +346,9 @@ async def test_days_agree_with_their_hours(analytics_store: Path) -> None:
 
 async def test_every_panel_of_every_dashboard_finds_rows(analytics_store: Path) -> None:
     panels = list(analytics.panels(datetime.now(UTC)))
-    assert {panel.board for panel in panels} >= {"operators", "analysts", "security", "finance"}
-    assert len(panels) >= 35
+    boards = {"operators", "analysts", "security", "finance", "models"}
+    assert {panel.board for panel in panels} >= boards
+    assert len(panels) >= 48
     async with opened(analytics_store) as store:
         empty = [
             f"{each.board}: {each.title}" for each in panels if not await query(store, each.sql)
@@ -361,8 +362,9 @@ async def test_every_saved_query_is_answered(analytics_store: Path) -> None:
         (call,) = await query(
             store, "SELECT any(call_id) AS call FROM events WHERE event = 'call.denied'"
         )
+        (run,) = await query(store, "SELECT any(run) AS run FROM usage WHERE kind = 'models'")
         for question in saved_queries.known(None).values():
-            given = call if question.name == "one-call" else {}
+            given = {"one-call": call, "one-run": run}.get(question.name, {})
             if question.name == "who-called":
                 given = {"minutes": "600"}
             found = await query(store, question.sql, **question.bound(given, now))

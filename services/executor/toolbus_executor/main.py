@@ -1,8 +1,8 @@
 """The executor service: calls upstream servers and publishes their catalogue.
 
-subscribes  CallAdmitted, per server and from other executors; CallCancelled; the buckets
-            tb_config and tb_pins; ConnectionCreated; ClientMessage
-publishes   the reply messages of each call; CallCompleted, CallFailed, CallExtended;
+subscribes  CallAdmitted, per server or provider and from other executors; CallCancelled; the
+            buckets tb_config and tb_pins; ConnectionCreated; ClientMessage
+publishes   the reply messages of each call; CallCompleted, CallFailed, CallExtended, ModelUsed;
             ServerConnected, ServerLost, ServerFaulted, BreakerOpened, BreakerClosed;
             DefinitionPinned, DefinitionChanged; ServerNotification
 owns        the buckets tb_catalogue and tb_leases, the first pins in tb_pins, the outcomes it
@@ -63,6 +63,7 @@ from toolbus_executor.catalog.definition_pins import Pins
 from toolbus_executor.dependencies import Dependencies
 from toolbus_executor.identity.keys import IdentityKeys
 from toolbus_executor.isolation.capability_probe import probe
+from toolbus_executor.providers.registry import ProviderRegistry
 from toolbus_executor.results.large.store import LargeResultStore
 from toolbus_executor.results.selection.worker_client import Selector
 from toolbus_executor.servers.supervisor import Buckets, ServerSupervisor
@@ -77,7 +78,10 @@ MAX_STARTS = max(4, 2 * (os.cpu_count() or 1))  # first starts of processes at t
 
 
 class ServerRegistry:
-    """The supervisors of all configured servers. A changed server restarts only its supervisor."""
+    """The supervisors of all configured servers. A changed server restarts only its supervisor.
+
+    It also reconciles the providers of models.
+    """
 
     def __init__(
         self,
@@ -97,7 +101,8 @@ class ServerRegistry:
         self._supervisors = Reconciler(self._start, ServerSupervisor.stop)
         self._restarted: frozenset[str] = frozenset()  # servers known before this change
         self._changed = asyncio.Event()
-        self._early_cancellations = EarlyCancellations()
+        self._early_cancellations = early = EarlyCancellations()
+        self._providers = ProviderRegistry(service, commands, dependencies, early)
         self._suspended_calls = SuspendedCallRouter(
             service.bus, service.events.producer, self._handler
         )
@@ -110,9 +115,10 @@ class ServerRegistry:
         return len(self._supervisors)
 
     async def status(self) -> tuple[dict[str, Any], ...]:
-        """Return a status row per server, sorted by name."""
+        """Return a status row per server and per provider, each sorted by name."""
         supervisors = sorted(self._supervisors, key=lambda each: each.name)
-        return tuple(await asyncio.gather(*(each.status() for each in supervisors)))
+        servers = await asyncio.gather(*(each.status() for each in supervisors))
+        return *servers, *self._providers.status()
 
     def sessions(self) -> SessionsReply:
         """Return the upstream sessions of this executor, with their owners."""
@@ -143,6 +149,7 @@ class ServerRegistry:
         finally:
             await self._suspended_calls.close()
             await self._supervisors.close()
+            await self._providers.close()
             await self._claims.close()
             await self._selector.close()
 
@@ -162,6 +169,7 @@ class ServerRegistry:
             )
             for supervisor in self._supervisors:
                 supervisor.handler.drained = self._commands.of(supervisor.name).drained
+            await self._providers.reconcile(self._directory.now.configuration.providers)
 
     def _start(self, name: str, entry: tuple[Server, int]) -> ServerSupervisor:
         """Start the supervisor of a server.
@@ -200,7 +208,7 @@ class ServerRegistry:
 
     def _cancel(self, call_id: str) -> None:
         found = [supervisor.handler.cancel(call_id) for supervisor in self._supervisors]
-        if not any(found):
+        if not any(found) and not self._providers.cancel(call_id):
             self._early_cancellations.remember(call_id)
 
     def _client_message(self, payload: bytes, *_: str) -> None:

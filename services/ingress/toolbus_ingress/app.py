@@ -17,6 +17,9 @@ from toolbus_ingress.http.jsonrpc import Response
 from toolbus_ingress.http.request_guard import RejectedRequestError, read_request_body
 from toolbus_ingress.http_sse import HttpSseTransport
 from toolbus_ingress.mcp.endpoint import Endpoint
+from toolbus_ingress.models_api import errors as model_errors
+from toolbus_ingress.models_api import handler as models_api
+from toolbus_ingress.models_api.handler import ModelsApi
 from toolbus_ingress.oauth_proxy import OAuthProxy
 from toolbus_ingress.rest import problems
 from toolbus_ingress.rest_apis import RestApis
@@ -60,6 +63,7 @@ class App:
         self._endpoint = endpoint
         self._approval_page = approval_page
         self._rest_apis = RestApis(endpoint)
+        self._models_api = ModelsApi(endpoint)
         self._oauth = OAuthProxy(endpoint)
         self._http_sse = HttpSseTransport(endpoint)
 
@@ -79,7 +83,7 @@ class App:
                     receive = receive_nothing
                 response = await self._route(scope, receive, send)
         except RejectedRequestError as rejection:
-            response = _rejection_response(rejection, scope["path"])
+            response = _rejection_response(rejection, scope)
         except asyncio.CancelledError:  # at the end of a drain
             response = self._failure(OutcomeUnknownError(_SHUTDOWN), scope)
         except Exception:
@@ -103,13 +107,15 @@ class App:
         match = _SERVER_PATH.fullmatch(path)
         if match is not None:
             return self._endpoint.answer(scope, match[1], receive, send)
+        if models_api.serves(path):
+            return self._models_api.answer(scope, receive, send)
         match = (_SSE_POST if scope["method"] == "POST" else _SSE_STREAM).fullmatch(path)
         if match is not None:
             return self._http_sse.answer(scope, match[1] or "", receive, send)
         return self._serve_page(scope, receive)
 
     async def _serve_page(self, scope: dict[str, Any], receive: Receive) -> Response:
-        """Answer requests for everything but MCP and the REST APIs."""
+        """Answer requests for everything but MCP, the REST APIs and the models API."""
         if scope["path"] == "/healthz":
             return _ALIVE
         return (
@@ -121,13 +127,18 @@ class App:
 
     def _failure(self, error: ToolbusError, scope: dict[str, Any]) -> Response:
         """Return the response for an error, in the error format of the path."""
+        if models_api.serves(scope["path"]):
+            return self._models_api.failure(error, scope)
         rest = rest_apis.serves(scope["path"])
         return self._rest_apis.failure(error, scope) if rest else jsonrpc.failure(error)
 
 
-def _rejection_response(rejection: RejectedRequestError, path: str) -> Response:
+def _rejection_response(rejection: RejectedRequestError, scope: dict[str, Any]) -> Response:
     """Return the guard's rejection in the error format of the path."""
-    return problems.rejection(rejection) if rest_apis.serves(path) else rejection.response
+    if models_api.serves(scope["path"]):
+        return model_errors.rejection(rejection, models_api.dialect_of(scope))
+    rest = rest_apis.serves(scope["path"])
+    return problems.rejection(rejection) if rest else rejection.response
 
 
 async def _send(response: Response, send: Send) -> None:

@@ -1,7 +1,7 @@
 """CORS: the origins whose scripts may read responses, and the requests that they may send.
 
-Only origins that the operator lists are allowed, compared byte for byte, and only on paths that MCP
-clients need. Pages for people are excluded, and cookies are never allowed.
+Only origins that the operator lists are allowed, compared byte for byte, and only on paths that
+clients of MCP and of models need. Pages for people are excluded, and cookies are never allowed.
 """
 
 import re
@@ -13,14 +13,19 @@ from toolbus_ingress.oauth_proxy import DOCUMENTS
 from toolbus_ingress.sessions.sse_writer import Send
 
 _PATHS = re.compile(
-    r"/mcp(?:/[^/]+)?|/oauth/(?:token|register|revoke|jwks|device/code)|"
+    r"/mcp(?:/[^/]+)?|/v1/(?:chat/completions|responses|embeddings|messages(?:/count_tokens)?)|"
+    r"/v1/models(?:/.*)?|/oauth/(?:token|register|revoke|jwks|device/code)|"
     rf"{re.escape(WELL_KNOWN)}(?:/.*)?|{'|'.join(map(re.escape, DOCUMENTS))}"
 )
 _REQUEST_HEADERS = re.compile(
     r"accept|authorization|content-type|dpop|last-event-id|idempotency-key|traceparent|tracestate|"
-    r"mcp-[a-z0-9-]{1,64}|x-toolbus-(?:servers|tools|program)"
+    r"mcp-[a-z0-9-]{1,64}|x-toolbus-(?:servers|tools|models|program|session)|x-api-key|"
+    r"(?:anthropic|openai|x-stainless)-[a-z0-9-]{1,64}"
 )
-_EXPOSED_HEADERS = b"WWW-Authenticate, Mcp-Session-Id, Retry-After, DPoP-Nonce"
+_EXPOSED_HEADERS = (
+    b"WWW-Authenticate, Mcp-Session-Id, Retry-After, DPoP-Nonce, X-Should-Retry, X-Toolbus-Model, "
+    b"X-Toolbus-Call-Id, X-Toolbus-Fallbacks, X-Toolbus-Error"
+)
 _METHODS = b"GET, POST, DELETE"
 _MAX_AGE_SECONDS = b"600"
 

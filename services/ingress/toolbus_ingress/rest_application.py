@@ -5,6 +5,7 @@ from toolbus_ingress.admin_api import admins, budgets, configuration, descriptio
 from toolbus_ingress.admin_api import approvals as admin_approvals
 from toolbus_ingress.approvals import routes as approvals
 from toolbus_ingress.mcp.endpoint import Endpoint
+from toolbus_ingress.models_api import routes as models
 from toolbus_ingress.rest.application import Application
 from toolbus_ingress.tools_api import routes as tools
 
@@ -22,6 +23,11 @@ def build(endpoint: Endpoint) -> Application:
         admin_approvals.router,
         approvals.router,
         tools.router,
+        models.router,
     ]
-    extensions = (description.describe_administration, tools.describe_tool_calls)
+    extensions = (
+        description.describe_administration,
+        tools.describe_tool_calls,
+        models.describe_models,
+    )
     return Application(endpoint, routers, extensions)

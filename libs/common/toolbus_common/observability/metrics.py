@@ -8,6 +8,12 @@ from toolbus_common.observability.call_metrics import SECONDS, CallDurations
 CALLS = Counter("toolbus_calls", "Tool calls completed at the edge", ["outcome"])
 # Seconds from the parsed request until the whole response is passed to the HTTP server.
 CALL_SECONDS = CallDurations("toolbus_call_seconds", "Duration of tool calls")
+# Model requests completed at ingress. outcome: ok, or the error's code.
+MODEL_REQUESTS = Counter("toolbus_model_requests", "Model requests completed", ["outcome"])
+# Seconds from the read request until the whole response is passed to the HTTP server.
+MODEL_SECONDS = CallDurations("toolbus_model_request_seconds", "Duration of model requests")
+# Targets of aliases that failed, so that the next target was tried. reason: the error's code.
+MODEL_FALLBACKS = Counter("toolbus_model_fallbacks", "Fallbacks to another target", ["reason"])
 # Requests the HTTP guard rejected. reason: host, origin, size, json, …
 REJECTED_REQUESTS = Counter("toolbus_rejected_requests", "HTTP requests rejected", ["reason"])
 # Open connections of an HTTP listener (`agents` or `readers`), and their maximum.
@@ -32,6 +38,14 @@ DECISIONS = Counter("toolbus_decisions", "Decisions of policy", ["decision"])
 # Calls per upstream. outcome: ok, tool_error, or the error's code.
 UPSTREAM_CALLS = Counter("toolbus_upstream_calls", "Calls to upstreams", ["server", "outcome"])
 UPSTREAM_SECONDS = CallDurations("toolbus_upstream_seconds", "Duration of upstream calls", "server")
+# Tokens of model requests. direction: input (not from the provider's cache), cached_input, output.
+MODEL_TOKENS = Counter(
+    "toolbus_model_tokens", "Tokens of model requests", ["provider", "api", "direction"]
+)
+# Seconds from the attempt's start to the first part of a streamed response.
+MODEL_FIRST_TOKEN_SECONDS = CallDurations(
+    "toolbus_model_first_token_seconds", "Time to the first token of a model", "provider"
+)
 # Retried calls. The number of attempts is the sum of retries and of calls that reached an upstream.
 UPSTREAM_RETRIES = Counter("toolbus_upstream_retries", "Retried calls", ["server"])
 # Messages from an upstream that belong to no active call. kind: log, progress, request.

@@ -12,6 +12,8 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common.contracts.model_calls import is_model_method, model_name
+
 VERSION = "1.8.0"
 Event = Mapping[str, Any]
 OcsfEvent = dict[str, Any]
@@ -145,11 +147,17 @@ def _call(event: Event) -> OcsfEvent:
         "api": api,
         "src_endpoint": {"name": str(event.get("key") or "unknown")},
         "dst_endpoint": {"svc_name": server},
-        "resources": [{"name": _tool_name(event) or server, "type": "tool"}],
+        "resources": [_resource(event, server)],
     }
     if trace := event.get("trace_id"):
         record["trace"] = {"uid": str(trace)}
     return record
+
+
+def _resource(event: Event, server: str) -> OcsfEvent:
+    if is_model_method(str(event.get("method"))):
+        return {"name": model_name(server, str(event.get("tool") or "")), "type": "model"}
+    return {"name": _tool_name(event) or server, "type": "tool"}
 
 
 def _failure(event: Event) -> OcsfEvent:
@@ -216,6 +224,7 @@ ENTITY = OcsfClass(3004, 3, "Entity Management", _CHANGES, _entity)
 LIFE = OcsfClass(6002, 6, "Application Lifecycle", _LIFE, _server)
 BASE = OcsfClass(0, 0, "Base Event", {}, _nothing)
 
+_BASE = EventMapping(BASE)  # also for events of unknown names
 _MAPPINGS = {
     "call.allowed": EventMapping(API),
     "call.extended": EventMapping(API),
@@ -223,6 +232,7 @@ _MAPPINGS = {
     "call.denied": EventMapping(API, severity=LOW, status=FAILURE),
     "call.failed": EventMapping(API, severity=LOW, status=FAILURE),
     "call.replayed": EventMapping(API),
+    "model.used": EventMapping(API),
     "run.started": EventMapping(API),
     "run.completed": EventMapping(API),
     "run.failed": EventMapping(API, severity=LOW, status=FAILURE),
@@ -236,6 +246,7 @@ _MAPPINGS = {
     "key.created": EventMapping(ENTITY, 1),
     "key.revoked": EventMapping(ENTITY, 4),
     "config.applied": EventMapping(ENTITY, 3),
+    "config.changed": EventMapping(ENTITY, 3),
     "definition.pinned": EventMapping(ENTITY, 1),
     "definition.changed": EventMapping(ENTITY, 3, MEDIUM),
     "definition.approved": EventMapping(ENTITY, 8),
@@ -248,8 +259,16 @@ _MAPPINGS = {
     "server.reset": EventMapping(LIFE, 5),
     "breaker.opened": EventMapping(LIFE, 7, MEDIUM, FAILURE),
     "breaker.closed": EventMapping(LIFE, 6),
-}
-_BASE = EventMapping(BASE)
+    **dict.fromkeys(
+        (
+            "connection.created", "connection.ended", "context.listed", "context.measured",
+            "context.spent", "events.expired", "grant.created", "grant.ended", "hold.lifted",
+            "hold.placed", "ledger.opened", "person.erased", "signin.denied",
+            "witness.contradicted",
+        ),
+        _BASE,
+    ),
+}  # fmt: skip
 
 
 def _mapping_of(name: str, event: Event) -> EventMapping:
@@ -262,6 +281,11 @@ def _mapping_of(name: str, event: Event) -> EventMapping:
     if mapping.of is API and str(event.get("method", "")).endswith(("/read", "/get", "/list")):
         return EventMapping(API, READ, mapping.severity, mapping.status)
     return mapping
+
+
+def mapped_events() -> frozenset[str]:
+    """Return the names of events that have a mapping of their own."""
+    return frozenset(_MAPPINGS)
 
 
 def severity_of(name: str) -> int:

@@ -31,10 +31,11 @@ GROUP BY hour ORDER BY hour LIMIT {HOURS_AT_ONCE}
 _ROLL_UP = """
 INSERT INTO rollup_hours (hour, customer, team, key, server, tool, event, code, events, charge,
     corrected,
-    errors, spent_tokens, classic_tokens, latency, version)
+    errors, spent_tokens, classic_tokens, input_tokens, cached_tokens, output_tokens, latency,
+    version)
 SELECT hour, customer, team, key, server, tool, event, code, events, charge,
     corrected, errors,
-    spent_tokens, classic_tokens, latency, {version}
+    spent_tokens, classic_tokens, input_tokens, cached_tokens, output_tokens, latency, {version}
 FROM rollup_hours_live WHERE hour IN ({hours})
 """
 # Written last: if the service is killed before, no view reads the rows of this version.
@@ -50,9 +51,11 @@ WHERE complete AND NOT valid AND day < toDate(now('UTC')) ORDER BY day LIMIT {DA
 _ROLL_UP_DAYS = """
 INSERT INTO rollup_days (day, customer, team, key, server, tool, event, code, events, charge,
     corrected,
-    errors, spent_tokens, classic_tokens, latency, version)
+    errors, spent_tokens, classic_tokens, input_tokens, cached_tokens, output_tokens, latency,
+    version)
 SELECT toDate(hour) AS day, customer, team, key, server, tool, event, code, sum(events),
     sum(charge), sum(corrected), sum(errors), sum(spent_tokens), sum(classic_tokens),
+    sum(input_tokens), sum(cached_tokens), sum(output_tokens),
     quantilesTDigestMergeState(0.5, 0.9, 0.95, 0.99)(latency), {version}
 FROM rollup_hours
 WHERE (toDate(hour), customer) IN (SELECT day, customer FROM {days})

@@ -5,17 +5,20 @@ from typing import Any
 
 from toolbus_audit.clickhouse.query import ReadOnlyStore, decode
 from toolbus_common.contracts import (
+    TOOLS_CALL,
     OpenCall,
     OpenCallsQuery,
     OpenCallsReply,
     SpendingQuery,
     SpendingReply,
 )
+from toolbus_common.contracts.model_calls import MODEL_METHODS
 from toolbus_common.errors import InvalidError
 from toolbus_common.privacy.key_store import PersonKeys
 
 MAX_ROWS = 10_000
 CORRECTABLE = 86_400  # seconds in which an outcome may still correct a charge as unknown
+_CHARGED = tuple(sorted({TOOLS_CALL, *MODEL_METHODS}))  # methods of calls that have a price
 _CUSTOMER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 # One row per call allowed in a period. The first outcome counts, as in the ledger. A charge as
@@ -48,7 +51,7 @@ FROM (
     FROM events
     WHERE customer = '{customer}'
         AND event IN ('call.allowed', 'call.extended', 'call.completed', 'call.failed')
-        AND method = 'tools/call' AND at >= fromUnixTimestamp64Micro({start})
+        AND method IN {methods} AND at >= fromUnixTimestamp64Micro({start})
         AND call_id IN (
             SELECT call_id FROM events WHERE customer = '{customer}' AND event = 'call.allowed'
             AND at >= fromUnixTimestamp64Micro({start}) AND at < fromUnixTimestamp64Micro({end})))
@@ -100,6 +103,7 @@ def _calls(query: SpendingQuery | OpenCallsQuery) -> str:
         )
     return _CALLS.format(
         customer=query.customer,
+        methods=_CHARGED,
         start=int(query.start * 1e6),
         end=int(query.end * 1e6),
         correctable=CORRECTABLE,

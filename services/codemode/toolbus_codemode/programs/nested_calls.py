@@ -30,6 +30,7 @@ from toolbus_common.contracts import (
     InputRequired,
     ProtocolFamily,
 )
+from toolbus_common.contracts.base import trusted
 from toolbus_common.errors import InvalidError, RefusedError, ToolbusError, UnavailableError
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.mcp.result_uris import Handle
@@ -38,6 +39,7 @@ from toolbus_common.observability.tracing import CLIENT, Tracer
 from toolbus_common.service.service import Service
 
 _tracer = Tracer("codemode")
+_call_requested = trusted(CallRequested)
 RESOURCES_READ = "resources/read"
 
 
@@ -134,7 +136,7 @@ class NestedCalls:
     ) -> CallRequested:
         call_id = self.service.calls.new_call_id()
         declared = self.directory.now.configuration.servers
-        return CallRequested(
+        return _call_requested(
             call_id=call_id,
             reply_to=self.service.calls.address(call_id),
             server=wanted.server,

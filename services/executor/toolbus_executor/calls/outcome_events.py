@@ -15,7 +15,7 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.contracts.events.encoded import EncodedCompletion
-from toolbus_common.errors import ToolbusError, UpstreamRefusedError
+from toolbus_common.errors import ModelRefusedError, ToolbusError, UpstreamRefusedError
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.privacy.content_policy import recorded, recorded_words
 from toolbus_executor.calls.charging import charge_of, charge_of_failure
@@ -47,13 +47,14 @@ class CompletionEvents:
         """
         reply, whole = outcome.reply, len(outcome.reply.body) + outcome.kept
         result = recorded(reply.body, call.result_content) if call.result_content else ""
+        charge = outcome.charge
         own_fields = {
             "id": f"{call.call_id}.completed",
             "at": time(),
             "call_id": call.call_id,
             "parent_id": call.parent_id,
             "trace_id": trace_id(call.traceparent),
-            "charge": charge_of(call, reply, outcome.kept),
+            "charge": charge_of(call, reply, outcome.kept) if charge is None else charge,
             "reserved": call.reserved,
             "latency_us": int(seconds * 1e6),
             "misfit": misfit,
@@ -87,16 +88,25 @@ class CompletionEvents:
 
 
 def failed(
-    call: CallAdmitted, error: ToolbusError, seconds: float, misfit: str = "", *, sent: bool
+    call: CallAdmitted,
+    error: ToolbusError,
+    seconds: float,
+    misfit: str = "",
+    *,
+    sent: bool,
+    charge: int | None = None,
 ) -> CallFailed:
     """Return the event about a call without a result.
 
-    A call that was not dispatched (`sent` is false) costs 0.
+    A call that was not dispatched (`sent` is false) costs 0. `charge` is the charge of a dispatched
+    call; if it is None, it follows from the error.
     """
+    if charge is None:
+        charge = charge_of_failure(call, error)
     return CallFailed(
         id=f"{call.call_id}.failed",
         **outcome_fields(call),
-        charge=charge_of_failure(call, error) if sent else 0,
+        charge=charge if sent else 0,
         latency_us=int(seconds * 1e6),
         code=error.code,
         reason=_recorded_reason(call, error),
@@ -110,8 +120,10 @@ def _recorded_reason(call: CallAdmitted, error: ToolbusError) -> str:
 
     An error text of the upstream is recorded only if the content of results is recorded.
     """
-    if not isinstance(error, UpstreamRefusedError):
+    if not isinstance(error, UpstreamRefusedError | ModelRefusedError):
         return error.reason
     recorded = recorded_words(error.reason, call.result_content)
+    if isinstance(error, ModelRefusedError):
+        return recorded or f"The provider returned HTTP {error.data.get('status')}."
     number = error.data.get("upstream_code", "none")
     return recorded or f"The server returned JSON-RPC error {number}."

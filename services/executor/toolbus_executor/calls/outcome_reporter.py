@@ -5,7 +5,12 @@ from time import perf_counter
 from toolbus_common.calls.event_fields import extended
 from toolbus_common.calls.outcome_store import OutcomeStore, ReturnedResult
 from toolbus_common.contracts import CallAdmitted, CallError, OutcomeClaim
-from toolbus_common.errors import ToolbusError, UpstreamRefusedError, UpstreamTimeoutError
+from toolbus_common.errors import (
+    ModelRefusedError,
+    ToolbusError,
+    UpstreamRefusedError,
+    UpstreamTimeoutError,
+)
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.observability.call_metrics import call_count
 from toolbus_common.observability.metrics import UPSTREAM_CALLS, UPSTREAM_SECONDS
@@ -41,11 +46,14 @@ class OutcomeReporter:
         misfit = self.misfits.pop(call.call_id, "") if self.misfits else ""
         self._events.publish(self._completions.build(call, outcome, took, misfit))
 
-    async def failed(self, call: CallAdmitted, error: ToolbusError, began: float) -> CallError:
-        """Record a failure and return the reply."""
+    async def failed(
+        self, call: CallAdmitted, error: ToolbusError, began: float, charge: int | None = None
+    ) -> CallError:
+        """Record a failure and return the reply. `charge` is that of `outcome_events.failed`."""
         sent = bool(error.data.pop("sent", True))
         # Adapters do not know the configured name of the server; the caller needs it.
-        if not isinstance(error, UpstreamRefusedError):  # the upstream's text stays unchanged
+        # The upstream's own text stays unchanged.
+        if not isinstance(error, UpstreamRefusedError | ModelRefusedError):
             reason = with_name(error.reason, self._name)
             error = type(error)(reason, **error.data)
         if not sent and isinstance(error, UpstreamTimeoutError):
@@ -53,7 +61,7 @@ class OutcomeReporter:
         self._failures.note(error)
         UPSTREAM_CALLS.labels(self._name, error.code).inc()
         took, misfit = perf_counter() - began, self.misfits.pop(call.call_id, "")
-        self._events.publish(failed(call, error, took, misfit, sent=sent))
+        self._events.publish(failed(call, error, took, misfit, sent=sent, charge=charge))
         if call.claim is not None:
             await self.store(call, call.claim, CallError(error), sent=sent)
         return CallError(error)

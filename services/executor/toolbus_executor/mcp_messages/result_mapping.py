@@ -30,7 +30,8 @@ class CallOutcome(msgspec.Struct, frozen=True):
 
     `is_error` is true if the tool reported an error. `kept` is the number of bytes that were stored
     instead of returned. `cached` is true if the reply came from the cache. `left_out` is the number
-    of bytes that a selection removed.
+    of bytes that a selection removed. `charge` is the charge in micro-dollars; if it is None, it
+    follows from the call's price and the size of the reply.
     """
 
     reply: FinalReply
@@ -38,6 +39,7 @@ class CallOutcome(msgspec.Struct, frozen=True):
     kept: int = 0
     cached: bool = False
     left_out: int = 0
+    charge: int | None = None
 
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode

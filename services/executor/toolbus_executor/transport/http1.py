@@ -18,8 +18,7 @@ from toolbus_executor.transport.dialer import DialedSocket, Dialer
 
 # Shorter than the usual timeout of servers, 5 s, so that no request is sent on a closed connection.
 IDLE_SECONDS = 4.0
-CONNECT_SECONDS = 5.0
-DEFAULT_SECONDS = 20.0
+CONNECT_SECONDS, DEFAULT_SECONDS = 5.0, 20.0
 LARGEST_BODY = 7 * 1024 * 1024  # bytes; a result must fit into a message on the bus
 LARGEST_HELD = 6 * 1024 * 1024  # bytes; a larger response is spilled
 LARGEST_HEAD = 64 * 1024
@@ -289,8 +288,9 @@ def _absolute(request: bytes, proxy: DialedSocket) -> bytes:
 class Pool:
     """Reusable connections to one host. The server's bulkhead limits their number."""
 
-    def __init__(self, url: str, way: Dialer) -> None:
+    def __init__(self, url: str, way: Dialer, protocol: type[Connection] = Connection) -> None:
         self._url = url
+        self._protocol = protocol
         self._way = way
         self._idle: deque[Connection] = deque()
         self._ending: set[Connection] = set()
@@ -392,7 +392,7 @@ class Pool:
     async def _connection(self, dialed: DialedSocket) -> Connection:
         loop = asyncio.get_running_loop()
         _, connection = await loop.create_connection(
-            lambda: Connection(loop, dialed if dialed.before else None),
+            lambda: self._protocol(loop, dialed if dialed.before else None),
             sock=dialed.socket,
             ssl=dialed.context,
             server_hostname=dialed.name,

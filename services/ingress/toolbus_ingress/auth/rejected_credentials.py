@@ -17,7 +17,9 @@ _ENTRANCES = (
     ("/mcp", "mcp"),
     ("/sse", "mcp"),
     ("/v1/mcp/", "mcp"),
+    ("/v1/", "models"),
 )
+_CREDENTIALS = (b"authorization", b"x-api-key")
 _PAGES = ("/approvals/", "/oauth/")  # pages that receive credentials in a form
 
 
@@ -27,7 +29,7 @@ def count(rejections: RejectionCounter, scope: Mapping[str, Any], response: Resp
     if not code:
         return
     path: str = scope["path"]
-    has_credential = any(name == b"authorization" for name, _ in scope["headers"])
+    has_credential = any(name in _CREDENTIALS for name, _ in scope["headers"])
     if code == "unauthorized" and not path.startswith(_PAGES) and not has_credential:
         code = "no_credential"
     entrance = next((name for start, name in _ENTRANCES if path.startswith(start)), "http")

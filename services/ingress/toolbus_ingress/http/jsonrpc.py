@@ -65,9 +65,9 @@ _CODES: dict[str, tuple[int, int]] = {
     "breaker_open": (-31023, OK),
     "upstream_invalid": (-31024, OK),
     "upstream_refused": (-31025, OK),
-    "model_refused": (-31025, OK),
     "cancelled": (-31026, OK),
     "server_drained": (-31027, OK),
+    "model_refused": (-31028, OK),
     "outcome_unknown": (-31030, OK),
 }
 

@@ -34,7 +34,7 @@ _SINGLE = frozenset(
         b"host", b"origin", b"authorization", b"content-type", b"content-length",
         b"content-encoding", b"mcp-protocol-version", b"mcp-method", b"mcp-name",
         b"mcp-session-id", b"last-event-id", b"if-match", b"idempotency-key",
-        b"x-toolbus-servers", b"x-toolbus-tools", b"dpop",
+        b"x-toolbus-servers", b"x-toolbus-tools", b"x-toolbus-models", b"dpop", b"x-api-key",
     }
 )  # fmt: skip
 
@@ -95,8 +95,11 @@ class RequestGuard:
         return found
 
 
-def check_post(headers: Headers, largest_body: int) -> None:
-    """Check the headers of a POST with a JSON body. Raises `RejectedRequestError`."""
+def check_post(headers: Headers, largest_body: int, *, events: bool = False) -> None:
+    """Check the headers of a POST with a JSON body. Raises `RejectedRequestError`.
+
+    With `events`, a client may accept only an event stream.
+    """
     content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if content_type != b"application/json":
         raise rejected(
@@ -111,6 +114,7 @@ def check_post(headers: Headers, largest_body: int) -> None:
         b"application/json" not in accept
         and b"*/*" not in accept
         and b"application/*" not in accept
+        and not (events and b"text/event-stream" in accept)
     ):
         raise rejected(
             "accept", 406, "The response is application/json. Add it to the Accept header."

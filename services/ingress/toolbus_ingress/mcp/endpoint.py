@@ -90,10 +90,10 @@ class Endpoint:
     largest_body: int
     max_in_flight: int
     _in_flight: int = field(init=False, default=0)
-    _known_callers: KnownCallers = field(init=False)
+    known_callers: KnownCallers = field(init=False)
 
     def __post_init__(self) -> None:
-        self._known_callers = KnownCallers(self.directory)
+        self.known_callers = KnownCallers(self.directory)
 
     def answer(
         self, scope: dict[str, Any], server: str, receive: Receive, send: Send
@@ -142,11 +142,11 @@ class Endpoint:
         elif SESSION not in headers or verb not in ("GET", "DELETE"):
             return _NOT_ALLOWED
         query = scope["query_string"]
-        known = self._known_callers.find(headers, server, query)
+        known = self.known_callers.find(headers, server, query)
         if known is None:
             await self.verify_token(headers, server)
             caller = self.caller(headers, scope, server, query)
-            self._known_callers.add(headers, query, caller)
+            self.known_callers.add(headers, query, caller)
         elif self.service.bus.connected:
             caller = known
         else:

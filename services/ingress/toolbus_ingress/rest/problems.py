@@ -29,7 +29,7 @@ _STATUSES = {
     "invalid_arguments": 400, "upstream_timeout": 504, "upstream_failed": 502,
     "upstream_dead": 502, "upstream_invalid": 502, "upstream_refused": 502, "breaker_open": 503,
     "outcome_unknown": 502, "idempotency_conflict": 422, "call_in_progress": 409,
-    "outcome_not_stored": 410,
+    "outcome_not_stored": 410, "unknown_model": 404, "model_refused": 502,
 }  # fmt: skip
 _FIXES = {
     "insufficient_scope": "Sign in again with the scope that the detail names.",

@@ -1,53 +1,32 @@
 """Every event as an event of the public schema: its class, what it requires, nothing unknown."""
 
-from typing import Any, get_args
+from typing import Any
 
-import msgspec
 import pytest
-from pydantic import BaseModel
 
 from harness.audit.ocsf import SCHEMA, faults
-from toolbus_audit.export.ocsf import VERSION, encode_ocsf, ocsf_event_of
+from harness.audit.sample_events import bare, event
+from toolbus_audit.export.ocsf import VERSION, encode_ocsf, mapped_events, ocsf_event_of
 from toolbus_common.contracts import EVENTS
-from toolbus_common.contracts.events.base import Event
-
-VALUES: dict[Any, Any] = {str: "text", int: 7, float: 1_763_708_342.25, bool: True}
-
-
-def event(name: str, **given: Any) -> dict[str, Any]:
-    """Return an event with every field set, as in its line."""
-    cls = EVENTS[name]
-    fields = {each: _sample(field.annotation) for each, field in cls.model_fields.items()}
-    body: dict[str, Any] = msgspec.json.decode(cls(**{**fields, **given}).encode())
-    return {"event": name, **body, "producer": "p1", "seq": 3, "prev": "ab" * 32}
-
-
-def bare(cls: type[Event]) -> dict[str, Any]:
-    """Return an event with its required fields only."""
-    fields = {
-        each: _sample(field.annotation)
-        for each, field in cls.model_fields.items()
-        if field.is_required()
-    }
-    body: dict[str, Any] = msgspec.json.decode(cls(**fields).encode())
-    return {"event": cls.NAME, **body}
-
-
-def _sample(annotation: Any) -> Any:
-    if annotation in VALUES:
-        return VALUES[annotation]
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        raise NotImplementedError(annotation)
-    inner = [each for each in get_args(annotation) if each is not Ellipsis]
-    if getattr(annotation, "__origin__", None) is dict:
-        return {"text": _sample(inner[1]) if inner[1] is not Any else 7}
-    return (_sample(inner[0]),)
 
 
 @pytest.mark.parametrize("name", EVENTS)
 def test_every_event_is_valid_with_any_content(name: str) -> None:
     assert faults(ocsf_event_of(event(name))) == []
     assert faults(ocsf_event_of(bare(EVENTS[name]))) == []
+
+
+def test_every_event_has_a_mapping_of_its_own() -> None:
+    assert mapped_events() == set(EVENTS)
+
+
+def test_the_resource_of_a_model_request_is_the_model() -> None:
+    used = event("model.used", server="claude", tool="haiku", method="models/chat", input_tokens=7)
+    shown = ocsf_event_of(used)
+    assert shown["resources"] == [{"name": "claude/haiku", "type": "model"}]
+    assert shown["api"]["operation"] == "haiku"
+    assert shown["api"]["group"] == {"name": "models/chat"}
+    assert shown["unmapped"]["input_tokens"] == 7
 
 
 def test_the_version_is_that_of_the_checked_schema() -> None:
@@ -61,6 +40,7 @@ def test_the_version_is_that_of_the_checked_schema() -> None:
         ("call.completed", {"is_error": True, "method": "tools/call"}, 600399, "Failure"),
         ("call.allowed", {"method": "resources/read"}, 600302, "Success"),
         ("call.denied", {"method": "tools/call"}, 600399, "Failure"),
+        ("model.used", {"method": "models/chat"}, 600399, "Success"),
         ("approval.granted", {}, 300501, "Success"),
         ("key.created", {}, 300401, "Success"),
         ("key.revoked", {}, 300404, "Success"),

@@ -10,7 +10,7 @@ from toolbus_common.errors import ToolbusError
 from toolbus_common.observability.trace_context import child_of, span_id
 
 T = TypeVar("T")
-Value = str | bool | int | float
+Value = str | bool | int | float | tuple[str, ...]
 
 MAX_LINKS = 128  # per span
 
@@ -96,7 +96,7 @@ class Span:
             return await work
 
     def note(self, name: str, value: Value) -> None:
-        """Set an attribute, unless the value is empty."""
+        """Set an attribute, unless the value is an empty text."""
         if value != "":
             self.attributes[name] = value
 

@@ -1,0 +1,25 @@
+"""Charge of a model request, from its usage and the price of the model (no I/O)."""
+
+from math import ceil
+
+from toolbus_common.contracts.model_calls import Usage
+
+
+def charge_of_usage(usage: Usage, price: tuple[float, ...]) -> int:
+    """Return the charge in micro-dollars, rounded up once. It can exceed the reserved amount.
+
+    `price` is `CallAdmitted.price` of a model request: micro-dollars per token of input, cached
+    input, cache writes, output and reasoning, and per request. It is empty for a free model.
+    """
+    if not price:
+        return 0
+    plain, cached, cache_write, output, reasoning, request = price
+    exact = (
+        request
+        + plain * (usage.input - usage.cached - usage.cache_write)
+        + cached * usage.cached
+        + cache_write * usage.cache_write
+        + output * (usage.output - usage.reasoning)
+        + reasoning * usage.reasoning
+    )
+    return ceil(round(exact, 6))

@@ -1,0 +1,287 @@
+"""Exchange of one call with its provider: request, response, usage and charge."""
+
+from time import monotonic, time
+from typing import Any
+
+import msgspec
+
+from toolbus_common.calls.event_fields import call_fields
+from toolbus_common.config import Provider
+from toolbus_common.contracts import CallAdmitted, ModelUsed
+from toolbus_common.contracts.model_calls import (
+    COUNT_TOKENS,
+    MESSAGES,
+    ModelCall,
+    Usage,
+    decode_model_call,
+)
+from toolbus_common.contracts.replies import CallContext
+from toolbus_common.errors import (
+    CallCancelledError,
+    InvalidError,
+    ModelRefusedError,
+    ToolbusError,
+    UpstreamDeadError,
+)
+from toolbus_common.observability.tracing import CLIENT, NOTHING, Nothing, Span
+from toolbus_executor.providers.api_keys import COOLING_STATUSES, TOO_MANY_REQUESTS
+from toolbus_executor.providers.charging import charge_of_usage
+from toolbus_executor.providers.http import ERROR, ProviderClient
+from toolbus_executor.providers.provider_errors import refusal, retry_after
+from toolbus_executor.providers.request_body import rewritten
+from toolbus_executor.providers.streamed_response import StreamedResponse
+from toolbus_executor.providers.translation.base import Translation
+from toolbus_executor.providers.usage import (
+    UNREADABLE,
+    Facts,
+    StreamFacts,
+    facts_of,
+    usage_or_estimate,
+)
+from toolbus_executor.resilience.failure_log import GarbageError
+from toolbus_executor.tracing import (
+    TRACER,
+    model_request_attributes,
+    model_span_name,
+    model_usage_attributes,
+)
+from toolbus_executor.transport.http1 import Head
+
+_METHOD = "models/"
+_CODED = (b"content-length", b"transfer-encoding")
+
+
+class Exchange:
+    """The request of one call, and what is known of its response. It is used once."""
+
+    def __init__(
+        self, provider: Provider, name: str, call: CallAdmitted, context: CallContext
+    ) -> None:
+        self.call = call
+        self.stream: StreamedResponse | None = None
+        self.model_call = ModelCall()
+        self._provider = provider
+        self._name = name
+        self._context = context
+        self._method = call.method  # of the provider's API
+        self._translation: Translation | None = None
+        self._body = b""
+        self._drops_usage = False
+        self._deadline = min(call.deadline, time() + provider.max_total_timeout)
+        self._facts: Facts | None = None
+        self._usage: Usage | None = None
+        self._span: Span | Nothing = NOTHING
+        self._traceparent = ""
+        self._requested = False  # a request was written, so that the provider may charge for it
+
+    def prepare(self) -> None:
+        """Build the request.
+
+        Raises:
+            InvalidError: the body is invalid, or cannot be sent to this provider.
+
+        """
+        call, provider = self.call, self._provider
+        try:
+            self.model_call = decode_model_call(call.extra) if call.extra else ModelCall()
+        except UNREADABLE as error:
+            raise InvalidError(
+                "The call has no valid description of a model request.", sent=False
+            ) from error
+        streamed, body = self.model_call.stream, call.arguments
+        served = _served_methods(provider)
+        if call.method not in served:
+            self._translation, body = _translated_request(call, served, provider.max_output)
+            self._method = self._translation.provider_method
+        self._body, added = rewritten(body, call.tool, self._method, streamed=streamed)
+        self._drops_usage = added and self._translation is None
+
+    async def run(self, client: ProviderClient) -> bytes:
+        """Send the request with one key after another. Return the body of the reply.
+
+        Another key is tried if a response concerns only the key: nothing was processed, and the
+        caller has received nothing.
+
+        Raises:
+            ToolbusError: the request failed.
+            TimeoutError: the provider sent nothing within the time limit.
+
+        """
+        self._span = span = TRACER.below(model_span_name(self.call), CLIENT)
+        self._traceparent = span.traceparent or self.call.traceparent
+        tried: list[str] = []
+        model, refused = self.call.tool, None
+        while True:
+            key = client.keys.choose(model, monotonic(), tried)
+            if key is None:
+                raise refused or self._no_key(client)
+            head, raw = await self._send(client, key)
+            if head.status < ERROR:
+                return await self._reply(head, raw)
+            refused = refusal(self._name, head, raw, client.secrets)
+            if head.status not in COOLING_STATUSES or not key.name:
+                raise refused
+            tried.append(key.name)
+            client.keys.pause(key, model, head.status, retry_after(head), monotonic())
+
+    def end_span(self, used: ModelUsed | None, failure: str = "") -> None:
+        """End the span of the request. `failure` is the error's code."""
+        span = self._span
+        if not isinstance(span, Span):
+            return
+        attributes = model_request_attributes(self.call, self.model_call, self._provider.kind)
+        if used is not None:
+            attributes |= model_usage_attributes(used)
+        for name, value in attributes.items():
+            span.note(name, value)
+        if failure:
+            span.fail(failure)
+        span.end()
+
+    @property
+    def streamed(self) -> int:
+        """The number of received bytes of the stream; 0 for other responses."""
+        return self.stream.size if self.stream is not None else 0
+
+    @property
+    def usage(self) -> Usage:
+        """The usage, reported or estimated."""
+        if self._usage is not None:
+            return self._usage
+        return self.stream.facts.usage if self.stream is not None else Usage()
+
+    @property
+    def charge(self) -> int:
+        """The charge of the usage in micro-dollars."""
+        return charge_of_usage(self.usage, self.call.price)
+
+    @property
+    def has_usage(self) -> bool:
+        """Whether the provider has answered, completely or in part."""
+        return self._usage is not None or (self.stream is not None and self.stream.began)
+
+    def charge_of(self, error: ToolbusError) -> int:
+        """Return the charge of a call that failed.
+
+        A rejected request is free. A stream that ended early costs what was used, also if its
+        caller cancelled it before the first event. Otherwise the outcome is unknown, which costs
+        the reserved amount.
+        """
+        if isinstance(error, ModelRefusedError) or not self._requested:
+            return 0
+        cancelled = isinstance(error, CallCancelledError) and self.stream is not None
+        return self.charge if self.has_usage or cancelled else self.call.charge
+
+    def event_fields(self, began: float, *, cut: bool) -> dict[str, Any]:
+        """Return the fields of `ModelUsed` but the duration. `began` is of `perf_counter`."""
+        call, usage, stream = self.call, self.usage, self.stream
+        facts = self._facts or (stream.facts.facts if stream is not None else Facts())
+        first_at = stream.first_at if stream is not None else 0.0
+        return {
+            "id": f"{call.call_id}.used",
+            **call_fields(call, call.customer, call.key),
+            "alias": self.model_call.alias,
+            "provider_kind": self._provider.kind,
+            "streamed": self.model_call.stream,
+            "charge": self.charge,
+            "input_tokens": usage.input,
+            "cached_tokens": usage.cached,
+            "cache_write_tokens": usage.cache_write,
+            "output_tokens": usage.output,
+            "reasoning_tokens": usage.reasoning,
+            "estimated": usage.estimated,
+            "attempt": self.model_call.attempt,
+            "first_token_us": int((first_at - began) * 1e6) if first_at else 0,
+            "finish_reason": facts.finish_reason,
+            "cut": cut,
+            "tools_offered": self.model_call.tools,
+            "tools_suggested": facts.tools,
+        }
+
+    async def _send(self, client: ProviderClient, key: Any) -> tuple[Head, bytes]:
+        """Send the request once."""
+        stream = self.stream = self._new_stream() if self.model_call.stream else None
+        seconds = min(self._provider.timeout, self._deadline - time())
+        self._requested = True
+        try:
+            return await client.send(
+                self._method, key, self._traceparent, self._body, stream, seconds
+            )
+        finally:
+            if stream is not None:
+                stream.release()
+
+    def _new_stream(self) -> StreamedResponse:
+        facts = StreamFacts(self._method, len(self._body))
+        stream = StreamedResponse(self._context, facts, self._provider.timeout, self._deadline)
+        stream.drops_usage = self._drops_usage
+        stream.translation = self._translation.stream() if self._translation is not None else None
+        return stream
+
+    async def _reply(self, head: Head, raw: bytes) -> bytes:
+        """Return the body of the reply; empty after a stream."""
+        stream = self.stream
+        if stream is None or not stream.began:  # the provider can ignore the request for a stream
+            return self._read(raw)
+        if not (
+            stream.facts.complete
+            or stream.facts.facts.finish_reason
+            or any(name in head.headers for name in _CODED)
+        ):
+            raise UpstreamDeadError("The upstream closed the connection within the stream.")
+        await stream.finish()
+        return b""
+
+    def _read(self, raw: bytes) -> bytes:
+        """Read the usage in a complete response, and return it in the form of the client's API."""
+        try:
+            self._facts = facts_of(self._method, raw)
+            self._usage = usage_or_estimate(self._method, self._facts, len(self._body), raw)
+            if self._translation is None:
+                return raw
+            return msgspec.json.encode(self._translation.response(msgspec.json.decode(raw)))
+        except UNREADABLE as error:
+            raise GarbageError("The upstream's response is not a valid JSON object.") from error
+
+    def _no_key(self, client: ProviderClient) -> ModelRefusedError:
+        wait = round(client.keys.wait(self.call.tool, monotonic()), 1)
+        return ModelRefusedError(
+            f"All API keys of the provider '{self._name}' are paused, because the provider "
+            f"rejected them or their rate; retry in {wait} s, or check the keys.",
+            status=TOO_MANY_REQUESTS,
+            type="keys_paused",
+            retry_after=wait,
+            sent=False,
+        )
+
+
+def _served_methods(provider: Provider) -> frozenset[str]:
+    """Return the methods that a provider serves without translation."""
+    served = {f"{_METHOD}{api}" for api in provider.served_apis}
+    return frozenset(served | {COUNT_TOKENS} if MESSAGES in served else served)
+
+
+def _translated_request(
+    call: CallAdmitted, served: frozenset[str], max_output: int
+) -> tuple[Translation, bytes]:
+    """Return the translation for a provider that does not serve the client's API, and the body.
+
+    Raises:
+        InvalidError: the request cannot be translated. Nothing was sent.
+
+    """
+    # Most providers serve the API of their clients, and the import takes 40 ms.
+    from toolbus_executor.providers.translation.select import translation_for  # noqa: PLC0415
+
+    try:
+        translation = translation_for(call.method, served, max_output)
+        assert translation is not None  # noqa: S101 - the provider does not serve the method
+        body = translation.request(msgspec.json.decode(call.arguments, type=dict))
+        return translation, msgspec.json.encode(body)
+    except InvalidError as error:
+        error.data["sent"] = False
+        raise
+    except UNREADABLE as error:
+        raise InvalidError(
+            f"The body is not a valid JSON object ({error}); correct it.", sent=False
+        ) from error

@@ -1,0 +1,150 @@
+"""HTTP client of one provider: its requests over the executor's connections."""
+
+from urllib.parse import urlsplit
+
+from toolbus_common.config import Provider
+from toolbus_common.contracts.model_calls import (
+    CHAT,
+    COUNT_TOKENS,
+    EMBEDDINGS,
+    MESSAGES,
+    RESPONSES,
+)
+from toolbus_common.errors import UpstreamDeadError, UpstreamInvalidError
+from toolbus_executor.known_secrets import KnownSecrets
+from toolbus_executor.mcp_messages.request_builder import CLIENT
+from toolbus_executor.providers.api_keys import ApiKey, ApiKeys
+from toolbus_executor.providers.streamed_response import StreamedResponse
+from toolbus_executor.resilience.health_probe import PROBE_SECONDS
+from toolbus_executor.transport.dialer import Dialer
+from toolbus_executor.transport.http1 import (
+    BrokenError,
+    Connection,
+    Head,
+    NotSentError,
+    Pool,
+    TooLargeError,
+)
+
+ANTHROPIC_VERSION = "2023-06-01"
+REDIRECTION, ERROR, SERVER_ERROR = 300, 400, 500
+_PATHS = {
+    CHAT: "/chat/completions",
+    RESPONSES: "/responses",
+    EMBEDDINGS: "/embeddings",
+    MESSAGES: "/messages",
+    COUNT_TOKENS: "/messages/count_tokens",
+}
+
+
+class _ProviderConnection(Connection):
+    """A connection that reads the body of an error completely, even if it is an event stream."""
+
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self._head.status >= REDIRECTION:
+            self._streams = False
+
+
+class ProviderClient:
+    """Client of one provider, with the values of its secrets. It adds an API key to each request.
+
+    `keys` are the API keys, and `secrets` are all values that must not reach a caller.
+
+    Raises:
+        UpstreamDeadError: a configured header cannot be sent.
+
+    """
+
+    def __init__(
+        self,
+        provider: Provider,
+        headers: dict[str, str],
+        keys: ApiKeys,
+        secrets: KnownSecrets,
+        dialer: Dialer,
+    ) -> None:
+        self.keys = keys
+        self.secrets = secrets
+        target = urlsplit(provider.base_url)
+        host = target.netloc.rpartition("@")[2]
+        own = {"content-type": "application/json", "user-agent": f"toolbus/{CLIENT['version']}"}
+        if provider.kind == "anthropic":
+            own["anthropic-version"] = ANTHROPIC_VERSION
+        configured = {name.lower(): _one_line(name, value) for name, value in headers.items()}
+        lines = "".join(f"{name}: {value}\r\n" for name, value in (own | configured).items())
+        common = f" HTTP/1.1\r\nhost: {host}\r\n{lines}".encode()
+        query = f"?{target.query}" if target.query else ""
+        base = target.path.rstrip("/")
+        self._heads = {
+            method: f"POST {base}{path}{query}".encode() + common for method, path in _PATHS.items()
+        }
+        self._models = f"GET {base}/models{query}".encode() + common
+        self._pool = Pool(provider.base_url, dialer, _ProviderConnection)
+
+    async def send(
+        self,
+        method: str,
+        key: ApiKey,
+        traceparent: str,
+        body: bytes,
+        stream: StreamedResponse | None,
+        seconds: float,
+    ) -> tuple[Head, bytes]:
+        """Send a request, and return the response. `stream` receives the body of an event stream.
+
+        Raises:
+            UpstreamDeadError: the provider cannot be reached, or the connection broke.
+            UpstreamInvalidError: the response is too large, or redirects.
+            TimeoutError: the time limit passed. Parts of a stream extend it.
+
+        """
+        request = b"%b%btraceparent: %b\r\ncontent-length: %d\r\n\r\n%b" % (
+            self._heads[method], key.line, traceparent.encode(), len(body), body,
+        )  # fmt: skip
+        head, raw = await self._exchange(request, stream, seconds)
+        if REDIRECTION <= head.status < ERROR:
+            raise UpstreamInvalidError(
+                "The upstream redirects requests; configure its current URL."
+            )
+        return head, raw
+
+    async def probe(self) -> None:
+        """Request the list of models. Any status below 500 means that the provider is available.
+
+        Raises:
+            UpstreamDeadError: the provider is unavailable.
+            TimeoutError: it did not respond in time.
+
+        """
+        key = self.keys.choose("", 0.0)
+        line = key.line if key is not None else b""
+        head, _ = await self._exchange(b"%b%b\r\n" % (self._models, line), None, PROBE_SECONDS)
+        if head.status >= SERVER_ERROR:
+            raise UpstreamDeadError(f"The upstream responded to a probe with HTTP {head.status}.")
+
+    def close(self) -> None:
+        """Close the idle connections. Other connections are closed when their requests end."""
+        self._pool.close()
+
+    async def _exchange(
+        self, request: bytes, stream: StreamedResponse | None, seconds: float
+    ) -> tuple[Head, bytes]:
+        try:
+            return await self._pool.request(request, stream, seconds, stream)
+        except TooLargeError as error:
+            raise UpstreamInvalidError(f"The upstream's response is too large: {error}.") from error
+        except NotSentError as error:
+            raise UpstreamDeadError(
+                f"The upstream cannot be reached: {error}.", sent=False
+            ) from error
+        except BrokenError as error:
+            raise UpstreamDeadError(f"The upstream broke the connection: {error}.") from error
+
+
+def _one_line(name: str, value: str) -> str:
+    if any(char in value for char in "\r\n\0"):
+        raise UpstreamDeadError(
+            f"The configured header '{name}' contains a line break; correct it.", sent=False
+        )
+    return value

@@ -1,0 +1,188 @@
+"""Streamed response of a provider: forwarded as it arrives, and read for its usage."""
+
+import asyncio
+import logging
+import re
+from collections import deque
+from collections.abc import Callable
+from time import monotonic, perf_counter, time
+
+from toolbus_common.contracts import Notification
+from toolbus_common.contracts.model_calls import CHUNK
+from toolbus_common.contracts.replies import CallContext
+from toolbus_common.errors import ToolbusError, UpstreamInvalidError
+from toolbus_executor.providers.translation.base import StreamTranslation
+from toolbus_executor.providers.usage import StreamFacts, is_usage_only
+from toolbus_executor.results.large.spill_registry import MessageSpill
+from toolbus_executor.transport.sse_parser import EventReader
+
+log = logging.getLogger(__name__)
+
+LARGEST_EVENT = 1024 * 1024  # bytes
+LARGEST_STREAM = 256 * 1024 * 1024  # bytes
+MAX_UNSENT = 1024 * 1024  # bytes; above it no more is read from the provider
+_DONE = b"[DONE]"
+_ENDS = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)")
+
+
+class StreamedResponse(MessageSpill):
+    """Receiver of the event stream of one request. It sends complete events to the caller.
+
+    Each network read is forwarded at once, without the beginning of an incomplete event. So a
+    stream that breaks never ends within an event. `timeout` is the longest time in seconds without
+    a part, and `deadline` is the end of the whole call in seconds since the epoch.
+    """
+
+    def __init__(
+        self, context: CallContext, facts: StreamFacts, timeout: float, deadline: float
+    ) -> None:
+        self.facts = facts
+        self.drops_usage = False  # the client did not request the usage of its chat stream
+        self.translation: StreamTranslation | None = None
+        self.began = False  # the head of the stream was received
+        self.first_at = 0.0  # `perf_counter` at the first complete event
+        self.size = 0  # bytes
+        self._context = context
+        self._timeout = timeout
+        self._deadline = deadline
+        self._last_at = monotonic()
+        self._rest = bytearray()  # an incomplete event
+        self._unsent: deque[bytes] = deque()
+        self._unsent_bytes = 0
+        self._paused = False
+        self._sender: asyncio.Task[None] | None = None
+        self._events: EventReader | None = None
+
+    def __call__(self, piece: bytes) -> bool:
+        """Accept a piece of the stream, and return whether the stream is complete.
+
+        Raises:
+            UpstreamInvalidError: an event or the stream is too large.
+
+        """
+        self._last_at = monotonic()
+        if not piece:
+            self.began = True
+            return False
+        self.size += len(piece)
+        if self.size > LARGEST_STREAM:
+            raise UpstreamInvalidError(f"The upstream's stream exceeds {LARGEST_STREAM} bytes.")
+        if part := self._complete_events(piece):
+            self._forward(part)
+        return self.facts.complete
+
+    def left(self) -> float:
+        """Return the seconds until the stream must continue; 0 or less after the deadline."""
+        if self._paused:  # the caller reads slowly
+            return self._deadline - time()
+        return min(self._last_at + self._timeout - monotonic(), self._deadline - time())
+
+    def release(self) -> None:
+        """Detach from the connection, which can be used for another request now."""
+        flow, self.flow = self.flow, None
+        if self._paused and flow is not None:
+            self._paused = False
+            flow(True)  # noqa: FBT003 - as in asyncio's flow control
+
+    async def finish(self) -> None:
+        """Send the rest of the stream, after its last piece."""
+        rest, self._rest = bytes(self._rest), bytearray()
+        if rest.strip():
+            self._forward(rest + b"\n\n")
+        if self.translation is not None:
+            self._send(_checked(self.translation.end))
+        await self.flush()
+
+    async def flush(self) -> None:
+        """Wait until all complete events are sent."""
+        if self._sender is not None:
+            await self._sender
+
+    def discard(self) -> None:
+        """Send nothing more, because the caller has cancelled the call."""
+        if self._sender is not None:
+            self._sender.cancel()
+
+    def _complete_events(self, piece: bytes) -> bytes:
+        """Return the complete events, and store the rest. Only new bytes are searched."""
+        rest = self._rest
+        if not rest and piece.endswith((b"\n\n", b"\r\n\r\n")):
+            return piece
+        searched = max(0, len(rest) - 3)
+        rest += piece
+        end = max(rest.rfind(b"\n\n", searched) + 2, rest.rfind(b"\r\n\r\n", searched) + 4)
+        if end < 4:  # noqa: PLR2004 - neither was found: -1 + 2 and -1 + 4
+            end = 0
+        part = bytes(rest[:end])
+        del rest[:end]
+        if len(rest) > LARGEST_EVENT:
+            raise UpstreamInvalidError(f"The upstream's event exceeds {LARGEST_EVENT} bytes.")
+        return part
+
+    def _forward(self, part: bytes) -> None:
+        """Read complete events, and send them in the form of the client's API."""
+        if not self.first_at:
+            self.first_at = perf_counter()
+        has_facts = self.facts.feed(part)
+        if self.translation is not None:
+            part = self._in_client_form(part, self.translation)
+        elif has_facts and self.drops_usage:
+            part = _without_usage(part)
+        self._send(part)
+
+    def _in_client_form(self, part: bytes, translation: StreamTranslation) -> bytes:
+        reader = self._events = self._events or EventReader()
+        return b"".join(
+            _checked(translation.feed, reader.name, data)
+            for data in reader.feed(part)
+            if data != _DONE
+        )
+
+    def _send(self, part: bytes) -> None:
+        if not part:
+            return
+        self._unsent.append(part)
+        self._unsent_bytes += len(part)
+        if self._unsent_bytes > MAX_UNSENT and not self._paused and self.flow is not None:
+            self._paused = True
+            self.flow(False)  # noqa: FBT003 - as in asyncio's flow control
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.ensure_future(self._send_all())
+
+    async def _send_all(self) -> None:
+        while self._unsent:
+            part = self._unsent.popleft()
+            await self._context.send(Notification(CHUNK, part))
+            self._unsent_bytes -= len(part)
+        if self._paused and self.flow is not None:
+            self._paused = False
+            self._last_at = monotonic()
+            self.flow(True)  # noqa: FBT003 - as in asyncio's flow control
+
+
+def _without_usage(part: bytes) -> bytes:
+    """Return the events without those that contain only the usage of a chat stream."""
+    events = _ENDS.split(part)
+    return b"".join(
+        event
+        for event in events
+        if b'"usage"' not in event or not is_usage_only(event.strip().removeprefix(b"data:"))
+    )
+
+
+def _checked(translate: Callable[..., bytes], *arguments: object) -> bytes:
+    """Return the result of a translation. Its unexpected errors do not look like lost connections.
+
+    Raises:
+        UpstreamInvalidError: the event cannot be translated.
+
+    """
+    try:
+        return translate(*arguments)
+    except ToolbusError:
+        raise
+    except Exception as error:
+        log.exception("model.translation_failed")
+        raise UpstreamInvalidError(
+            "An event of the upstream could not be translated; see the executor log."
+        ) from error

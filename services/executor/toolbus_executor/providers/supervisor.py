@@ -1,0 +1,107 @@
+"""Supervision of one provider: its secrets, its connections and its calls."""
+
+import asyncio
+import logging
+from itertools import chain
+
+from toolbus_common.concurrency import completely, end, in_background
+from toolbus_common.config import Provider
+from toolbus_common.contracts import CallAdmitted
+from toolbus_common.errors import ToolbusError
+from toolbus_common.secrets import SecretError, Values, filled
+from toolbus_common.service.service import Service
+from toolbus_executor.dependencies import Dependencies
+from toolbus_executor.known_secrets import PIECE, KnownSecrets
+from toolbus_executor.providers.api_keys import ApiKeys, key_lines
+from toolbus_executor.providers.handler import ProviderHandler
+from toolbus_executor.providers.http import ProviderClient
+from toolbus_executor.providers.running_requests import RunningRequests
+
+log = logging.getLogger(__name__)
+
+FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts to read the secrets
+
+
+class ProviderSupervisor:
+    """Supervisor of one configured provider. It runs until the configuration changes."""
+
+    def __init__(
+        self,
+        name: str,
+        provider: Provider,
+        service: Service,
+        dependencies: Dependencies,
+        running: RunningRequests,
+    ) -> None:
+        self.name = name
+        self.handler = ProviderHandler(name, provider, service.events, running)
+        self._provider = provider
+        self._service = service
+        self._dependencies = dependencies
+        self._task = asyncio.create_task(self._run())
+
+    async def stop(self, *, removed: bool) -> None:  # noqa: ARG002 - the reconciler's form
+        """Stop serving calls. Calls in progress continue to their end."""
+        await end(self._task)
+
+    async def _run(self) -> None:
+        """Serve calls, and update the client when a secret changes, until the task is cancelled."""
+        pause = FIRST_PAUSE
+        secrets = await self._connect()
+        await self._service.calls.serve(CallAdmitted, self.name, self.handler.run, "executor")
+        self.handler.is_served = True
+        try:
+            while True:
+                if secrets is None:
+                    await asyncio.sleep(pause)
+                    pause = min(LONGEST_PAUSE, pause * 2)
+                else:
+                    pause = FIRST_PAUSE
+                    async with in_background(self.handler.health.watch(self.handler.client)):
+                        reason = await self._dependencies.secrets.until_changed(secrets)
+                    fields = {"server": self.name, "reason": reason}
+                    log.info("provider.secret_changed", extra=fields)
+                secrets = await self._connect()
+        finally:
+            await completely(self._service.calls.leave(CallAdmitted, self.name))
+            if self.handler.client is not None:  # still used by calls that wait for a slot
+                self.handler.client.close()
+
+    async def _connect(self) -> Values | None:
+        """Create the client with the current secrets. Return the secrets; None if it failed."""
+        try:
+            found = await self._dependencies.secrets.read(_texts_of(self._provider))
+            client = self._client(found)
+        except (SecretError, ToolbusError, ValueError) as error:
+            reason = error.reason if isinstance(error, ToolbusError) else str(error)
+            self.handler.why_not = reason
+            log.warning("provider.not_ready", extra={"server": self.name, "reason": reason})
+            self._replace(None)
+            return None
+        self._replace(client)
+        return found
+
+    def _client(self, found: Values) -> ProviderClient:
+        provider = self._provider
+        headers = {name: filled(text, found) for name, text in provider.headers.items()}
+        values = {name: filled(text, found) for name, text in provider.credentials.items()}
+        proxy = filled(provider.proxy, found)
+        given = (each for each in (*headers.values(), *values.values()) if len(each) >= PIECE)
+        return ProviderClient(
+            provider,
+            headers,
+            ApiKeys(key_lines(provider.kind, values, provider.weights)),
+            KnownSecrets((*found.values(), *given)),
+            self._dependencies.dialers.to(provider.endpoint, proxy),
+        )
+
+    def _replace(self, client: ProviderClient | None) -> None:
+        before, self.handler.client = self.handler.client, client
+        if before is not None:
+            before.close()
+
+
+def _texts_of(provider: Provider) -> list[str]:
+    """Return the configuration values that can contain references to secrets."""
+    values = provider.headers.values(), provider.credentials.values()
+    return [provider.proxy, *chain.from_iterable(values)]

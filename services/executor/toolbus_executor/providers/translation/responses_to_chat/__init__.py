@@ -1,0 +1,1 @@
+"""Translation for clients of the responses API and providers of the chat completions API."""

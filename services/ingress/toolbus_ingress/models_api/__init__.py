@@ -1,0 +1,1 @@
+"""Models for agents: the APIs of OpenAI and Anthropic, with governed calls to providers."""

@@ -1,0 +1,213 @@
+"""One model request: a governed call for each target that is tried, and the HTTP response."""
+
+import asyncio
+from time import perf_counter, time
+
+from msgspec import Struct
+
+from toolbus_common.access.principal import Principal
+from toolbus_common.config import Configuration, ModelTarget, Patterns
+from toolbus_common.contracts import CallRequested, ProtocolFamily
+from toolbus_common.contracts.base import trusted
+from toolbus_common.contracts.model_calls import ModelCall, model_name
+from toolbus_common.errors import CallCancelledError, OutcomeUnknownError, ToolbusError
+from toolbus_common.observability.call_metrics import call_count
+from toolbus_common.observability.metrics import MODEL_FALLBACKS, MODEL_REQUESTS, MODEL_SECONDS
+from toolbus_common.observability.tracing import Span, current
+from toolbus_ingress.auth.request_context import RequestContext
+from toolbus_ingress.http.jsonrpc import OK, Response
+from toolbus_ingress.mcp.endpoint import Endpoint
+from toolbus_ingress.mcp.tracing import TraceContext
+from toolbus_ingress.models_api import errors, routing
+from toolbus_ingress.models_api.chunk_stream import LARGEST_UNREAD, ChunkStream
+from toolbus_ingress.models_api.errors import Dialect
+from toolbus_ingress.models_api.request_reader import ModelRequest
+from toolbus_ingress.sessions.sse_writer import DisconnectWatch
+
+MODEL, CALL_ID, FALLBACKS = b"x-toolbus-model", b"x-toolbus-call-id", b"x-toolbus-fallbacks"
+_OK = call_count(MODEL_REQUESTS.labels("ok"))
+_SECONDS = MODEL_SECONDS.labels("")
+_STOPPED = (
+    "The gateway stopped before the response ended. The request may have been executed: check the "
+    "audit log before repeating it."
+)
+_UNREAD = (
+    f"The client left more than {LARGEST_UNREAD // 2**20} MiB of the stream unread, so the request "
+    "was cancelled. Read the stream faster, or request a response without a stream."
+)
+
+_call_requested = trusted(CallRequested)
+
+
+class Attempt(Struct):
+    """A call to one target. `number` counts the targets that were tried before."""
+
+    target: ModelTarget
+    call_id: str
+    number: int
+
+    @property
+    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+        """The headers that tell the client how its request was served."""
+        name = model_name(self.target.provider, self.target.model)
+        own = ((MODEL, name.encode()), (CALL_ID, self.call_id.encode()))
+        return (*own, (FALLBACKS, b"%d" % self.number)) if self.number else own
+
+
+class ModelRun:
+    """One model request of a caller. It is cancelled as soon as its client disconnects."""
+
+    def __init__(
+        self,
+        endpoint: Endpoint,
+        context: RequestContext,
+        request: ModelRequest,
+        dialect: Dialect,
+        restrictions: tuple[Patterns, ...],
+        trace: TraceContext,
+        run: str,
+    ) -> None:
+        self._endpoint = endpoint
+        self._calls = endpoint.service.calls
+        self._context = context
+        self._request = request
+        self._dialect = dialect
+        self._restrictions = restrictions
+        self._trace = trace
+        self._run_id = run
+        self._attempt: Attempt | None = None
+        self._stream: ChunkStream | None = None
+        self._left = False
+
+    async def answer(self, principal: Principal, sticky: bytes) -> Response | None:
+        """Return the response, or stream it and return None. It never raises `ToolbusError`."""
+        started = perf_counter()
+        watch = DisconnectWatch(self._context.scope, self._leave)
+        try:
+            body = await self._body(principal, sticky)
+            _OK.count += 1
+            return await self._finish(body)
+        except ToolbusError as error:
+            return await self._fail(error)
+        except asyncio.CancelledError:  # at the end of a drain
+            if self._stream is None or not self._stream.started:
+                raise
+            return await self._fail(OutcomeUnknownError(_STOPPED))
+        finally:
+            watch.stop()
+            _SECONDS.observe(perf_counter() - started)
+
+    async def _body(self, principal: Principal, sticky: bytes) -> bytes:
+        """Return the body of the first target that answers; it is empty after a stream.
+
+        Raises:
+            ToolbusError: no target answered; this is the error of the last one.
+
+        """
+        configuration = self._endpoint.directory.now.configuration
+        targets = routing.targets_of(
+            self._request.model, principal, configuration, self._restrictions, sticky
+        )
+        first, last = "", len(targets) - 1
+        for number, target in enumerate(targets):
+            attempt = self._attempt = Attempt(target, self._calls.new_call_id(), number)
+            call = self._call(attempt, configuration, first)
+            first = first or call.call_id
+            try:
+                return await self._send(call, attempt)
+            except ToolbusError as error:
+                started = self._stream is not None and self._stream.started
+                if number == last or started or self._left or not routing.falls_back(error):
+                    raise
+                MODEL_FALLBACKS.labels(error.code).inc()
+        raise routing.unknown_model(self._request.model)  # not reached: there is a target
+
+    async def _send(self, call: CallRequested, attempt: Attempt) -> bytes:
+        if self._left:
+            raise CallCancelledError("The client disconnected before the request was sent.")
+        if not self._request.stream:
+            return (await self._calls.request(call)).body
+        stream = ChunkStream(self._context.send, attempt.headers, self._cancel)
+        self._stream = stream
+        return (await self._calls.request(call, stream.put)).body
+
+    def _call(self, attempt: Attempt, configuration: Configuration, first: str) -> CallRequested:
+        request, target, trace = self._request, attempt.target, self._trace
+        alias = request.model if request.model in configuration.models else ""
+        call = _call_requested(
+            call_id=attempt.call_id,
+            reply_to=self._calls.address(attempt.call_id),
+            server=target.provider,
+            tool=target.model,
+            method=request.method,
+            key_digest=self._context.caller.key_digest,
+            family=ProtocolFamily.MODERN,
+            deadline=time() + configuration.providers[target.provider].max_total_timeout,
+            traceparent=trace.traceparent,
+            tracestate=trace.state,
+            parent_id=first,
+            extra=ModelCall(
+                alias,
+                request.stream,
+                request.output,
+                request.choices,
+                attempt.number,
+                request.tools,
+            ).encode(),
+            restriction=self._restrictions,
+            run=self._run_id,
+            arguments=request.body,
+        )
+        _describe(call, alias or request.model)
+        return call
+
+    # -- the end -------------------------------------------------------------------------------
+
+    async def _finish(self, body: bytes) -> Response | None:
+        """Return the whole response, or end the stream and return None."""
+        stream, attempt = self._stream, self._attempt
+        assert attempt is not None  # noqa: S101
+        if stream is None or (body and not stream.started):
+            return Response(OK, body, attempt.headers)
+        await stream.end(self._overflow_event() if stream.overflowed else b"")
+        return None
+
+    async def _fail(self, error: ToolbusError) -> Response | None:
+        """Return the response for an error, or write it as the last event of the stream."""
+        MODEL_REQUESTS.labels(error.code).inc()
+        span = current()
+        if span.recorded:
+            span.fail(error.code)
+        stream = self._stream
+        if stream is not None and (stream.started or stream.overflowed):
+            event = errors.error_event(error, self._request.method, self._dialect)
+            await stream.end(self._overflow_event() if stream.overflowed else event)
+            return None
+        resource = self._endpoint.protected_resource
+        headers = self._attempt.headers if self._attempt is not None else ()
+        return errors.failure(error, self._dialect, self._context.scope, resource, headers)
+
+    def _overflow_event(self) -> bytes:
+        error = CallCancelledError(_UNREAD)
+        return errors.error_event(error, self._request.method, self._dialect)
+
+    def _leave(self) -> None:
+        self._left = True
+        self._cancel()
+
+    def _cancel(self) -> None:
+        if self._attempt is not None:
+            cancel = self._endpoint.call_handler.cancel
+            self._endpoint.service.spawn(cancel(self._attempt.call_id))
+
+
+def _describe(call: CallRequested, requested: str) -> None:
+    """Add a call's attributes to the span, by OpenTelemetry's conventions for generative AI."""
+    span = current()
+    if not isinstance(span, Span):
+        return
+    span.note("gen_ai.operation.name", call.method.partition("/")[2])
+    span.note("gen_ai.provider.name", call.server)
+    span.note("gen_ai.request.model", requested)
+    span.note("toolbus.server", call.server)
+    span.note("toolbus.call.id", call.call_id)

@@ -1,0 +1,54 @@
+"""Charges of model requests."""
+
+from math import ceil
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolbus_common.contracts.model_calls import Usage
+from toolbus_executor.providers.charging import charge_of_usage
+
+COUNTS = st.integers(0, 10_000_000)
+PRICES = st.tuples(*[st.floats(0, 1000, allow_subnormal=False)] * 6)
+
+
+@st.composite
+def usages(draw: st.DrawFn) -> Usage:
+    """Return a usage whose parts do not exceed their sums."""
+    cached, written, plain, reasoning, output = (draw(COUNTS) for _ in range(5))
+    total = plain + cached + written
+    return Usage(total, cached, written, output + reasoning, reasoning)
+
+
+@given(usages(), PRICES)
+def test_each_token_is_charged_once_with_the_price_of_its_kind(
+    usage: Usage, price: tuple[float, ...]
+) -> None:
+    plain = usage.input - usage.cached - usage.cache_write
+    counts = plain, usage.cached, usage.cache_write, usage.output - usage.reasoning, usage.reasoning
+    exact = sum(count * each for count, each in zip((*counts, 1), price, strict=True))
+    charge = charge_of_usage(usage, price)
+    assert charge >= 0
+    assert abs(charge - ceil(exact)) <= 1 + exact * 1e-9
+
+
+@given(usages(), usages(), PRICES)
+def test_more_tokens_never_cost_less(one: Usage, other: Usage, price: tuple[float, ...]) -> None:
+    both = Usage(
+        one.input + other.input,
+        one.cached + other.cached,
+        one.cache_write + other.cache_write,
+        one.output + other.output,
+        one.reasoning + other.reasoning,
+    )
+    assert charge_of_usage(both, price) >= charge_of_usage(one, price) - 1
+
+
+def test_a_charge_is_rounded_up_once() -> None:
+    assert charge_of_usage(Usage(3, output=3), (0.1, 0, 0, 0.1, 0, 0)) == 1
+    assert charge_of_usage(Usage(1_000_000), (0.15, 0, 0, 0, 0, 0)) == 150_000
+    assert charge_of_usage(Usage(0), (1, 1, 1, 1, 1, 0.5)) == 1
+
+
+def test_a_model_without_a_price_is_free() -> None:
+    assert charge_of_usage(Usage(1000, output=1000), ()) == 0

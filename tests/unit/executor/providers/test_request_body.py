@@ -1,0 +1,67 @@
+"""Bodies of requests to providers."""
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toolbus_common.contracts.model_calls import CHAT, MESSAGES
+from toolbus_common.errors import InvalidError
+from toolbus_executor.providers.request_body import rewritten
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@given(st.dictionaries(st.text(), VALUES), st.booleans())
+def test_only_the_model_and_the_usage_option_change(body: dict[str, Any], streamed: bool) -> None:  # noqa: FBT001
+    raw, added = rewritten(json.dumps(body).encode(), "m/1", CHAT, streamed=streamed)
+    result = json.loads(raw)
+    assert result.pop("model") == "m/1"
+    if streamed:
+        assert result.pop("stream_options")["include_usage"] is True
+        body.pop("stream_options", None)
+    assert added == streamed
+    body.pop("model", None)
+    assert result == body
+
+
+def test_values_keep_their_bytes() -> None:
+    raw, _ = rewritten(b'{ "a" : [1.50,\n 1e2], "model":"x" }', "m", MESSAGES, streamed=True)
+    assert raw == b'{"a":[1.50,\n 1e2],"model":"m"}'
+
+
+@pytest.mark.parametrize(
+    ("options", "added", "expected"),
+    [
+        ({"include_usage": True, "x": 1}, False, {"include_usage": True, "x": 1}),
+        ({"include_usage": False, "x": 1}, True, {"include_usage": True, "x": 1}),
+        (None, True, {"include_usage": True}),
+        ("text", True, {"include_usage": True}),
+    ],
+)
+def test_usage_is_requested_for_streams(options: Any, added: bool, expected: Any) -> None:  # noqa: FBT001
+    raw, was_added = rewritten(
+        json.dumps({"stream_options": options}).encode(), "m", CHAT, streamed=True
+    )
+    assert was_added is added
+    assert json.loads(raw)["stream_options"] == expected
+
+
+def test_a_repeated_member_is_sent_once() -> None:
+    raw, _ = rewritten(
+        b'{"max_tokens":1,"max_tokens":9,"mod\\u0065l":"x"}', "m", CHAT, streamed=False
+    )
+    assert raw == b'{"max_tokens":9,"model":"m"}'
+
+
+@pytest.mark.parametrize("body", [b"", b"[]", b"1", b'{"a":', b'{"a":1}x', b"\xff"])
+def test_an_invalid_body_is_rejected(body: bytes) -> None:
+    with pytest.raises(InvalidError) as caught:
+        rewritten(body, "m", CHAT, streamed=False)
+    assert caught.value.data["sent"] is False
