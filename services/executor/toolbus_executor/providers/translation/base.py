@@ -10,7 +10,7 @@ class StreamTranslation(Protocol):
         """Return the client's part of the event stream for one event of the provider's stream.
 
         `event` is the event's name (empty for none) and `data` is its data. The result can be
-        empty.
+        empty. Raises `UpstreamInvalidError` for an event that cannot be translated.
         """
         ...
 
@@ -20,7 +20,7 @@ class StreamTranslation(Protocol):
 
 
 class Translation(Protocol):
-    """The translation of one request and its response. It raises `InvalidError`.
+    """The translation of one request and its response. It can depend on the request.
 
     `provider_method` is the method of the provider's API (see `model_calls.MODEL_METHODS`).
     """
@@ -28,11 +28,15 @@ class Translation(Protocol):
     provider_method: str
 
     def request(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Return the body for the provider."""
+        """Return the body for the provider. The client's body stays unchanged.
+
+        `model` in the body must be the name at the provider, because the form of some fields
+        depends on it. Raises `InvalidError` for a field that the provider's API cannot carry.
+        """
         ...
 
     def response(self, body: dict[str, Any]) -> dict[str, Any]:
-        """Return the body for the client."""
+        """Return the body for the client. Raises `UpstreamInvalidError`."""
         ...
 
     def stream(self) -> StreamTranslation:

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from toolbus_common.errors import InvalidError
+from toolbus_common.errors import InvalidError, ToolbusError, UpstreamInvalidError
 
 T = TypeVar("T")
 CHAT_API, MESSAGES_API = "chat completions API", "messages API"
@@ -18,44 +18,57 @@ _decode = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def read(body: Any, kind: type[T]) -> T:
-    """Return the body as `kind`. Raises `InvalidError` with the path of a value of another type."""
+    """Return a request as `kind`. Raises `InvalidError` with the path of an invalid value."""
     try:
         return msgspec.convert(body, kind)
     except (ValueError, TypeError, RecursionError) as error:
         raise InvalidError(f"The body has an invalid form: {error}. Correct this field.") from None
 
 
+def read_response(body: Any, kind: type[T]) -> T:
+    """Return a response of the provider as `kind`. Raises `UpstreamInvalidError`."""
+    try:
+        return msgspec.convert(body, kind)
+    except (ValueError, TypeError, RecursionError) as error:
+        raise UpstreamInvalidError(
+            f"The provider's response has an invalid form: {error}. Check the provider's 'apis'."
+        ) from None
+
+
 def decoder(kind: type[T]) -> Callable[[bytes], T]:
-    """Return a decoder of `kind`. It raises `InvalidError`."""
+    """Return a decoder of events of the provider. It raises `UpstreamInvalidError`."""
     decode = msgspec.json.Decoder(kind).decode
 
     def decoded(data: bytes) -> T:
         try:
             return decode(data)
         except (ValueError, RecursionError) as error:
-            raise InvalidError(
+            raise UpstreamInvalidError(
                 f"The provider sent an invalid event: {error}. Check the provider's 'apis'."
             ) from None
 
     return decoded
 
 
-def encode(value: Any) -> bytes:
-    """Return the JSON of the value. Raises `InvalidError` if it is nested too deeply."""
+def encode(value: Any, failure: type[ToolbusError] = UpstreamInvalidError) -> bytes:
+    """Return the JSON of the value. Raises `failure` if it is nested too deeply."""
     try:
         return _encode(value)
     except (ValueError, TypeError, RecursionError, OverflowError) as error:
-        raise InvalidError(f"A value cannot be encoded as JSON: {error}.") from None
+        raise failure(f"A value cannot be encoded as JSON: {error}. Nest it less.") from None
 
 
-def arguments_of(text: str | None, tool: str) -> dict[str, Any]:
-    """Return the arguments of a tool call. An empty text means that there are none."""
+def arguments_of(text: str | None, tool: str, failure: type[ToolbusError]) -> dict[str, Any]:
+    """Return the arguments of a tool call. An empty text means that there are none.
+
+    Raises `failure` if the text is not a JSON object.
+    """
     if text is None or not text.strip():
         return {}
     try:
         return _decode(text)
     except (ValueError, RecursionError):
-        raise InvalidError(
+        raise failure(
             f"The arguments of the call of the tool '{tool}' are not a JSON object, which the "
             f"{MESSAGES_API} requires. Repeat the request, or correct the message."
         ) from None
@@ -72,6 +85,8 @@ def unsupported(
 
 def check_fields(body: dict[str, Any], known: frozenset[str], api: str) -> None:
     """Raise `InvalidError` for a field with a value that is not in `known`."""
+    if not isinstance(body, dict):
+        raise InvalidError("The body is not a JSON object. Send one.")
     for name, value in body.items():
         if name not in known and not _is_empty(value):
             raise unsupported(f"the field '{name[:64]}'", api)

@@ -2,14 +2,14 @@
 
 from secrets import token_hex
 
-from toolbus_common.errors import InvalidError
+from toolbus_common.errors import UpstreamInvalidError
 from toolbus_executor.providers.translation.apis import chat
 
 
 def check_choice(choice: chat.Choice) -> None:
-    """Raise `InvalidError` for a second choice: other APIs have one response for a request."""
+    """Raise `UpstreamInvalidError` for a second choice: other APIs have only one response."""
     if choice.index:
-        raise InvalidError(
+        raise UpstreamInvalidError(
             "The provider sent several choices, which the client's API cannot carry. Check the "
             "provider."
         )
@@ -39,11 +39,12 @@ class StreamedCalls:
     def arguments(self, call: chat.ToolCall, *, is_open: bool) -> str:
         """Return the arguments in this part. `is_open` means that the last call has not ended.
 
-        Raises `InvalidError` for a part of an earlier call: other APIs send one call at a time.
+        Raises `UpstreamInvalidError` for a part of an earlier call: other APIs send one call after
+        another.
         """
         text = (call.function and call.function.arguments) or ""
         if text and ((call.index or 0) != self._index or not is_open):
-            raise InvalidError(
+            raise UpstreamInvalidError(
                 "The provider mixes the parts of several tool calls, which the client's API cannot "
                 "carry. Disable parallel tool calls."
             )

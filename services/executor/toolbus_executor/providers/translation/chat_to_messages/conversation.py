@@ -72,7 +72,7 @@ def _assistant(message: chat.Message) -> list[dict[str, Any]]:
                 "type": "tool_use",
                 "id": _id(call.id),
                 "name": call.function.name,
-                "input": arguments_of(call.function.arguments, call.function.name),
+                "input": arguments_of(call.function.arguments, call.function.name, InvalidError),
             }
         )
     return made

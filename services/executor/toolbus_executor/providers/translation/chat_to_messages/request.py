@@ -36,7 +36,9 @@ def messages_request(body: dict[str, Any], max_output: int) -> dict[str, Any]:
     request = read(body, chat.Request)
     _check_values(request)
     system, turns = conversation(request.messages)
-    limit = request.max_completion_tokens or request.max_tokens or max_output
+    # The smaller limit, because the budget may have been reserved by either of them.
+    limits = [n for n in (request.max_completion_tokens, request.max_tokens) if n is not None]
+    limit = min(limits, default=max_output)
     made: dict[str, Any] = {"model": request.model, "max_tokens": limit, "messages": turns}
     if system:
         made["system"] = system

@@ -5,12 +5,12 @@ from time import time
 from typing import Any
 
 from toolbus_executor.providers.translation.apis import chat, messages
-from toolbus_executor.providers.translation.body import encode, read
+from toolbus_executor.providers.translation.body import encode, read_response
 
 
 def completion(body: dict[str, Any]) -> dict[str, Any]:
     """Return the response for the client."""
-    response = read(body, messages.Response)
+    response = read_response(body, messages.Response)
     texts = [block.text or "" for block in response.content if block.type == "text"]
     refused = response.stop_reason == "refusal"
     text = "".join(texts) or None

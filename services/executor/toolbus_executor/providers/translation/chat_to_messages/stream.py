@@ -27,6 +27,7 @@ class ChatStream:
         self._prefix = b""  # of every chunk with a delta
         self._usage = messages.Usage()
         self._calls = -1  # the index of the last tool call
+        self._without_arguments = False  # whether the open tool call has none
         self._thinking: messages.Block | None = None  # the open thinking block
         self._thoughts: list[str] = []  # the parts of its text
         self._blocks = 0  # thinking blocks
@@ -88,6 +89,7 @@ class ChatStream:
         if block.type != "tool_use":
             return b""
         self._calls += 1
+        self._without_arguments = not block.input
         arguments = encode(block.input).decode() if block.input else ""
         call = chat.tool_call(block.id or f"call_{self._calls}", block.name or "", arguments)
         return self._chunk({"tool_calls": [{"index": self._calls, **call}]})
@@ -96,8 +98,7 @@ class ChatStream:
         if delta.type == "text_delta" and delta.text:
             return self._chunk({"content": delta.text})
         if delta.type == "input_json_delta" and delta.partial_json and self._calls >= 0:
-            function = {"arguments": delta.partial_json}
-            return self._chunk({"tool_calls": [{"index": self._calls, "function": function}]})
+            return self._arguments(delta.partial_json)
         block = self._thinking
         if block is None:
             return b""
@@ -108,7 +109,14 @@ class ChatStream:
             return self._chunk({"reasoning_content": delta.thinking})
         return b""
 
+    def _arguments(self, text: str) -> bytes:
+        self._without_arguments = False
+        call = {"index": self._calls, "function": {"arguments": text}}
+        return self._chunk({"tool_calls": [call]})
+
     def _block_stop(self) -> bytes:
+        if self._without_arguments:
+            return self._arguments("{}")
         if self._thinking is None:
             return b""
         self._thinking.thinking = "".join(self._thoughts)

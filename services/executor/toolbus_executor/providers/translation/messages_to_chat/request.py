@@ -86,7 +86,7 @@ def _assistant(content: list[messages.Block]) -> dict[str, Any]:
         if block.type == "text":
             texts.append(block.text or "")
         elif block.type == "tool_use":
-            arguments = encode(block.input or {}).decode()
+            arguments = encode(block.input or {}, InvalidError).decode()
             calls.append(chat.tool_call(block.id or "", block.name or "", arguments))
         elif block.type not in ("thinking", "redacted_thinking"):
             raise _unknown(block)

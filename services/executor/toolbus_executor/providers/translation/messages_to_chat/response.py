@@ -3,18 +3,20 @@
 from secrets import token_hex
 from typing import Any
 
-from toolbus_common.errors import InvalidError
+from toolbus_common.errors import UpstreamInvalidError
 from toolbus_executor.providers.translation.apis import chat, messages
-from toolbus_executor.providers.translation.body import arguments_of, read
+from toolbus_executor.providers.translation.body import arguments_of, read_response
 
 
 def message(body: dict[str, Any]) -> dict[str, Any]:
     """Return the response for the client."""
-    response = read(body, chat.Response)
+    response = read_response(body, chat.Response)
     if not response.choices or response.choices[0].message is None:
-        raise InvalidError("The provider's response has no choice. Check the provider's 'apis'.")
+        raise UpstreamInvalidError(
+            "The provider's response has no choice. Check the provider's 'apis'."
+        )
     choice, reply = response.choices[0], response.choices[0].message
-    calls = [_tool_use(each) for each in reply.tool_calls or ()]
+    calls = _tool_uses(reply.tool_calls or [], choice.finish_reason)
     return {
         **head(response.id, response.model),
         "content": [*_texts(reply), *calls],
@@ -57,6 +59,18 @@ def _texts(reply: chat.Reply) -> list[dict[str, Any]]:
     return made
 
 
+def _tool_uses(calls: list[chat.ToolCall], finish_reason: str | None) -> list[dict[str, Any]]:
+    """Return the tool calls. A call that was cut at the limit of output tokens is left out."""
+    made = []
+    for call in calls:
+        try:
+            made.append(_tool_use(call))
+        except UpstreamInvalidError:
+            if finish_reason != "length":
+                raise
+    return made
+
+
 def _tool_use(call: chat.ToolCall) -> dict[str, Any]:
     function = call.function or chat.FunctionCall()
     name = function.name or ""
@@ -64,5 +78,5 @@ def _tool_use(call: chat.ToolCall) -> dict[str, Any]:
         "type": "tool_use",
         "id": call.id or f"toolu_{token_hex(12)}",
         "name": name,
-        "input": arguments_of(function.arguments, name),
+        "input": arguments_of(function.arguments, name, UpstreamInvalidError),
     }

@@ -18,11 +18,12 @@ _DROPPED = frozenset(
     (
         *("metadata", "store", "service_tier", "prompt_cache_key", "prompt_cache_retention"),
         *("prompt_cache_options", "max_tool_calls", "truncation", "stream_options"),
+        "client_metadata",  # of Codex
     )
 )
-_KNOWN = frozenset(responses.Request.__struct_fields__) | _DROPPED
 _MODES = frozenset(("auto", "none", "required"))
 _STATE = ("previous_response_id", "conversation", "prompt")  # stored by the provider
+_KNOWN = frozenset(responses.Request.__struct_fields__) | _DROPPED | frozenset(_STATE)
 _INCLUDED = frozenset(("reasoning.encrypted_content",))
 
 
@@ -32,11 +33,11 @@ def chat_request(body: dict[str, Any], limit: str, *, extended: bool) -> dict[st
     `extended` permits parts that only the translation to the messages API accepts: thinking
     blocks, and images in the results of tools.
     """
+    check_fields(body, _KNOWN, CHAT_API)
     for name in _STATE:
         if body.get(name) is not None:
             fix = "Send the whole conversation in 'input'"
             raise unsupported(f"'{name}', because it stores no responses", CHAT_API, fix)
-    check_fields(body, _KNOWN, CHAT_API)
     request = read(body, responses.Request)
     for each in request.include or ():
         if each not in _INCLUDED:

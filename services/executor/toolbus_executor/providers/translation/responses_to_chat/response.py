@@ -4,9 +4,9 @@ from secrets import token_hex
 from time import time
 from typing import Any
 
-from toolbus_common.errors import InvalidError
+from toolbus_common.errors import UpstreamInvalidError
 from toolbus_executor.providers.translation.apis import chat, responses
-from toolbus_executor.providers.translation.body import read
+from toolbus_executor.providers.translation.body import read_response
 
 # Fields of the request that a response repeats, and the values of those that are absent.
 _REPEATED: dict[str, Any] = {
@@ -34,14 +34,16 @@ def repeated(body: dict[str, Any]) -> dict[str, Any]:
 
 def response(body: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     """Return the response for the client. `fields` are those that it repeats."""
-    source = read(body, chat.Response)
+    source = read_response(body, chat.Response)
     if not source.choices or source.choices[0].message is None:
-        raise InvalidError("The provider's response has no choice. Check the provider's 'apis'.")
-    choice = source.choices[0]
+        raise UpstreamInvalidError(
+            "The provider's response has no choice. Check the provider's 'apis'."
+        )
+    choice, end = source.choices[0], outcome(source.choices[0].finish_reason)
     return {
         **head(source, fields),
-        **outcome(choice.finish_reason),
-        "output": _items(choice.message or chat.Reply()),
+        **end,
+        "output": _items(choice.message or chat.Reply(), end["status"]),
         "usage": responses.usage_body(chat.usage_of(source.usage)),
     }
 
@@ -72,7 +74,8 @@ def outcome(finish_reason: str | None) -> dict[str, Any]:
     return {"status": "completed"}
 
 
-def _items(reply: chat.Reply) -> list[dict[str, Any]]:
+def _items(reply: chat.Reply, status: str) -> list[dict[str, Any]]:
+    """Return the items of the output. The last one has the status of the response."""
     made: list[dict[str, Any]] = []
     if reply.thinking_blocks:
         for block in reply.thinking_blocks:
@@ -88,4 +91,6 @@ def _items(reply: chat.Reply) -> list[dict[str, Any]]:
         function = call.function or chat.FunctionCall()
         arguments, call_id = function.arguments or "{}", call.id or f"call_{token_hex(12)}"
         made.append(responses.call_item("completed", call_id, function.name or "", arguments))
+    if made and "status" in made[-1]:
+        made[-1]["status"] = status
     return made

@@ -140,15 +140,16 @@ class ResponseStream:
         if not kind:
             return
         item, text = self._output[-1], "".join(self._texts)
+        status = outcome(self._finish_reason)["status"]  # a cut item is incomplete
         if kind == REASONING:
             self._close_reasoning(item, text, parts)
         elif kind == CALL:
-            item |= {"status": "completed", "arguments": text or "{}"}
+            item |= {"status": status, "arguments": text or "{}"}
             done = {"arguments": item["arguments"], "name": item["name"]}
             parts.append(self._event(f"response.{kind}.done", **self._place, **done))
         else:
             part = _part(kind, text)
-            item |= {"status": "completed", "content": [part]}
+            item |= {"status": status, "content": [part]}
             done = {"text": text, "logprobs": []} if kind == TEXT else {"refusal": text}
             parts.append(self._event(f"response.{kind}.done", **self._place, **done))
             parts.append(self._event("response.content_part.done", **self._place, part=part))
