@@ -14,7 +14,6 @@ from harness.services.model_edge import (
     NARROW,
     ORIGIN,
     ModelEdge,
-    Provider,
     ProviderCall,
     answers,
     fails,
@@ -267,6 +266,38 @@ async def test_a_client_that_does_not_read_is_cancelled(edge: Open) -> None:
     assert served.cancelled == [served.calls[0].call_id]
 
 
+async def test_a_stream_that_a_shutdown_cuts_ends_with_an_error(edge: Open) -> None:
+    async def provider(call: ProviderCall) -> Reply:
+        await call.chunk(b"data: 1\n\ndata: half")
+        await asyncio.Event().wait()
+        return CallResult(b"")
+
+    sent: list[dict[str, Any]] = []
+    body = b'{"model":"fast","stream":true}'
+
+    async def receive() -> dict[str, Any]:
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    async def send(message: dict[str, Any]) -> None:
+        sent.append(message)
+
+    async with edge(local=provider) as served:
+        headers = {**served.headers(), "host": "localhost"}
+        scope = {
+            "type": "http", "method": "POST", "path": "/v1/chat/completions",
+            "query_string": b"", "client": ("127.0.0.1", 1),
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+        }  # fmt: skip
+        request = asyncio.create_task(served.app(scope, receive, send))
+        await until(lambda: len(sent) == 2, "the first chunk")
+        request.cancel()
+        await request
+    last = sent[-1]
+    assert b"".join(each["body"] for each in sent[1:-1]) == b"data: 1\n\n"
+    assert json.loads(last["body"].removeprefix(b"data: "))["error"]["code"] == "outcome_unknown"
+    assert not last["more_body"]
+
+
 async def test_credentials_are_those_of_mcp_and_x_api_key(edge: Open) -> None:
     async with edge() as served:
         bearer = served.headers()["authorization"].removeprefix("Bearer ")
@@ -290,8 +321,9 @@ async def test_credentials_are_those_of_mcp_and_x_api_key(edge: Open) -> None:
         assert await status(authorization=f"Basic {bearer}") == 401
         assert await status(x_api_key="tbk_unknown") == 401
         assert await status(x_api_key="") == 401
+        assert (await served.send("/v1/messages?beta=true", {"model": "fast"})).is_success
         assert await status() == 401
-        assert len(served.calls) == 3
+        assert len(served.calls) == 4
 
 
 async def test_a_hidden_model_is_unknown(edge: Open) -> None:
@@ -379,16 +411,9 @@ async def test_scripts_of_listed_origins_may_read_responses(edge: Open) -> None:
 
 
 async def test_sticky_requests_start_at_the_same_target(edge: Open) -> None:
-    provider: Provider = answers(b"{}")
     shared = [{"provider": "local", "model": f"m{n}", "weight": 1} for n in range(8)]
-    async with edge(local=provider) as served:
-        from harness.builders.configurations import configuration_change  # noqa: PLC0415
-
-        configuration = served.endpoint.directory.now.configuration
-        changed = type(configuration).model_validate(
-            {**configuration.model_dump(), "models": {"fast": shared}}
-        )
-        served.endpoint.directory.projection.apply_change(configuration_change(changed, 2))
+    async with edge(local=answers(b"{}")) as served:
+        served.declare(fast=shared)
         for session in ("a", "b", "c", "d", "e", "f"):
             for _ in range(3):
                 await served.send("/v1/messages", {"model": "fast"}, x_toolbus_session=session)

@@ -25,6 +25,7 @@ from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import ToolbusError
 from toolbus_common.service.asgi_server import serving
 from toolbus_common.settings import Settings
+from toolbus_ingress.app import App
 from toolbus_ingress.http.server import limits_of
 from toolbus_ingress.main import application, endpoint_of
 from toolbus_ingress.mcp.endpoint import Endpoint
@@ -92,11 +93,13 @@ def fails(error: ToolbusError) -> Provider:
 class ModelEdge:
     """Clients of the models API. `providers` play the providers, by their names."""
 
+    app: App
     endpoint: Endpoint
     made: Chain
     client: httpx2.AsyncClient
     providers: dict[str, Provider]
     cancelled: list[str] = field(default_factory=list)
+    _revision: int = 1
 
     @property
     def calls(self) -> list[CallRequested]:
@@ -117,6 +120,13 @@ class ModelEdge:
         """Open a streamed request for the alias `fast`."""
         body = json.dumps({"model": "fast", "stream": True, **fields}).encode()
         return self.client.stream("POST", path, content=body, headers=self.headers())
+
+    def declare(self, **models: Any) -> None:
+        """Replace the aliases."""
+        changed = {**self.endpoint.directory.now.configuration.model_dump(), "models": models}
+        self._revision += 1
+        change = configuration_change(configured(**changed), self._revision)
+        self.endpoint.directory.projection.apply_change(change)
 
     def headers(self, **headers: str) -> dict[str, str]:
         """Return the headers of a request."""
@@ -150,7 +160,7 @@ async def model_edge(
         async with serving(app, "agents", "127.0.0.1", 0, limits_of(own), 5.0) as listener:
             url = f"http://127.0.0.1:{listener.port}"
             async with httpx2.AsyncClient(base_url=url, timeout=PATIENCE) as client:
-                edge = ModelEdge(endpoint, made, client, providers)
+                edge = ModelEdge(app, endpoint, made, client, providers)
                 await made.executor.bus.subscribe(
                     f"{CallCancelled.SUBJECT}.*",
                     lambda data, *_: edge.cancelled.append(CallCancelled.decode(data).call_id),

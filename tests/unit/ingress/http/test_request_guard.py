@@ -29,8 +29,8 @@ def test_own_hosts_are_accepted_with_any_port(host: bytes) -> None:
 
 LOCAL = (b"host", b"localhost")
 SINGLE = (
-    b"authorization", b"origin", b"mcp-method", b"mcp-name", b"mcp-param-region", b"idempotency-key",
-    b"x-api-key", b"x-toolbus-models",
+    b"authorization", b"origin", b"mcp-method", b"mcp-name", b"mcp-param-region",
+    b"idempotency-key", b"x-api-key", b"x-toolbus-models",
 )  # fmt: skip
 REJECTED = {
     "no host": (403, ()),

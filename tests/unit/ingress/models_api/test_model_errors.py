@@ -120,7 +120,7 @@ def test_sdks_repeat_only_what_is_retryable(error: type[ToolbusError]) -> None:
         (ModelRefusedError("No."), 502, False),
     ],
 )  # fmt: skip
-def test_the_status_tells_sdks_whether_to_retry(
+def test_the_status_decides_whether_sdks_retry(
     error: ToolbusError, status: int, *, retried: bool
 ) -> None:
     response = answered(error)
