@@ -115,7 +115,10 @@ def test_a_link_has_a_target(guide: Path) -> None:
 
 def test_the_paths_of_ingress_are_in_the_reference() -> None:
     page = (DOCS / "reference" / "http-endpoints.md").read_text()
-    described = (each.replace("{approval}", "<id>") for each in openapi_document()["paths"])
+    described = (
+        each.replace("{approval}", "<id>").replace("{name}", "<name>")
+        for each in openapi_document()["paths"]
+    )
     served = {each for each in described if not each.startswith("/api/v1/")}
     served |= {*oauth_proxy.DOCUMENTS, oauth_proxy.PREFIX}
     served |= {

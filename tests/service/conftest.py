@@ -15,6 +15,7 @@ from harness.engines.bus_reset import connect_as_tester
 from harness.engines.nats_server import NatsAt
 from harness.oauth.protected_processes import OAuthServer, Resource
 from harness.programs.marked_processes import marked
+from harness.services import model_edge as models
 from harness.services.authorization_service import STAFF, Server, serving
 from harness.services.ledger_state import MemoryGenerations
 from harness.services.model_gateway import ModelGateway
@@ -163,3 +164,15 @@ def start_policy(
 async def policy(start_policy: Any) -> AsyncIterator[PolicyReplicas]:
     async with start_policy() as policy:
         yield policy
+
+
+@pytest.fixture
+def model_edge(settings: Settings) -> models.OpenEdge:
+    """Return a function that runs the edge for models."""
+    return lambda **providers: models.model_edge(settings, fused=True, **providers)
+
+
+@pytest.fixture(params=[False, True], ids=["separate", "fused"])
+def model_edge_on_both(settings: Settings, request: pytest.FixtureRequest) -> models.OpenEdge:
+    """Return a function that runs the edge, with its services separate or in one process."""
+    return lambda **providers: models.model_edge(settings, fused=request.param, **providers)

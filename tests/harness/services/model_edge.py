@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -166,6 +166,9 @@ async def model_edge(
                     lambda data, *_: edge.cancelled.append(CallCancelled.decode(data).call_id),
                 )
                 yield edge
+
+
+OpenEdge = Callable[..., AbstractAsyncContextManager[ModelEdge]]
 
 
 def _configuration() -> Any:
