@@ -128,7 +128,7 @@ _BODIES: dict[str, type[BaseModel]] = {
 
 
 @router.get(MODELS, response_model=ModelList, responses=_LIST_FAILURES, openapi_extra=_SECURED)
-async def list_models() -> None:
+async def list_granted_models() -> None:
     """List the models that a key may use.
 
     The list has Anthropic's form if the request has the header `anthropic-version`.
@@ -139,7 +139,7 @@ async def list_models() -> None:
 @router.get(
     MODELS + "/{name}", response_model=ModelEntry, responses=_LIST_FAILURES, openapi_extra=_SECURED
 )
-async def show_model(name: str) -> None:  # noqa: ARG001
+async def show_granted_model(name: str) -> None:  # noqa: ARG001
     """Show a model that a key may use."""
     raise _not_served()
 
