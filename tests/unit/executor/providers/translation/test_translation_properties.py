@@ -255,7 +255,7 @@ def without_ids(item: dict[str, Any]) -> dict[str, Any]:
 
 @given(reply=REPLY)
 def test_a_response_survives_a_round_trip_over_the_messages_api(reply: dict[str, Any]) -> None:
-    """A translated response that is translated back has the same content and usage."""
+    """Translate a response to the messages API and back; compare its content and usage."""
     source = completion(reply)
     message = translation("messages_to_chat").response(source)
     back = translation("chat_to_messages").response(message)
@@ -281,7 +281,7 @@ def parsed(call: dict[str, Any]) -> Any:
 def test_a_conversation_survives_a_round_trip_over_the_chat_api(
     reply: dict[str, Any], data: st.DataObject
 ) -> None:
-    """The messages of an agent are the same after a translation to chat completions and back."""
+    """Translate the messages of an agent to chat completions and back."""
     assistant: list[dict[str, Any]] = []
     if reply["text"]:
         assistant.append({"type": "text", "text": reply["text"]})
