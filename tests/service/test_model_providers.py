@@ -8,6 +8,7 @@ import pytest
 
 from harness.apis.model_provider import (
     DONE,
+    USAGE,
     ModelProvider,
     ModelRequest,
     chunk,
@@ -24,6 +25,9 @@ from toolbus_common.contracts import (
     CallResult,
 )
 from toolbus_common.contracts.model_calls import MESSAGES
+from toolbus_common.observability.trace_context import parent_based
+from toolbus_common.observability.tracing import Span
+from toolbus_common.observability.tracing.spans import recording
 from toolbus_executor.providers import usage
 
 
@@ -264,3 +268,53 @@ async def test_a_changed_provider_does_not_end_a_stream_in_progress(
         changed.touch()
         assert await gateway.end("1") == CallResult(b"")
         assert b"after" in gateway.chunks("1")
+
+
+async def test_a_provider_that_ignores_the_request_for_a_stream_is_charged_by_its_usage(
+    gateway: ModelGateway, model: ModelProvider
+) -> None:
+    async with gateway.executor(p=provider(model)):
+        reply = await gateway.call("1", streamed=True)
+        assert json.loads(reply.body)["usage"] == USAGE
+        assert (await gateway.outcome("1"))["charge"] == 25
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_request_to_another_api_is_translated(
+    gateway: ModelGateway,
+    model: ModelProvider,
+    streamed: bool,  # noqa: FBT001
+) -> None:
+    model.answer = stream if streamed else complete
+    async with gateway.executor(p=provider(model)):
+        body = {"max_tokens": 9, "messages": [{"role": "user", "content": "a"}], "stream": streamed}
+        reply = await gateway.call("1", method=MESSAGES, body=body, streamed=streamed)
+        (request,) = model.requests
+        assert request.path == "/v1/chat/completions"
+        assert (request.json["model"], request.json["max_tokens"]) == ("m", 9)
+        result = gateway.chunks("1") if streamed else reply.body
+        assert b"Hello" in result
+        assert (b"event: message_stop" in result) is streamed
+        assert (await gateway.outcome("1"))["charge"] == 25
+        assert (await gateway.event("1", "model.used"))["method"] == MESSAGES
+
+
+class SpanList(list[Span]):
+    """A sink that stores the ended spans."""
+
+    def take(self, span: Span) -> None:
+        """Store a span."""
+        self.append(span)
+
+
+async def test_a_traced_request_has_a_span_with_its_usage_and_the_provider_its_parent(
+    gateway: ModelGateway, model: ModelProvider
+) -> None:
+    spans = SpanList()
+    async with gateway.executor(p=provider(model)):
+        with recording.to(spans, parent_based):
+            assert isinstance(await gateway.call("1"), CallResult)
+        (span,) = [each for each in spans if each.name == "chat m"]
+        assert model.requests[0].headers["traceparent"] == span.traceparent
+        assert span.attributes["gen_ai.usage.input_tokens"] == 10
+        assert span.attributes["gen_ai.response.finish_reasons"] == ("stop",)

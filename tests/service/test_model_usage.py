@@ -1,16 +1,21 @@
 """Model requests in the audit store: views, saved queries, roll-ups and spending."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
+from prometheus_client import REGISTRY
 
+from harness.apis.model_provider import ModelProvider
 from harness.audit.events import allowed, completed
 from harness.audit.sample_events import event as sample
+from harness.services.model_gateway import ModelGateway, provider
 from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.ingest.rollups import roll_up_days, roll_up_hours
@@ -92,12 +97,44 @@ def one_run() -> list[Event]:
     ]  # fmt: skip
 
 
+@asynccontextmanager
+async def opened(directory: Path) -> AsyncIterator[ClickHouse]:
+    store = ClickHouse(Settings(state_dir=directory))
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[ClickHouse]:
-    store = ClickHouse(Settings(state_dir=tmp_path))
-    await store.open()
-    yield store
-    await store.close()
+    """Open an empty store."""
+    async with opened(tmp_path) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def directory_of_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Store the events of `one_run`, and an open call of the same run."""
+    directory = tmp_path_factory.mktemp("run")
+
+    async def fill() -> None:
+        async with opened(directory) as store:
+            await add(
+                store,
+                [*one_run(), allowed(call_id="open", user="ann", **MODEL, at=AT + 9, charge=77)],
+            )
+
+    asyncio.run(fill())
+    return directory
+
+
+@pytest.fixture
+async def run_store(directory_of_run: Path) -> AsyncIterator[ClickHouse]:
+    """Open the store with the events of `one_run`. Tests only read it."""
+    async with opened(directory_of_run) as store:
+        yield store
 
 
 async def add(store: ClickHouse, events: list[Event], sequence: int = 1) -> None:
@@ -128,9 +165,10 @@ def part(row: Mapping[str, Any], *names: str) -> tuple[Any, ...]:
     return tuple(row[name] for name in names)
 
 
-async def test_cost_and_tokens_of_a_run_are_one_row_for_tools_and_models(store: ClickHouse) -> None:
-    await add(store, one_run())
-    run, other = await ask(store, "cost-by-run")
+async def test_cost_and_tokens_of_a_run_are_one_row_for_tools_and_models(
+    run_store: ClickHouse,
+) -> None:
+    run, other = await ask(run_store, "cost-by-run")
     assert part(run, "run", "customer", "team", "user", "keys") == (
         RUN, "acme", "support", "ann", "bot",
     )  # fmt: skip
@@ -141,9 +179,10 @@ async def test_cost_and_tokens_of_a_run_are_one_row_for_tools_and_models(store: 
     assert part(other, "run", "team", "user", "dollars") == (OTHER_RUN, "sales", "eve", 0.0001)
 
 
-async def test_the_calls_of_a_run_are_listed_in_order_with_their_tokens(store: ClickHouse) -> None:
-    await add(store, [*one_run(), allowed(call_id="open", trace_id=RUN, at=AT + 9)])
-    rows = await ask(store, "one-run", run=RUN)
+async def test_the_calls_of_a_run_are_listed_in_order_with_their_tokens(
+    run_store: ClickHouse,
+) -> None:
+    rows = await ask(run_store, "one-run", run=RUN)
     names = ("call_id", "kind", "state", "code", "input_tokens", "user")
     assert {part(each, *names) for each in rows} == {
         ("t1", "tools", "completed", "", 0, "ann"),
@@ -152,15 +191,14 @@ async def test_the_calls_of_a_run_are_listed_in_order_with_their_tokens(store: C
         ("m2", "models", "failed", "upstream_timeout", 0, "ann"),
         ("m3", "models", "completed", "", 50, "ann"),
         ("t3", "tools", "denied", "rule_denied", 0, "ann"),
-        ("open", "tools", "open", "", 0, ""),
+        ("open", "models", "open", "", 0, "ann"),
     }
     assert [each["call_id"] for each in rows][2:] == ["m1", "m2", "m3", "t3", "open"]
 
 
-async def test_cost_is_summed_for_each_caller(store: ClickHouse) -> None:
-    await add(store, one_run())
+async def test_cost_is_summed_for_each_caller(run_store: ClickHouse) -> None:
     names = ("team", "user", "key", "model_requests", "tool_calls", "input_tokens", "dollars")
-    assert [part(each, *names) for each in await ask(store, "cost-by-caller")] == [
+    assert [part(each, *names) for each in await ask(run_store, "cost-by-caller")] == [
         ("support", "ann", "bot", 3, 2, 950, 0.502),
         ("sales", "eve", "other", 1, 0, 10, 0.0001),
     ]
@@ -227,28 +265,25 @@ async def test_the_first_token_and_the_rate_have_percentiles(store: ClickHouse) 
 
 
 async def test_fallbacks_show_the_failed_target_and_the_target_that_answered(
-    store: ClickHouse,
+    run_store: ClickHouse,
 ) -> None:
-    await add(store, one_run())
     names = ("provider", "model", "failed", "answered", "answered_as_fallback", "codes")
-    assert [part(each, *names) for each in await ask(store, "model-fallbacks")] == [
+    assert [part(each, *names) for each in await ask(run_store, "model-fallbacks")] == [
         ("claude", "haiku", 1, 2, 0, "upstream_timeout"),
         ("local", "gemma", 0, 1, 1, ""),
     ]
 
 
-async def test_cached_input_is_a_share_of_all_input(store: ClickHouse) -> None:
-    await add(store, one_run())
-    first = (await ask(store, "cached-input"))[0]
+async def test_cached_input_is_a_share_of_all_input(run_store: ClickHouse) -> None:
+    first = (await ask(run_store, "cached-input"))[0]
     assert part(first, "key", "model", "input_tokens", "cached_tokens", "cached_share") == (
         "bot", "haiku", 900, 300, 0.333,
     )  # fmt: skip
 
 
-async def test_tokens_are_summed_by_key(store: ClickHouse) -> None:
-    await add(store, one_run())
+async def test_tokens_are_summed_by_key(run_store: ClickHouse) -> None:
     names = ("key", "requests", "models", "input_tokens", "output_tokens", "reasoning_tokens")
-    assert [part(each, *names) for each in await ask(store, "model-tokens")] == [
+    assert [part(each, *names) for each in await ask(run_store, "model-tokens")] == [
         ("bot", 2, 2, 950, 105, 40),
         ("other", 1, 1, 10, 0, 0),
     ]
@@ -270,19 +305,44 @@ async def test_a_model_request_is_not_context_that_toolbus_adds(store: ClickHous
 
 
 async def test_the_ledger_is_rebuilt_with_the_charges_of_models(
-    store: ClickHouse, tmp_path: Path
+    run_store: ClickHouse, tmp_path: Path
 ) -> None:
-    await add(store, [*one_run(), allowed(call_id="open", **MODEL, at=AT, charge=77)])
     people = PersonKeys(tmp_path / "person.key")
-    spent = await spending(store, people, SpendingQuery(customer="acme", start=AT, end=AT + 100))
+    spent = await spending(
+        run_store, people, SpendingQuery(customer="acme", start=AT, end=AT + 100)
+    )
     assert {(each[3], each[4], each[7]) for each in spent.rows if each[7]} == {
         ("docs", "search", 2000),
         ("claude", "haiku", 500_000),
         ("claude", "haiku", 100),
     }
     query = OpenCallsQuery(customer="acme", start=AT, end=AT + 100, late=AT + 100)
-    (open_call,) = (await open_calls(store, people, query)).calls
+    (open_call,) = (await open_calls(run_store, people, query)).calls
     assert (open_call.call_id, open_call.charge) == ("open", 77)
+
+
+async def test_a_request_of_executor_is_stored_and_counted_with_its_tokens(
+    store: ClickHouse, gateway: ModelGateway, model: ModelProvider
+) -> None:
+    before = counted("input"), counted("output")
+    async with gateway.executor(p=provider(model)):
+        await gateway.call("1")
+        await gateway.outcome("1")
+        await gateway.event("1", ModelUsed.NAME)
+    assert (counted("input"), counted("output")) == (before[0] + 10, before[1] + 4)
+    published = [each for each in gateway.events if each.get("call_id") == "1"]
+    rows, dead = read("tb.event", 1, b"\n".join(map(msgspec.json.encode, published)))
+    assert dead == []
+    await store.insert("events", rows, token(rows))
+    (run,) = await ask(store, "cost-by-run", since="1d")
+    assert part(run, "model_requests", "tool_calls", "called") == (1, 0, "p/m")
+    assert part(run, "input_tokens", "output_tokens", "dollars") == (10, 4, 25e-6)
+
+
+def counted(direction: str) -> float:
+    """Return the tokens that executor has counted for the provider p."""
+    labels = {"provider": "p", "api": "chat", "direction": direction}
+    return REGISTRY.get_sample_value("toolbus_model_tokens_total", labels) or 0.0
 
 
 async def test_an_event_of_every_kind_is_stored_with_all_its_fields(store: ClickHouse) -> None:

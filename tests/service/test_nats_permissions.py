@@ -60,7 +60,7 @@ PUBLISHED_EVENTS = {
     "executor": {
         "call.completed", "call.failed", "call.extended", "server.connected", "server.lost",
         "server.faulted", "breaker.opened", "breaker.closed", "definition.pinned",
-        "definition.changed",
+        "definition.changed", "model.used",
     },
     OPERATOR: {
         "key.created", "key.revoked", "config.applied", "config.changed",
@@ -91,6 +91,10 @@ EVENT_SUBJECTS = {f"tb.event.{name}.acme": name for name in EVENT_CLASSES}
 
 def test_every_service_is_covered() -> None:
     assert set(USERS) == {*SERVICES, OPERATOR} == set(PUBLISHES)
+
+
+def test_every_event_has_a_publisher() -> None:
+    assert set().union(*PUBLISHED_EVENTS.values()) == set(EVENT_CLASSES)
 
 
 @pytest.mark.usefixtures("settings")

@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable
 
-from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, ModelUsed
+from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
 from toolbus_common.contracts.model_calls import (
     CHAT,
     COUNT_TOKENS,
@@ -10,6 +10,7 @@ from toolbus_common.contracts.model_calls import (
     MESSAGES,
     RESPONSES,
     ModelCall,
+    Usage,
 )
 from toolbus_common.observability.tracing import CLIENT, NOTHING, Nothing, Span, Tracer, current
 from toolbus_common.observability.tracing.call_result import says_it_failed
@@ -93,22 +94,24 @@ def model_request_attributes(
     return attributes
 
 
-def model_usage_attributes(used: ModelUsed, response_model: str = "") -> Attributes:
+def model_usage_attributes(
+    usage: Usage, finish_reason: str = "", first_token: float = 0.0, response_model: str = ""
+) -> Attributes:
     """Return the attributes of a model's response by OpenTelemetry's GenAI conventions.
 
-    `response_model` is the name of the model in the response; empty if it is not known. Times are
-    in seconds.
+    `first_token` is the time to the first part of a streamed response in seconds, and
+    `response_model` is the name of the model in the response. Empty values are left out.
     """
-    attributes: Attributes = {
-        "gen_ai.usage.input_tokens": used.input_tokens,
-        "gen_ai.usage.output_tokens": used.output_tokens,
-    }
     optional: Attributes = {
         "gen_ai.response.model": response_model,
-        "gen_ai.response.finish_reasons": (used.finish_reason,) if used.finish_reason else (),
-        "gen_ai.response.time_to_first_chunk": used.first_token_us / 1e6,
-        "gen_ai.usage.cache_read.input_tokens": used.cached_tokens,
-        "gen_ai.usage.cache_creation.input_tokens": used.cache_write_tokens,
-        "gen_ai.usage.reasoning.output_tokens": used.reasoning_tokens,
+        "gen_ai.response.finish_reasons": (finish_reason,) if finish_reason else (),
+        "gen_ai.response.time_to_first_chunk": first_token,
+        "gen_ai.usage.cache_read.input_tokens": usage.cached,
+        "gen_ai.usage.cache_creation.input_tokens": usage.cache_write,
+        "gen_ai.usage.reasoning.output_tokens": usage.reasoning,
     }
-    return attributes | {name: value for name, value in optional.items() if value}
+    return {
+        "gen_ai.usage.input_tokens": usage.input,
+        "gen_ai.usage.output_tokens": usage.output,
+        **{name: value for name, value in optional.items() if value},
+    }

@@ -19,7 +19,7 @@ _PATHS = re.compile(
 )
 _REQUEST_HEADERS = re.compile(
     r"accept|authorization|content-type|dpop|last-event-id|idempotency-key|traceparent|tracestate|"
-    r"mcp-[a-z0-9-]{1,64}|x-toolbus-(?:servers|tools|program|session)|x-api-key|"
+    r"mcp-[a-z0-9-]{1,64}|x-toolbus-(?:servers|tools|models|program|session)|x-api-key|"
     r"(?:anthropic|openai|x-stainless)-[a-z0-9-]{1,64}"
 )
 _EXPOSED_HEADERS = (

@@ -82,6 +82,9 @@ def admitted(call: CallRequested) -> CallAdmitted:
         deadline=call.deadline,
         traceparent=call.traceparent,
         progress=call.progress,
+        parent_id=call.parent_id,
+        method=call.method,
+        extra=call.extra,
         arguments=call.arguments,
     )
 

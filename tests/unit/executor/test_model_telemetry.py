@@ -9,7 +9,7 @@ from prometheus_client import REGISTRY
 
 from harness.receivers.otlp_collector import plain
 from toolbus_common.contracts import CallAdmitted, ModelUsed, ProtocolFamily
-from toolbus_common.contracts.model_calls import CHAT, EMBEDDINGS, MODEL_METHODS, ModelCall
+from toolbus_common.contracts.model_calls import CHAT, EMBEDDINGS, MODEL_METHODS, ModelCall, Usage
 from toolbus_common.observability.metrics import MODEL_TOKENS, exposition
 from toolbus_common.observability.tracing import CLIENT, Span
 from toolbus_common.observability.tracing.exporter import readable
@@ -98,12 +98,9 @@ def test_a_provider_has_a_name_of_the_conventions(kind: str) -> None:
 def test_the_attributes_are_those_of_the_conventions() -> None:
     known = {value for name, value in vars(gen_ai_attributes).items() if name.startswith("GEN_AI")}
     requested = ModelCall(alias="fast", stream=True, output=64, choices=2, attempt=1, tools=3)
-    every = used(
-        input_tokens=9, cached_tokens=3, cache_write_tokens=2, output_tokens=5, reasoning_tokens=4,
-        first_token_us=40_000, finish_reason="stop",
-    )  # fmt: skip
+    usage = Usage(input=9, cached=3, cache_write=2, output=5, reasoning=4)
     found = model_request_attributes(admitted(), requested, "anthropic")
-    found |= model_usage_attributes(every, "haiku-20260101")
+    found |= model_usage_attributes(usage, "stop", 0.04, "haiku-20260101")
     assert {name for name in found if name.startswith("gen_ai.")} <= known
     assert found == {
         "gen_ai.operation.name": "chat",
@@ -128,7 +125,7 @@ def test_the_attributes_are_those_of_the_conventions() -> None:
 def test_attributes_that_are_not_known_are_left_out() -> None:
     found = model_request_attributes(admitted(), ModelCall(), "openai")
     assert not {"gen_ai.request.max_tokens", "gen_ai.request.choice.count"} & found.keys()
-    assert model_usage_attributes(used()) == {
+    assert model_usage_attributes(Usage()) == {
         "gen_ai.usage.input_tokens": 0,
         "gen_ai.usage.output_tokens": 0,
     }
@@ -137,7 +134,7 @@ def test_attributes_that_are_not_known_are_left_out() -> None:
 def test_a_span_is_exported_with_the_attributes_and_without_content() -> None:
     span = Span(Nowhere(), "executor", model_span_name(admitted()), CLIENT, TRACE)
     attributes = model_request_attributes(admitted(), ModelCall(), "openai")
-    attributes |= model_usage_attributes(used(finish_reason="length"))
+    attributes |= model_usage_attributes(Usage(), "length")
     for name, value in attributes.items():
         span.note(name, value)
     span.end()

@@ -22,6 +22,8 @@ def request(
     [
         "/mcp", "/mcp/docs", "/oauth/token", "/oauth/register",
         "/.well-known/oauth-protected-resource/mcp", "/.well-known/oauth-authorization-server",
+        "/v1/chat/completions", "/v1/responses", "/v1/embeddings", "/v1/messages",
+        "/v1/messages/count_tokens", "/v1/models", "/v1/models/local/gemma",
     ],
 )  # fmt: skip
 def test_scripts_of_listed_origins_may_use_client_paths(path: str) -> None:
@@ -37,7 +39,7 @@ def test_scripts_of_listed_origins_may_use_client_paths(path: str) -> None:
 @pytest.mark.parametrize(
     "path",
     ["/oauth/authorize", "/oauth/consent", "/oauth/account", "/oauth/connect/x", "/api/v1/self",
-     "/approvals/1", "/oauth/sign-in", "/mcp/a/b", "/metrics"],
+     "/approvals/1", "/oauth/sign-in", "/mcp/a/b", "/metrics", "/v1/mcp/tools/execute"],
 )  # fmt: skip
 def test_scripts_may_not_use_pages_and_administration(path: str) -> None:
     assert cors.allowed_origin(request(path), frozenset({ORIGIN})) == b""

@@ -15,7 +15,8 @@ from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_table
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
-from toolbus_common.contracts import AuditQuery, RowsReply
+from toolbus_common.contracts import AuditQuery, ModelUsed, RowsReply
+from toolbus_common.contracts.model_calls import SEPARATOR, is_model_method
 from toolbus_common.contracts.queries.sql_text import like
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
@@ -23,7 +24,8 @@ from toolbus_common.nats.permissions import OPERATOR
 POLL_SECONDS = 0.5
 BATCH = 500
 _EVENTS = (
-    "SELECT stream_seq, line, at, event, key, server, tool, code, reason, charge, latency_us "
+    "SELECT stream_seq, line, at, event, key, server, tool, method, code, reason, charge,"
+    " latency_us, input_tokens, output_tokens "
     "FROM events WHERE event LIKE {event:String} AND ({customer:String} IN ('', customer))"
     " AND ({key:String} IN ('', key)) AND ({server:String} IN ('', server))"
 )
@@ -160,7 +162,8 @@ def _show(rows: list[dict[str, Any]], *, as_json: bool) -> None:
 
 
 def _line(row: dict[str, Any]) -> str:
-    tool = f"{row['server']}__{row['tool']}" if row["tool"] else row["server"]
+    joint = SEPARATOR if is_model_method(row["method"]) else "__"
+    tool = f"{row['server']}{joint}{row['tool']}" if row["tool"] else row["server"]
     parts = [str(row["at"])[:23], f"{row['event']:16}", f"{row['key'] or '-':12}", tool]
     if row["code"]:
         parts.append(f"{row['code']}: {row['reason']}")
@@ -170,4 +173,6 @@ def _line(row: dict[str, Any]) -> str:
         parts.append(f"${int(row['charge']) / 1e6:g}")
     if int(row["latency_us"]):
         parts.append(f"{int(row['latency_us']) / 1000:.1f} ms")
+    if row["event"] == ModelUsed.NAME:
+        parts.append(f"{row['input_tokens']} tokens in, {row['output_tokens']} out")
     return "  ".join(parts).rstrip()

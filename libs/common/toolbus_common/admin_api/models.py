@@ -15,8 +15,11 @@ from toolbus_common.config import (
     Issuer,
     Key,
     KeyTerms,
+    ModelPrice,
+    ModelTarget,
     Name,
     Price,
+    Provider,
     Reader,
     Role,
     Rule,
@@ -31,15 +34,19 @@ Secret = Annotated[str, Field(pattern=r"^[!-~]{24,256}$")]
 SecretHash = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{64})?$")]
 Dollars = Annotated[float, Field(ge=0, le=1_000_000)]
 Labels = tuple[Name, ...]
+Targets = tuple[ModelTarget, ...]
 
 # The kinds whose entries are created, replaced and deleted by name, and the type of an entry.
 KINDS: dict[str, Any] = {
     "servers": Server,
+    "providers": Provider,
+    "models": Targets,
     "customers": Customer,
     "teams": Team,
     "users": User,
     "groups": Group,
     "prices": Dollars | Price,
+    "model_prices": ModelPrice,
     "labels": Labels,
     "rules": Rule,
     "webhooks": Webhook,
@@ -48,7 +55,7 @@ KINDS: dict[str, Any] = {
     "issuers": Issuer,
     "access": Access,
 }
-BY_PATTERN = ("prices", "labels")  # their names are patterns of tools
+BY_PATTERN = ("prices", "labels", "models", "model_prices")  # their names are no plain words
 
 
 class KeyWritten(Key):

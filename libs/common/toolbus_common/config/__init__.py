@@ -1,8 +1,8 @@
 """The configuration of Toolbus: servers, keys, limits, prices, audit. Stored as one entry."""
 
-from typing import Annotated, Self
+from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
 from toolbus_common.config.access.admins import Admin, Role
 from toolbus_common.config.access.anonymous import Anonymous
@@ -128,9 +128,3 @@ class Configuration(ConfigModel):
     issuers: dict[Name, Issuer] = Field(default_factory=dict)
     access: dict[Name, Access] = Field(default_factory=dict)
     anonymous: Anonymous = Anonymous()
-
-    @model_validator(mode="after")
-    def _has_distinct_names(self) -> Self:
-        if both := self.providers.keys() & self.servers.keys():
-            raise ValueError(f"'{min(both)}' is both a server and a provider; rename one of them")
-        return self

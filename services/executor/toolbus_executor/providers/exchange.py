@@ -1,7 +1,5 @@
 """Exchange of one call with its provider: request, response, usage and charge."""
 
-from contextlib import AbstractContextManager
-from importlib import import_module
 from time import monotonic, time
 from typing import Any
 
@@ -9,10 +7,9 @@ import msgspec
 
 from toolbus_common.calls.event_fields import call_fields
 from toolbus_common.config import Provider
-from toolbus_common.contracts import CallAdmitted
+from toolbus_common.contracts import CallAdmitted, ModelUsed
 from toolbus_common.contracts.model_calls import (
     COUNT_TOKENS,
-    EMBEDDINGS,
     MESSAGES,
     ModelCall,
     Usage,
@@ -25,9 +22,8 @@ from toolbus_common.errors import (
     ModelRefusedError,
     ToolbusError,
     UpstreamDeadError,
-    UpstreamInvalidError,
 )
-from toolbus_common.observability.tracing import CLIENT, Nothing, Span
+from toolbus_common.observability.tracing import CLIENT, NOTHING, Nothing, Span
 from toolbus_executor.providers.api_keys import COOLING_STATUSES, TOO_MANY_REQUESTS
 from toolbus_executor.providers.charging import charge_of_usage
 from toolbus_executor.providers.http import ERROR, ProviderClient
@@ -43,11 +39,15 @@ from toolbus_executor.providers.usage import (
     usage_or_estimate,
 )
 from toolbus_executor.resilience.failure_log import GarbageError
-from toolbus_executor.tracing import TRACER
+from toolbus_executor.tracing import (
+    TRACER,
+    model_request_attributes,
+    model_span_name,
+    model_usage_attributes,
+)
 from toolbus_executor.transport.http1 import Head
 
 _METHOD = "models/"
-_OPERATIONS = {EMBEDDINGS: "embeddings", COUNT_TOKENS: "count_tokens"}
 _CODED = (b"content-length", b"transfer-encoding")
 
 
@@ -70,6 +70,8 @@ class Exchange:
         self._deadline = min(call.deadline, time() + provider.max_total_timeout)
         self._facts: Facts | None = None
         self._usage: Usage | None = None
+        self._span: Span | Nothing = NOTHING
+        self._traceparent = ""
         self._requested = False  # a request was written, so that the provider may charge for it
 
     def prepare(self) -> None:
@@ -89,9 +91,8 @@ class Exchange:
         streamed, body = self.model_call.stream, call.arguments
         served = _served_methods(provider)
         if call.method not in served:
-            self._translation = _translation_for(call.method, served, provider.served_apis)
+            self._translation, body = _translated_request(call, served, provider.max_output)
             self._method = self._translation.provider_method
-            body = _translated_request(self._translation, body)
         self._body, added = rewritten(body, call.tool, self._method, streamed=streamed)
         self._drops_usage = added and self._translation is None
 
@@ -106,6 +107,8 @@ class Exchange:
             TimeoutError: the provider sent nothing within the time limit.
 
         """
+        self._span = span = TRACER.below(model_span_name(self.call), CLIENT)
+        self._traceparent = span.traceparent or self.call.traceparent
         tried: list[str] = []
         model, refused = self.call.tool, None
         while True:
@@ -121,22 +124,21 @@ class Exchange:
             tried.append(key.name)
             client.keys.pause(key, model, head.status, retry_after(head), monotonic())
 
-    def span(self) -> AbstractContextManager[Span | Nothing]:
-        """Return the span of the request, with the attributes of OpenTelemetry's conventions."""
-        operation = _OPERATIONS.get(self.call.method, "chat")
-        span = TRACER.below(f"{operation} {self.call.tool}", CLIENT)
-        if isinstance(span, Span):
-            span.note("gen_ai.operation.name", operation)
-            span.note("gen_ai.provider.name", self._provider.kind)
-            span.note("gen_ai.request.model", self.call.tool)
-            span.note("toolbus.server", self.call.server)
-        return span
-
-    def note_result(self, span: Span | Nothing) -> None:
-        """Record the usage in the span."""
-        if isinstance(span, Span):
-            span.note("gen_ai.usage.input_tokens", self.usage.input)
-            span.note("gen_ai.usage.output_tokens", self.usage.output)
+    def end_span(self, used: ModelUsed | None, failure: str = "") -> None:
+        """End the span of the request. `failure` is the error's code."""
+        span = self._span
+        if not isinstance(span, Span):
+            return
+        attributes = model_request_attributes(self.call, self.model_call, self._provider.kind)
+        if used is not None:
+            attributes |= model_usage_attributes(
+                self.usage, used.finish_reason, used.first_token_us / 1e6
+            )
+        for name, value in attributes.items():
+            span.note(name, value)
+        if failure:
+            span.fail(failure)
+        span.end()
 
     @property
     def streamed(self) -> int:
@@ -204,7 +206,9 @@ class Exchange:
         seconds = min(self._provider.timeout, self._deadline - time())
         self._requested = True
         try:
-            return await client.send(self.call, self._method, key, self._body, stream, seconds)
+            return await client.send(
+                self._method, key, self._traceparent, self._body, stream, seconds
+            )
         finally:
             if stream is not None:
                 stream.release()
@@ -219,13 +223,8 @@ class Exchange:
     async def _reply(self, head: Head, raw: bytes) -> bytes:
         """Return the body of the reply; empty after a stream."""
         stream = self.stream
-        if stream is None:
+        if stream is None or not stream.began:  # the provider can ignore the request for a stream
             return self._read(raw)
-        if not stream.began:
-            raise UpstreamInvalidError(
-                f"The upstream did not stream the response; the model '{self.call.tool}' may not "
-                "support streams."
-            )
         if not (
             stream.facts.complete
             or stream.facts.facts.finish_reason
@@ -264,37 +263,27 @@ def _served_methods(provider: Provider) -> frozenset[str]:
     return frozenset(served | {COUNT_TOKENS} if MESSAGES in served else served)
 
 
-def _translation_for(method: str, served: frozenset[str], apis: tuple[str, ...]) -> Translation:
-    """Return the translation of requests for a provider that does not serve the client's API.
+def _translated_request(
+    call: CallAdmitted, served: frozenset[str], max_output: int
+) -> tuple[Translation, bytes]:
+    """Return the translation for a provider that does not serve the client's API, and the body.
 
     Raises:
-        InvalidError: there is no such translation.
+        InvalidError: the request cannot be translated. Nothing was sent.
 
     """
-    found: Translation | None
-    try:
-        module = import_module("toolbus_executor.providers.translation.select")
-    except ImportError:
-        found = None
-    else:
-        found = module.translation_for(method, served)
-    if found is None:
-        raise InvalidError(
-            f"The provider does not serve requests of {method.removeprefix(_METHOD)}; it serves "
-            f"{', '.join(apis)}. Use another model or API.",
-            sent=False,
-        )
-    return found
+    # Most providers serve the API of their clients, and the import takes 40 ms.
+    from toolbus_executor.providers.translation.select import translation_for  # noqa: PLC0415
 
-
-def _translated_request(translation: Translation, body: bytes) -> bytes:
-    """Return the body for the provider. Raises `InvalidError`; nothing was sent."""
     try:
-        return msgspec.json.encode(translation.request(msgspec.json.decode(body)))
+        translation = translation_for(call.method, served, max_output)
+        assert translation is not None  # noqa: S101 - the provider does not serve the method
+        body = translation.request(msgspec.json.decode(call.arguments, type=dict))
+        return translation, msgspec.json.encode(body)
     except InvalidError as error:
         error.data["sent"] = False
         raise
     except UNREADABLE as error:
         raise InvalidError(
-            f"The body is not valid JSON ({error}); correct it.", sent=False
+            f"The body is not a valid JSON object ({error}); correct it.", sent=False
         ) from error

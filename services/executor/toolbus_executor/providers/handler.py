@@ -24,6 +24,7 @@ from toolbus_executor.calls.early_cancellations import EarlyCancellations, cance
 from toolbus_executor.calls.operator_commands import reject_if_drained
 from toolbus_executor.calls.outcome_reporter import OutcomeReporter
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome
+from toolbus_executor.model_metrics import record_model_use
 from toolbus_executor.providers.exchange import Exchange
 from toolbus_executor.providers.http import SERVER_ERROR, ProviderClient
 from toolbus_executor.providers.running_requests import RunningRequests
@@ -103,12 +104,11 @@ class ProviderHandler:
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - logged
             cancelled = self._running.end(call.call_id)
             return await self._failed(exchange, _error_of(call, error, cancelled=cancelled), began)
-        if self._running.end(call.call_id):
-            log.debug("call.completed_despite_cancellation", extra={"call_id": call.call_id})
+        self._running.end(call.call_id)
         reply, took = CallResult(body), perf_counter() - began
         outcome = CallOutcome(reply, is_error=False, kept=exchange.streamed, charge=exchange.charge)
         self.outcomes.completed(call, outcome, took)
-        self._publish_usage(exchange, began, took, cut=False)
+        exchange.end_span(self._publish_usage(exchange, began, took, cut=False))
         if call.claim is not None and not exchange.streamed:
             await self.outcomes.store(call, call.claim, reply)
         return reply
@@ -143,9 +143,7 @@ class ProviderHandler:
         self.breaker.admit()
         began = monotonic()
         try:
-            with exchange.span() as span:
-                body = await exchange.run(client)
-                exchange.note_result(span)
+            body = await exchange.run(client)
         except TimeoutError as error:
             self.breaker.failed()
             raise UpstreamTimeoutError(
@@ -175,8 +173,10 @@ class ProviderHandler:
     async def _failed(self, exchange: Exchange, error: ToolbusError, began: float) -> Reply:
         """Report a failure. Return the reply after the parts of the stream that have arrived."""
         charge = exchange.charge_of(error)
+        used = None
         if exchange.has_usage:
-            self._publish_usage(exchange, began, perf_counter() - began, cut=True)
+            used = self._publish_usage(exchange, began, perf_counter() - began, cut=True)
+        exchange.end_span(used, error.code)
         reply = await self.outcomes.failed(exchange.call, error, began, charge)
         if exchange.stream is not None:
             if isinstance(error, CallCancelledError):
@@ -185,9 +185,14 @@ class ProviderHandler:
                 await exchange.stream.flush()
         return reply
 
-    def _publish_usage(self, exchange: Exchange, began: float, took: float, *, cut: bool) -> None:
+    def _publish_usage(
+        self, exchange: Exchange, began: float, took: float, *, cut: bool
+    ) -> ModelUsed:
         fields = exchange.event_fields(began, cut=cut)
-        self._events.publish(_model_used(**fields, latency_us=int(took * 1e6)))
+        used = _model_used(**fields, latency_us=int(took * 1e6))
+        self._events.publish(used)
+        record_model_use(used)
+        return used
 
     def _no_slot_in_time(self) -> UpstreamTimeoutError:
         return UpstreamTimeoutError(

@@ -3,7 +3,6 @@
 from urllib.parse import urlsplit
 
 from toolbus_common.config import Provider
-from toolbus_common.contracts import CallAdmitted
 from toolbus_common.contracts.model_calls import (
     CHAT,
     COUNT_TOKENS,
@@ -85,9 +84,9 @@ class ProviderClient:
 
     async def send(
         self,
-        call: CallAdmitted,
         method: str,
         key: ApiKey,
+        traceparent: str,
         body: bytes,
         stream: StreamedResponse | None,
         seconds: float,
@@ -101,7 +100,7 @@ class ProviderClient:
 
         """
         request = b"%b%btraceparent: %b\r\ncontent-length: %d\r\n\r\n%b" % (
-            self._heads[method], key.line, call.traceparent.encode(), len(body), body,
+            self._heads[method], key.line, traceparent.encode(), len(body), body,
         )  # fmt: skip
         head, raw = await self._exchange(request, stream, seconds)
         if REDIRECTION <= head.status < ERROR:

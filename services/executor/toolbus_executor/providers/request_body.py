@@ -7,7 +7,7 @@ from toolbus_common.errors import InvalidError
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
-_ASKED = msgspec.Raw(b"true")
+_TRUE = msgspec.Raw(b"true")
 
 
 def rewritten(body: bytes, model: str, method: str, *, streamed: bool) -> tuple[bytes, bool]:
@@ -37,6 +37,6 @@ def _add_usage(members: dict[str, msgspec.Raw]) -> bool:
     options = _members(raw) if raw is not None and bytes(raw)[:1] == b"{" else {}
     if bytes(options.get("include_usage", b"")) == b"true":
         return False
-    options["include_usage"] = _ASKED
+    options["include_usage"] = _TRUE
     members["stream_options"] = msgspec.Raw(_encode(options))
     return True

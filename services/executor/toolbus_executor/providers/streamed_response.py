@@ -174,7 +174,7 @@ def _checked(translate: Callable[..., bytes], *arguments: object) -> bytes:
     """Return the result of a translation. Its unexpected errors do not look like lost connections.
 
     Raises:
-        ToolbusError: the event cannot be translated.
+        UpstreamInvalidError: the event cannot be translated.
 
     """
     try:

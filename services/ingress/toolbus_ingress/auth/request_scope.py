@@ -12,6 +12,7 @@ from toolbus_common.mcp.code_mode_options import NO_OPTIONS, CodeModeOptions
 from toolbus_ingress.http.request_guard import Headers
 
 SERVERS, TOOLS = b"x-toolbus-servers", b"x-toolbus-tools"
+MODELS = b"x-toolbus-models"
 PROGRAM = b"x-toolbus-program"
 LIMITS = {"usd": r"\d{1,7}(\.\d{1,6})?", "calls": r"\d{1,5}", "seconds": r"\d{1,5}(\.\d{1,3})?"}
 MAX_PATTERNS = 64
@@ -34,6 +35,19 @@ def restrictions_of(headers: Headers) -> tuple[Patterns, ...]:
     if TOOLS in headers:
         restrictions.append(_patterns(headers, TOOLS))
     return tuple(restrictions)
+
+
+def model_restrictions_of(headers: Headers) -> tuple[Patterns, ...]:
+    """Return the restrictions that a model request sets for itself, as patterns of model names.
+
+    `x-toolbus-models` is a list like those of `restrictions_of`. A name is an alias or
+    `provider/model`.
+
+    Raises:
+        InvalidError: the list is too long.
+
+    """
+    return (_patterns(headers, MODELS),) if MODELS in headers else ()
 
 
 def code_mode_options_of(headers: Headers, mode: Mode) -> CodeModeOptions:

@@ -34,7 +34,7 @@ _SINGLE = frozenset(
         b"host", b"origin", b"authorization", b"content-type", b"content-length",
         b"content-encoding", b"mcp-protocol-version", b"mcp-method", b"mcp-name",
         b"mcp-session-id", b"last-event-id", b"if-match", b"idempotency-key",
-        b"x-toolbus-servers", b"x-toolbus-tools", b"dpop", b"x-api-key",
+        b"x-toolbus-servers", b"x-toolbus-tools", b"x-toolbus-models", b"dpop", b"x-api-key",
     }
 )  # fmt: skip
 

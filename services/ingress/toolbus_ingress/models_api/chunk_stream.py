@@ -1,6 +1,7 @@
 """Writer of a streamed response: chunks of an event stream, passed on as they arrive."""
 
 import asyncio
+from collections import deque
 from collections.abc import Callable
 
 from toolbus_common.contracts import CallNotification, Notification
@@ -8,7 +9,9 @@ from toolbus_common.contracts.model_calls import CHUNK
 from toolbus_ingress.sessions.sse_writer import Send
 
 LARGEST_UNREAD = 8 * 1024 * 1024  # bytes that a client may leave unread
-_EVENT_END, _EVENT_END_CRLF = b"\n\n", b"\r\n\r\n"
+_LARGEST_WRITE = 64 * 1024  # more bytes would only move from here to the connection
+_EVENT_END = b"\n\n"
+_EVENT_ENDS = (_EVENT_END, b"\r\n\r\n")
 _HEADERS = (
     (b"content-type", b"text/event-stream; charset=utf-8"),
     (b"cache-control", b"no-store"),
@@ -38,7 +41,7 @@ class ChunkStream:
         self._send = send
         self._headers = headers
         self._on_overflow = on_overflow
-        self._events: list[bytes] = []
+        self._events: deque[bytes] = deque()
         self._partial = bytearray()  # the beginning of an event
         self._unread = 0  # bytes in `_events` and `_partial`
         self._writer: asyncio.Task[None] | None = None
@@ -94,26 +97,25 @@ class ChunkStream:
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         more = True
         while more:
-            if not events:
+            while not events:
                 self._news = loop.create_future()
                 await self._news
-            data = events[0] if len(events) == 1 else b"".join(events)
-            events.clear()
-            self._unread = len(self._partial)
-            more = not self._ended
+            data = events.popleft()
+            while events and len(data) < _LARGEST_WRITE:
+                data += events.popleft()
+            self._unread -= len(data)
+            more = not self._ended or bool(events)
             await send({"type": "http.response.body", "body": data, "more_body": more})
 
     def _complete(self, chunk: bytes) -> bytes:
         """Return the complete events up to the end of this chunk, and store the rest."""
         partial = self._partial
-        start = max(0, len(partial) - len(_EVENT_END_CRLF) + 1)
+        start = max(0, len(partial) - 3)  # the mark of an event's end may be split
         partial += chunk
-        end = max(
-            partial.rfind(mark, start) + len(mark) if mark in partial[start:] else 0
-            for mark in (_EVENT_END, _EVENT_END_CRLF)
-        )
-        if not end:
+        ends = [at + len(mark) for mark in _EVENT_ENDS if (at := partial.rfind(mark, start)) >= 0]
+        if not ends:
             return b""
+        end = max(ends)
         events = bytes(partial[:end])
         del partial[:end]
         return events

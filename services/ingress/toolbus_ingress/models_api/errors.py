@@ -101,7 +101,9 @@ def retryable(error: ToolbusError) -> bool:
     if not isinstance(error, ModelRefusedError):
         return error.retryable
     status = error.data.get("status")
-    return status not in _GATEWAYS_FAULT and isinstance(status, int) and status <= _LAST_STATUS
+    return isinstance(status, int) and (
+        status in _RETRIED_BY_SDKS or _SERVER_ERROR <= status <= _LAST_STATUS
+    )
 
 
 def error_object(error: ToolbusError, dialect: Dialect) -> bytes:

@@ -21,6 +21,7 @@ from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.observability.tracing import bind
 from toolbus_ingress.auth.protected_resource import INVALID_KEY
 from toolbus_ingress.auth.request_context import Caller, RequestContext
+from toolbus_ingress.auth.request_scope import model_restrictions_of
 from toolbus_ingress.http.jsonrpc import Response
 from toolbus_ingress.http.request_guard import (
     Headers,
@@ -101,7 +102,8 @@ class ModelsApi:
         run = trace_id(trace.traceparent) if trace.parent else session
         sticky = session.encode() or run.encode() or request.user_key
         dialect = dialect_of(context.scope)
-        work = ModelRun(self.endpoint, context, request, dialect, trace, run)
+        restrictions = model_restrictions_of(headers)
+        work = ModelRun(self.endpoint, context, request, dialect, restrictions, trace, run)
         return await request_span(trace, method).around(work.answer(principal, sticky))
 
     async def _list(self, headers: Headers, scope: dict[str, Any]) -> Response:
@@ -109,7 +111,7 @@ class ModelsApi:
         names = routing.model_names(
             self._principal(caller),
             self.endpoint.directory.now.configuration,
-            caller.restrictions,
+            model_restrictions_of(headers),
         )
         path, dialect = scope["path"], dialect_of(scope)
         if path == MODELS:

@@ -6,7 +6,7 @@ from time import perf_counter, time
 from msgspec import Struct
 
 from toolbus_common.access.principal import Principal
-from toolbus_common.config import Configuration, ModelTarget
+from toolbus_common.config import Configuration, ModelTarget, Patterns
 from toolbus_common.contracts import CallRequested, ProtocolFamily
 from toolbus_common.contracts.base import trusted
 from toolbus_common.contracts.model_calls import ModelCall, model_name
@@ -63,6 +63,7 @@ class ModelRun:
         context: RequestContext,
         request: ModelRequest,
         dialect: Dialect,
+        restrictions: tuple[Patterns, ...],
         trace: TraceContext,
         run: str,
     ) -> None:
@@ -71,6 +72,7 @@ class ModelRun:
         self._context = context
         self._request = request
         self._dialect = dialect
+        self._restrictions = restrictions
         self._trace = trace
         self._run_id = run
         self._attempt: Attempt | None = None
@@ -104,11 +106,7 @@ class ModelRun:
         """
         configuration = self._endpoint.directory.now.configuration
         targets = routing.targets_of(
-            self._request.model,
-            principal,
-            configuration,
-            self._context.caller.restrictions,
-            sticky,
+            self._request.model, principal, configuration, self._restrictions, sticky
         )
         first, last = "", len(targets) - 1
         for number, target in enumerate(targets):
@@ -156,7 +154,7 @@ class ModelRun:
                 attempt.number,
                 request.tools,
             ).encode(),
-            restriction=self._context.caller.restrictions,
+            restriction=self._restrictions,
             run=self._run_id,
             arguments=request.body,
         )

@@ -6,7 +6,7 @@ from random import random
 
 from toolbus_common.access.model_grants import may_use_model
 from toolbus_common.access.principal import Principal
-from toolbus_common.access.tool_patterns import full_name, granted
+from toolbus_common.access.tool_patterns import granted
 from toolbus_common.config import Configuration, ModelTarget, Patterns
 from toolbus_common.contracts.model_calls import SEPARATOR, model_name
 from toolbus_common.errors import (
@@ -39,9 +39,7 @@ _FALLBACK_ERRORS = (
 
 def unknown_model(name: str) -> UnknownModelError:
     """Return the error for a name that does not exist or is hidden: the same for both."""
-    return UnknownModelError(
-        f"Unknown model '{name[:_SHOWN]}'. GET /v1/models lists the models that this key may use."
-    )
+    return UnknownModelError(f"Unknown model: '{name[:_SHOWN]}'. GET /v1/models lists the models.")
 
 
 def targets_of(
@@ -54,30 +52,19 @@ def targets_of(
     """Return the targets of a request in the order in which they are tried; at least one.
 
     Requests with the same `sticky` key start at the same target; without a key, the start is
-    random. `restrictions` are patterns in the request: `provider__model` must match each of them.
+    random. `restrictions` are patterns in the request: the name must match each of them.
 
     Raises:
         UnknownModelError: no such alias, provider or model exists for this principal.
 
     """
-    if may_use_model(principal, name):
+    if _visible(name, principal, restrictions):
         alias = configuration.models.get(name)
         targets = _direct(name) if alias is None else alias
-        usable = [
-            target
-            for target in targets
-            if target.provider in configuration.providers and within(restrictions, target)
-        ]
+        usable = [target for target in targets if target.provider in configuration.providers]
         if usable:
             return ordered(usable, position_of(sticky))
     raise unknown_model(name)
-
-
-def within(restrictions: Sequence[Patterns], target: ModelTarget) -> bool:
-    """Return whether the restrictions of a request permit a target."""
-    return not restrictions or all(
-        granted(patterns, full_name(target.provider, target.model)) for patterns in restrictions
-    )
 
 
 def ordered(targets: Sequence[ModelTarget], position: float) -> list[ModelTarget]:
@@ -125,18 +112,29 @@ def model_names(
 
     The owner of an alias is `toolbus`, and the owner of any other model is its provider.
     """
+    providers = configuration.providers
     names = [
         (alias, "toolbus")
         for alias, targets in sorted(configuration.models.items())
-        if any(t.provider in configuration.providers and within(restrictions, t) for t in targets)
+        if any(target.provider in providers for target in targets)
     ]
     names += [
         (model_name(provider, model), provider)
-        for provider, each in sorted(configuration.providers.items())
-        for model in each.models
-        if within(restrictions, ModelTarget.model_construct(provider=provider, model=model))
+        for provider in sorted(providers)
+        for model in providers[provider].models
     ]
-    return [each for each in names if may_use_model(principal, each[0])]
+    return [each for each in names if _visible(each[0], principal, restrictions)]
+
+
+def _visible(name: str, principal: Principal, restrictions: Sequence[Patterns]) -> bool:
+    """Return whether a principal sees a name.
+
+    A principal also sees what it may use with another access token: policy denies such a request
+    with the scope that the token needs.
+    """
+    return may_use_model(principal.whole or principal, name) and (
+        not restrictions or all(granted(patterns, name) for patterns in restrictions)
+    )
 
 
 def _direct(name: str) -> tuple[ModelTarget, ...]:

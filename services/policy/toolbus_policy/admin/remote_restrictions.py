@@ -17,10 +17,11 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from toolbus_common.config import Configuration, Issuer, Place, Server, Sink, Webhook
+from toolbus_common.config import Configuration, Issuer, Place, Provider, Server, Sink, Webhook
 from toolbus_common.config.servers.oauth import REFERENCES
 from toolbus_common.config.servers.server import BOUNDS, CREDENTIALS, DESTINATION, FILES
 from toolbus_common.config_store.operator_targets import digest_of
+from toolbus_common.config_store.redacted_view import DESTINATIONS
 from toolbus_common.egress import Egress, EgressError, as_http, target_of
 from toolbus_common.egress.policy import STRICT
 from toolbus_common.secrets import references_in
@@ -51,6 +52,9 @@ class RemoteRestrictions:
             for name, server in new.servers.items()
             for place, reason in self._server(server, old.servers.get(name))
         ]
+        for name, provider in new.providers.items():
+            place, before = f"providers.{name}", old.providers.get(name)
+            found += [(f"{place}.{at}", why) for at, why in self._provider(provider, before)]
         for name, hook in new.webhooks.items():
             found += self._secret_entry(f"webhooks.{name}", hook, old.webhooks.get(name))
         for name, issuer in new.issuers.items():
@@ -110,6 +114,24 @@ class RemoteRestrictions:
                 if (name, value) not in before:
                     if field == "env":
                         yield from self._variables(f"{field}.{name}", [name])
+                    yield from self._references(f"{field}.{name}", value)
+
+    def _provider(self, provider: Provider, old: Provider | None) -> Iterator[tuple[str, str]]:
+        """Yield violations of a provider, like those of a server that is called over HTTP."""
+        destination = DESTINATIONS["providers"]
+        same = old is not None and _same_fields(destination, old, provider)
+        if not same:
+            for field in ("ca", "certificate", "certificate_key"):
+                if getattr(provider, field):
+                    yield field, _FILE_DENIED.format("")
+            yield from self._references("proxy", provider.proxy)
+            for field, url in (("url", provider.base_url), ("proxy", provider.proxy)):
+                for each in _urls(url):
+                    yield from self._check_destination(field, each)
+        for field in ("headers", "credentials"):
+            before = set(getattr(old, field).items()) if same else set()
+            for name, value in getattr(provider, field).items():
+                if (name, value) not in before:
                     yield from self._references(f"{field}.{name}", value)
 
     def _programs(self, server: Server) -> Iterator[tuple[str, str]]:
@@ -192,7 +214,7 @@ def _same_destination(server: Server, old: Server | None) -> bool:
     return old is not None and _same_fields(DESTINATION, old, server)
 
 
-def _same_fields(fields: tuple[str, ...], one: Server, other: Server) -> bool:
+def _same_fields(fields: tuple[str, ...], one: BaseModel, other: BaseModel) -> bool:
     return all(getattr(one, field) == getattr(other, field) for field in fields)
 
 

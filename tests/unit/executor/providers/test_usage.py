@@ -48,7 +48,7 @@ def sse(*events: Any, named: bool = False) -> bytes:
     )
 
 
-CHAT_BODY = {
+CHAT_BODY: dict[str, Any] = {
     "choices": [
         {"finish_reason": "tool_calls",
          "message": {"tool_calls": [{"function": {"name": "a", "arguments": "{}"}},
@@ -57,14 +57,14 @@ CHAT_BODY = {
               "prompt_tokens_details": {"cached_tokens": 4},
               "completion_tokens_details": {"reasoning_tokens": 3}},
 }  # fmt: skip
-RESPONSE = {
+RESPONSE: dict[str, Any] = {
     "status": "incomplete",
     "incomplete_details": {"reason": "max_output_tokens"},
     "output": [{"type": "reasoning"}, {"type": "message"}, {"type": "function_call"}],
     "usage": {"input_tokens": 10, "output_tokens": 5, "input_tokens_details": {"cached_tokens": 4},
               "output_tokens_details": {"reasoning_tokens": 3}},
 }  # fmt: skip
-ANSWER = {
+ANSWER: dict[str, Any] = {
     "stop_reason": "tool_use",
     "content": [{"type": "text", "text": "a"}, {"type": "tool_use", "input": {}}],
     "usage": {"input_tokens": 3, "cache_read_input_tokens": 4, "cache_creation_input_tokens": 3,

@@ -15,6 +15,7 @@ from harness.services.rest_edge import RestEdge
 from toolbus_common.admin_api.models import BY_PATTERN, KINDS, noun_of
 from toolbus_common.admin_api.operations import OPERATIONS
 from toolbus_common.admin_api.roles import ROLES, may
+from toolbus_ingress.models_api import handler as models_api
 from toolbus_ingress.rest.application import Application
 from toolbus_ingress.rest_application import build
 
@@ -58,14 +59,35 @@ def test_every_operation_is_described_with_its_credential_and_problems() -> None
     for path, _, operation in every_operation():
         assert operation["summary"].endswith("."), operation
         assert operation["tags"]
+        model = models_api.serves(path)
         scheme = next((name for name, start in APIS.items() if path.startswith(start)), "")
-        assert operation.get("security", []) == ([{scheme: []}] if scheme else [])
+        schemes = ["caller", "api_key"] if model else [scheme] if scheme else []
+        assert operation.get("security", []) == [{each: []} for each in schemes]
         for status, response in operation["responses"].items():
             assert response["description"] not in ("", "Successful Response", "Validation Error")
             if int(status) >= 400:
-                assert list(response["content"]) == ["application/problem+json"]
-        if scheme:
+                form = "application/json" if model else "application/problem+json"
+                assert list(response["content"]) == [form]
+        if schemes:
             assert {"400", "401", "431", "503"} <= set(operation["responses"])
+
+
+def test_the_models_api_is_described_as_it_is_served() -> None:
+    document = openapi_document()
+    described = {
+        (path, method.upper())
+        for path, methods in document["paths"].items()
+        for method in methods
+        if models_api.serves(path)
+    }
+    reads = {(models_api.MODELS, "GET"), (models_api.MODELS + "/{name}", "GET")}
+    assert described == {(path, "POST") for path in models_api.METHODS} | reads
+    assert document["components"]["securitySchemes"]["api_key"]["name"] == "x-api-key"
+    for path in models_api.METHODS:
+        operation = document["paths"][path]["post"]
+        assert "requestBody" in operation
+        streamed = "text/event-stream" in operation["responses"]["200"]["content"]
+        assert streamed == (path not in ("/v1/embeddings", "/v1/messages/count_tokens"))
 
 
 def test_the_document_is_the_same_when_it_is_generated_again() -> None:

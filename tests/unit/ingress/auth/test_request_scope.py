@@ -9,6 +9,7 @@ from toolbus_ingress.auth.request_scope import (
     MAX_PATTERNS,
     PROGRAM,
     code_mode_options_of,
+    model_restrictions_of,
     restrictions_of,
 )
 
@@ -22,8 +23,16 @@ def test_servers_and_tools_both_restrict() -> None:
     assert restrictions_of(headers) == (("docs__*", "git__*"), ("docs__*", "git__log"))
 
 
+def test_models_have_a_header_of_their_own() -> None:
+    headers = {b"x-toolbus-models": b"fast, local/*", b"x-toolbus-tools": b"docs__*"}
+    assert model_restrictions_of(headers) == (("fast", "local/*"),)
+    assert restrictions_of(headers) == (("docs__*",),)
+    assert model_restrictions_of({b"x-toolbus-servers": b"docs"}) == ()
+
+
 def test_an_empty_list_allows_nothing() -> None:
     assert restrictions_of({b"x-toolbus-tools": b""}) == ((),)
+    assert model_restrictions_of({b"x-toolbus-models": b""}) == ((),)
 
 
 @pytest.mark.parametrize("value", [b",".join([b"a"] * (MAX_PATTERNS + 1)), b"a" * 300])

@@ -29,7 +29,8 @@ def test_own_hosts_are_accepted_with_any_port(host: bytes) -> None:
 
 LOCAL = (b"host", b"localhost")
 SINGLE = (
-    b"authorization", b"origin", b"mcp-method", b"mcp-name", b"mcp-param-region", b"idempotency-key"
+    b"authorization", b"origin", b"mcp-method", b"mcp-name", b"mcp-param-region",
+    b"idempotency-key", b"x-api-key", b"x-toolbus-models",
 )  # fmt: skip
 REJECTED = {
     "no host": (403, ()),
@@ -84,6 +85,15 @@ def test_an_unacceptable_post_is_rejected(change: dict[bytes, bytes], wanted: in
     with pytest.raises(RejectedRequestError) as caught:
         check_post({**JSON, **change}, 4_000_000)
     assert caught.value.response.status == wanted
+
+
+def test_a_client_that_reads_only_events_is_accepted_where_they_are_served() -> None:
+    headers = JSON | {b"accept": b"text/event-stream"}
+    check_post(headers, 100, events=True)
+    for events, accept in ((False, b"text/event-stream"), (True, b"text/html")):
+        with pytest.raises(RejectedRequestError) as caught:
+            check_post(headers | {b"accept": accept}, 100, events=events)
+        assert caught.value.response.status == 406
 
 
 def test_a_well_formed_post_is_accepted() -> None:

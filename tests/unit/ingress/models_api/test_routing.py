@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from harness.builders.configurations import configured
 from toolbus_common import errors
 from toolbus_common.access.config_snapshot import ConfigSnapshot
-from toolbus_common.access.principal import Principal
+from toolbus_common.access.principal import Principal, scoped
 from toolbus_common.config import Configuration, ModelTarget, Patterns
 from toolbus_common.errors import ModelRefusedError, ToolbusError, UnknownModelError
 from toolbus_ingress.models_api.routing import (
@@ -112,11 +112,25 @@ def test_hidden_names_have_the_message_of_unknown_names() -> None:
     assert len(messages) == 1
 
 
-def test_restrictions_of_a_request_remove_targets() -> None:
-    assert targets("fast", "*", restrictions=(("claude__*",),)) == ["claude/haiku"]
-    for restrictions in ((), ("docs__*",)):
+def test_restrictions_of_a_request_hide_names() -> None:
+    assert targets("fast", "*", restrictions=(("fas?",),)) == ["local/gemma", "claude/haiku"]
+    for restrictions in ((), ("local/*",)):
         with pytest.raises(UnknownModelError):
             targets("fast", "*", restrictions=(restrictions,))
+    configuration = configuration_with("*")
+    principal = principal_of(configuration)
+    shown = model_names(principal, configuration, (("local/*", "fast"), ("*s*", "*g*")))
+    assert [name for name, _ in shown] == ["fast", "local/gemma", "local/org/qwen"]
+    with pytest.raises(UnknownModelError):
+        targets("fast", "local/*", restrictions=(("fast",),))
+
+
+def test_a_token_of_a_smaller_scope_sees_what_its_user_may_use() -> None:
+    configuration = configuration_with("fast", groups={"g": {"tools": ["*"], "scope": "first"}})
+    whole = principal_of(configuration)
+    found = scoped(whole, "tools:g")
+    assert model_names(found, configuration, ()) == [("fast", "toolbus")]
+    assert targets_of("fast", found, configuration, (), b"s")
 
 
 def test_every_level_that_has_models_must_grant_the_model() -> None:

@@ -42,7 +42,7 @@ class Provider(ConfigModel):
     url: str = ""
     credentials: dict[str, str] = Field(default_factory=dict, repr=False)
     weights: dict[str, Annotated[int, Field(ge=1, le=100)]] = Field(default_factory=dict)
-    headers: dict[str, str] = Field(default_factory=dict)
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
     models: tuple[ModelName, ...] = Field(default=(), max_length=1000)
     apis: tuple[Api, ...] = ()
     max_output: int = Field(default=4096, ge=1, le=1_000_000)

@@ -10,6 +10,7 @@ from toolbus_common.access.tool_patterns import SEPARATOR
 from toolbus_common.config import OWN_ISSUERS
 from toolbus_common.config.servers.server import CREDENTIALS
 from toolbus_common.config_store.loading.document import ConfigPath, ConfigProblem, Document
+from toolbus_common.contracts.model_calls import SEPARATOR as MODEL_SEPARATOR
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.secrets import REFERENCE, references_in
 from toolbus_common.secrets.references import ENVIRONMENT
@@ -62,6 +63,12 @@ def warnings(document: Document, environ: Mapping[str, str]) -> Iterator[ConfigP
     for path, pattern in _patterns(document.data):
         message = _pattern_warning(pattern, servers)
         if message:
+            yield document.problem(path, message)
+    data = document.data
+    providers = [name for name, _ in _section(data, "providers")]
+    aliases = data.get("models") if isinstance(data, dict) else None
+    for path, pattern in _model_patterns(data):
+        if message := _model_pattern_warning(pattern, providers, aliases):
             yield document.problem(path, message)
     for path, text in _credentials_of(document.data):
         for each in sorted(references_in([text])):
@@ -150,19 +157,42 @@ def _missing(
 
 
 def _patterns(data: Any) -> Iterator[tuple[ConfigPath, str]]:
-    levels: list[tuple[ConfigPath, dict[str, Any]]] = [(("anonymous",), _anonymous(data))]
-    for section in (*_LINKS, "groups"):
-        levels += [((section, name), level) for name, level in _section(data, section)]
-    for path, level in levels:
-        for field in ("tools", "deny", "approve", "auto_execute"):
-            patterns = level.get(field)
-            for at, pattern in enumerate(patterns if isinstance(patterns, list) else []):
-                if isinstance(pattern, str):
-                    yield (*path, field, at), pattern
+    yield from _level_patterns(data, ("tools", "deny", "approve", "auto_execute"))
     for section in ("prices", "labels"):
         priced = data.get(section) if isinstance(data, dict) else None
         for pattern in priced if isinstance(priced, dict) else []:
             yield (section, pattern), str(pattern)
+
+
+def _model_patterns(data: Any) -> Iterator[tuple[ConfigPath, str]]:
+    yield from _level_patterns(data, ("models",))
+    for pattern, _ in _section(data, "model_prices"):
+        yield ("model_prices", pattern), str(pattern)
+
+
+def _level_patterns(data: Any, fields: tuple[str, ...]) -> Iterator[tuple[ConfigPath, str]]:
+    """Yield the location and the text of each pattern in these fields of the levels."""
+    levels: list[tuple[ConfigPath, dict[str, Any]]] = [(("anonymous",), _anonymous(data))]
+    for section in (*_LINKS, "groups"):
+        levels += [((section, name), level) for name, level in _section(data, section)]
+    for path, level in levels:
+        for field in fields:
+            patterns = level.get(field)
+            for at, pattern in enumerate(patterns if isinstance(patterns, list) else []):
+                if isinstance(pattern, str):
+                    yield (*path, field, at), pattern
+
+
+def _model_pattern_warning(pattern: str, providers: list[str], aliases: Any) -> str:
+    provider, separator, _ = pattern.partition(MODEL_SEPARATOR)
+    if any(sign in provider for sign in "*?[") or (separator and provider in providers):
+        return ""
+    names = [*providers, *aliases] if isinstance(aliases, dict) else providers
+    if not separator and pattern in names and pattern not in providers:
+        return ""
+    close = get_close_matches(provider, names, n=1)
+    hint = f"; did you mean '{close[0]}'?" if close else ""
+    return f"'{pattern}' matches no model: a model is named by its alias or provider/model{hint}"
 
 
 def _pattern_warning(pattern: str, servers: list[str]) -> str:

@@ -59,11 +59,11 @@ class SignInDenied(Event):
 class AccessRejected(Event):
     """Requests from one client address were rejected for one reason within a minute.
 
-    `entrance` is the interface that received them (`mcp`, `admin`, `approvals`, `oauth`, `reader`,
-    `http`). `code` is the error code, and `count` is the number of requests. `address` is the
-    address of the client (for IPv6 the /64 network). It is empty if there were too many addresses
-    to count separately. `since` is the time of the first request and `at` is the time of the last
-    one, in seconds since the epoch.
+    `entrance` is the interface that received them (`mcp`, `models`, `admin`, `approvals`, `oauth`,
+    `reader`, `http`). `code` is the error code, and `count` is the number of requests. `address` is
+    the address of the client (for IPv6 the /64 network). It is empty if there were too many
+    addresses to count separately. `since` is the time of the first request and `at` is the time of
+    the last one, in seconds since the epoch.
     """
 
     NAME: ClassVar[str] = "access.rejected"

@@ -255,7 +255,6 @@ def without_ids(item: dict[str, Any]) -> dict[str, Any]:
 
 @given(reply=REPLY)
 def test_a_response_survives_a_round_trip_over_the_messages_api(reply: dict[str, Any]) -> None:
-    """Translate a response to the messages API and back; compare its content and usage."""
     source = completion(reply)
     message = translation("messages_to_chat").response(source)
     back = translation("chat_to_messages").response(message)
@@ -281,7 +280,6 @@ def parsed(call: dict[str, Any]) -> Any:
 def test_a_conversation_survives_a_round_trip_over_the_chat_api(
     reply: dict[str, Any], data: st.DataObject
 ) -> None:
-    """Translate the messages of an agent to chat completions and back."""
     assistant: list[dict[str, Any]] = []
     if reply["text"]:
         assistant.append({"type": "text", "text": reply["text"]})

@@ -1,0 +1,1 @@
+"""Providers of models: a mock of every API, and a real llama.cpp server."""

@@ -1,0 +1,83 @@
+"""Providers, aliases and model prices in the file: loaded, or reported with line and fix."""
+
+import pytest
+
+from toolbus_common.config_store.loading.loader import load
+
+SAMPLE = """\
+providers:
+  local:  {kind: openai, url: "http://127.0.0.1:8081/v1"}
+  claude: {kind: anthropic, key: "${env:ANTHROPIC_API_KEY}"}
+models:
+  team-fast: [{provider: local, model: gemma-270m, weight: 3}, {provider: claude, model: haiku}]
+model_prices: {"local/*": {input: 0, output: 0}, "claude/*": {input: 1.0, output: 5.0}}
+keys: {bot: {models: ["team-fast"], tools: ["docs__*"], budget: {usd: 20, per: day}}}
+servers: {docs: {url: "https://docs.example/mcp"}}
+"""
+
+
+def problems(text: str) -> list[tuple[int, str]]:
+    return [(problem.line, str(problem)) for problem in load(text, {}).problems]
+
+
+def warned(text: str) -> list[str]:
+    loaded = load(text, {"ANTHROPIC_API_KEY": "x"})
+    assert loaded.problems == ()
+    return [str(problem) for problem in loaded.warnings]
+
+
+def test_the_simplest_form_is_loaded() -> None:
+    loaded = load(SAMPLE, {"ANTHROPIC_API_KEY": "x"})
+    assert (loaded.problems, loaded.warnings) == ((), ())
+    declared = loaded.configuration
+    assert declared.providers["claude"].credentials == {"key": "${env:ANTHROPIC_API_KEY}"}
+    assert [each.weight for each in declared.models["team-fast"]] == [3, None]
+    assert declared.model_prices["claude/*"].output == 5
+    assert declared.keys["bot"].models == ("team-fast",)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "line", "message"),
+    [
+        ("{provider: local,", "{provider: locl,", 5, "no provider 'locl'.*did you mean 'local'"),
+        ("servers: {docs:", "servers: {local:", 2, "also the name of a server; choose another"),
+        (
+            '/v1"}',
+            '/v1", weights: {spare: 2}}',
+            2,
+            "weights names the key 'spare', which is not in credentials",
+        ),
+        ("kind: anthropic,", "kind: gemini,", 3, "openai.*anthropic"),
+        ("weight: 3", "weight: 0", 5, "greater than or equal to 1"),
+        ("team-fast: [", "team/fast: [", 5, "team/fast"),
+        ("budget: {usd: 20,", "rate: {tokens: 9, calls: 1,", 7, "exactly one of calls and tokens"),
+        ("{input: 1.0,", "{input: -1.0,", 6, "greater than or equal to 0"),
+    ],
+    ids=[
+        "unknown provider", "name of a server", "weight without a key", "unknown kind",
+        "weight of zero", "alias with a slash", "rate in two units", "negative price",
+    ],
+)  # fmt: skip
+def test_a_mistake_is_reported_with_its_line_and_fix(
+    old: str, new: str, line: int, message: str
+) -> None:
+    assert old in SAMPLE
+    found = problems(SAMPLE.replace(old, new))
+    assert [at for at, _ in found] == [line], found
+    with pytest.raises(AssertionError, match=message):
+        raise AssertionError(found[0][1])
+
+
+@pytest.mark.parametrize(
+    ("pattern", "hint"),
+    [("team-fsat", "'team-fast'"), ("lcoal/*", "'local'"), ("local", "provider/model")],
+)
+def test_a_pattern_that_matches_no_model_is_a_warning(pattern: str, hint: str) -> None:
+    (warning,) = warned(SAMPLE.replace('models: ["team-fast"]', f'models: ["{pattern}"]'))
+    assert f"'{pattern}' matches no model" in warning
+    assert hint in warning
+
+
+@pytest.mark.parametrize("pattern", ["*", "team-*", "*/gemma", "local/*", "claude/claude-haiku"])
+def test_a_pattern_that_can_match_is_no_warning(pattern: str) -> None:
+    assert warned(SAMPLE.replace('models: ["team-fast"]', f'models: ["{pattern}"]')) == []
