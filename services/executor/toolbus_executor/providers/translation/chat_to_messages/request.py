@@ -11,7 +11,7 @@ from toolbus_executor.providers.translation.body import (
     unsupported,
 )
 from toolbus_executor.providers.translation.chat_to_messages.conversation import conversation
-from toolbus_executor.providers.translation.chat_to_messages.reasoning import thinking
+from toolbus_executor.providers.translation.chat_to_messages.effort import thinking
 
 # Fields without an effect on the response: accounting, caching, speed, and a seed, which is only a
 # best effort. The verbosity is a hint about the style.
