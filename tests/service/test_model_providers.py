@@ -25,6 +25,9 @@ from toolbus_common.contracts import (
     CallResult,
 )
 from toolbus_common.contracts.model_calls import MESSAGES
+from toolbus_common.observability.trace_context import parent_based
+from toolbus_common.observability.tracing import Span
+from toolbus_common.observability.tracing.spans import recording
 from toolbus_executor.providers import usage
 
 
@@ -294,3 +297,24 @@ async def test_a_request_to_another_api_is_translated(
         assert (b"event: message_stop" in result) is streamed
         assert (await gateway.outcome("1"))["charge"] == 25
         assert (await gateway.event("1", "model.used"))["method"] == MESSAGES
+
+
+class SpanList(list[Span]):
+    """A sink that stores the ended spans."""
+
+    def take(self, span: Span) -> None:
+        """Store a span."""
+        self.append(span)
+
+
+async def test_a_traced_request_has_a_span_with_its_usage_and_the_provider_its_parent(
+    gateway: ModelGateway, model: ModelProvider
+) -> None:
+    spans = SpanList()
+    async with gateway.executor(p=provider(model)):
+        with recording.to(spans, parent_based):
+            assert isinstance(await gateway.call("1"), CallResult)
+        (span,) = [each for each in spans if each.name == "chat m"]
+        assert model.requests[0].headers["traceparent"] == span.traceparent
+        assert span.attributes["gen_ai.usage.input_tokens"] == 10
+        assert span.attributes["gen_ai.response.finish_reasons"] == ("stop",)

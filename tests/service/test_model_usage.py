@@ -1,7 +1,9 @@
 """Model requests in the audit store: views, saved queries, roll-ups and spending."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -95,12 +97,44 @@ def one_run() -> list[Event]:
     ]  # fmt: skip
 
 
+@asynccontextmanager
+async def opened(directory: Path) -> AsyncIterator[ClickHouse]:
+    store = ClickHouse(Settings(state_dir=directory))
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
+
+
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[ClickHouse]:
-    store = ClickHouse(Settings(state_dir=tmp_path))
-    await store.open()
-    yield store
-    await store.close()
+    """Open an empty store."""
+    async with opened(tmp_path) as store:
+        yield store
+
+
+@pytest.fixture(scope="module")
+def directory_of_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Store the events of `one_run`, and an open call of the same run."""
+    directory = tmp_path_factory.mktemp("run")
+
+    async def fill() -> None:
+        async with opened(directory) as store:
+            await add(
+                store,
+                [*one_run(), allowed(call_id="open", user="ann", **MODEL, at=AT + 9, charge=77)],
+            )
+
+    asyncio.run(fill())
+    return directory
+
+
+@pytest.fixture
+async def run_store(directory_of_run: Path) -> AsyncIterator[ClickHouse]:
+    """Open the store with the events of `one_run`. Tests only read it."""
+    async with opened(directory_of_run) as store:
+        yield store
 
 
 async def add(store: ClickHouse, events: list[Event], sequence: int = 1) -> None:
@@ -131,9 +165,10 @@ def part(row: Mapping[str, Any], *names: str) -> tuple[Any, ...]:
     return tuple(row[name] for name in names)
 
 
-async def test_cost_and_tokens_of_a_run_are_one_row_for_tools_and_models(store: ClickHouse) -> None:
-    await add(store, one_run())
-    run, other = await ask(store, "cost-by-run")
+async def test_cost_and_tokens_of_a_run_are_one_row_for_tools_and_models(
+    run_store: ClickHouse,
+) -> None:
+    run, other = await ask(run_store, "cost-by-run")
     assert part(run, "run", "customer", "team", "user", "keys") == (
         RUN, "acme", "support", "ann", "bot",
     )  # fmt: skip
@@ -144,9 +179,10 @@ async def test_cost_and_tokens_of_a_run_are_one_row_for_tools_and_models(store: 
     assert part(other, "run", "team", "user", "dollars") == (OTHER_RUN, "sales", "eve", 0.0001)
 
 
-async def test_the_calls_of_a_run_are_listed_in_order_with_their_tokens(store: ClickHouse) -> None:
-    await add(store, [*one_run(), allowed(call_id="open", trace_id=RUN, at=AT + 9)])
-    rows = await ask(store, "one-run", run=RUN)
+async def test_the_calls_of_a_run_are_listed_in_order_with_their_tokens(
+    run_store: ClickHouse,
+) -> None:
+    rows = await ask(run_store, "one-run", run=RUN)
     names = ("call_id", "kind", "state", "code", "input_tokens", "user")
     assert {part(each, *names) for each in rows} == {
         ("t1", "tools", "completed", "", 0, "ann"),
@@ -155,15 +191,14 @@ async def test_the_calls_of_a_run_are_listed_in_order_with_their_tokens(store: C
         ("m2", "models", "failed", "upstream_timeout", 0, "ann"),
         ("m3", "models", "completed", "", 50, "ann"),
         ("t3", "tools", "denied", "rule_denied", 0, "ann"),
-        ("open", "tools", "open", "", 0, ""),
+        ("open", "models", "open", "", 0, "ann"),
     }
     assert [each["call_id"] for each in rows][2:] == ["m1", "m2", "m3", "t3", "open"]
 
 
-async def test_cost_is_summed_for_each_caller(store: ClickHouse) -> None:
-    await add(store, one_run())
+async def test_cost_is_summed_for_each_caller(run_store: ClickHouse) -> None:
     names = ("team", "user", "key", "model_requests", "tool_calls", "input_tokens", "dollars")
-    assert [part(each, *names) for each in await ask(store, "cost-by-caller")] == [
+    assert [part(each, *names) for each in await ask(run_store, "cost-by-caller")] == [
         ("support", "ann", "bot", 3, 2, 950, 0.502),
         ("sales", "eve", "other", 1, 0, 10, 0.0001),
     ]
@@ -230,28 +265,25 @@ async def test_the_first_token_and_the_rate_have_percentiles(store: ClickHouse) 
 
 
 async def test_fallbacks_show_the_failed_target_and_the_target_that_answered(
-    store: ClickHouse,
+    run_store: ClickHouse,
 ) -> None:
-    await add(store, one_run())
     names = ("provider", "model", "failed", "answered", "answered_as_fallback", "codes")
-    assert [part(each, *names) for each in await ask(store, "model-fallbacks")] == [
+    assert [part(each, *names) for each in await ask(run_store, "model-fallbacks")] == [
         ("claude", "haiku", 1, 2, 0, "upstream_timeout"),
         ("local", "gemma", 0, 1, 1, ""),
     ]
 
 
-async def test_cached_input_is_a_share_of_all_input(store: ClickHouse) -> None:
-    await add(store, one_run())
-    first = (await ask(store, "cached-input"))[0]
+async def test_cached_input_is_a_share_of_all_input(run_store: ClickHouse) -> None:
+    first = (await ask(run_store, "cached-input"))[0]
     assert part(first, "key", "model", "input_tokens", "cached_tokens", "cached_share") == (
         "bot", "haiku", 900, 300, 0.333,
     )  # fmt: skip
 
 
-async def test_tokens_are_summed_by_key(store: ClickHouse) -> None:
-    await add(store, one_run())
+async def test_tokens_are_summed_by_key(run_store: ClickHouse) -> None:
     names = ("key", "requests", "models", "input_tokens", "output_tokens", "reasoning_tokens")
-    assert [part(each, *names) for each in await ask(store, "model-tokens")] == [
+    assert [part(each, *names) for each in await ask(run_store, "model-tokens")] == [
         ("bot", 2, 2, 950, 105, 40),
         ("other", 1, 1, 10, 0, 0),
     ]
@@ -273,18 +305,19 @@ async def test_a_model_request_is_not_context_that_toolbus_adds(store: ClickHous
 
 
 async def test_the_ledger_is_rebuilt_with_the_charges_of_models(
-    store: ClickHouse, tmp_path: Path
+    run_store: ClickHouse, tmp_path: Path
 ) -> None:
-    await add(store, [*one_run(), allowed(call_id="open", **MODEL, at=AT, charge=77)])
     people = PersonKeys(tmp_path / "person.key")
-    spent = await spending(store, people, SpendingQuery(customer="acme", start=AT, end=AT + 100))
+    spent = await spending(
+        run_store, people, SpendingQuery(customer="acme", start=AT, end=AT + 100)
+    )
     assert {(each[3], each[4], each[7]) for each in spent.rows if each[7]} == {
         ("docs", "search", 2000),
         ("claude", "haiku", 500_000),
         ("claude", "haiku", 100),
     }
     query = OpenCallsQuery(customer="acme", start=AT, end=AT + 100, late=AT + 100)
-    (open_call,) = (await open_calls(store, people, query)).calls
+    (open_call,) = (await open_calls(run_store, people, query)).calls
     assert (open_call.call_id, open_call.charge) == ("open", 77)
 
 

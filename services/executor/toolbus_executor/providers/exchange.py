@@ -131,7 +131,9 @@ class Exchange:
             return
         attributes = model_request_attributes(self.call, self.model_call, self._provider.kind)
         if used is not None:
-            attributes |= model_usage_attributes(used)
+            attributes |= model_usage_attributes(
+                self.usage, used.finish_reason, used.first_token_us / 1e6
+            )
         for name, value in attributes.items():
             span.note(name, value)
         if failure:

@@ -80,3 +80,41 @@ def test_a_call_is_repeated_only_by_the_same_call_in_the_same_run() -> None:
 
 def test_a_level_without_a_loop_has_no_limit_on_repetition() -> None:
     assert loops_of([("key:bot", Key())]) == ()
+
+
+def test_budgets_of_different_models_have_counters_of_their_own() -> None:
+    kinds = [{}, {"tools": ["a"]}, {"models": ["a"]}, {"models": ["b"]}]
+    kinds += [{"tools": ["a"], "models": ["a"]}, {"tools": ["a"], "models": ["b"]}]
+    names = [counters(budget={**DAILY, **kind})[0] for kind in kinds]
+    assert len(set(names)) == len(names)
+    assert counters(budget={**DAILY, "models": ["a", "b"]}) == counters(
+        budget={**DAILY, "models": ["b", "a"]}
+    )
+
+
+@pytest.mark.parametrize(
+    ("fields", "tool", "model"),
+    [
+        ({}, True, True),
+        ({"tools": ["docs__*"]}, True, False),
+        ({"models": ["fast"]}, False, True),
+        ({"tools": ["docs__*"], "models": ["fast"]}, True, True),
+        ({"tools": ["mail__*"], "models": ["slow"]}, False, False),
+    ],
+)
+def test_a_budget_counts_tools_and_models_as_declared(
+    fields: dict[str, list[str]], *, tool: bool, model: bool
+) -> None:
+    (limit,) = budgets_of([("team:ops", Level.model_validate({"budget": {**DAILY, **fields}}))])
+    assert limit.counts("docs__search", 1) == tool
+    assert limit.counts_model(("local/gemma", "fast"), 1) == model
+    assert not limit.counts_model(("local/gemma", "fast"), 0)
+
+
+def test_rates_of_calls_and_of_tokens_have_different_counters() -> None:
+    rates = [{"calls": 10, "per": "minute"}, {"tokens": 500, "per": "minute"}]
+    found = rates_of([("key:bot", Key.model_validate({"rates": rates}))])
+    assert [(each.counter, each.maximum, each.in_tokens) for each in found] == [
+        ("rate:key:bot:minute", 10, False),
+        ("rate:key:bot:tokens:minute", 500, True),
+    ]
