@@ -100,8 +100,8 @@ async def _client(plan: Plan, tally: Tally, stop: asyncio.Event, number: int) ->
 
 def _request(plan: Plan, marker: str) -> bytes:
     parts = urlsplit(plan.url)
-    said = [{"role": "user", "content": marker}]
-    body = json.dumps({"model": plan.model, "messages": said, "stream": True})
+    messages = [{"role": "user", "content": marker}]
+    body = json.dumps({"model": plan.model, "messages": messages, "stream": True})
     lines = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
     lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in plan.headers.items()]
