@@ -56,9 +56,9 @@ async def run(plan: Plan) -> dict[str, object]:
     await asyncio.sleep(plan.warm_seconds)
     tally.counting, began = True, perf_counter()
     await asyncio.sleep(plan.seconds)
-    tally.counting, took = False, perf_counter() - began
     stop.set()
-    await asyncio.gather(*clients)
+    await asyncio.gather(*clients)  # slow gateways need longer than the planned time for a stream
+    took = perf_counter() - began
     first, whole = sorted(tally.first), sorted(tally.whole)
     if not whole:
         raise SystemExit(f"no complete stream from {plan.url}: {tally.example}")
@@ -100,8 +100,8 @@ async def _client(plan: Plan, tally: Tally, stop: asyncio.Event, number: int) ->
 
 def _request(plan: Plan, marker: str) -> bytes:
     parts = urlsplit(plan.url)
-    said = [{"role": "user", "content": marker}]
-    body = json.dumps({"model": plan.model, "messages": said, "stream": True})
+    messages = [{"role": "user", "content": marker}]
+    body = json.dumps({"model": plan.model, "messages": messages, "stream": True})
     lines = [f"POST {parts.path} HTTP/1.1", f"Host: {parts.netloc}"]
     lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
     lines += [f"{name}: {value}" for name, value in plan.headers.items()]

@@ -137,11 +137,11 @@ def _with_cpu(pids: tuple[int, ...], measure: Callable[[], Figures]) -> Figures:
 
 
 def _plain(target: Target, connections: int, seconds: float) -> Figures:
-    said = [{"role": "user", "content": "@@@@@@@@"}]
+    messages = [{"role": "user", "content": "@@@@@@@@"}]
     plan = Plan(
         url=target.url,
         key=target.key,
-        body=json.dumps({"model": target.prefix + MODEL, "messages": said}),
+        body=json.dumps({"model": target.prefix + MODEL, "messages": messages}),
         headers={},
         expect=" w1 w2 w3 w4 ",
         connections=connections,

@@ -15,7 +15,7 @@ from harness.models.mock_provider import Received
 from harness.models.model_gateway import PROVIDER_KEY, ModelGateway, cost, running_models
 from harness.waits import until_blocking
 
-SAID: list[Any] = [{"role": "user", "content": "hello"}]
+PROMPT: list[Any] = [{"role": "user", "content": "hello"}]
 TEXT = "hello w1 w2 w3 w4 "
 # `make models` runs these tests with separate services too
 FUSED = "TOOLBUS_TEST_SEPARATE" not in os.environ
@@ -55,7 +55,7 @@ def claude(models: ModelGateway) -> Iterator[anthropic.Anthropic]:
 
 
 def test_the_openai_sdk_works_unchanged(gpt: openai.OpenAI, models: ModelGateway) -> None:
-    chat = gpt.chat.completions.create(model="team-fast", messages=SAID, seed=7)
+    chat = gpt.chat.completions.create(model="team-fast", messages=PROMPT, seed=7)
     assert chat.choices[0].message.content == TEXT
     assert chat.usage
     response = gpt.responses.create(model="mock/mock", input="hello")
@@ -63,15 +63,15 @@ def test_the_openai_sdk_works_unchanged(gpt: openai.OpenAI, models: ModelGateway
     assert gpt.embeddings.create(model="mock/mock", input="hello").data[0].embedding == [0.5] * 4
     sent = models.mock.received()
     assert [each.path for each in sent] == ["/chat/completions", "/responses", "/embeddings"]
-    assert sent[0].body == {"model": "mock", "messages": SAID, "seed": 7}
+    assert sent[0].body == {"model": "mock", "messages": PROMPT, "seed": 7}
 
 
 def test_the_openai_sdk_streams(gpt: openai.OpenAI, models: ModelGateway) -> None:
-    chunks = list(gpt.chat.completions.create(model="team-fast", messages=SAID, stream=True))
+    chunks = list(gpt.chat.completions.create(model="team-fast", messages=PROMPT, stream=True))
     assert "".join(each.choices[0].delta.content or "" for each in chunks if each.choices) == TEXT
     assert all(each.choices for each in chunks)  # usage was not requested
     asked = gpt.chat.completions.create(
-        model="team-fast", messages=SAID, stream=True, stream_options={"include_usage": True}
+        model="team-fast", messages=PROMPT, stream=True, stream_options={"include_usage": True}
     )
     assert list(asked)[-1].usage
     with gpt.responses.stream(model="mock/mock:chunks=200", input="hello") as stream:
@@ -82,12 +82,12 @@ def test_the_openai_sdk_streams(gpt: openai.OpenAI, models: ModelGateway) -> Non
 def test_the_anthropic_sdk_works_unchanged(
     claude: anthropic.Anthropic, models: ModelGateway
 ) -> None:
-    message = claude.messages.create(model="claude/mock", max_tokens=64, messages=SAID)
+    message = claude.messages.create(model="claude/mock", max_tokens=64, messages=PROMPT)
     assert [each.text for each in message.content if each.type == "text"] == [TEXT]
-    with claude.messages.stream(model="claude/mock", max_tokens=3, messages=SAID) as stream:
+    with claude.messages.stream(model="claude/mock", max_tokens=3, messages=PROMPT) as stream:
         assert "".join(stream.text_stream) == "hello w1 w2 "
         assert stream.get_final_message().stop_reason == "max_tokens"
-    counted = claude.messages.count_tokens(model="claude/mock:input=9", messages=SAID)
+    counted = claude.messages.count_tokens(model="claude/mock:input=9", messages=PROMPT)
     assert counted.input_tokens == 9
     for request in models.mock.received():
         assert request.headers["x-api-key"] == PROVIDER_KEY
@@ -110,7 +110,7 @@ def test_the_list_of_models_has_what_the_key_may_use(models: ModelGateway) -> No
 def test_a_hidden_model_looks_unknown(models: ModelGateway) -> None:
     def refusal(model: str) -> dict[str, Any]:
         with pytest.raises(openai.NotFoundError) as refused:
-            narrow.chat.completions.create(model=model, messages=SAID)
+            narrow.chat.completions.create(model=model, messages=PROMPT)
         assert refused.value.code == "model_not_found"
         return json.loads(refused.value.response.text.replace(model, "MODEL"))  # type: ignore[no-any-return]
 
@@ -121,13 +121,13 @@ def test_a_hidden_model_looks_unknown(models: ModelGateway) -> None:
 
 def test_a_budget_stops_both_sdks_with_their_own_exceptions(models: ModelGateway) -> None:
     with models.openai("poor") as poor, models.anthropic("poor") as other:
-        poor.chat.completions.create(model="mock/mock:output=12000", max_tokens=5, messages=SAID)
+        poor.chat.completions.create(model="mock/mock:output=12000", max_tokens=5, messages=PROMPT)
         spent = models.settled("poor").spent
         assert spent >= 24_000  # more than the reservation: the excess is debt
         with pytest.raises(openai.APIStatusError) as refused:
-            poor.chat.completions.create(model="mock/mock", max_tokens=5, messages=SAID)
+            poor.chat.completions.create(model="mock/mock", max_tokens=5, messages=PROMPT)
         with pytest.raises(anthropic.APIStatusError) as stopped:
-            other.messages.create(model="claude/mock", max_tokens=5, messages=SAID)
+            other.messages.create(model="claude/mock", max_tokens=5, messages=PROMPT)
         assert refused.value.status_code == stopped.value.status_code == 402
         assert "it resets at" in refused.value.message
         assert "it resets at" in stopped.value.message
@@ -147,7 +147,7 @@ def test_a_wrong_key_is_refused_in_the_form_of_the_api(models: ModelGateway) -> 
         anthropic.Anthropic(base_url=models.url, api_key=wrong, max_retries=0) as claude,
         pytest.raises(anthropic.AuthenticationError),
     ):
-        claude.messages.create(model="claude/mock", max_tokens=1, messages=SAID)
+        claude.messages.create(model="claude/mock", max_tokens=1, messages=PROMPT)
 
 
 def test_a_malformed_body_is_refused_in_the_form_of_the_api(
@@ -155,10 +155,10 @@ def test_a_malformed_body_is_refused_in_the_form_of_the_api(
 ) -> None:
     many: Any = "many"
     with pytest.raises(openai.BadRequestError):
-        gpt.chat.completions.create(model="mock/mock", messages=SAID, max_tokens=many)
+        gpt.chat.completions.create(model="mock/mock", messages=PROMPT, max_tokens=many)
     with pytest.raises(anthropic.BadRequestError):
         claude.messages.create(
-            model="claude/mock", max_tokens=1, messages=SAID, extra_body={"max_tokens": many}
+            model="claude/mock", max_tokens=1, messages=PROMPT, extra_body={"max_tokens": many}
         )
 
 
@@ -168,7 +168,7 @@ def test_a_malformed_body_is_refused_in_the_form_of_the_api(
 def test_the_second_provider_serves_when_the_first_is_unavailable(
     gpt: openai.OpenAI, models: ModelGateway
 ) -> None:
-    raw = gpt.chat.completions.with_raw_response.create(model="shaky", messages=SAID)
+    raw = gpt.chat.completions.with_raw_response.create(model="shaky", messages=PROMPT)
     assert raw.parse().choices[0].message.content == TEXT
     assert (raw.headers[SERVED_BY], raw.headers[FALLBACKS]) == ("spare/mock", "1")
     assert (len(models.mock.received()), len(models.spare.received())) == (1, 1)
@@ -184,7 +184,7 @@ def test_an_error_of_the_request_does_not_fall_back(
     gpt: openai.OpenAI, models: ModelGateway
 ) -> None:
     with pytest.raises(openai.BadRequestError):
-        gpt.chat.completions.create(model="refusing", messages=SAID)
+        gpt.chat.completions.create(model="refusing", messages=PROMPT)
     assert models.spare.received() == []
 
 
@@ -192,7 +192,7 @@ def test_a_stream_that_breaks_after_its_first_byte_does_not_fall_back(
     gpt: openai.OpenAI, models: ModelGateway
 ) -> None:
     received: list[str] = []
-    stream = gpt.chat.completions.create(model="breaking", messages=SAID, stream=True)
+    stream = gpt.chat.completions.create(model="breaking", messages=PROMPT, stream=True)
     with pytest.raises(openai.APIError) as failed:
         received.extend(chunk.choices[0].delta.content or "" for chunk in stream)
     assert received == ["", "hello ", "w1 "]
@@ -205,7 +205,7 @@ def test_a_killed_provider_ends_the_stream_and_the_next_request_falls_back(
 ) -> None:
     before = models.settled("bot").spent
     raw = gpt.chat.completions.with_raw_response.create(
-        model="mortal", messages=SAID, stream=True, extra_body={"mock": "wait=2"}
+        model="mortal", messages=PROMPT, stream=True, extra_body={"mock": "wait=2"}
     )
     stream, call_id = raw.parse(), raw.headers[CALL_ID]
     received = list(islice(stream, 3))
@@ -215,7 +215,7 @@ def test_a_killed_provider_ends_the_stream_and_the_next_request_falls_back(
         with pytest.raises(openai.APIError):
             list(stream)
         assert_charged_by_estimate(models, call_id, models.settled("bot").spent - before)
-        again = gpt.chat.completions.with_raw_response.create(model="mortal", messages=SAID)
+        again = gpt.chat.completions.with_raw_response.create(model="mortal", messages=PROMPT)
         assert (again.headers[SERVED_BY], again.headers[FALLBACKS]) == ("spare/mock", "1")
     finally:
         models.victim.start()
@@ -226,7 +226,7 @@ def test_a_client_that_disconnects_pays_for_what_it_used(
 ) -> None:
     before = models.settled("bot").spent
     raw = gpt.chat.completions.with_raw_response.create(
-        model="team-fast", messages=SAID, stream=True, extra_body={"mock": "wait=2"}
+        model="team-fast", messages=PROMPT, stream=True, extra_body={"mock": "wait=2"}
     )
     with raw.parse() as stream:
         received = list(islice(stream, 3))
@@ -348,7 +348,7 @@ def test_the_key_of_a_provider_is_in_no_error_event_or_log(
     gpt: openai.OpenAI, models: ModelGateway
 ) -> None:
     with pytest.raises(openai.APIStatusError) as refused:
-        gpt.chat.completions.create(model="mock/mock:status=401", messages=SAID)
+        gpt.chat.completions.create(model="mock/mock:status=401", messages=PROMPT)
     assert sent_key(models.mock.received()[-1]) == PROVIDER_KEY
     assert PROVIDER_KEY not in refused.value.response.text
     models.events(refused.value.response.headers[CALL_ID], "call.failed")

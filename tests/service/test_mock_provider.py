@@ -14,7 +14,7 @@ from pydantic import TypeAdapter
 
 from harness.models.mock_provider import MockProvider
 
-SAID: list[Any] = [{"role": "user", "content": "hello"}]
+PROMPT: list[Any] = [{"role": "user", "content": "hello"}]
 
 
 @pytest.fixture(scope="module")
@@ -41,7 +41,7 @@ def claude(provider: MockProvider) -> Iterator[anthropic.Anthropic]:
 
 def test_replies_of_the_openai_api_are_valid(gpt: openai.OpenAI) -> None:
     raw = gpt.with_raw_response
-    chat = raw.chat.completions.create(model="mock", messages=SAID)
+    chat = raw.chat.completions.create(model="mock", messages=PROMPT)
     completion = ChatCompletion.model_validate_json(chat.text)
     assert completion.choices[0].message.content == "hello w1 w2 w3 w4 "
     response = Response.model_validate_json(raw.responses.create(model="m", input="hello").text)
@@ -56,7 +56,7 @@ def test_streams_of_the_openai_api_are_valid(gpt: openai.OpenAI) -> None:
     chunks = list(
         gpt.chat.completions.create(
             model="mock:chunks=3,input=7",
-            messages=SAID,
+            messages=PROMPT,
             stream=True,
             stream_options={"include_usage": True},
         )
@@ -76,21 +76,23 @@ def test_streams_of_the_openai_api_are_valid(gpt: openai.OpenAI) -> None:
 
 def test_replies_of_the_anthropic_api_are_valid(claude: anthropic.Anthropic) -> None:
     raw = claude.with_raw_response.messages
-    message = raw.create(model="mock", max_tokens=2, messages=SAID)
+    message = raw.create(model="mock", max_tokens=2, messages=PROMPT)
     valid = Message.model_validate_json(message.text())
     assert (valid.stop_reason, valid.usage.output_tokens) == ("max_tokens", 2)
-    counted = raw.count_tokens(model="mock:input=9", messages=SAID)
+    counted = raw.count_tokens(model="mock:input=9", messages=PROMPT)
     assert MessageTokensCount.model_validate_json(counted.text()).input_tokens == 9
     adapter: TypeAdapter[RawMessageStreamEvent] = TypeAdapter(RawMessageStreamEvent)
     stream = claude.messages.create(
         model="mock:cached=5,input=8",
         max_tokens=9,
-        messages=SAID,
+        messages=PROMPT,
         stream=True,
     )
     for event in stream:
         adapter.validate_python(event.model_dump(exclude_unset=True))
-    with claude.messages.stream(model="mock:cached=5,input=8", max_tokens=9, messages=SAID) as text:
+    with claude.messages.stream(
+        model="mock:cached=5,input=8", max_tokens=9, messages=PROMPT
+    ) as text:
         final = text.get_final_message()
     assert (final.usage.input_tokens, final.usage.cache_read_input_tokens) == (3, 5)
 
@@ -102,7 +104,7 @@ def test_errors_have_the_form_of_the_api(
         gpt.responses.create(model="mock:status=429,retry=7", input="hello")
     assert refused.value.response.headers["retry-after"] == "7"
     with pytest.raises(anthropic.InternalServerError):
-        claude.messages.create(model="mock:status=529", max_tokens=9, messages=SAID)
+        claude.messages.create(model="mock:status=529", max_tokens=9, messages=PROMPT)
     with pytest.raises(openai.APIConnectionError):
         list(gpt.responses.create(model="mock:reset=2,gap=5", input="hello", stream=True))
     ended = [each.ended for each in provider.received()]

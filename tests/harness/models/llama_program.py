@@ -1,4 +1,4 @@
-"""llama.cpp's HTTP server in the foreground, from the package xllamacpp.
+"""HTTP server of llama.cpp in the foreground, from the package xllamacpp.
 
 Usage: `python llama_program.py PORT MODEL_FILE MODEL_NAME`.
 """

@@ -34,9 +34,9 @@ class Request:
     @property
     def parts(self) -> int:
         """The number of parts of the generated text. The caller can limit it."""
-        asked = self.options.get("chunks", 5)
+        requested = self.options.get("chunks", 5)
         limits: list[int] = [self.body[name] for name in LIMITS if self.body.get(name) is not None]
-        return min([asked, *limits])
+        return min([requested, *limits])
 
     @property
     def texts(self) -> list[str]:
@@ -204,11 +204,11 @@ def _response_stream(request: Request) -> tuple[bytes, list[bytes], bytes]:
     def event(kind: str, **fields: Any) -> bytes:
         return _named(kind, {"type": kind, "sequence_number": next(numbers), **fields})
 
-    begun = _response(request, "in_progress", [])
+    started = _response(request, "in_progress", [])
     opening = _item(request, "in_progress", [])
     before = [
-        event("response.created", response=begun),
-        event("response.in_progress", response=begun),
+        event("response.created", response=started),
+        event("response.in_progress", response=started),
         event("response.output_item.added", output_index=0, item=opening),
         event("response.content_part.added", **place, part=_part("")),
     ]
@@ -264,14 +264,14 @@ def _whole_message(request: Request) -> Json:
 
 
 def _message_stream(request: Request) -> tuple[bytes, list[bytes], bytes]:
-    begun = _message(request, [], None, {**_message_usage(request), "output_tokens": 1})
+    started = _message(request, [], None, {**_message_usage(request), "output_tokens": 1})
     block = {"type": "text", "text": ""}
 
     def event(kind: str, **fields: Any) -> bytes:
         return _named(kind, {"type": kind, **fields})
 
     before = [
-        event("message_start", message=begun),
+        event("message_start", message=started),
         event("content_block_start", index=0, content_block=block),
         event("ping"),
     ]
