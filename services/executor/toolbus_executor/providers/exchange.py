@@ -278,8 +278,9 @@ def _translated_request(
     try:
         translation = translation_for(call.method, served, max_output)
         assert translation is not None  # noqa: S101 - the provider does not serve the method
-        body = translation.request(msgspec.json.decode(call.arguments, type=dict))
-        return translation, msgspec.json.encode(body)
+        # The provider's name of the model decides the form of some members.
+        body = msgspec.json.decode(call.arguments, type=dict) | {"model": call.tool}
+        return translation, msgspec.json.encode(translation.request(body))
     except InvalidError as error:
         error.data["sent"] = False
         raise

@@ -6,7 +6,7 @@ from typing import Any
 from toolbus_common.errors import InvalidError
 
 # Models that think within a budget of tokens; later models choose it themselves (`adaptive`).
-# Source: Anthropic's documentation of extended thinking and of adaptive thinking.
+# Source: the model lists of any-llm-sdk 1.40.
 _BUDGET_MODELS = re.compile(
     r"claude-(3|(opus|sonnet|haiku)-4-([015]\b|2025)|(opus|sonnet)-4\b(?!-))"
 )
