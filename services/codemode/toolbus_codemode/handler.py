@@ -10,6 +10,7 @@ import msgspec
 
 from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.catalog.read_tools import answer
+from toolbus_codemode.programs.repeated_failures import RepeatedFailures
 from toolbus_codemode.programs.runner import Programs
 from toolbus_codemode.tokens.context_savings import ContextMeter, CountedCall
 from toolbus_common.access.config_snapshot import ConfigView, hash_of
@@ -65,6 +66,7 @@ class ProgramHandler:
         self._catalogue = catalogue
         self._running: dict[str, asyncio.Task[Any] | None] = {}
         self._revoked: set[str] = set()
+        self._failures = RepeatedFailures()
 
     def cancel(self, call_id: str) -> None:
         """Cancel a call and all running calls of its program."""
@@ -126,12 +128,17 @@ class ProgramHandler:
                     call, context, self._programs.needed_until(call, principal)
                 )
                 ran = await self._programs.run(call, principal, namespace, arguments)
-                return text(ran.text), ran.is_error
+                if ran.is_error:
+                    return text(self._failures.answer(call, ran.text, namespace)), True
+                return text(ran.text), False
             plain = decode_options(call.terms).mode is Mode.SEARCH
             response = await answer(self._catalogue, bounds, call.tool, arguments, plain=plain)
             return text(response), False
         except InvalidError as error:  # a result, because the model can correct its arguments
-            return text(error.reason), True
+            if decode_options(call.terms).mode is Mode.SEARCH:
+                return text(error.reason), True
+            namespace = self._catalogue.namespace(bounds)
+            return text(self._failures.answer(call, error.reason, namespace)), True
 
     async def _extended(
         self, call: CallAdmitted, context: CallContext, deadline: float

@@ -6,7 +6,6 @@ from toolbus_common.contracts import CatalogEntry, Listing, ServerState
 from toolbus_common.mcp.builtin_server import BUILT_IN, DOCS, EXECUTE, LIST, READ, SEARCH
 
 _TEXT = {"type": "string"}
-_LINE = {"type": "integer", "minimum": 1}
 
 _DEFINITIONS: tuple[dict[str, Any], ...] = (
     {
@@ -23,11 +22,13 @@ _DEFINITIONS: tuple[dict[str, Any], ...] = (
         "name": READ,
         "description": (
             "Read the stubs of a server's tools (github.pyi) or of one tool "
-            "(github/create_issue.pyi): signatures with types and a line of documentation."
+            "(github/create_issue.pyi): signatures with types and a line of documentation. They "
+            "are no files of a disk. startLine and endLine select from more than 100 lines."
         ),
+        # Models fill in every declared parameter, so the range is only described.
         "inputSchema": {
             "type": "object",
-            "properties": {"fileName": _TEXT, "startLine": _LINE, "endLine": _LINE},
+            "properties": {"fileName": _TEXT},
             "required": ["fileName"],
         },
         "annotations": {"readOnlyHint": True},
@@ -60,7 +61,11 @@ _DEFINITIONS: tuple[dict[str, Any], ...] = (
         "name": EXECUTE,
         "description": (
             "Run a program that calls tools: server.tool(name=value) returns plain values. Set "
-            "result to the value to return; only it and printed text are returned. Starlark "
+            "result to the value to return; only it and printed text are returned. If a server "
+            "github has the tools list_issues and get_issue, a program is:\n"
+            'issues = github.list_issues(repo="a/b", limit=5)\n'
+            'result = [github.get_issue(id=i["id"])["title"] for i in issues]\n'
+            "Starlark "
             "(Python without import, while, try and classes) by default: parallel([lambda: …]) "
             "runs calls at once, try_call(server.tool, name=value) catches a failure. With "
             'language "python": await server.tool(…) and asyncio.gather.'

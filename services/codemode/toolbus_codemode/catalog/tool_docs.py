@@ -3,8 +3,9 @@
 import json
 from typing import Any
 
+from toolbus_codemode.catalog.examples import example, plain_example
 from toolbus_codemode.catalog.namespace import Tool
-from toolbus_codemode.catalog.signatures import ordered, properties, required, type_of
+from toolbus_codemode.catalog.signatures import properties, type_of
 from toolbus_codemode.catalog.stub_tree import stub
 
 LONGEST_SCHEMA = 16_000
@@ -28,42 +29,10 @@ def manual(tool: Tool, *, plain: bool = False) -> str:
     return "\n\n".join(part for part in parts if part)
 
 
-def example(tool: Tool) -> str:
-    """Return a sample call with plausible values for required parameters."""
-    given = [f"{name}={_python(value)}" for name, value in _samples(tool.schema).items()]
-    return f"{tool.path}({', '.join(given)})"
-
-
-def plain_example(tool: Tool) -> str:
-    """Return a sample call without a program: the tool's name and arguments as JSON."""
-    return f"{tool.called} {json.dumps(_samples(tool.schema), ensure_ascii=False)}"
-
-
-def _samples(schema: Any) -> dict[str, Any]:
-    known, needed = properties(schema), required(schema)
-    return {name: _sample(known[name]) for name in ordered(schema) if name in needed}
-
-
 def _parameter(name: str, schema: Any) -> str:
     text = schema.get("description", "") if isinstance(schema, dict) else ""
     description = " ".join(str(text).split())
     return f"- {name}: {type_of(schema)}" + (f": {description}" if description else "")
-
-
-def _sample(schema: Any) -> Any:
-    if not isinstance(schema, dict):
-        return "…"
-    for source in ("examples", "enum"):
-        if isinstance(schema.get(source), list) and schema[source]:
-            return schema[source][0]
-    if "default" in schema:
-        return schema["default"]
-    samples = {"integer": 1, "number": 1.0, "boolean": True, "array": [], "object": {}}
-    return samples.get(str(schema.get("type")), "…")
-
-
-def _python(value: Any) -> str:
-    return repr(value) if not isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
 def _bounded(schema: Any) -> str:

@@ -4,6 +4,7 @@ import difflib
 import re
 import signal
 
+from toolbus_codemode.sandbox.call_correction import corrected
 from toolbus_codemode.sandbox.program import ErrorName, Function, Limits, Program, ProgramError
 from toolbus_codemode.sandbox.protocol import OUT_OF_MEMORY, ProgramFailed
 
@@ -18,6 +19,12 @@ UNKNOWN = re.compile(
     r"Variable `(?P<variable>\w+)` not found|no attribute [`'](?P<attribute>\w+)[`']"
     r"|name '(?P<name>\w+)' is not defined"
 )
+# A server's name was used as a function or a dict, in the words of both engines.
+NOT_A_FUNCTION = re.compile(
+    r"Operation `(?:\[\]|call\(\))` not supported (?:for types|on type) `struct`"
+    r"|object is not (?:subscriptable|callable)"
+)
+MISUSED = re.compile(r"The usage of (\w+) is")  # a function of the prelude
 HINTS: dict[str, str] = {
     "syntax": "Correct the named line and send the program again.",
     "memory": "Use less data at once: request fewer rows from tools, and discard values that "
@@ -79,12 +86,24 @@ def explained(failed: ProgramFailed, program: Program) -> ProgramError:
     name: ErrorName = failed.name if failed.name in NAMES else "crashed"  # type: ignore[assignment]
     hint = HINTS.get(name, "")
     if name == "wrong_argument":
-        hint = usage(failed.subject, program)
+        hint = arguments_hint(failed, program)
     elif name == "tool_failed":
         hint = CATCHING[program.engine]
     elif name == "runtime" and "'coroutine' object" in failed.message:
         hint = UNAWAITED
+    elif name == "runtime" and NOT_A_FUNCTION.search(failed.message):
+        hint = corrected(program, failed.line) or hint
     return ProgramError(name, failed.message, failed.line, failed.column, hint)
+
+
+def arguments_hint(failed: ProgramFailed, program: Program) -> str:
+    """Return a hint with the corrected call and the signature of its tool."""
+    prelude = MISUSED.search(failed.message)
+    misused = failed.subject or (prelude[1] if prelude else "")
+    line = corrected(program, failed.line, misused) if misused else ""
+    if line and not failed.subject:
+        return line
+    return f"{line}\n{usage(failed.subject, program)}".lstrip()
 
 
 def usage(subject: str, program: Program) -> str:
@@ -109,17 +128,21 @@ def unknown(failed: ProgramFailed, program: Program) -> ProgramError:
     found = UNKNOWN.search(failed.message)
     missed = next((word for word in found.groups() if word), "") if found else ""
     space = owner(missed, failed.line, program)
+    known = any(each.name == missed for each in functions(program, space))
+    line = corrected(program, failed.line, missed) if missed and not known else ""
     if space:
         return ProgramError(
             "unknown_tool",
             f"{space} has no tool {missed!r}.",
             failed.line,
             failed.column,
-            nearest(missed, space, program),
+            line or nearest(missed, space, program),
         )
-    name: ErrorName = "unknown_tool" if elsewhere(missed, program) else "unknown_name"
+    is_tool = bool(line) or bool(elsewhere(missed, program))
+    name: ErrorName = "unknown_tool" if is_tool else "unknown_name"
     message = failed.message.split(", did you mean", 1)[0]
-    return ProgramError(name, message, failed.line, failed.column, what_exists(missed, program))
+    hint = line or what_exists(missed, program)
+    return ProgramError(name, message, failed.line, failed.column, hint)
 
 
 def owner(missed: str, line: int | None, program: Program) -> str:

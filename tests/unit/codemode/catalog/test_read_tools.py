@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toolbus_codemode.catalog.examples import LONGEST_EXAMPLE, example, example_lines
 from toolbus_codemode.catalog.identifiers import distinct
 from toolbus_codemode.catalog.namespace import ToolNamespace
 from toolbus_codemode.catalog.signatures import LONGEST_TYPE, parameters, signature, type_of
-from toolbus_codemode.catalog.stub_tree import read, stub, tree
-from toolbus_codemode.catalog.tool_docs import example, manual
+from toolbus_codemode.catalog.stub_tree import WHOLE, read, stub, tree
+from toolbus_codemode.catalog.tool_docs import manual
 from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.errors import InvalidError
 
@@ -137,27 +138,76 @@ def test_no_schema_makes_a_stub_fail(schema: Any) -> None:
 
 
 def test_the_tree_lists_a_file_for_each_server_and_tool() -> None:
-    assert tree(namespace()) == "git_hub.pyi  # 2 tools\nmail.pyi  # 1 tool"
-    assert tree(namespace(), "git_hub") == "git_hub/create_issue.pyi\ngit_hub/list_issues.pyi"
+    servers = tree(namespace()).splitlines()
+    assert servers[:2] == ["git_hub.pyi  # 2 tools", "mail.pyi  # 1 tool"]
+    tools = tree(namespace(), "git_hub").splitlines()
+    assert tools[:2] == ["git_hub/create_issue.pyi", "git_hub/list_issues.pyi"]
     assert tree(namespace(EffectiveGrants(()).narrowed([()]))) == "(no tools)"
 
 
 def test_a_tool_outside_the_callers_grants_is_not_shown() -> None:
     bounded = namespace(EffectiveGrants((("git-hub__list_issues",),)))
     assert "create_issue" not in read(bounded, "git_hub.pyi")
-    assert tree(bounded) == "git_hub.pyi  # 1 tool"
+    assert tree(bounded).splitlines() == [
+        "git_hub.pyi  # 1 tool",
+        "# in a program: result = git_hub.list_issues()",
+    ]
     with pytest.raises(InvalidError):
         read(bounded, "mail.pyi")
 
 
-def test_a_file_is_read_by_lines() -> None:
+def test_a_file_has_a_sample_call_and_a_line_for_each_tool() -> None:
     lines = read(namespace(), "servers/git_hub.pyi").splitlines()
-    assert lines[0] == "# call as git_hub.<function>(…)"
-    assert lines[1].startswith("create_issue(title: str")
-    assert lines[2] == "list_issues()  # List the issues of a repository"
-    assert read(namespace(), "git_hub.pyi", 3, 3) == lines[2]
-    assert read(namespace(), "git_hub.pyi", 1, 1).endswith("# … 2 more lines; read on from 2")
+    assert lines[0] == "# call as git_hub.<function>(name=value)"
+    assert lines[1] == '# in a program: result = git_hub.create_issue(title="…")'
+    assert lines[2].startswith("create_issue(title: str")
+    assert lines[3] == "list_issues()  # List the issues of a repository"
     assert "create_issue" in read(namespace(), "git_hub/create_issue.pyi")
+
+
+@pytest.mark.parametrize(("start", "end"), [(1, 1), (3, 3), (9, None), (0, 0), (2, 1)])
+def test_a_small_file_is_returned_whole_for_any_range(start: int, end: int | None) -> None:
+    whole = read(namespace(), "git_hub.pyi")
+    assert read(namespace(), "git_hub.pyi", start, end) == whole
+
+
+def test_a_long_file_is_read_by_lines() -> None:
+    tools: dict[str, Any] = {f"tool_{number:03}": {} for number in range(WHOLE)}
+    long = ToolNamespace({"big": tools}, EVERYTHING)
+    lines = read(long, "big.pyi").splitlines()
+    assert len(lines) == WHOLE + 2
+    assert read(long, "big.pyi", 3, 3).splitlines()[0] == lines[2]
+    cut = read(long, "big.pyi", 1, 1).splitlines()
+    assert cut == [lines[0], f"# … {WHOLE + 1} more lines; read on with startLine=2"]
+    assert read(long, "big.pyi", WHOLE + 2) == lines[-1]
+    with pytest.raises(InvalidError, match=f"lines 1 to {WHOLE + 2}"):
+        read(long, "big.pyi", WHOLE + 3)
+
+
+def test_the_list_of_servers_has_two_sample_calls_of_the_callers_tools() -> None:
+    assert tree(namespace()).splitlines()[2:] == [
+        '# in a program: result = git_hub.create_issue(title="…")',
+        "# in a program: result = mail.send()",
+    ]
+
+
+def test_a_sample_call_is_short_and_can_be_parsed() -> None:
+    numbers = [f"p{number}" for number in range(99)]
+    schemas: dict[str, Any] = {
+        "odd": {"properties": {"x-y": {"type": "integer"}, "a": {}}, "required": ["x-y", "a"]},
+        "long": {"properties": {"a": {"enum": ["x" * 9_999]}}, "required": ["a"]},
+        "many": {"properties": {each: {} for each in numbers}, "required": numbers},
+        "keyword": {"properties": {"from": {"type": "string"}}, "required": ["from"]},
+    }
+    tools = {name: {"inputSchema": schema} for name, schema in schemas.items()}
+    made = example_lines(ToolNamespace({"s": tools}, EVERYTHING).tools(), 9)
+    calls = [line.removeprefix("# in a program: result = ") for line in made]
+    assert calls[0] == "s.keyword(**{'from': '…'})"
+    assert "s.odd(a=\"…\", **{'x-y': 1})" in calls
+    assert not any(call.startswith(("s.long", "s.many")) for call in calls)
+    for call in calls:
+        assert len(call) <= LONGEST_EXAMPLE
+        ast.parse(call)
 
 
 def test_a_missing_file_is_an_error_that_lists_what_exists() -> None:
@@ -165,8 +215,6 @@ def test_a_missing_file_is_an_error_that_lists_what_exists() -> None:
         read(namespace(), "github.pyi")
     with pytest.raises(InvalidError, match=r"git_hub\.create_issue"):
         read(namespace(), "git_hub/create_isue.pyi")
-    with pytest.raises(InvalidError, match="lines 1 to 3"):
-        read(namespace(), "git_hub.pyi", 9)
 
 
 def test_a_manual_describes_every_parameter_and_an_example() -> None:

@@ -1,0 +1,72 @@
+"""Sample calls of tools, with plausible values for required parameters."""
+
+import json
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from keyword import iskeyword
+from typing import Any
+
+from toolbus_codemode.catalog.namespace import Tool
+from toolbus_codemode.catalog.signatures import ordered, properties, required
+
+LONGEST_EXAMPLE = 160  # characters of a sample call in a list of tools
+MAX_REQUIRED = 8  # required parameters of a tool in a list of tools
+MAX_TRIED = 50  # tools inspected for one list
+
+
+def example(tool: Tool) -> str:
+    """Return a sample call with plausible values for required parameters."""
+    samples = _samples(tool.schema)
+    given = [f"{name}={_python(value)}" for name, value in samples.items() if _is_word(name)]
+    others = {name: value for name, value in samples.items() if not _is_word(name)}
+    return f"{tool.path}({', '.join([*given, f'**{others!r}'] if others else given)})"
+
+
+def plain_example(tool: Tool) -> str:
+    """Return a sample call without a program: the tool's name and arguments as JSON."""
+    return f"{tool.called} {json.dumps(_samples(tool.schema), ensure_ascii=False)}"
+
+
+def example_lines(tools: Iterable[Tool], maximum: int = 1) -> list[str]:
+    """Return comment lines with short sample calls; tools with required parameters come first."""
+    short = list(_short(islice(tools, MAX_TRIED)))
+    short.sort(key=lambda call: call.endswith("()"))  # stable: otherwise the order of the tools
+    return [f"# in a program: result = {call}" for call in short[:maximum]]
+
+
+def _short(tools: Iterable[Tool]) -> Iterator[str]:
+    for tool in tools:
+        if len(required(tool.schema)) > MAX_REQUIRED:
+            continue
+        try:
+            call = example(tool)
+        except RecursionError:  # a sample value of the server is nested too deeply
+            continue
+        if len(call) <= LONGEST_EXAMPLE:
+            yield call
+
+
+def _samples(schema: Any) -> dict[str, Any]:
+    known, needed = properties(schema), required(schema)
+    return {name: _sample(known[name]) for name in ordered(schema) if name in needed}
+
+
+def _sample(schema: Any) -> Any:
+    if not isinstance(schema, dict):
+        return "…"
+    for source in ("examples", "enum"):
+        if isinstance(schema.get(source), list) and schema[source]:
+            return schema[source][0]
+    if "default" in schema:
+        return schema["default"]
+    samples = {"integer": 1, "number": 1.0, "boolean": True, "array": [], "object": {}}
+    return samples.get(str(schema.get("type")), "…")
+
+
+def _python(value: Any) -> str:
+    return repr(value) if not isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _is_word(name: str) -> bool:
+    """Return whether a parameter can be written as `name=value` in both languages."""
+    return name.isidentifier() and name.isascii() and not iskeyword(name)
