@@ -93,10 +93,10 @@ def test_a_call_of_no_known_tool_gets_no_corrected_line(source: str) -> None:
 @pytest.mark.parametrize(
     ("message", "name", "source"),
     [
-        ("NameError: name 'call_tool' is not defined", "unknown_name", "call_tool('get_sum', a=1, b=2)"),
-        ("TypeError: 'module' object is not subscriptable", "runtime", "everything['get_sum'](1, 2)"),
+        ("name 'call_tool' is not defined", "unknown_name", "call_tool('get_sum', a=1, b=2)"),
+        ("'module' object is not subscriptable", "runtime", "everything['get_sum'](1, 2)"),
     ],
-)  # fmt: skip
+)
 def test_the_corrected_line_of_python_awaits_the_call(message: str, name: str, source: str) -> None:
     failed = ProgramFailed(name, message, 1, 1)
     error = explained(failed, Program(source, "python", SERVERS))
@@ -118,9 +118,7 @@ def test_the_corrected_line_of_python_awaits_the_call(message: str, name: str, s
         "x(f'{'get_sum'}')",
     ],
 )
-def test_hostile_source_gets_no_corrected_line_and_no_exception(
-    engine: Engine, source: str
-) -> None:
+def test_hostile_source_gets_no_corrected_line_and_no_error(engine: Engine, source: str) -> None:
     program = Program(source, engine, SERVERS)
     for line in (None, -1, 0, 1, 2, 1 << 80):
         assert corrected(program, line, "x") == ""
