@@ -28,22 +28,32 @@ def plain_example(tool: Tool) -> str:
 
 
 def example_lines(tools: Iterable[Tool], maximum: int = 1) -> list[str]:
-    """Return comment lines with short sample calls; tools with required parameters come first."""
-    short = list(_short(islice(tools, MAX_TRIED)))
-    short.sort(key=lambda call: call.endswith("()"))  # stable: otherwise the order of the tools
-    return [f"# in a program: result = {call}" for call in short[:maximum]]
+    """Return comment lines with short sample calls.
+
+    Read-only tools come first, then tools with required parameters, because models copy the lines.
+    """
+    short = sorted(_short(islice(tools, MAX_TRIED)), key=lambda found: found[:2])
+    return [f"# in a program: result = {call}" for *_, call in short[:maximum]]
 
 
-def _short(tools: Iterable[Tool]) -> Iterator[str]:
+def _short(tools: Iterable[Tool]) -> Iterator[tuple[bool, bool, str]]:
+    """Return short calls, with whether the tool may write and whether it needs no arguments."""
     for tool in tools:
-        if len(required(tool.schema)) > MAX_REQUIRED:
+        needed = required(tool.schema)
+        if len(needed) > MAX_REQUIRED:
             continue
         try:
             call = example(tool)
         except RecursionError:  # a sample value of the server is nested too deeply
             continue
         if len(call) <= LONGEST_EXAMPLE:
-            yield call
+            yield may_write(tool), not needed, call
+
+
+def may_write(tool: Tool) -> bool:
+    """Return whether a tool is not marked as read-only by its server."""
+    marks = tool.definition.get("annotations")
+    return not (isinstance(marks, dict) and marks.get("readOnlyHint") is True)
 
 
 def _samples(schema: Any) -> dict[str, Any]:

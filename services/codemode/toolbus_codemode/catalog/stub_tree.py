@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from toolbus_codemode.catalog.examples import example_lines
+from toolbus_codemode.catalog.examples import example_lines, may_write
 from toolbus_codemode.catalog.namespace import Tool, ToolNamespace
 from toolbus_codemode.catalog.path_errors import missing_stub, missing_tool
 from toolbus_codemode.catalog.signatures import signature, summary_of
@@ -23,7 +23,7 @@ def tree(namespace: ToolNamespace, server: str = "") -> str:
         f"{space}{SUFFIX}  # {_count(len(functions))}"
         for space, functions in namespace.spaces.items()
     ]
-    first = [next(iter(functions.values())) for functions in namespace.spaces.values()]
+    first = [min(functions.values(), key=may_write) for functions in namespace.spaces.values()]
     return "\n".join([*lines, *example_lines(first, 2)]) or "(no tools)"
 
 

@@ -191,6 +191,17 @@ def test_the_list_of_servers_has_two_sample_calls_of_the_callers_tools() -> None
     ]
 
 
+def test_a_sample_call_is_of_a_read_only_tool_if_there_is_one() -> None:
+    tools: dict[str, Any] = {
+        "add": {"inputSchema": {"properties": {"a": {}}, "required": ["a"]}},
+        "show": {"annotations": {"readOnlyHint": True}},
+    }
+    shown = ToolNamespace({"notes": tools}, EVERYTHING)
+    for text in (tree(shown), tree(shown, "notes"), read(shown, "notes.pyi")):
+        assert "# in a program: result = notes.show()" in text.splitlines()
+        assert "result = notes.add" not in text
+
+
 def test_a_sample_call_is_short_and_can_be_parsed() -> None:
     numbers = [f"p{number}" for number in range(99)]
     schemas: dict[str, Any] = {
