@@ -100,7 +100,7 @@ class ModelsApi:
         bind(trace.traceparent)
         session = _session_of(headers)
         run = trace_id(trace.traceparent) if trace.parent else session
-        sticky = session.encode() or run.encode() or request.user_key
+        sticky = session.encode() or request.user_key or run.encode()
         dialect = dialect_of(context.scope)
         restrictions = model_restrictions_of(headers)
         work = ModelRun(self.endpoint, context, request, dialect, restrictions, trace, run)
