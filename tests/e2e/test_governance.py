@@ -127,6 +127,64 @@ def test_a_suggested_call_of_the_responses_api_is_answered_in_its_form(cluster: 
     assert answer.json == {"type": "function_call_output", "call_id": "c", "output": "x"}
 
 
+def tool_use(tool: str, call_id: str = "toolu_1", **arguments: Any) -> dict[str, Any]:
+    """Return a tool call as a model suggests it over the messages API."""
+    return {"type": "tool_use", "id": call_id, "name": tool, "input": arguments}
+
+
+def test_a_suggested_call_of_the_messages_api_is_answered_in_its_form(cluster: Cluster) -> None:
+    answer = execute(cluster.client(ROOT), tool_use("one__say", text="x"))
+    assert answer.json == {"type": "tool_result", "tool_use_id": "toolu_1", "content": "x"}
+
+
+def test_a_message_of_the_messages_api_is_answered_with_the_users_message(cluster: Cluster) -> None:
+    text = {"type": "text", "text": "I call both."}
+    calls = [tool_use("two__say", "a", text="1"), tool_use("one__say", "b", text="2")]
+    answer = execute(cluster.client(MEMBER), {"role": "assistant", "content": [text, *calls]})
+    assert (answer.status, answer.json["role"]) == (200, "user")
+    first, second = answer.json["content"]
+    assert (first["tool_use_id"], first["is_error"]) == ("a", True)
+    assert first["content"].startswith("unknown_tool: ")
+    assert second == {"type": "tool_result", "tool_use_id": "b", "content": "2"}
+    assert answer.headers["x-toolbus-is-error"] == "true"
+
+
+@pytest.mark.parametrize("form", ["chat", "responses", "messages"])
+def test_tools_are_listed_in_the_form_of_each_api(cluster: Cluster, form: str) -> None:
+    client = cluster.client(MEMBER)
+    url = urljoin(client.endpoint, "/v1/mcp/tools")
+    (chat,) = client.get(url).json["data"]
+    (tool,) = client.get(f"{url}?format={form}").json["data"]
+    function = chat["function"]
+    if form == "chat":
+        assert tool == chat
+    elif form == "responses":
+        assert tool == {"type": "function", **function, "strict": False}
+    else:
+        assert tool == {"name": "one__say", "input_schema": function["parameters"]}
+
+
+@pytest.mark.parametrize("form", ["", "MESSAGES", "gemini", "chat%00"])
+def test_tools_are_not_listed_in_an_unknown_form(cluster: Cluster, form: str) -> None:
+    client = cluster.client(MEMBER)
+    answer = client.get(urljoin(client.endpoint, f"/v1/mcp/tools?format={form}"))
+    assert (answer.status, why(answer)) == (400, "invalid")
+
+
+def test_tools_accept_the_key_as_x_api_key(cluster: Cluster) -> None:
+    endpoint = cluster.client(MEMBER).endpoint
+    tools_url, execute_url = (
+        urljoin(endpoint, path) for path in ("/v1/mcp/tools", "/v1/mcp/tools/execute")
+    )
+    without = Client(execute_url, "")
+    suggested = tool_use("one__say", text="x")
+    assert without.get(tools_url, X_Api_Key=MEMBER).json["data"]
+    assert without.post(suggested, X_Api_Key=MEMBER).json["content"] == "x"
+    assert without.get(tools_url, X_Api_Key=f"{MEMBER}x").status == 401
+    assert without.post(suggested, X_Api_Key=f"{MEMBER}x").status == 401
+    assert Client(execute_url, ROOT).post(suggested, X_Api_Key=MEMBER).status == 401
+
+
 def test_several_suggested_calls_are_authorized_separately(cluster: Cluster) -> None:
     calls = [suggestion("one__say", "a", text="1"), suggestion("two__say", "b", text="2")]
     message = {"role": "assistant", "tool_calls": calls}
@@ -145,6 +203,9 @@ def test_several_suggested_calls_are_authorized_separately(cluster: Cluster) -> 
         (ROOT, {"id": "x", "function": {"name": "one__say", "arguments": "[1]"}}, 400, "invalid"),
         (ROOT, {"function": {"name": "one__say", "arguments": "{}"}}, 400, "invalid"),
         (ROOT, {"tool_calls": []}, 400, "invalid"),
+        (MEMBER, tool_use("two__say", text="x"), 404, "unknown_tool"),
+        (ROOT, {**tool_use("one__say"), "input": "{}"}, 400, "invalid"),
+        (ROOT, {"role": "assistant", "content": [tool_use("one__say")] * 2}, 400, "invalid"),
         (ROOT, b"{", 400, "invalid"),
         ("tbk_nobody_a-secret-of-governance", suggestion("one__say"), 401, "unauthorized"),
     ],

@@ -50,7 +50,7 @@ def test_the_readmes_commands_give_a_call_a_denial_and_their_rows(demo: Launched
 
 
 def test_the_readmes_python_client_works(demo: Launched, tmp_path: Path) -> None:
-    (program,) = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+    program, _models = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
     program = program.replace("tbk_…", demo.ready["key"])
     file = tmp_path / "client.py"
     file.write_text(program.replace("http://127.0.0.1:8080/mcp", demo.ready["endpoint"]))

@@ -136,6 +136,7 @@ def _agents(place: FuzzedGateway, stream: Events) -> Iterator[Seed]:
     ping = {"jsonrpc": "2.0", "id": 2, "method": "ping"}
     posted = stream.data()  # the message endpoint of the open stream
     suggestion = {"name": "echo__say", "arguments": {"text": "hello"}}
+    tool_use = {"type": "tool_use", "id": "a", "name": "echo__say", "input": {"text": "hello"}}
     entry = {"url": "http://127.0.0.1:9/mcp", "headers": {"X": "y"}}
     body = {
         "call": _json("POST", "/mcp", say, KEY),
@@ -159,7 +160,13 @@ def _agents(place: FuzzedGateway, stream: Events) -> Iterator[Seed]:
         "old stream": _request("GET", "/sse/echo", Authorization=bearer),
         "old message": _json("POST", posted, ping, KEY),
         "suggestions": _request("GET", "/v1/mcp/tools", Authorization=bearer),
+        "suggestions of a form": _request(
+            "GET", "/v1/mcp/tools?format=messages", Authorization=bearer
+        ),
         "suggested": _json("POST", "/v1/mcp/tools/execute", suggestion, KEY),
+        "suggested message": _json(
+            "POST", "/v1/mcp/tools/execute", {"role": "assistant", "content": [tool_use]}, KEY
+        ),
         "alive": _request("GET", "/healthz"),
         "resource": _request("GET", "/.well-known/oauth-protected-resource/mcp/echo"),
         "approvals": _request("GET", "/api/approvals", Authorization=bearer),

@@ -59,9 +59,11 @@ class Client:
         sent |= {name.replace("_", "-"): value for name, value in headers.items()}
         return self._exchange("POST", self.endpoint, data, sent)
 
-    def get(self, url: str) -> Answer:
-        """Send a GET."""
-        return self._exchange("GET", url, None, {"Authorization": f"Bearer {self.key}"})
+    def get(self, url: str, **headers: str) -> Answer:
+        """Send a GET; without a key only with these headers."""
+        sent = {"Authorization": f"Bearer {self.key}"} if self.key else {}
+        sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+        return self._exchange("GET", url, None, sent)
 
     def delete(self, **headers: str) -> Answer:
         """Send a DELETE to the endpoint."""

@@ -26,7 +26,7 @@ POOR_MICRO = 20_000
 ALIASES: dict[str, list[dict[str, Any]]] = {
     "team-fast": [{"provider": "mock", "model": "mock"}],
     "shaky": [
-        {"provider": "mock", "model": "mock:status=503"},
+        {"provider": "mock", "model": "mock:status=409"},  # 503 would count for the breaker
         {"provider": "spare", "model": "mock"},
     ],
     "refusing": [

@@ -101,7 +101,7 @@ def _row(budget: BudgetState) -> tuple[str, ...]:
     period = f"rolling {budget.per}" if budget.rolling else f"{budget.per}{zone}"
     amounts = (budget.limit, budget.spent, budget.reserved, budget.debt)
     return (
-        budget.customer, budget.level, period, " ".join(budget.tools),
+        budget.customer, budget.level, period, " ".join((*budget.tools, *budget.models)),
         *(_amount(budget.kind, amount) for amount in amounts), _moment(budget.resets_at),
     )  # fmt: skip
 

@@ -22,7 +22,8 @@ class ModelCall(Struct, frozen=True, omit_defaults=True):
     `alias` is the name by which the caller requested the model; empty for `provider/model`.
     `output` is the limit of output tokens of the request, over all choices; None if the request has
     no limit. `choices` is the number of requested choices. `attempt` is the number of targets that
-    were tried before. `tools` is the number of tools offered to the model.
+    were tried before. `tools` is the number of tools offered to the model. `beta` is the client's
+    header `anthropic-beta`; empty for none.
     """
 
     alias: str = ""
@@ -31,6 +32,7 @@ class ModelCall(Struct, frozen=True, omit_defaults=True):
     choices: int = 1
     attempt: int = 0
     tools: int = 0
+    beta: str = ""
 
     def encode(self) -> str:
         """Return the form for the field `extra`."""

@@ -5,7 +5,7 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
 COOLING_STATUSES = frozenset({401, 402, 403, 429})
-TOO_MANY_REQUESTS, FORBIDDEN = 429, 403
+TOO_MANY_REQUESTS, UNAUTHORIZED = 429, 401
 TOO_MANY_SECONDS, OTHER_SECONDS = 10.0, 300.0
 LONGEST_SECONDS = 3600.0
 MAX_PAUSES = 1000
@@ -27,8 +27,9 @@ class ApiKey:
 class ApiKeys:
     """The API keys of a provider. A key pauses after an error that concerns the key.
 
-    HTTP 403 can concern only one model, so it pauses the key for that model. All other statuses of
-    `COOLING_STATUSES` pause it for all models. Times are monotonic seconds.
+    HTTP 401 pauses the key for all models. The other statuses of `COOLING_STATUSES` can concern
+    one model or one large request, so they pause it for that model: a caller cannot block the other
+    models. Times are monotonic seconds.
     """
 
     def __init__(self, keys: Collection[ApiKey]) -> None:
@@ -36,7 +37,11 @@ class ApiKeys:
         self._until: dict[tuple[str, str], float] = {}  # by key and model; all models: empty
 
     def choose(self, model: str, now: float, tried: Collection[str] = ()) -> ApiKey | None:
-        """Return a key that is neither paused nor in `tried`, at random by weight; None if none."""
+        """Return a key that is neither paused nor in `tried`, at random by weight.
+
+        If all keys are paused, the first attempt uses the key whose pause ends first, because a
+        caller can cause a pause. Later attempts return None.
+        """
         if not self._until and not tried and len(self._keys) == 1:
             return self._keys[0]
         left = [
@@ -45,7 +50,8 @@ class ApiKeys:
             if key.name not in tried and self._paused_until(key, model) <= now
         ]
         if not left:
-            return None
+            first = () if tried else self._keys
+            return min(first, key=lambda key: self._paused_until(key, model), default=None)
         weights = [key.weight for key in left]
         return random.choices(left, weights)[0]  # noqa: S311 - shares the load
 
@@ -58,12 +64,10 @@ class ApiKeys:
         )
         if len(self._until) >= MAX_PAUSES:
             self._until = {each: until for each, until in self._until.items() if until > now}
-        concerned = model if status == FORBIDDEN and len(self._until) < MAX_PAUSES else ""
+        concerned = "" if status == UNAUTHORIZED else model
+        if concerned and len(self._until) >= MAX_PAUSES:
+            return
         self._until[key.name, concerned] = now + min(seconds, LONGEST_SECONDS)
-
-    def wait(self, model: str, now: float) -> float:
-        """Return the seconds until a key is available for a model."""
-        return max(0.0, min(self._paused_until(key, model) for key in self._keys) - now)
 
     def paused(self, now: float) -> list[str]:
         """Return the names of the keys that are paused for at least one model."""
@@ -84,7 +88,9 @@ def key_lines(kind: str, values: Mapping[str, str], weights: Mapping[str, int]) 
     header = "x-api-key: " if kind == "anthropic" else "authorization: Bearer "
     keys = []
     for name, value in values.items():
-        if not value.isascii() or not value.isprintable():
-            raise ValueError(f"the API key '{name}' contains characters that no header can contain")
+        if not value or not value.isascii() or not value.isprintable():
+            raise ValueError(
+                f"the API key '{name}' is empty, or contains characters that no header can contain"
+            )
         keys.append(ApiKey(name, f"{header}{value}\r\n".encode(), weights.get(name, 1)))
     return keys

@@ -22,4 +22,4 @@ def charge_of_usage(usage: Usage, price: tuple[float, ...]) -> int:
         + output * (usage.output - usage.reasoning)
         + reasoning * usage.reasoning
     )
-    return ceil(round(exact, 6))
+    return max(0, ceil(round(exact, 6)))

@@ -1,9 +1,11 @@
 """Exchange of one call with its provider: request, response, usage and charge."""
 
+from math import ceil
 from time import monotonic, time
 from typing import Any
 
 import msgspec
+from msgspec import structs
 
 from toolbus_common.calls.event_fields import call_fields
 from toolbus_common.config import Provider
@@ -24,7 +26,7 @@ from toolbus_common.errors import (
     UpstreamDeadError,
 )
 from toolbus_common.observability.tracing import CLIENT, NOTHING, Nothing, Span
-from toolbus_executor.providers.api_keys import COOLING_STATUSES, TOO_MANY_REQUESTS
+from toolbus_executor.providers.api_keys import COOLING_STATUSES
 from toolbus_executor.providers.charging import charge_of_usage
 from toolbus_executor.providers.http import ERROR, ProviderClient
 from toolbus_executor.providers.provider_errors import refusal, retry_after
@@ -48,6 +50,8 @@ from toolbus_executor.tracing import (
 from toolbus_executor.transport.http1 import Head
 
 _METHOD = "models/"
+_ANTHROPIC = frozenset({MESSAGES, COUNT_TOKENS})
+HIDDEN_TOKENS_PER_SECOND = 100  # of a model that reasons: more than most generate
 _CODED = (b"content-length", b"transfer-encoding")
 
 
@@ -72,7 +76,7 @@ class Exchange:
         self._usage: Usage | None = None
         self._span: Span | Nothing = NOTHING
         self._traceparent = ""
-        self._requested = False  # a request was written, so that the provider may charge for it
+        self._requested_at = 0.0  # when a request was written, for which the provider may charge
 
     def prepare(self) -> None:
         """Build the request.
@@ -93,7 +97,8 @@ class Exchange:
         if call.method not in served:
             self._translation, body = _translated_request(call, served, provider.max_output)
             self._method = self._translation.provider_method
-        self._body, added = rewritten(body, call.tool, self._method, streamed=streamed)
+        limit = (provider.limit_field(self._method), provider.max_output) if call.price else None
+        self._body, added = rewritten(body, call.tool, self._method, streamed=streamed, limit=limit)
         self._drops_usage = added and self._translation is None
 
     async def run(self, client: ProviderClient) -> bytes:
@@ -114,7 +119,8 @@ class Exchange:
         while True:
             key = client.keys.choose(model, monotonic(), tried)
             if key is None:
-                raise refused or self._no_key(client)
+                assert refused is not None  # noqa: S101 - the first attempt always has a key
+                raise refused
             head, raw = await self._send(client, key)
             if head.status < ERROR:
                 return await self._reply(head, raw)
@@ -157,6 +163,19 @@ class Exchange:
         """The charge of the usage in micro-dollars."""
         return charge_of_usage(self.usage, self.call.price)
 
+    def note_cut(self) -> None:
+        """Estimate the output of a stream that ended before its first text and without usage.
+
+        Models can reason without sending text, and their providers charge for it. So the output is
+        estimated by the time, up to the limit of the request.
+        """
+        usage = self.usage
+        if self.stream is None or not self._requested_at or usage.output or not usage.estimated:
+            return
+        bound = self.model_call.output or self._provider.max_output * self.model_call.choices
+        hidden = ceil((monotonic() - self._requested_at) * HIDDEN_TOKENS_PER_SECOND)
+        self._usage = structs.replace(usage, output=min(hidden, bound))
+
     @property
     def has_usage(self) -> bool:
         """Whether the provider has answered, completely or in part."""
@@ -169,7 +188,7 @@ class Exchange:
         caller cancelled it before the first event. Otherwise the outcome is unknown, which costs
         the reserved amount.
         """
-        if isinstance(error, ModelRefusedError) or not self._requested:
+        if isinstance(error, ModelRefusedError) or not self._requested_at:
             return 0
         cancelled = isinstance(error, CallCancelledError) and self.stream is not None
         return self.charge if self.has_usage or cancelled else self.call.charge
@@ -203,11 +222,15 @@ class Exchange:
     async def _send(self, client: ProviderClient, key: Any) -> tuple[Head, bytes]:
         """Send the request once."""
         stream = self.stream = self._new_stream() if self.model_call.stream else None
-        seconds = min(self._provider.timeout, self._deadline - time())
-        self._requested = True
+        seconds = self._deadline - time()
+        if stream is not None:  # another response has no parts before its end
+            seconds = min(self._provider.timeout, seconds)
+        untranslated = self._translation is None and self._method in _ANTHROPIC
+        beta = self.model_call.beta.encode() if untranslated else b""
+        self._requested_at = monotonic()
         try:
             return await client.send(
-                self._method, key, self._traceparent, self._body, stream, seconds
+                self._method, key, self._traceparent, self._body, stream, seconds, beta
             )
         finally:
             if stream is not None:
@@ -244,17 +267,6 @@ class Exchange:
             return msgspec.json.encode(self._translation.response(msgspec.json.decode(raw)))
         except UNREADABLE as error:
             raise GarbageError("The upstream's response is not a valid JSON object.") from error
-
-    def _no_key(self, client: ProviderClient) -> ModelRefusedError:
-        wait = round(client.keys.wait(self.call.tool, monotonic()), 1)
-        return ModelRefusedError(
-            f"All API keys of the provider '{self._name}' are paused, because the provider "
-            f"rejected them or their rate; retry in {wait} s, or check the keys.",
-            status=TOO_MANY_REQUESTS,
-            type="keys_paused",
-            retry_after=wait,
-            sent=False,
-        )
 
 
 def _served_methods(provider: Provider) -> frozenset[str]:

@@ -26,7 +26,7 @@ from toolbus_executor.calls.outcome_reporter import OutcomeReporter
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome
 from toolbus_executor.model_metrics import record_model_use
 from toolbus_executor.providers.exchange import Exchange
-from toolbus_executor.providers.http import SERVER_ERROR, ProviderClient
+from toolbus_executor.providers.http import ProviderClient
 from toolbus_executor.providers.running_requests import RunningRequests
 from toolbus_executor.resilience.breaker_reporter import BreakerReporter
 from toolbus_executor.resilience.bulkhead import Bulkhead
@@ -35,6 +35,7 @@ from toolbus_executor.tracing import TRACER
 
 log = logging.getLogger(__name__)
 
+UNAVAILABLE = frozenset({502, 503, 504, 529})
 _model_used = trusted(ModelUsed)
 
 
@@ -139,7 +140,8 @@ class ProviderHandler:
     async def _attempt(self, exchange: Exchange, client: ProviderClient) -> bytes:
         """Send the request, and count the result for the circuit breaker.
 
-        HTTP errors below 500 count as successes, because the provider is available.
+        Other HTTP errors than those of `UNAVAILABLE` count as successes: many servers answer an
+        invalid request with 500, and a caller must not open the breaker.
         """
         self.breaker.admit()
         began = monotonic()
@@ -155,7 +157,7 @@ class ProviderHandler:
             self.breaker.failed()
             raise
         except ModelRefusedError as error:
-            if error.data["status"] >= SERVER_ERROR:
+            if error.data["status"] in UNAVAILABLE:
                 reason = f"The upstream returned HTTP {error.data['status']}."
                 self.breaker.failures.note(UpstreamDeadError(reason))
                 self.breaker.failed()
@@ -173,6 +175,7 @@ class ProviderHandler:
 
     async def _failed(self, exchange: Exchange, error: ToolbusError, began: float) -> Reply:
         """Report a failure. Return the reply after the parts of the stream that have arrived."""
+        exchange.note_cut()
         charge = exchange.charge_of(error)
         used = None
         if exchange.has_usage:

@@ -41,9 +41,9 @@ class _ProviderConnection(Connection):
     """A connection that reads the body of an error completely, even if it is an event stream."""
 
     def on_headers_complete(self) -> None:
+        if self._parser.get_status_code() >= REDIRECTION:
+            self._on_stream = None  # an error is no stream, and has no usage
         super().on_headers_complete()
-        if self._head.status >= REDIRECTION:
-            self._streams = False
 
 
 class ProviderClient:
@@ -90,8 +90,11 @@ class ProviderClient:
         body: bytes,
         stream: StreamedResponse | None,
         seconds: float,
+        beta: bytes = b"",
     ) -> tuple[Head, bytes]:
         """Send a request, and return the response. `stream` receives the body of an event stream.
+
+        `beta` is the value of `anthropic-beta`; empty for none.
 
         Raises:
             UpstreamDeadError: the provider cannot be reached, or the connection broke.
@@ -99,8 +102,9 @@ class ProviderClient:
             TimeoutError: the time limit passed. Parts of a stream extend it.
 
         """
-        request = b"%b%btraceparent: %b\r\ncontent-length: %d\r\n\r\n%b" % (
-            self._heads[method], key.line, traceparent.encode(), len(body), body,
+        betas = b"anthropic-beta: %b\r\n" % beta if beta else b""
+        request = b"%b%b%btraceparent: %b\r\ncontent-length: %d\r\n\r\n%b" % (
+            self._heads[method], key.line, betas, traceparent.encode(), len(body), body,
         )  # fmt: skip
         head, raw = await self._exchange(request, stream, seconds)
         if REDIRECTION <= head.status < ERROR:

@@ -2,27 +2,45 @@
 
 import msgspec
 
-from toolbus_common.contracts.model_calls import CHAT
+from toolbus_common.contracts.model_calls import CHAT, RESPONSES
 from toolbus_common.errors import InvalidError
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 _TRUE = msgspec.Raw(b"true")
+_NO_LIMIT = (b"null", b"0")
+# Members that decide what is served, and so what it costs. Some providers ignore the letter case.
+_GOVERNED = frozenset(
+    {
+        "model", "models", "route", "fallbacks", "stream", "stream_options", "include_usage", "n",
+        "max_tokens", "max_completion_tokens", "max_output_tokens", "background", "service_tier",
+    }
+)  # fmt: skip
+_OTHER_MODELS = frozenset({"models", "route", "fallbacks"})
+_TIERS = frozenset({b"null", b'"auto"', b'"default"', b'"flex"', b'"standard_only"'})
+_LIMITS = {CHAT: ("max_tokens", "max_completion_tokens"), RESPONSES: ("max_output_tokens",)}
 
 
-def rewritten(body: bytes, model: str, method: str, *, streamed: bool) -> tuple[bytes, bool]:
+def rewritten(
+    body: bytes, model: str, method: str, *, streamed: bool, limit: tuple[str, int] | None = None
+) -> tuple[bytes, bool]:
     """Return the body with the model's name at the provider, and whether usage was added to it.
 
     Only the members of the body are separated; their values are copied as bytes. A chat stream
-    reports its usage only if `stream_options.include_usage` is set, so it is set here.
+    reports its usage only if `stream_options.include_usage` is set, so it is set here. `limit` is
+    the member and the limit of output tokens for a request without one.
 
     Raises:
-        InvalidError: the body is not a JSON object. Nothing was sent.
+        InvalidError: the body is not a JSON object, or a member selects another model or price.
+            Nothing was sent.
 
     """
     try:
         members = _members(body)
+        _check_members(members)
         members["model"] = msgspec.Raw(_encode(model))
+        if limit is not None and _has_no_limit(members, method):
+            members[limit[0]] = msgspec.Raw(b"%d" % limit[1])
         added = streamed and method == CHAT and _add_usage(members)
         return _encode(members), added
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -31,10 +49,38 @@ def rewritten(body: bytes, model: str, method: str, *, streamed: bool) -> tuple[
         ) from error
 
 
+def _check_members(members: dict[str, msgspec.Raw]) -> None:
+    for name in members:
+        folded = name.casefold()
+        if folded in _GOVERNED and name != folded:
+            raise InvalidError(
+                f"The member '{name[:64]}' differs from '{folded}' only in letter case; write it "
+                "in lower case.",
+                sent=False,
+            )
+    if other := members.keys() & _OTHER_MODELS:
+        raise InvalidError(
+            f"The member '{min(other)}' selects other models, which the gateway cannot govern; "
+            "remove it. An alias with several targets has fallbacks.",
+            sent=False,
+        )
+    if bytes(members.get("service_tier", b"null")) not in _TIERS:
+        raise InvalidError(
+            "This 'service_tier' has another price than the model; use auto, default or flex.",
+            sent=False,
+        )
+
+
+def _has_no_limit(members: dict[str, msgspec.Raw], method: str) -> bool:
+    names = _LIMITS.get(method, ())
+    return bool(names) and all(bytes(members.get(name, b"null")) in _NO_LIMIT for name in names)
+
+
 def _add_usage(members: dict[str, msgspec.Raw]) -> bool:
     """Set `stream_options.include_usage`; return False if it was already set."""
     raw = members.get("stream_options")
     options = _members(raw) if raw is not None and bytes(raw)[:1] == b"{" else {}
+    _check_members(options)
     if bytes(options.get("include_usage", b"")) == b"true":
         return False
     options["include_usage"] = _TRUE

@@ -18,7 +18,7 @@ from toolbus_executor.transport.sse_parser import EventReader
 
 log = logging.getLogger(__name__)
 
-LARGEST_EVENT = 1024 * 1024  # bytes
+LARGEST_EVENT = 6 * 1024 * 1024  # bytes; with one more network read it fits into a message
 LARGEST_STREAM = 256 * 1024 * 1024  # bytes
 MAX_UNSENT = 1024 * 1024  # bytes; above it no more is read from the provider
 _DONE = b"[DONE]"
@@ -96,7 +96,7 @@ class StreamedResponse(MessageSpill):
     async def flush(self) -> None:
         """Wait until all complete events are sent."""
         if self._sender is not None:
-            await self._sender
+            await asyncio.shield(self._sender)
 
     def discard(self) -> None:
         """Send nothing more, because the caller has cancelled the call."""

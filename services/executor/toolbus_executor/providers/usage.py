@@ -308,10 +308,11 @@ def is_usage_only(data: bytes) -> bool:
 
 def _larger(one: Usage, other: Usage) -> Usage:
     """Return the larger number of each kind. The events of a stream report growing numbers."""
+    cached, written = max(one.cached, other.cached), max(one.cache_write, other.cache_write)
     return Usage(
-        input=max(one.input, other.input),
-        cached=max(one.cached, other.cached),
-        cache_write=max(one.cache_write, other.cache_write),
+        input=max(one.input, other.input, cached + written),
+        cached=cached,
+        cache_write=written,
         output=max(one.output, other.output),
         reasoning=max(one.reasoning, other.reasoning),
     )

@@ -111,9 +111,10 @@ def error_object(error: ToolbusError, dialect: Dialect) -> bytes:
     status, message, kind = status_of(error), error.reason, ""
     if isinstance(error, ModelRefusedError):
         if error.data.get("status") in _GATEWAYS_FAULT:
+            # The provider's text can contain parts of the key, or name the operator's account.
             message = (
-                f"{message} The provider rejected the credential of the gateway, not yours. Ask "
-                "the operator to check the provider's key."
+                "The provider rejected the credential of the gateway, not yours. Ask the operator "
+                "to check the provider's key, with the call id of this response."
             )
         else:
             kind = str(error.data.get("type") or "")

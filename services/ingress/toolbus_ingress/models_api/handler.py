@@ -19,6 +19,7 @@ from toolbus_common.http_server.body import Receive
 from toolbus_common.nats.connection import bus_down
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.observability.tracing import bind
+from toolbus_ingress.auth.api_key_header import with_credential
 from toolbus_ingress.auth.protected_resource import INVALID_KEY
 from toolbus_ingress.auth.request_context import Caller, RequestContext
 from toolbus_ingress.auth.request_scope import model_restrictions_of
@@ -45,7 +46,6 @@ METHODS = {
     "/v1/messages/count_tokens": COUNT_TOKENS,
 }
 MODELS = "/v1/models"
-API_KEY = b"x-api-key"
 # The headers by which clients name their session, the first one found counts.
 SESSIONS = (b"x-toolbus-session", b"x-claude-code-session-id", b"session_id", b"session-id")
 _ONE_MODEL = f"{MODELS}/"
@@ -100,7 +100,7 @@ class ModelsApi:
         bind(trace.traceparent)
         session = _session_of(headers)
         run = trace_id(trace.traceparent) if trace.parent else session
-        sticky = session.encode() or run.encode() or request.user_key
+        sticky = session.encode() or request.user_key or run.encode()
         dialect = dialect_of(context.scope)
         restrictions = model_restrictions_of(headers)
         work = ModelRun(self.endpoint, context, request, dialect, restrictions, trace, run)
@@ -153,26 +153,6 @@ def dialect_of(scope: Mapping[str, Any]) -> Dialect:
     if method is None and any(name == _ANTHROPIC_VERSION for name, _ in scope["headers"]):
         return Dialect.ANTHROPIC
     return Dialect.OPENAI
-
-
-def with_credential(headers: Headers) -> Headers:
-    """Return the headers with the key of `x-api-key` as a bearer credential.
-
-    Raises:
-        UnauthorizedError: `authorization` contains another credential.
-
-    """
-    api_key = headers.get(API_KEY)
-    if api_key is None:
-        return headers
-    sent = headers.get(b"authorization")
-    if sent is None:
-        return {**headers, b"authorization": b"Bearer %b" % api_key}
-    if sent.partition(b" ")[2].strip() != api_key:
-        raise UnauthorizedError(
-            "'authorization' and 'x-api-key' contain different credentials. Send only one of them."
-        )
-    return headers
 
 
 def _session_of(headers: Headers) -> str:

@@ -1,6 +1,7 @@
 """One model request: a governed call for each target that is tried, and the HTTP response."""
 
 import asyncio
+import re
 from time import perf_counter, time
 
 from msgspec import Struct
@@ -14,7 +15,7 @@ from toolbus_common.errors import CallCancelledError, OutcomeUnknownError, Toolb
 from toolbus_common.observability.call_metrics import call_count
 from toolbus_common.observability.metrics import MODEL_FALLBACKS, MODEL_REQUESTS, MODEL_SECONDS
 from toolbus_common.observability.tracing import Span, current
-from toolbus_ingress.auth.request_context import RequestContext
+from toolbus_ingress.auth.request_context import Headers, RequestContext
 from toolbus_ingress.http.jsonrpc import OK, Response
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.mcp.tracing import TraceContext
@@ -36,6 +37,7 @@ _UNREAD = (
     "was cancelled. Read the stream faster, or request a response without a stream."
 )
 
+_BETAS = re.compile(rb"[A-Za-z0-9._, -]{1,1024}")
 _call_requested = trusted(CallRequested)
 
 
@@ -153,6 +155,7 @@ class ModelRun:
                 request.choices,
                 attempt.number,
                 request.tools,
+                _beta_of(self._context.headers),
             ).encode(),
             restriction=self._restrictions,
             run=self._run_id,
@@ -199,6 +202,12 @@ class ModelRun:
         if self._attempt is not None:
             cancel = self._endpoint.call_handler.cancel
             self._endpoint.service.spawn(cancel(self._attempt.call_id))
+
+
+def _beta_of(headers: Headers) -> str:
+    """Return the header `anthropic-beta`; empty if it is missing or invalid."""
+    value = headers.get(b"anthropic-beta", b"")
+    return value.decode() if _BETAS.fullmatch(value) else ""
 
 
 def _describe(call: CallRequested, requested: str) -> None:

@@ -74,6 +74,7 @@ class _Chat(_Request):
 
 class _Responses(_Request):
     max_output_tokens: _Output | None = None
+    background: bool | None = None
 
     @property
     def output(self) -> int | None:
@@ -155,6 +156,12 @@ def read_request(method: str, body: bytes) -> ModelRequest:
         raise InvalidBodyError(f"The body is not JSON: {error}. Send one JSON object.") from error
     except RecursionError as error:
         raise InvalidBodyError("The body is nested too deeply. Send a flatter body.") from error
+    if getattr(found, "background", False):
+        raise InvalidBodyError(
+            "'background' is not supported, because the usage of such a response cannot be "
+            "charged. Remove it, and use a stream for a long response.",
+            "background",
+        )
     return ModelRequest(
         method,
         found.model,

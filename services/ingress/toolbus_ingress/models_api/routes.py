@@ -5,7 +5,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
-from toolbus_ingress.models_api.handler import API_KEY, METHODS, MODELS
+from toolbus_ingress.models_api.handler import METHODS, MODELS
 from toolbus_ingress.models_api.model_call import CALL_ID, FALLBACKS, MODEL
 from toolbus_ingress.models_api.request_reader import LONGEST_NAME, MAX_CHOICES
 from toolbus_ingress.rest.application import Application
@@ -190,14 +190,7 @@ def describe_models(_application: Application, document: dict[str, Any]) -> None
     """Add the bodies, the headers and the forms of errors to the document."""
     failures = OpenAIFailure | AnthropicFailure
     schemas, definitions = schemas_of({**_BODIES, "failure": failures})
-    components = document["components"]
-    components["schemas"] |= definitions
-    components["securitySchemes"]["api_key"] = {
-        "type": "apiKey",
-        "in": "header",
-        "name": API_KEY.decode(),
-        "description": "An API key, as Anthropic's SDKs send it.",
-    }
+    document["components"]["schemas"] |= definitions
     headers = {
         name: {"description": text, "schema": {"type": "string"}} for name, text in _HEADERS.items()
     }

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Depends, Query, Request, Security
-from fastapi.security import HTTPBearer
+from fastapi.security import APIKeyHeader, HTTPBearer
 from pydantic import BaseModel, Field
 from starlette.responses import Response
 
@@ -12,16 +12,24 @@ from toolbus_common import strict_json
 from toolbus_common.access.tool_patterns import full_name, granted
 from toolbus_common.contracts import ProtocolFamily
 from toolbus_common.mcp.builtin_server import Mode
+from toolbus_ingress.auth.api_key_header import API_KEY, with_credential
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.rest.application import Application, ServedEndpoint, json_answer
 from toolbus_ingress.rest.openapi import problems, request_body, schemas_of
 from toolbus_ingress.rest.parameters import reject_unknown_parameters
-from toolbus_ingress.tools_api.tool_calls import EXECUTE, IS_ERROR, MAX_CONCURRENT, TOOLS
+from toolbus_ingress.tools_api.forms import MAX_CONCURRENT, Form, definition_of
+from toolbus_ingress.tools_api.tool_calls import EXECUTE, IS_ERROR, TOOLS
 
 CALLER = HTTPBearer(
     scheme_name="caller",
     description="An API key or an access token. Anonymous callers, if allowed, send neither.",
+    auto_error=False,
+)
+CALLER_KEY = APIKeyHeader(
+    name=API_KEY.decode(),
+    scheme_name="api_key",
+    description="An API key, as Anthropic's SDKs send it.",
     auto_error=False,
 )
 router = APIRouter(tags=["tools"], dependencies=[Depends(reject_unknown_parameters)])
@@ -42,11 +50,26 @@ class FunctionTool(BaseModel):
     function: Function
 
 
+class ResponsesTool(Function):
+    """A tool in the form of `tools` of the responses API; not `strict`: parameters are optional."""
+
+    type: Literal["function"]
+    strict: Literal[False]
+
+
+class MessagesTool(BaseModel):
+    """A tool in the form of `tools` of the messages API; `input_schema` is a JSON schema."""
+
+    name: str
+    input_schema: dict[str, Any]
+    description: str = ""
+
+
 class Functions(BaseModel):
     """The tools of a caller; `auto_execute` names the tools that no person has to confirm."""
 
     object: Literal["list"]
-    data: list[FunctionTool]
+    data: list[FunctionTool] | list[ResponsesTool] | list[MessagesTool]
     auto_execute: list[str]
 
 
@@ -70,12 +93,34 @@ class ResponsesToolCall(FunctionCall):
     call_id: str
 
 
+class ToolUse(BaseModel):
+    """A tool call in the form of the messages API."""
+
+    type: Literal["tool_use"]
+    id: str
+    name: str
+    input: dict[str, Any]
+
+
+class OtherBlock(BaseModel):
+    """A block of a model's message that is not a tool call; it is ignored."""
+
+    type: str
+
+
 class AssistantMessage(BaseModel):
     """A model's message with several tool calls."""
 
     tool_calls: Annotated[
         list[ChatToolCall | ResponsesToolCall], Field(min_length=1, max_length=MAX_CONCURRENT)
     ]
+
+
+class AssistantBlocks(BaseModel):
+    """A model's message in the form of the messages API, with at most 32 blocks `tool_use`."""
+
+    role: Literal["assistant"]
+    content: list[ToolUse | OtherBlock]
 
 
 class ToolMessage(BaseModel):
@@ -94,6 +139,22 @@ class FunctionCallOutput(BaseModel):
     output: str
 
 
+class ToolResult(BaseModel):
+    """A tool's result, in the form of the messages API."""
+
+    type: Literal["tool_result"]
+    tool_use_id: str
+    content: str
+    is_error: Literal[True] | None = None
+
+
+class UserMessage(BaseModel):
+    """The results of several tool calls, in the order of the calls, for the messages API."""
+
+    role: Literal["user"]
+    content: list[ToolResult]
+
+
 class ToolMessages(BaseModel):
     """The results of several tool calls, in the order of the calls."""
 
@@ -101,11 +162,14 @@ class ToolMessages(BaseModel):
 
 
 async def authenticated(
-    request: Request, endpoint: ServedEndpoint, _credential: Annotated[object, Security(CALLER)]
+    request: Request,
+    endpoint: ServedEndpoint,
+    _credential: Annotated[object, Security(CALLER)],
+    _key: Annotated[object, Security(CALLER_KEY)],
 ) -> Caller:
     """Return the caller of tools. Raises the errors of `Endpoint.caller`."""
     scope = request.scope
-    headers = endpoint.guard.headers(scope)
+    headers = with_credential(endpoint.guard.headers(scope))
     await endpoint.verify_token(headers)
     return endpoint.caller(headers, scope, "", scope["query_string"])
 
@@ -118,15 +182,19 @@ async def list_tools(
         str,
         Query(alias="mode", description="`code` and `search` list the tools of code mode."),
     ] = Mode.TOOLS,
+    form: Annotated[
+        Form,
+        Query(alias="format", description="The API for whose `tools` the list is meant."),
+    ] = Form.CHAT,
 ) -> Response:
-    """List the tools that a key may use, as functions for a chat completion."""
+    """List the tools that a key may use, as functions for a model."""
     listed = endpoint.catalogue.list_body(
         "tools/list", caller.grants, "", ProtocolFamily.LEGACY, caller.mode
     )
     tools = msgspec.json.decode(listed)["tools"]
     functions = {
         "object": "list",
-        "data": [_as_function(tool) for tool in tools],
+        "data": [definition_of(tool, form) for tool in tools],
         "auto_execute": [t["name"] for t in tools if _automatic(endpoint, caller, t["name"])],
     }
     return json_answer(strict_json.dump(functions))
@@ -134,11 +202,11 @@ async def list_tools(
 
 @router.post(
     EXECUTE,
-    response_model=ToolMessage | FunctionCallOutput | ToolMessages,
+    response_model=ToolMessage | FunctionCallOutput | ToolResult | ToolMessages | UserMessage,
     responses=problems(
         400, 401, 402, 403, 404, 406, 408, 409, 410, 413, 415, 422, 429, 431, 502, 503, 504
     ),
-    openapi_extra={"security": [{"caller": []}]},
+    openapi_extra={"security": [{"caller": []}, {"api_key": []}]},
 )
 async def execute_tool_calls() -> Response:
     """Run a tool call that a model suggested, or all tool calls of an assistant message.
@@ -151,7 +219,7 @@ async def execute_tool_calls() -> Response:
 
 def describe_tool_calls(_application: Application, document: dict[str, Any]) -> None:
     """Add the body and the header of the execution of tool calls to the document."""
-    calls = ChatToolCall | ResponsesToolCall | AssistantMessage
+    calls = ChatToolCall | ResponsesToolCall | ToolUse | AssistantMessage | AssistantBlocks
     schemas, definitions = schemas_of({"calls": calls})
     document["components"]["schemas"] |= definitions
     operation = document["paths"][EXECUTE]["post"]
@@ -165,10 +233,3 @@ def _automatic(endpoint: Endpoint, caller: Caller, name: str) -> bool:
     server, inner = endpoint.catalogue.names.meant(name, "tools", "")
     key = endpoint.directory.now.principal(caller.name).own
     return granted(key.auto_execute, full_name(server, inner))
-
-
-def _as_function(tool: dict[str, Any]) -> dict[str, Any]:
-    function = {"name": tool["name"], "parameters": tool.get("inputSchema", {"type": "object"})}
-    if tool.get("description"):
-        function["description"] = tool["description"]
-    return {"type": "function", "function": function}

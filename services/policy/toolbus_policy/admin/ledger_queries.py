@@ -82,7 +82,7 @@ def _budget_state(
     return BudgetState(
         customer=customer, level=limit.level, kind="usd" if limit.in_money else "calls",
         per=budget.per, timezone=budget.timezone, rolling=budget.rolling, tools=budget.tools,
-        limit=limit.maximum, spent=spent, reserved=level.get("reserved", 0),
+        models=budget.models, limit=limit.maximum, spent=spent, reserved=level.get("reserved", 0),
         debt=level.get("debt", 0), resets_at=resets_at,
     )  # fmt: skip
 

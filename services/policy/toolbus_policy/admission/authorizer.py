@@ -41,6 +41,7 @@ class AuthorizationCache:
     """Listed names and authorizations, valid for one configuration and catalogue."""
 
     MAX_ENTRIES = 100_000
+    MAX_MODELS = 10_000
 
     def __init__(self, snapshot: ConfigSnapshot, catalogue: dict[str, Listing]) -> None:
         self.known = {
@@ -60,6 +61,7 @@ class AuthorizationCache:
             if each.kind == "prompts"
         }
         self.payers = PrincipalCache[str, Payer](self.MAX_ENTRIES)
+        self.models = PrincipalCache[tuple[str, str, str, str], Admission | None](self.MAX_MODELS)
         self.admissions = PrincipalCache[tuple[str, str, str, str], Admission | None](
             self.MAX_ENTRIES
         )
@@ -126,8 +128,7 @@ class Authorizer:
         try:
             admission = self.cache.admissions.get(plan, principal)
         except KeyError:
-            admission = self._admit(self._payer(principal), server, method, tool)
-            self.cache.admissions.put(plan, principal, admission)
+            admission = self._admit_new(plan, principal)
         # The restrictions of a model request apply to the requested alias: see `sized`.
         restricted = restrictions and server != BUILT_IN and method not in MODEL_METHODS
         if restricted and not _within(restrictions, full_name(server, tool)):
@@ -135,6 +136,19 @@ class Authorizer:
         if admission is None:
             raise self._denial(principal, server, method, tool)
         return admission
+
+    def _admit_new(self, plan: tuple[str, str, str, str], principal: Principal) -> Admission | None:
+        """Return an admission that is not cached for tools, and cache it.
+
+        Callers choose the names of models, so these have a cache of their own.
+        """
+        _, server, method, tool = plan
+        cache = self.cache.models if is_model_method(method) else self.cache.admissions
+        try:
+            return self.cache.models.get(plan, principal)
+        except KeyError:
+            admission = self._admit(self._payer(principal), server, method, tool)
+            return cache.put(plan, principal, admission)
 
     def payer_for(self, key_digest: str, now: float) -> Payer:
         """Return the payer of a valid key. Raises `UnauthorizedError`."""

@@ -42,14 +42,16 @@ class RuleEvaluator:
         except KeyError:
             found = self._askers.setdefault(self._asker(key), len(self._askers))
             number = self._numbers.put(key.key, key, found)
+        case = (number, call.server, call.method, call.tool, call.family)
         # Requests to one model differ in their cost, calls of one tool do not.
-        cost = charge if size is not None and self._book.reads_cost else 0
-        case = (number, call.server, call.method, call.tool, call.family, cost)
-        part = self._slices.get(case)
+        varies = size is not None and self._book.reads_cost
+        part = None if varies else self._slices.get(case)
         if part is None:
-            if len(self._slices) >= MAX_ENTRIES:
-                self._slices.clear()
-            part = self._slices[case] = self._book.slice(self._case(call, key, charge))
+            part = self._book.slice(self._case(call, key, charge))
+            if not varies:
+                if len(self._slices) >= MAX_ENTRIES:
+                    self._slices.clear()
+                self._slices[case] = part
         if size is not None:
             return part.decide(b"{}", now, model_context(size))
         return part.decide(call.arguments, now)

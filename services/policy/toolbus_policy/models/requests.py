@@ -74,7 +74,7 @@ def sized(admission: Admission, terms: ModelTerms, call: CallRequested) -> Admis
         )
     size = ModelSize(
         alias=requested.alias,
-        input=ceil(len(call.arguments) / BYTES_PER_TOKEN),
+        input=_input_bound(call, terms),
         output=_output_bound(requested, terms, call.method),
         tools=requested.tools,
         stream=requested.stream,
@@ -127,6 +127,12 @@ def _denial(principal: Principal, call: CallRequested, name: str) -> ToolbusErro
         f"'{scope}'.",
         scope=scope,
     )
+
+
+def _input_bound(call: CallRequested, terms: ModelTerms) -> int:
+    if call.method == COUNT_TOKENS:
+        return 0
+    return min(ceil(len(call.arguments) / BYTES_PER_TOKEN), terms.provider.max_input)
 
 
 def _output_bound(requested: ModelCall, terms: ModelTerms, method: str) -> int:

@@ -171,7 +171,7 @@ async def test_each_operation_accepts_its_own_parameters_only(
     ("path", "known"),
     [("/api", "none"), ("/api/", "none"), ("/api/openapi.json", "none"),
      ("/api/approvals", "none"), (f"/api/approvals/{'0' * 32}", "none"),
-     ("/v1/mcp/tools", "mode")],
+     ("/v1/mcp/tools", "mode, format")],
 )  # fmt: skip
 @pytest.mark.parametrize("query", ["other=1", "mode=code&mode=tools"])
 async def test_no_path_accepts_unknown_or_repeated_parameters(
@@ -189,6 +189,19 @@ async def test_the_mode_of_a_list_of_tools_is_a_known_parameter(
     monkeypatch.setattr(edge.endpoint, "anonymous", absent)
     answer = await edge.request("GET", "/v1/mcp/tools?mode=code", role="")
     assert (answer.status, problem(answer)["code"]) == (401, "unauthorized")
+
+
+@pytest.mark.parametrize(
+    ("method", "path"), [("GET", "/v1/mcp/tools"), ("POST", "/v1/mcp/tools/execute")]
+)
+async def test_two_different_credentials_are_rejected(
+    edge: RestEdge, method: str, path: str
+) -> None:
+    body = b"{}" if method == "POST" else b""
+    answer = await edge.request(method, path, body, role="tbk_one", X_Api_Key="tbk_two")
+    assert (answer.status, problem(answer)["code"]) == (401, "unauthorized")
+    assert "different credentials" in problem(answer)["detail"]
+    assert edge.reads == 0
 
 
 async def test_parameters_are_passed_to_policy(edge: RestEdge) -> None:

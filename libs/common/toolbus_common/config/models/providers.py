@@ -9,6 +9,7 @@ from toolbus_common.config.base import ConfigModel, Name
 from toolbus_common.config.servers.endpoints import http_url
 from toolbus_common.config.servers.server import Server
 from toolbus_common.config.servers.tools import LONGEST_CALL
+from toolbus_common.contracts.model_calls import RESPONSES
 
 Kind = Literal["openai", "anthropic"]
 Api = Literal["chat", "responses", "messages", "embeddings"]
@@ -29,10 +30,12 @@ class Provider(ConfigModel):
     according to `weights`. Both can be references such as `${env:NAME}`. `headers` are sent with
     each request.
     `models` are the names of its models, for the list of models. `apis` are the APIs of an
-    OpenAI-compatible provider; requests to other APIs are translated. `max_output` is the number of
-    output tokens that is reserved for a request without a limit. With `unpriced`, models without a
+    OpenAI-compatible provider; requests to other APIs are translated. `max_output` is the limit of
+    output tokens of a request without a limit, if the model has a price. `max_input` is the most
+    input tokens that a request can have. With `unpriced`, models without a
     price are permitted and cost nothing.
-    `timeout` is the longest time in seconds without a part of the response. `concurrency` limits
+    `timeout` is the longest time in seconds without a part of a streamed response, and
+    `max_total_timeout` is the longest time of a request. `concurrency` limits
     the concurrent requests. A health probe is sent after `probe` idle seconds; 0 disables probes.
     `region` and `labels` are words that a target can require. `proxy`, `ca`, `certificate` and
     `certificate_key` are those of a server (`proxy`, `ca`, `certificate`, `key`).
@@ -45,7 +48,8 @@ class Provider(ConfigModel):
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
     models: tuple[ModelName, ...] = Field(default=(), max_length=1000)
     apis: tuple[Api, ...] = ()
-    max_output: int = Field(default=4096, ge=1, le=1_000_000)
+    max_output: int = Field(default=8192, ge=1, le=1_000_000)
+    max_input: int = Field(default=1_000_000, ge=1, le=100_000_000)
     unpriced: bool = False
     timeout: float = Field(default=120.0, gt=0, le=3600)
     max_total_timeout: float = Field(default=600.0, gt=0, le=LONGEST_CALL)
@@ -98,6 +102,12 @@ class Provider(ConfigModel):
             return ("messages",)
         default = ("chat", "responses", "embeddings")
         return self.apis or (default if self.base_url == OPENAI else ("chat", "embeddings"))
+
+    def limit_field(self, method: str) -> str:
+        """Return the member of a request that limits its output tokens."""
+        if method == RESPONSES:
+            return "max_output_tokens"
+        return "max_completion_tokens" if self.base_url == OPENAI else "max_tokens"
 
     @property
     def endpoint(self) -> Server:

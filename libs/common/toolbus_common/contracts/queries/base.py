@@ -195,6 +195,7 @@ class BudgetState(Message):
     timezone: str = "UTC"
     rolling: bool = False
     tools: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
     limit: int
     spent: int
     reserved: int

@@ -53,6 +53,9 @@ def messages_request(body: dict[str, Any], max_output: int) -> dict[str, Any]:
     forced = made.get("tool_choice", {}).get("type") in ("any", "tool")
     effort, output = thinking(request.reasoning_effort, request.model, limit, turns, forced=forced)
     made |= effort
+    if effort.get("thinking", {}).get("type") in ("enabled", "adaptive"):
+        for name in ("temperature", "top_p", "top_k"):  # the API refuses them with thinking
+            made.pop(name, None)
     output |= _format(request.response_format)
     if output:
         made["output_config"] = output

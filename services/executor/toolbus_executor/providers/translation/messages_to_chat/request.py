@@ -14,7 +14,6 @@ from toolbus_executor.providers.translation.body import (
 
 _LONGEST_USER = 64  # characters of the field `user` that OpenAI accepts
 # Thinking budgets in tokens and the effort they correspond to.
-_LOW, _MEDIUM = 4096, 16384
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 # Fields without an effect on the response: caching, accounting, speed, and the removal of old
 # thinking blocks and tool results from the prompt, which only saves tokens.
@@ -210,16 +209,14 @@ def _tool_choice(choice: messages.ToolChoice | None) -> dict[str, Any]:
 
 
 def _output(request: messages.Request) -> dict[str, Any]:
-    """Return the fields for the effort and the form of the response."""
+    """Return the fields for the effort and the form of the response.
+
+    A budget of thinking is a hint, and most models of this API refuse an effort.
+    """
     made: dict[str, Any] = {}
     config = request.output_config or messages.OutputConfig()
-    thinking = request.thinking
     if config.effort is not None:
         made["reasoning_effort"] = chat.MAX_EFFORTS.get(config.effort, config.effort)
-    elif thinking is not None and thinking.type == "enabled":
-        budget = thinking.budget_tokens or 0
-        effort = "low" if budget < _LOW else "medium" if budget < _MEDIUM else "high"
-        made["reasoning_effort"] = effort
     if config.format is not None:
         if config.format.type != "json_schema" or config.format.schema is None:
             raise unsupported(f"the output format '{config.format.type[:64]}'", CHAT_API)

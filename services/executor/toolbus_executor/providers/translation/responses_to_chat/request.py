@@ -78,6 +78,8 @@ def _tools(request: responses.Request) -> dict[str, Any]:
         made["tool_choice"] = _mode(choice)
     if request.parallel_tool_calls is not None:
         made["parallel_tool_calls"] = request.parallel_tool_calls
+    # A model can do without the provider's search, which Codex always offers.
+    tools = [each for each in tools if each.type not in ("web_search", "web_search_preview")]
     return {"tools": [_tool(each) for each in tools], **made} if tools else {}
 
 
