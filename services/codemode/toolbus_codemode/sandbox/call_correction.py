@@ -71,7 +71,8 @@ def corrected(program: Program, line: int | None, misused: str = "") -> str:
     if line is None or not 0 < line <= len(lines):
         return ""
     text = "\n".join(lines[line - 1 :])[:LONGEST_CALL]
-    spaces = {name: each for each in program.tools for name in (each.server, each.name)}
+    spaces = {each.server: each for each in program.tools}
+    spaces |= {each.name: each for each in program.tools}
     for call in _calls(text, len(lines[line - 1])):
         if misused in (*call.words, call.path) if misused else _is_indexed(call, spaces):
             tools, used = _meant(call, program, spaces)

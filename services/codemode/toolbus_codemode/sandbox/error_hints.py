@@ -128,8 +128,9 @@ def unknown(failed: ProgramFailed, program: Program) -> ProgramError:
     found = UNKNOWN.search(failed.message)
     missed = next((word for word in found.groups() if word), "") if found else ""
     space = owner(missed, failed.line, program)
-    known = any(each.name == missed for each in functions(program, space))
-    line = corrected(program, failed.line, missed) if missed and not known else ""
+    # The call is written well if an import hides its server, or a program knows it by another name.
+    well = any(each.name == missed for each in functions(program, space)) or renamed(space, program)
+    line = corrected(program, failed.line, missed) if missed and not well else ""
     if space:
         return ProgramError(
             "unknown_tool",
@@ -162,10 +163,15 @@ def nearest(missed: str, space: str, program: Program) -> str:
     close = difflib.get_close_matches(missed, known, n=3, cutoff=CLOSE)
     if close:
         return "Did you mean " + " or ".join(f"{space}.{known[n].signature}" for n in close) + "?"
-    renamed = [each.name for each in program.tools if each.server == space != each.name]
-    if renamed:
-        return f"In programs, the server {space!r} is called {renamed[0]}."
+    if name := renamed(space, program):
+        return f"In programs, the server {space!r} is called {name}."
     return f"The tools of {space} are {listed(known)}."
+
+
+def renamed(server: str, program: Program) -> str:
+    """Return the name in programs of a server that another namespace hides, or an empty text."""
+    names = (each.name for each in program.tools if each.server == server != each.name)
+    return next(names, "") if server else ""
 
 
 def elsewhere(missed: str, program: Program) -> list[str]:
