@@ -15,7 +15,7 @@ from toolbus_common.access.config_snapshot import ConfigView, hash_of, key_diges
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import CallAdmitted, CallResult, OutcomeClaim
 from toolbus_common.contracts.replies import ReplyMessage
-from toolbus_common.mcp.builtin_server import BUILT_IN, LIST
+from toolbus_common.mcp.builtin_server import BUILT_IN, LIST, READ
 
 KEY_DIGEST = key_digest_of("tbk_bot_a-secret-of-code-mode")
 
@@ -75,3 +75,20 @@ async def test_a_cancellation_after_the_end_of_a_call_changes_nothing(
     assert isinstance(reply, CallResult)
     assert (outcomes.stored, recipient.replies) == ([reply], [])
     assert [event.NAME for event in messages] == ["call.completed"]
+
+
+async def test_the_third_identical_failure_has_another_answer(directory: ConfigView) -> None:
+    service: Any = SimpleNamespace(events=SimpleNamespace(publish=lambda _event: None))
+    spending: Any = SimpleNamespace(note=lambda _spent: None)
+    unused = cast("Any", None)
+    handler = ProgramHandler(service, directory, Catalogue(directory), unused, spending, unused)
+    call = admitted_call(
+        server=BUILT_IN, tool=READ, deadline=time() + 60, key_digest=KEY_DIGEST,
+        arguments=b'{"fileName": "/tmp/a"}',
+    )  # fmt: skip
+    replies = [await handler.run(call, cast("Any", ReplyRecipient())) for _ in range(3)]
+    assert all(isinstance(reply, CallResult) for reply in replies)
+    bodies = [reply.body.decode() for reply in replies if isinstance(reply, CallResult)]
+    assert bodies[0] == bodies[1]
+    assert "stubs of tools" in bodies[0]
+    assert "This call failed 3 times in the same way" in bodies[2]
