@@ -38,6 +38,35 @@ async def test_a_provider_that_dies_within_a_stream_ends_it_with_an_error_after_
         assert [each["code"] for each in row["failures"]] == ["upstream_dead"]
 
 
+async def test_an_error_in_the_form_of_a_stream_has_no_usage(
+    gateway: ModelGateway, model: ModelProvider
+) -> None:
+    async def answer(request: ModelRequest) -> None:
+        await request.reply(chunk("busy"), 429, content_type="text/event-stream")
+
+    model.answer = answer
+    async with gateway.executor(p=provider(model)):
+        assert (await gateway.error("1", streamed=True)).code == "model_refused"
+        assert (await gateway.outcome("1"))["charge"] == 0
+        assert not [each for each in gateway.events if each["event"] == "model.used"]
+
+
+async def test_a_stream_that_is_cancelled_while_the_model_reasons_costs_its_time(
+    gateway: ModelGateway, model: ModelProvider
+) -> None:
+    async def answer(request: ModelRequest) -> None:
+        await request.begin_stream()
+        await request.send(b": the model reasons\n\n")
+        await gateway.cancel("1")
+        await request.closed.wait()
+
+    model.answer = answer
+    async with gateway.executor(p=provider(model)):
+        assert (await gateway.error("1", streamed=True)).code == "cancelled"
+        only_input = -(-len(model.requests[0].body) // 4) + 7
+        assert only_input < (await gateway.outcome("1"))["charge"]
+
+
 async def test_a_stream_without_an_end_is_an_error(
     gateway: ModelGateway, model: ModelProvider
 ) -> None:
@@ -117,7 +146,7 @@ async def test_a_provider_that_stops_within_a_stream_times_out(
         await request.closed.wait()
 
     model.answer = answer
-    async with gateway.executor(p=provider(model, timeout=5)):
+    async with gateway.executor(p=provider(model, timeout=15)):
         error = await gateway.error("1", streamed=True)
         assert error.code == "upstream_timeout"
         assert (await gateway.event("1", "model.used"))["cut"] is True
@@ -132,7 +161,7 @@ async def test_a_response_after_the_deadline_costs_the_reserved_amount(
 
     model.answer = answer
     async with gateway.executor(p=provider(model)):
-        assert (await gateway.error("1", deadline=time() + 5)).code == "upstream_timeout"
+        assert (await gateway.error("1", deadline=time() + 15)).code == "upstream_timeout"
         assert (await gateway.outcome("1"))["charge"] == RESERVED
 
 
@@ -142,7 +171,7 @@ async def test_an_event_that_is_too_large_is_an_error(
     async def answer(request: ModelRequest) -> None:
         await request.begin_stream()
         await request.send(chunk("a") + b"data: ")
-        for _ in range(40):
+        for _ in range(110):
             await request.send(b"x" * 65536)
 
     model.answer = answer
@@ -196,7 +225,9 @@ async def test_a_missing_secret_is_named_and_read_again(
         error = await gateway.error("1")
         assert error.code == "upstream_dead"
         assert str(file) in error.reason
-        file.write_text("first-key")
+        new = file.with_suffix(".new")
+        new.write_text("first-key")
+        new.replace(file)
         await until_async(gateway.is_ready, "the first key")
         await gateway.call("2")
         assert model.requests[-1].headers["authorization"] == "Bearer first-key"

@@ -65,7 +65,7 @@ class MockProvider(Engine):
         for line in lines:
             if "path" in line:
                 found[line["number"]] = Received(**line)
-            else:
+            elif line["number"] in found:  # otherwise it was removed while it was in progress
                 vars(found[line["number"]]).update(line)
         return list(found.values())
 

@@ -170,7 +170,8 @@ class Exchange:
         estimated by the time, up to the limit of the request.
         """
         usage = self.usage
-        if self.stream is None or not self._requested_at or usage.output or not usage.estimated:
+        began = self.stream is not None and self.stream.began
+        if not began or usage.output or not usage.estimated:
             return
         bound = self.model_call.output or self._provider.max_output * self.model_call.choices
         hidden = ceil((monotonic() - self._requested_at) * HIDDEN_TOKENS_PER_SECOND)

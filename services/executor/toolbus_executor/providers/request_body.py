@@ -10,7 +10,7 @@ _encode = msgspec.json.Encoder().encode
 _TRUE = msgspec.Raw(b"true")
 _NO_LIMIT = (b"null", b"0")
 # Members that decide what is served, and so what it costs. Some providers ignore the letter case.
-_GOVERNED = frozenset(
+GOVERNED = frozenset(
     {
         "model", "models", "route", "fallbacks", "stream", "stream_options", "include_usage", "n",
         "max_tokens", "max_completion_tokens", "max_output_tokens", "background", "service_tier",
@@ -52,7 +52,7 @@ def rewritten(
 def _check_members(members: dict[str, msgspec.Raw]) -> None:
     for name in members:
         folded = name.casefold()
-        if folded in _GOVERNED and name != folded:
+        if folded in GOVERNED and name != folded:
             raise InvalidError(
                 f"The member '{name[:64]}' differs from '{folded}' only in letter case; write it "
                 "in lower case.",

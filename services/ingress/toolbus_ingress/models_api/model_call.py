@@ -15,8 +15,9 @@ from toolbus_common.errors import CallCancelledError, OutcomeUnknownError, Toolb
 from toolbus_common.observability.call_metrics import call_count
 from toolbus_common.observability.metrics import MODEL_FALLBACKS, MODEL_REQUESTS, MODEL_SECONDS
 from toolbus_common.observability.tracing import Span, current
-from toolbus_ingress.auth.request_context import Headers, RequestContext
+from toolbus_ingress.auth.request_context import RequestContext
 from toolbus_ingress.http.jsonrpc import OK, Response
+from toolbus_ingress.http.request_guard import Headers
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.mcp.tracing import TraceContext
 from toolbus_ingress.models_api import errors, routing

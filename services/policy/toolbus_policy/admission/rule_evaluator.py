@@ -23,7 +23,7 @@ class RuleEvaluator:
         # Keys that the rules do not distinguish share one number.
         self._numbers = PrincipalCache[str, int](MAX_ENTRIES)
         self._askers: dict[Asker, int] = {}
-        self._slices: dict[tuple[int, str, str, str, str, int], Slice] = {}
+        self._slices: dict[tuple[int, str, str, str, str], Slice] = {}
 
     def verdict(
         self,

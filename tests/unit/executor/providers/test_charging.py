@@ -52,3 +52,8 @@ def test_a_charge_is_rounded_up_once() -> None:
 
 def test_a_model_without_a_price_is_free() -> None:
     assert charge_of_usage(Usage(1000, output=1000), ()) == 0
+
+
+def test_contradictory_usage_never_becomes_a_credit() -> None:
+    usage = Usage(input=5, cached=10**7, cache_write=10**7, output=0)
+    assert charge_of_usage(usage, (3.0, 0.3, 0.0, 15.0, 15.0, 0.0)) == 0

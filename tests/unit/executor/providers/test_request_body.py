@@ -7,10 +7,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.contracts.model_calls import CHAT, MESSAGES
+from toolbus_common.contracts.model_calls import CHAT, EMBEDDINGS, MESSAGES, RESPONSES
 from toolbus_common.errors import InvalidError
-from toolbus_executor.providers.request_body import rewritten
+from toolbus_executor.providers.request_body import GOVERNED, rewritten
 
+NAMES = st.text().filter(lambda name: name.casefold() not in GOVERNED)
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -18,7 +19,7 @@ VALUES = st.recursive(
 )
 
 
-@given(st.dictionaries(st.text(), VALUES), st.booleans())
+@given(st.dictionaries(NAMES, VALUES), st.booleans())
 def test_only_the_model_and_the_usage_option_change(body: dict[str, Any], streamed: bool) -> None:  # noqa: FBT001
     raw, added = rewritten(json.dumps(body).encode(), "m/1", CHAT, streamed=streamed)
     result = json.loads(raw)
@@ -58,6 +59,44 @@ def test_a_repeated_member_is_sent_once() -> None:
         b'{"max_tokens":1,"max_tokens":9,"mod\\u0065l":"x"}', "m", CHAT, streamed=False
     )
     assert raw == b'{"max_tokens":9,"model":"m"}'
+
+
+@pytest.mark.parametrize(
+    "member",
+    [
+        {"MODEL": "dear"},
+        {"Max_Tokens": 10**6},
+        {"\u017ftream": True},
+        {"stream_options": {"Include_Usage": False}},
+        {"models": ["dear"]},
+        {"route": "fallback"},
+        {"service_tier": "priority"},
+    ],
+)
+def test_a_member_that_selects_another_model_or_price_is_rejected(member: dict[str, Any]) -> None:
+    with pytest.raises(InvalidError) as caught:
+        rewritten(json.dumps({"model": "m"} | member).encode(), "m", CHAT, streamed=True)
+    assert caught.value.data["sent"] is False
+
+
+@pytest.mark.parametrize(
+    ("method", "field", "given", "expected"),
+    [
+        (CHAT, "max_tokens", {}, {"max_tokens": 9}),
+        (CHAT, "max_completion_tokens", {}, {"max_completion_tokens": 9}),
+        (CHAT, "max_tokens", {"max_tokens": None}, {"max_tokens": 9}),
+        (CHAT, "max_tokens", {"max_completion_tokens": 5}, {"max_completion_tokens": 5}),
+        (RESPONSES, "max_output_tokens", {}, {"max_output_tokens": 9}),
+        (RESPONSES, "max_output_tokens", {"max_output_tokens": 4}, {"max_output_tokens": 4}),
+        (EMBEDDINGS, "max_tokens", {}, {}),
+    ],
+)
+def test_a_request_without_a_limit_is_sent_with_the_reserved_one(
+    method: str, field: str, given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    body = json.dumps(given).encode()
+    raw, _ = rewritten(body, "m", method, streamed=False, limit=(field, 9))
+    assert json.loads(raw) == {"model": "m"} | expected
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"1", b'{"a":', b'{"a":1}x', b"\xff"])

@@ -141,10 +141,11 @@ def test_a_providers_error_keeps_its_message_and_type(dialect: Dialect) -> None:
 def test_a_rejected_key_of_the_gateway_is_not_the_clients_fault(
     status: int, dialect: Dialect
 ) -> None:
-    refused = ModelRefusedError("Bad key.", status=status, type="authentication_error")
+    refused = ModelRefusedError("Bad key sk-****abcd.", status=status, type="authentication_error")
     error = body_of(answered(refused, dialect))["error"]
     assert error["type"] != "authentication_error"
     assert "the credential of the gateway, not yours" in error["message"]
+    assert "abcd" not in error["message"], "a provider shows parts of the key"
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,13 @@ def test_a_wrong_value_is_rejected_with_the_name_of_the_field(
     assert f"'{param}'" in error.reason
 
 
+def test_a_response_in_the_background_is_rejected_because_its_usage_is_unknown() -> None:
+    body = b'{"model":"m","background":true}'
+    with pytest.raises(InvalidBodyError, match="background"):
+        read_request(RESPONSES, body)
+    assert read_request(RESPONSES, body.replace(b"true", b"false")).model == "m"
+
+
 def test_the_last_of_repeated_names_counts_as_for_executor() -> None:
     body = b'{"model":"a","max_tokens":1,"model":"b","max_tokens":9}'
     found = read_request(CHAT, body)

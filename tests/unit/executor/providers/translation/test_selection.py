@@ -167,7 +167,7 @@ def test_a_messages_client_is_refused_what_the_chat_api_cannot_carry(
         ({"background": True}, "'background'"),
         ({"include": ["file_search_call.results"]}, "'file_search_call.results'"),
         ({"top_logprobs": 2}, "'top_logprobs'"),
-        ({"tools": [{"type": "web_search"}]}, "'web_search'"),
+        ({"tools": [{"type": "code_interpreter"}]}, "'code_interpreter'"),
         ({"tool_choice": {"type": "mcp"}}, "'mcp'"),
         ({"tool_choice": "always"}, "'always'"),
         ({"text": {"format": {"type": "grammar"}}}, "'grammar'"),

@@ -13,7 +13,6 @@ from toolbus_executor.providers.translation.body import (
 )
 
 _LONGEST_USER = 64  # characters of the field `user` that OpenAI accepts
-# Thinking budgets in tokens and the effort they correspond to.
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 # Fields without an effect on the response: caching, accounting, speed, and the removal of old
 # thinking blocks and tool results from the prompt, which only saves tokens.
