@@ -97,19 +97,33 @@ def test_events_name_the_anonymous_caller_whose_budget_ends(gateway: AnonymousGa
         {"Authorization": "Basic b3duZXI6b3duZXI="},
         {"Authorization": "DPoP eyJhbGciOiJub25lIn0.e30.x"},
         {"DPoP": "eyJhbGciOiJub25lIn0.e30.x"},
-        {"X-API-Key": KEY},
+        {"X-API-Key": "tbk_wrong_is-a-key-that-nobody-has"},
     ],
 )
 @pytest.mark.parametrize("path", ["/mcp", "/mcp/echo", "/v1/mcp/tools", "/sse"])
 def test_a_wrong_credential_never_becomes_an_anonymous_call(
     gateway: AnonymousGateway, credential: dict[str, str], path: str
 ) -> None:
+    assert status_of_a_list(gateway, path, credential) == DENIED
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [("/mcp", DENIED), ("/mcp/echo", DENIED), ("/sse", DENIED), ("/v1/mcp/tools", OK)],
+)
+def test_a_key_in_x_api_key_is_accepted_by_the_rest_api_only(
+    gateway: AnonymousGateway, path: str, status: int
+) -> None:
+    assert status_of_a_list(gateway, path, {"X-API-Key": KEY}) == status
+
+
+def status_of_a_list(gateway: AnonymousGateway, path: str, credential: dict[str, str]) -> int:
     method = "POST" if path.startswith("/mcp") else "GET"
     body = (
         b'{"jsonrpc":"2.0","id":1,"method":"tools/list","params":{}}' if method == "POST" else b""
     )
     request = request_bytes(path, method, body, **{**JSON, **credential})
-    assert exchange(gateway.port, request).status == DENIED
+    return exchange(gateway.port, request).status
 
 
 @pytest.mark.parametrize(

@@ -63,7 +63,8 @@ def test_the_openai_sdk_works_unchanged(gpt: openai.OpenAI, models: ModelGateway
     assert gpt.embeddings.create(model="mock/mock", input="hello").data[0].embedding == [0.5] * 4
     sent = models.mock.received()
     assert [each.path for each in sent] == ["/chat/completions", "/responses", "/embeddings"]
-    assert sent[0].body == {"model": "mock", "messages": PROMPT, "seed": 7}
+    # Without a limit in the request, the reserved one is sent.
+    assert sent[0].body == {"model": "mock", "messages": PROMPT, "seed": 7, "max_tokens": 8192}
 
 
 def test_the_openai_sdk_streams(gpt: openai.OpenAI, models: ModelGateway) -> None:

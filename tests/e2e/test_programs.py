@@ -274,8 +274,9 @@ def test_a_long_error_reaches_a_program_in_python_completely(cluster: Cluster) -
 
 MISTAKEN = [
     ("one.cuont(id='x')", "unknown_tool", "Did you mean one.count(id=…)"),
-    ("on.count(id='x')", "unknown_tool", "Did you mean one?"),
-    ("shop.count(id='x')", "unknown_name", "Available are the servers one"),
+    ("on.count(id='x')", "unknown_tool", "one.count(id='x')"),
+    ("shop.count(id='x')", "unknown_tool", "one.count(id='x')"),
+    ("shop.none(id='x')", "unknown_name", "Available are the servers one"),
     ("one.count(ident='x')", "wrong_argument", "Usage: one.count(id=…)"),
     ("one.count('a', 'b')", "wrong_argument", "Usage: one.count(id=…)"),
 ]
