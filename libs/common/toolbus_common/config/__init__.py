@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from toolbus_common.config.access.admins import Admin, Role
+from toolbus_common.config.access.agent_mode import AgentMode, Injection
 from toolbus_common.config.access.anonymous import Anonymous
 from toolbus_common.config.access.code_mode import Programs
 from toolbus_common.config.access.identity_providers import (
@@ -45,6 +46,7 @@ __all__ = [
     "OWN_ISSUERS",
     "Access",
     "Admin",
+    "AgentMode",
     "Alias",
     "Anonymous",
     "Audit",
@@ -58,6 +60,7 @@ __all__ = [
     "Evidence",
     "Export",
     "Group",
+    "Injection",
     "Issuer",
     "Key",
     "KeyTerms",

@@ -12,13 +12,13 @@ from toolbus_common import strict_json
 from toolbus_common.access.tool_patterns import full_name, granted
 from toolbus_common.contracts import ProtocolFamily
 from toolbus_common.mcp.builtin_server import Mode
+from toolbus_common.model_api.tool_forms import MAX_CONCURRENT, Form, definition_of
 from toolbus_ingress.auth.api_key_header import API_KEY, with_credential
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.rest.application import Application, ServedEndpoint, json_answer
 from toolbus_ingress.rest.openapi import problems, request_body, schemas_of
 from toolbus_ingress.rest.parameters import reject_unknown_parameters
-from toolbus_ingress.tools_api.forms import MAX_CONCURRENT, Form, definition_of
 from toolbus_ingress.tools_api.tool_calls import EXECUTE, IS_ERROR, TOOLS
 
 CALLER = HTTPBearer(

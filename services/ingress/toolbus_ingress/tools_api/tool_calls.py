@@ -9,6 +9,12 @@ from toolbus_common import strict_json
 from toolbus_common.contracts import IDEMPOTENCY, TOOLS_CALL, ProtocolFamily
 from toolbus_common.errors import ToolbusError
 from toolbus_common.http_server.body import Receive
+from toolbus_common.model_api.tool_forms import (
+    ToolCall,
+    messages_of,
+    parse_object,
+    parse_suggestion,
+)
 from toolbus_ingress.auth.api_key_header import with_credential
 from toolbus_ingress.auth.request_context import RequestContext
 from toolbus_ingress.http import jsonrpc
@@ -17,12 +23,6 @@ from toolbus_ingress.http.request_guard import check_post, read_request_body
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.protocol_versions import Request
 from toolbus_ingress.sessions.sse_writer import DisconnectWatch, Send
-from toolbus_ingress.tools_api.forms import (
-    ToolCall,
-    messages_of,
-    parse_object,
-    parse_suggestion,
-)
 
 TOOLS, EXECUTE = "/v1/mcp/tools", "/v1/mcp/tools/execute"
 IS_ERROR = b"x-toolbus-is-error"

@@ -4,6 +4,7 @@ from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
+from toolbus_common.config.access.agent_mode import AgentMode, Injection
 from toolbus_common.config.access.code_mode import Programs
 from toolbus_common.config.access.expiry import Expiry, expired
 from toolbus_common.config.access.limits import Budget, Loop, Rate
@@ -124,12 +125,17 @@ class KeyTerms(Level):
     `rights` are tasks of operators that the holder is permitted to do: the decision of approvals.
     `auto_execute` matches the tools that an agent loop may run without a confirmation by the
     client. All other tools need this confirmation.
+    `inject` adds tools to the key's model requests: the key's own `tools`, or the tools of code
+    mode (`code`) or of tool search (`search`). A request can set it with `x-toolbus-inject`.
+    `agent` enables agent mode: the gateway itself runs the suggested calls of `auto_execute` tools.
     """
 
     team: str = ""
     user: str = ""
     rights: tuple[Literal["approve"], ...] = ()
     auto_execute: Patterns = ()
+    inject: Injection | None = None
+    agent: AgentMode | None = None
 
 
 class Key(KeyTerms):

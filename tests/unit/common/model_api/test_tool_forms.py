@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common.errors import InvalidError
-from toolbus_ingress.tools_api.forms import (
+from toolbus_common.model_api.tool_forms import (
     MAX_CONCURRENT,
     Form,
     ToolCall,
