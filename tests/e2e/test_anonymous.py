@@ -89,7 +89,7 @@ def test_events_name_the_anonymous_caller_whose_budget_ends(gateway: AnonymousGa
 @pytest.mark.parametrize(
     "credential",
     [
-        {"Authorization": "Bearer tbk_wrong_is-a-key-that-nobody-has"},
+        {"Authorization": "Bearer tbk_wrong_is-not-a-declared-key"},
         {"Authorization": "Bearer"},
         {"Authorization": ""},
         {"Authorization": "Bearer anonymous"},
@@ -97,7 +97,7 @@ def test_events_name_the_anonymous_caller_whose_budget_ends(gateway: AnonymousGa
         {"Authorization": "Basic b3duZXI6b3duZXI="},
         {"Authorization": "DPoP eyJhbGciOiJub25lIn0.e30.x"},
         {"DPoP": "eyJhbGciOiJub25lIn0.e30.x"},
-        {"X-API-Key": "tbk_wrong_is-a-key-that-nobody-has"},
+        {"X-API-Key": "tbk_wrong_is-not-a-declared-key"},
     ],
 )
 @pytest.mark.parametrize("path", ["/mcp", "/mcp/echo", "/v1/mcp/tools", "/sse"])

@@ -116,7 +116,7 @@ def test_a_hidden_model_looks_unknown(models: ModelGateway) -> None:
         return json.loads(refused.value.response.text.replace(model, "MODEL"))  # type: ignore[no-any-return]
 
     with models.openai("narrow") as narrow:
-        assert refusal("mock/mock") == refusal("shaky") == refusal("nobody/nothing")
+        assert refusal("mock/mock") == refusal("shaky") == refusal("absent/absent")
     assert models.mock.received() == []
 
 
@@ -138,7 +138,7 @@ def test_a_budget_stops_both_sdks_with_their_own_exceptions(models: ModelGateway
 
 
 def test_a_wrong_key_is_refused_in_the_form_of_the_api(models: ModelGateway) -> None:
-    wrong = "tbk_nobody_a-secret-of-models"
+    wrong = "tbk_unknown_a-secret-of-models"
     with (
         openai.OpenAI(base_url=f"{models.url}/v1", api_key=wrong, max_retries=0) as gpt,
         pytest.raises(openai.AuthenticationError),

@@ -2,8 +2,9 @@
 
 import pytest
 
-LONGEST_FIRST = ("e2e", "docs", "chaos", "integration", "conformance", "service")
+LONGEST_FIRST = ("chaos", "e2e", "docs", "integration", "conformance", "service")
 STARVING = "chaos"  # these tests use all cores, so one worker runs them sequentially
+PARSING = "architecture"  # these tests share the parsed modules of the repository
 GATEWAY = "gateway"  # fixture of the session that many files use
 
 
@@ -16,8 +17,8 @@ def position(item: pytest.Item) -> int:
 def group_of(item: pytest.Item) -> str:
     """Return the group of a test. Tests of a group share fixtures, and run on one worker."""
     kind, shared = item.path.parent.name, _shared(item)
-    if kind == STARVING:
-        return STARVING
+    if kind in (STARVING, PARSING):
+        return kind
     if kind in LONGEST_FIRST and not shared:
         return item.nodeid
     where = GATEWAY if GATEWAY in shared else f"{kind}/{item.path.name}"

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from harness.audit.events import bus_of
+from harness.clients.bus_operator import servers_of
 from harness.programs.marked_processes import marked
 from harness.services.call_runner import admitted
 from harness.waits import until, until_async
@@ -22,14 +23,9 @@ from toolbus_common.contracts import (
     CallResult,
     Listing,
     ServerCommand,
-    ServersQuery,
-    ServersReply,
     decode_reply,
 )
-from toolbus_common.errors import UnavailableError
-from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CATALOGUE, CONFIG
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
@@ -115,12 +111,7 @@ class Installation:
 
     async def rows(self) -> tuple[dict[str, Any], ...]:
         """Return the executor's rows of its servers."""
-        try:
-            return (
-                await RequestReply(OPERATOR, self._operator).request(ServersQuery(), ServersReply)
-            ).servers
-        except UnavailableError:
-            return ()
+        return await servers_of(self._operator)
 
     async def well(self) -> bool:
         """Return whether all servers are ready, with their breakers closed."""

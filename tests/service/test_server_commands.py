@@ -11,17 +11,16 @@ from typing import Any
 import pytest
 
 from harness.audit.events import bus_of
+from harness.clients.bus_operator import servers_of
 from harness.engines.engine import installed
 from harness.services.call_runner import admitted
 from harness.upstreams.faulty_server import FaultyServer
 from harness.waits import until, until_async
 from toolbus_cli.commands.operate.status import faults_of
 from toolbus_common.config import Configuration, Server
-from toolbus_common.contracts import CallError, CallResult, ServersQuery, ServersReply, decode_reply
-from toolbus_common.errors import ServerDrainedError, UnavailableError
-from toolbus_common.messaging.request_reply import RequestReply
+from toolbus_common.contracts import CallError, CallResult, decode_reply
+from toolbus_common.errors import ServerDrainedError
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG, EVENTS
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
@@ -49,13 +48,8 @@ class Installation:
 
     async def row(self) -> dict[str, Any] | None:
         """Return the executor's row of the server, once it is connected."""
-        try:
-            reply = await RequestReply(OPERATOR, self._operator).request(
-                ServersQuery(), ServersReply
-            )
-        except UnavailableError:
-            return None
-        return next((each for each in reply.servers if each["state"] == "ready"), None)
+        rows = await servers_of(self._operator)
+        return next((each for each in rows if each["state"] == "ready"), None)
 
     async def ready(self) -> dict[str, Any]:
         """Wait for the row of the connected server."""

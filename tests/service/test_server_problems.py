@@ -10,16 +10,13 @@ from typing import Any
 
 from nats.js.errors import NotFoundError
 
+from harness.clients.bus_operator import servers_of
 from harness.waits import until, until_async
 from toolbus_cli.commands.operate.status import faults_of, not_held
 from toolbus_cli.views.visible_text import printable
 from toolbus_common.config import Configuration, Server
 from toolbus_common.config.servers.isolation import Files
-from toolbus_common.contracts import ServersQuery, ServersReply
-from toolbus_common.errors import UnavailableError
-from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG, EVENTS
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_executor.main import build
@@ -64,11 +61,8 @@ async def keeping(
 
 async def row(operator: Bus) -> dict[str, Any] | None:
     """Return the executor's row of the server, once its state is known."""
-    try:
-        reply = await RequestReply(OPERATOR, operator).request(ServersQuery(), ServersReply)
-    except UnavailableError:
-        return None
-    return next((each for each in reply.servers if each["state"] != "connecting"), None)
+    rows = await servers_of(operator)
+    return next((each for each in rows if each["state"] != "connecting"), None)
 
 
 async def events(operator: Bus, name: str) -> list[dict[str, Any]]:

@@ -7,21 +7,19 @@ from typing import Any
 
 import pytest
 
+from harness.clients.bus_operator import servers_of
 from harness.services.call_runner import AT_LOOPBACK, CallRunner
 from harness.upstreams.faulty_server import TOOLS, FaultyServer
 from harness.waits import until, until_async
 from toolbus_common.concurrency import end
 from toolbus_common.config import Configuration, Server
-from toolbus_common.contracts import BreakerClosed, BreakerOpened, ServersQuery, ServersReply
+from toolbus_common.contracts import BreakerClosed, BreakerOpened
 from toolbus_common.errors import (
     BreakerOpenError,
-    UnavailableError,
     UpstreamDeadError,
     UpstreamTimeoutError,
 )
-from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_executor.main import build
@@ -286,9 +284,8 @@ async def test_a_replica_of_another_protocol_family_is_left_out() -> None:
 async def test_an_executor_reports_replicas_and_probes_idle_servers(operator: Bus) -> None:
 
     async def row(name: str) -> Any:
-        with suppress(UnavailableError):
-            result = await RequestReply(OPERATOR, operator).request(ServersQuery(), ServersReply)
-            return next((each for each in result.servers if each["name"] == name), None)
+        rows = await servers_of(operator)
+        return next((each for each in rows if each["name"] == name), None)
 
     async def both() -> Any:
         result = await row("several") or {}

@@ -22,7 +22,7 @@ from toolbus_common.contracts import (
     SessionsQuery,
     SessionsReply,
 )
-from toolbus_common.errors import ToolbusError
+from toolbus_common.errors import ToolbusError, UnavailableError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
@@ -136,6 +136,14 @@ class BusOperator:
                 await bus.close()
 
         return asyncio.run(do())
+
+
+async def servers_of(bus: Bus) -> tuple[Row, ...]:
+    """Return the servers and providers that executors report; empty while none answers."""
+    try:
+        return (await RequestReply(OPERATOR, bus).request(ServersQuery(), ServersReply)).servers
+    except UnavailableError:
+        return ()
 
 
 async def servers_with_sessions(bus: Bus) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from time import time
 from typing import Any
 
+from harness.clients.bus_operator import servers_of
 from harness.engines.engine import Engine
 from harness.waits import until_async
 from toolbus_common.access.principal import principal_of
@@ -18,13 +19,11 @@ from toolbus_common.contracts import (
     CallError,
     CallRequested,
     ProtocolFamily,
-    ServersQuery,
-    ServersReply,
     SessionsQuery,
     SessionsReply,
 )
 from toolbus_common.contracts.replies import CallContext, Reply
-from toolbus_common.errors import ExecutorDownError, UnavailableError
+from toolbus_common.errors import ExecutorDownError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
@@ -149,11 +148,7 @@ class ExecutorPair:
 
     async def rows(self) -> tuple[dict[str, Any], ...]:
         """Return the servers that an executor reports; empty while none answers."""
-        try:
-            queries = RequestReply(OPERATOR, self._operator)
-            return (await queries.request(ServersQuery(), ServersReply)).servers
-        except UnavailableError:
-            return ()
+        return await servers_of(self._operator)
 
     async def holders(self) -> dict[str, str]:
         """Return the executor that holds the session of each owner at the server `s`."""

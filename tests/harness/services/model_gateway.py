@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from harness.apis.model_provider import ModelProvider
+from harness.clients.bus_operator import servers_of
 from harness.services.call_runner import admitted
 from harness.waits import until, until_async
 from toolbus_common.config import Configuration, Provider
@@ -14,16 +15,12 @@ from toolbus_common.contracts import (
     CallError,
     CallResult,
     Notification,
-    ServersQuery,
-    ServersReply,
     decode_reply,
 )
 from toolbus_common.contracts.events.base import EVERY_EVENT
 from toolbus_common.contracts.model_calls import CHAT, CHUNK, ModelCall
-from toolbus_common.errors import ToolbusError, UnavailableError
-from toolbus_common.messaging.request_reply import RequestReply
+from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_executor.main import build
@@ -127,12 +124,7 @@ class ModelGateway:
 
     async def rows(self) -> tuple[dict[str, Any], ...]:
         """Return the executor's rows of its providers."""
-        try:
-            return (
-                await RequestReply(OPERATOR, self._operator).request(ServersQuery(), ServersReply)
-            ).servers
-        except UnavailableError:
-            return ()
+        return await servers_of(self._operator)
 
     async def is_ready(self) -> bool:
         """Return whether all providers are ready."""

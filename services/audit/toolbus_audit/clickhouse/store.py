@@ -164,10 +164,7 @@ class ClickHouse:
         where = f"WHERE stream_seq >= {first:d} ORDER BY stream_seq LIMIT {maximum:d}"
         chosen = f"SELECT DISTINCT stream_seq FROM dead_letters {where}"  # noqa: S608
         sql = f"SELECT stream_seq, line, digest FROM dead_letters WHERE stream_seq IN ({chosen})"  # noqa: S608
-        found: list[Position] = await self._in_write_thread(
-            self._rows, f"{sql} ORDER BY stream_seq, line"
-        )
-        return found
+        return await self._in_write_thread(self._rows, f"{sql} ORDER BY stream_seq, line")
 
     async def stored_ids(self, event_ids: Sequence[str]) -> set[str]:
         """Return which of these event ids are stored."""
