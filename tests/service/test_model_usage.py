@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from harness.apis.model_provider import ModelProvider
 from harness.audit.events import allowed, completed
 from harness.audit.sample_events import event as sample
+from harness.engines.migrated_tables import migrated
 from harness.services.model_gateway import ModelGateway, provider
 from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
@@ -99,7 +100,7 @@ def one_run() -> list[Event]:
 
 @asynccontextmanager
 async def opened(directory: Path) -> AsyncIterator[ClickHouse]:
-    store = ClickHouse(Settings(state_dir=directory))
+    store = ClickHouse(Settings(state_dir=migrated(directory)))
     await store.open()
     try:
         yield store

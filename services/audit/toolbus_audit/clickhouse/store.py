@@ -16,8 +16,8 @@ from clickhouse_connect.driver import options
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, DataError, Error, OperationalError
 
+from toolbus_audit.clickhouse import embedded_engine, row_policies
 from toolbus_audit.clickhouse import row_mapper as rows
-from toolbus_audit.clickhouse import row_policies
 from toolbus_audit.clickhouse.cluster_ddl import database
 from toolbus_audit.clickhouse.embedded_memory import EMBEDDED_SETTINGS
 from toolbus_audit.clickhouse.errors import RowsRejectedError, StoreDownError
@@ -87,6 +87,8 @@ class ClickHouse:
         self._client: Client | None = None
         self._own_reader: Client | None = None  # for statements of audit itself
         self._lock: int | None = None
+        if self.embedded:
+            embedded_engine.load()
 
     @property
     def location(self) -> str:
