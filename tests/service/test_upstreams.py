@@ -206,7 +206,7 @@ async def test_a_state_is_invalid_for_another_caller_or_call(client: CallRunner)
     done = await client.call(tool, capabilities=FORMS, extra=extra)
     assert done.text == "Hello, octocat!"
     spent = await client.call(tool, capabilities=FORMS, extra=extra)
-    assert spent.error.reason == "Invalid or expired requestState"
+    assert spent.error.reason == "Invalid or expired requestState. Restart the request."
 
 
 @every_legacy_kind

@@ -113,7 +113,7 @@ def _check_modern(request: Request, headers: Headers) -> None:
     if version not in MODERN:
         raise _invalid(
             UNSUPPORTED_VERSION,
-            f"Protocol version {version} is not supported.",
+            f"Protocol version {version} is not supported. Use one of {', '.join(MODERN)}.",
             request.id,
             {"supported": list(MODERN), "requested": version},
         )

@@ -1,4 +1,4 @@
-"""Arguments repeated in headers (`x-mcp-header`, MCP 2026-07-28): compared with the body."""
+"""Compare headers that repeat arguments (`x-mcp-header`, MCP 2026-07-28) with the body."""
 
 import re
 from typing import Any

@@ -31,10 +31,10 @@ _NOT_FORWARDED = frozenset({"_meta", "inputResponses", "requestState"})
 
 
 class RoutePlan(Struct, frozen=True):
-    """What is the same for every call of one name at one endpoint.
+    """The properties that all calls of one name at one endpoint share.
 
-    `seconds` is the first time limit of a call, without a setting of the gateway. `param_headers`
-    are the headers that must repeat arguments of a tool, and the paths of the arguments.
+    `seconds` is the initial time limit of a call if `call_timeout` is not set. `param_headers` are
+    the headers that must repeat arguments of a tool, and the paths of the arguments.
     """
 
     server: str
@@ -66,7 +66,7 @@ class RouteTable:
         return self._plans.get(key) or self._make(key)
 
     def seconds(self, server: str, name: str) -> float:
-        """Return the first time limit of a call."""
+        """Return the initial time limit of a call, from the configuration of its server."""
         return self.catalogue.deadline(server, name, 0.0)
 
     def _make(self, key: tuple[str, str, str]) -> RoutePlan:
@@ -170,7 +170,7 @@ def _task_target(params: dict[str, Any], caller: Caller, sealer: ClaimSealer) ->
 
 
 def _forwarded(params: dict[str, Any]) -> dict[str, Any]:
-    """Return the params without the members that are sent besides the arguments."""
+    """Return the params without the members that are sent separately from the arguments."""
     return {name: value for name, value in params.items() if name not in _NOT_FORWARDED}
 
 

@@ -63,9 +63,9 @@ class StreamingCall:
         self._polls = session is not None and session.polls and context.write is None
         self._event_log: EventLog | None = None  # created with the first event
         self._writer: asyncio.Task[None] | None = None
-        self._suspended = ""  # the last call that ended with a request for input
+        self._suspended = ""  # id of the last call that ended with a request for input
         self._task = str(request.params.get("taskId")) if request.method == RESULT else ""
-        self._seconds = 0.0  # the time limit of each round; a person's time is not counted
+        self._seconds = 0.0  # time limit of each round, without the wait for input
 
     @property
     def started(self) -> bool:

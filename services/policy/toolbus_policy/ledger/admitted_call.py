@@ -59,8 +59,8 @@ class ModelTerms:
     """The terms of one model for one payer, before the size of a request is known.
 
     `name` is `provider/model`, and `names` are the names by which the payer may use the model.
-    `prices` are those of `CallAdmitted.price`; None if the model has no price. `budgets` are those
-    that count the model.
+    `prices` has the form of `CallAdmitted.price`; None if the model has no price. `budgets` are the
+    budgets that count the model.
     """
 
     provider: Provider
