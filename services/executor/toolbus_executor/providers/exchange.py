@@ -30,7 +30,7 @@ from toolbus_executor.providers.api_keys import COOLING_STATUSES
 from toolbus_executor.providers.charging import charge_of_usage
 from toolbus_executor.providers.http import ERROR, ProviderClient
 from toolbus_executor.providers.provider_errors import refusal, retry_after
-from toolbus_executor.providers.request_body import rewritten
+from toolbus_executor.providers.request_body import limit_field, rewritten
 from toolbus_executor.providers.streamed_response import StreamedResponse
 from toolbus_executor.providers.translation.base import Translation
 from toolbus_executor.providers.usage import (
@@ -97,7 +97,7 @@ class Exchange:
         if call.method not in served:
             self._translation, body = _translated_request(call, served, provider.max_output)
             self._method = self._translation.provider_method
-        limit = (provider.limit_field(self._method), provider.max_output) if call.price else None
+        limit = (limit_field(self._method, served), provider.max_output) if call.price else None
         self._body, added = rewritten(body, call.tool, self._method, streamed=streamed, limit=limit)
         self._drops_usage = added and self._translation is None
 

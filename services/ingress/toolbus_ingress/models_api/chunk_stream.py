@@ -6,17 +6,11 @@ from collections.abc import Callable
 
 from toolbus_common.contracts import CallNotification, Notification
 from toolbus_common.contracts.model_calls import CHUNK
+from toolbus_common.model_api.event_stream import HEADERS, EventSplitter
 from toolbus_ingress.sessions.sse_writer import Send
 
 LARGEST_UNREAD = 8 * 1024 * 1024  # bytes that a client may leave unread
 _LARGEST_WRITE = 64 * 1024  # more bytes would only move from here to the connection
-_EVENT_END = b"\n\n"
-_EVENT_ENDS = (_EVENT_END, b"\r\n\r\n")
-_HEADERS = (
-    (b"content-type", b"text/event-stream; charset=utf-8"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-)
 
 
 class ChunkStream:
@@ -28,7 +22,7 @@ class ChunkStream:
     """
 
     __slots__ = (
-        "_ended", "_events", "_headers", "_news", "_on_overflow", "_partial", "_send", "_unread",
+        "_ended", "_events", "_headers", "_news", "_on_overflow", "_send", "_splitter", "_unread",
         "_writer", "overflowed",
     )  # fmt: skip
 
@@ -42,8 +36,8 @@ class ChunkStream:
         self._headers = headers
         self._on_overflow = on_overflow
         self._events: deque[bytes] = deque()
-        self._partial = bytearray()  # the beginning of an event
-        self._unread = 0  # bytes in `_events` and `_partial`
+        self._splitter = EventSplitter()
+        self._unread = 0  # bytes in `_events` and of an incomplete event
         self._writer: asyncio.Task[None] | None = None
         self._news: asyncio.Future[None] | None = None
         self._ended = False
@@ -65,19 +59,15 @@ class ChunkStream:
         if self._unread > LARGEST_UNREAD:
             self._overflow()
             return
-        if self._partial or not chunk.endswith(_EVENT_END):
-            chunk = self._complete(chunk)
-            if not chunk:
-                return
-        self._write(chunk)
+        if events := self._splitter.feed(chunk):
+            self._write(events)
 
     async def end(self, last: bytes = b"") -> None:
         """Write what is left and then `last`, end the response, and wait until it is passed on.
 
         With `last`, which is an event that reports a failure, an incomplete event is dropped.
         """
-        if self._partial and not last:
-            last = bytes(self._partial)
+        last = last or self._splitter.take_rest()
         self._ended = True
         self._write(last)
         if self._writer is not None:
@@ -93,7 +83,7 @@ class ChunkStream:
     async def _run(self) -> None:
         send, events = self._send, self._events
         loop = asyncio.get_running_loop()
-        headers = [*_HEADERS, *self._headers]
+        headers = [*HEADERS, *self._headers]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         more = True
         while more:
@@ -107,22 +97,9 @@ class ChunkStream:
             more = not self._ended or bool(events)
             await send({"type": "http.response.body", "body": data, "more_body": more})
 
-    def _complete(self, chunk: bytes) -> bytes:
-        """Return the complete events up to the end of this chunk, and store the rest."""
-        partial = self._partial
-        start = max(0, len(partial) - 3)  # the mark of an event's end may be split
-        partial += chunk
-        ends = [at + len(mark) for mark in _EVENT_ENDS if (at := partial.rfind(mark, start)) >= 0]
-        if not ends:
-            return b""
-        end = max(ends)
-        events = bytes(partial[:end])
-        del partial[:end]
-        return events
-
     def _overflow(self) -> None:
         self.overflowed = True
         self._events.clear()
-        self._partial.clear()
+        self._splitter.take_rest()
         self._unread = 0
         self._on_overflow()

@@ -99,6 +99,20 @@ def test_a_request_without_a_limit_is_sent_with_the_reserved_one(
     assert json.loads(raw) == {"model": "m"} | expected
 
 
+@pytest.mark.parametrize(
+    ("method", "served", "field"),
+    [
+        (CHAT, {CHAT}, "max_tokens"),
+        (CHAT, {CHAT, RESPONSES}, "max_completion_tokens"),
+        (RESPONSES, {CHAT, RESPONSES}, "max_output_tokens"),
+    ],
+)
+def test_the_limit_is_sent_in_the_member_that_the_provider_knows(
+    method: str, served: set[str], field: str
+) -> None:
+    assert limit_field(method, served) == field
+
+
 @pytest.mark.parametrize("body", [b"", b"[]", b"1", b'{"a":', b'{"a":1}x', b"\xff"])
 def test_an_invalid_body_is_rejected(body: bytes) -> None:
     with pytest.raises(InvalidError) as caught:
