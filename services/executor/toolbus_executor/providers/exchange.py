@@ -152,6 +152,16 @@ class Exchange:
         return self.stream.size if self.stream is not None else 0
 
     @property
+    def parts(self) -> int:
+        """The number of parts of the stream that were sent to the caller; 0 without a stream."""
+        return self.stream.parts if self.stream is not None and self.stream.began else 0
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether a request was written, for which the provider may charge."""
+        return self._requested_at > 0
+
+    @property
     def usage(self) -> Usage:
         """The usage, reported or estimated."""
         if self._usage is not None:
@@ -185,11 +195,12 @@ class Exchange:
     def charge_of(self, error: ToolbusError) -> int:
         """Return the charge of a call that failed.
 
-        A rejected request is free. A stream that ended early costs what was used, also if its
-        caller cancelled it before the first event. Otherwise the outcome is unknown, which costs
-        the reserved amount.
+        A rejected request is free, and so is one that was not written, because its caller cancelled
+        it before there was a connection. A stream that ended early costs what was used; if its
+        caller cancelled it before the first event, this is its input. Otherwise the outcome is
+        unknown, which costs the reserved amount.
         """
-        if isinstance(error, ModelRefusedError) or not self._requested_at:
+        if isinstance(error, ModelRefusedError) or not self.was_sent:
             return 0
         cancelled = isinstance(error, CallCancelledError) and self.stream is not None
         return self.charge if self.has_usage or cancelled else self.call.charge
@@ -228,14 +239,24 @@ class Exchange:
             seconds = min(self._provider.timeout, seconds)
         untranslated = self._translation is None and self._method in _ANTHROPIC
         beta = self.model_call.beta.encode() if untranslated else b""
-        self._requested_at = monotonic()
+        self._requested_at = 0.0
         try:
             return await client.send(
-                self._method, key, self._traceparent, self._body, stream, seconds, beta
+                self._method,
+                key,
+                self._traceparent,
+                self._body,
+                stream,
+                seconds,
+                beta,
+                self._note_written,
             )
         finally:
             if stream is not None:
                 stream.release()
+
+    def _note_written(self) -> None:
+        self._requested_at = monotonic()
 
     def _new_stream(self) -> StreamedResponse:
         facts = StreamFacts(self._method, len(self._body))

@@ -43,6 +43,7 @@ class StreamedResponse(MessageSpill):
         self.began = False  # the head of the stream was received
         self.first_at = 0.0  # `perf_counter` at the first complete event
         self.size = 0  # bytes
+        self.parts = 0  # parts sent to the caller, each with its number
         self._context = context
         self._timeout = timeout
         self._deadline = deadline
@@ -143,7 +144,8 @@ class StreamedResponse(MessageSpill):
     async def _send_all(self) -> None:
         while self._unsent:
             part = self._unsent.popleft()
-            await self._context.send(Notification(CHUNK, part))
+            self.parts += 1
+            await self._context.send(Notification(CHUNK, part, self.parts))
             self._unsent_bytes -= len(part)
         if self._paused and self.flow is not None:
             self._paused = False

@@ -6,8 +6,10 @@ from typing import Any
 from msgspec import Struct
 
 from toolbus_common import strict_json
+from toolbus_common.access.anonymous import KEY_DIGEST as ANONYMOUS
 from toolbus_common.access.tool_names import is_own_name
-from toolbus_common.contracts import FOLLOW, TOOLS_CALL, ProtocolFamily
+from toolbus_common.calls.idempotency_key import validated_key
+from toolbus_common.contracts import FOLLOW, IDEMPOTENCY, TOOLS_CALL, ProtocolFamily
 from toolbus_common.errors import InvalidError, UnknownToolError
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
@@ -177,3 +179,19 @@ def _forwarded(params: dict[str, Any]) -> dict[str, Any]:
 def is_server_name(name: str) -> bool:
     """Return whether a server could be configured under this name."""
     return _SERVER.fullmatch(name) is not None
+
+
+def idempotency_key(request: Request, caller: Caller) -> str:
+    """Return the idempotency key of a tool call; empty for other methods.
+
+    Raises:
+        InvalidError: the key is malformed, or the caller is anonymous.
+
+    """
+    key = validated_key(request.meta.get(IDEMPOTENCY)) if request.method == TOOLS_CALL else ""
+    if key and caller.key_digest == ANONYMOUS:
+        raise InvalidError(
+            "An idempotency key requires an identified caller, and this request is anonymous. "
+            "Send an API key, start a session, or remove the idempotency key."
+        )
+    return key

@@ -75,6 +75,7 @@ class ModelSize:
     """The size of a model request, as limits and rules see it. Both bounds are in tokens.
 
     `alias` is the name by which the caller requested the model; empty for `provider/model`.
+    `sampled_by` is the server whose sampling request caused the request; else empty.
     """
 
     alias: str
@@ -82,6 +83,7 @@ class ModelSize:
     output: int
     tools: int
     stream: bool
+    sampled_by: str = ""
 
     @property
     def tokens(self) -> int:
