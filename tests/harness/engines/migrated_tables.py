@@ -33,7 +33,8 @@ def migrated(state_dir: Path) -> Path:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if not (shared / "state").exists():
                 _create_in(shared)
-        shutil.copytree(shared / "state" / "clickhouse", state_dir / "clickhouse")
+        made = shared / "state" / "clickhouse"
+        shutil.copytree(made, state_dir / "clickhouse", symlinks=True)
     return state_dir
 
 
