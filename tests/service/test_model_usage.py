@@ -82,7 +82,7 @@ def one_run() -> list[Event]:
         allowed(call_id="m1", **{**ann, **MODEL, "at": AT + 3}),
         completed(call_id="m1", **MODEL, at=AT + 4, charge=500_000, latency_us=1_100_000),
         used(
-            "m1", AT + 4, charge=500_000, input_tokens=900, cached_tokens=300, output_tokens=100,
+            "m1", AT + 4, charge=500_000, input_tokens=900, cached_tokens=300, output_tokens=100, cached_savings=270,
             reasoning_tokens=40, streamed=True, first_token_us=100_000, latency_us=1_100_000,
             alias="fast", finish_reason="stop",
         ),
@@ -279,6 +279,7 @@ async def test_cached_input_is_a_share_of_all_input(run_store: ClickHouse) -> No
     assert part(first, "key", "model", "input_tokens", "cached_tokens", "cached_share") == (
         "bot", "haiku", 900, 300, 0.333,
     )  # fmt: skip
+    assert part(first, "provider", "saved_dollars") == ("claude", 0.00027)
 
 
 async def test_tokens_are_summed_by_key(run_store: ClickHouse) -> None:
