@@ -82,8 +82,9 @@ def one_run() -> list[Event]:
         allowed(call_id="m1", **{**ann, **MODEL, "at": AT + 3}),
         completed(call_id="m1", **MODEL, at=AT + 4, charge=500_000, latency_us=1_100_000),
         used(
-            "m1", AT + 4, charge=500_000, input_tokens=900, cached_tokens=300, output_tokens=100, cached_savings=270,
-            reasoning_tokens=40, streamed=True, first_token_us=100_000, latency_us=1_100_000,
+            "m1", AT + 4, charge=500_000, input_tokens=900, cached_tokens=300, output_tokens=100,
+            cached_savings=270, reasoning_tokens=40, streamed=True, first_token_us=100_000,
+            latency_us=1_100_000,
             alias="fast", finish_reason="stop",
         ),
         allowed(call_id="m2", **{**ann, **MODEL, "at": AT + 5}),
