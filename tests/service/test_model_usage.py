@@ -79,7 +79,7 @@ def one_run() -> list[Event]:
         allowed(call_id="t2", **ann),
         failed("t2", trace_id=RUN),
         denied("t3", AT + 8, trace_id=RUN, team="support", user="ann"),
-        allowed(call_id="m1", **{**ann, **MODEL, "at": AT + 3}),
+        allowed(call_id="m1", **{**ann, **MODEL, "at": AT + 3}, aliases=("fast", "best")),
         completed(call_id="m1", **MODEL, at=AT + 4, charge=500_000, latency_us=1_100_000),
         used(
             "m1", AT + 4, charge=500_000, input_tokens=900, cached_tokens=300, output_tokens=100,
@@ -311,8 +311,10 @@ async def test_the_ledger_is_rebuilt_with_the_charges_of_models(
 ) -> None:
     people = PersonKeys(tmp_path / "person.key")
     spent = await spending(
-        run_store, people, SpendingQuery(customer="acme", start=AT, end=AT + 100)
+        run_store, people, SpendingQuery(customer="acme", start=AT, end=AT + 100, aliases=True)
     )
+    assert {each[8] for each in spent.rows if each[7] == 500_000} == {"fast best"}
+    assert {each[8] for each in spent.rows if each[3] == "docs"} == {""}
     assert {(each[3], each[4], each[7]) for each in spent.rows if each[7]} == {
         ("docs", "search", 2000),
         ("claude", "haiku", 500_000),
