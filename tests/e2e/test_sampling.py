@@ -57,7 +57,8 @@ def models(running: ModelGateway) -> ModelGateway:
 
 def call(gateway: ModelGateway, server: str, name: str = "ann", run: str = "") -> Answer:
     """Call the sampling tool of a server as a stateless client without own capabilities."""
-    params = {"name": f"{server}__test_sampling", "arguments": {"prompt": "Who?"}}
+    tool = f"{server}__test_sampling"
+    params = {"name": tool, "arguments": {"prompt": "Who?"}}
     meta: dict[str, Any] = {
         "io.modelcontextprotocol/protocolVersion": MODERN,
         "io.modelcontextprotocol/clientInfo": {"name": "t", "version": "1"},
@@ -69,7 +70,7 @@ def call(gateway: ModelGateway, server: str, name: str = "ann", run: str = "") -
     headers = {
         "mcp_protocol_version": MODERN,
         "mcp_method": "tools/call",
-        "mcp_name": params["name"],
+        "mcp_name": tool,
     }
     return gateway.cluster.client(SECRETS[name]).post(body, **headers)
 

@@ -27,7 +27,7 @@ from toolbus_common.errors import (
 )
 from toolbus_common.observability.tracing import CLIENT, NOTHING, Nothing, Span
 from toolbus_executor.providers.api_keys import COOLING_STATUSES
-from toolbus_executor.providers.charging import charge_of_usage
+from toolbus_executor.providers.charging import charge_of_usage, savings_of_cache
 from toolbus_executor.providers.http import ERROR, ProviderClient
 from toolbus_executor.providers.provider_errors import refusal, retry_after
 from toolbus_executor.providers.request_body import limit_field, rewritten
@@ -229,6 +229,7 @@ class Exchange:
             "cut": cut,
             "tools_offered": self.model_call.tools,
             "tools_suggested": facts.tools,
+            "cached_savings": savings_of_cache(usage, call.price),
         }
 
     async def _send(self, client: ProviderClient, key: Any) -> tuple[Head, bytes]:

@@ -59,6 +59,7 @@ class ModelTerms:
     """The terms of one model for one payer, before the size of a request is known.
 
     `name` is `provider/model`, and `names` are the names by which the payer may use the model.
+    `aliases` are all its aliases.
     `prices` has the form of `CallAdmitted.price`; None if the model has no price. `budgets` are the
     budgets that count the model.
     """
@@ -68,6 +69,7 @@ class ModelTerms:
     names: frozenset[str]
     prices: tuple[float, ...] | None
     budgets: tuple[BudgetLimit, ...]
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -44,6 +44,7 @@ def terms_of(declared: Configuration, payer: Payer, provider: str, model: str) -
         names=frozenset(name for name in every if may_use_model(payer.principal, name)),
         prices=None if price is None else micro_dollars_of(price),
         budgets=tuple(each for each in payer.budgets if each.counts_model(every, 1)),
+        aliases=every[1:],
     )
 
 

@@ -401,7 +401,7 @@ def test_a_rule_can_require_approval_of_a_sampling_request_or_deny_it() -> None:
     )
     for effect in ("approve", "deny"):
         decides = sampling_authorizer({"watch": {"effect": effect, "cedar": text}})
-        call = requested_call("gemma", server="local", method=CHAT, extra=SAMPLED.encode())
+        call = requested_call(tool="gemma", server="local", method=CHAT, extra=SAMPLED.encode())
         admission = admit(decides, SAMPLED)
         if effect == "approve":
             assert evaluate_rules(decides, call, admission).approve_by == "watch"
