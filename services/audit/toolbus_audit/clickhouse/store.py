@@ -33,7 +33,7 @@ T = TypeVar("T")
 Position = tuple[int, int, str]
 
 INSERT_SECONDS = 8.0  # after which ClickHouse aborts an insert
-WAIT_SECONDS = 10.0  # longer: an insert without a response after this time did not happen
+WAIT_SECONDS = 10.0  # exceeds INSERT_SECONDS: an insert without a response by then was aborted
 SEQUENCES_AT_ONCE = 5_000
 QUERY_BYTES = 256 * 1024 * 1024
 MAX_OWN_ROWS = 1_000_000  # rows that a statement of audit itself may return
