@@ -75,6 +75,7 @@ class ModelSize:
     """The size of a model request, as limits and rules see it. Both bounds are in tokens.
 
     `alias` is the name by which the caller requested the model; empty for `provider/model`.
+    `region` and `labels` are those of the provider; the region is empty if it states none.
     """
 
     alias: str
@@ -82,6 +83,8 @@ class ModelSize:
     output: int
     tools: int
     stream: bool
+    region: str = ""
+    labels: tuple[str, ...] = ()
 
     @property
     def tokens(self) -> int:
