@@ -258,14 +258,18 @@ def test_targets_and_models_of_other_regions_are_left_out() -> None:
         names = [name for name, _ in model_names(principal, configuration, ())]
         return [each.provider for each in found], names
 
-    fast = {"fast": ALIASES["fast"]}
+    both: list[dict[str, Any]] = [
+        {"provider": "local", "model": "gemma", "weight": 3},
+        {"provider": "claude", "model": "haiku"},
+    ]
+    fast = {"fast": both}
     everywhere = ["fast", "claude/haiku", "local/gemma", "local/org/qwen"]
     assert served(fast) == (["local", "claude"], everywhere)
     european = ["fast", "local/gemma", "local/org/qwen"]
     assert served(fast, model_regions=["eu"]) == (["local"], european)
     assert served(fast, model_labels=["own"]) == (["local"], european)
     assert served(fast, model_regions=["us"]) == ([], [])
-    only = {"fast": [{**each, "region": "eu"} for each in ALIASES["fast"]]}
+    only = {"fast": [{**each, "region": "eu"} for each in both]}
     assert served(only) == (["local"], everywhere)
-    none = {"fast": [{**each, "labels": ["cloud"]} for each in ALIASES["fast"]]}
+    none = {"fast": [{**each, "labels": ["cloud"]} for each in both]}
     assert served(none) == ([], everywhere[1:])
