@@ -47,8 +47,10 @@ _ENTITIES = {
     **{kind: {} for kind in ("Team", "User", "Customer", "Server")},
 }
 _MODEL = record_of(
-    {"alias": TEXT, "input": LONG, "output": LONG, "tools": LONG, "stream": TRUTH, "region": TEXT,
-     "labels": set_of(TEXT)}
+    {
+        "alias": TEXT, "input": LONG, "output": LONG, "tools": LONG, "stream": TRUTH,
+        "sampled_by": TEXT, "region": TEXT, "labels": set_of(TEXT),
+    }
 )  # fmt: skip
 _TIME = record_of({"epoch": LONG, "hour": LONG, "weekday": LONG})
 _NOISE = re.compile(r'^for policy `[^`]*`, | in context for Action::"[^"]*"')

@@ -77,6 +77,7 @@ def model_context(size: ModelSize) -> dict[str, Any]:
         "stream": size.stream,
         "region": size.region,
         "labels": list(size.labels),
+        "sampled_by": size.sampled_by,
     }
 
 

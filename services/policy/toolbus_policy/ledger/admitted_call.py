@@ -59,8 +59,9 @@ class ModelTerms:
     """The terms of one model for one payer, before the size of a request is known.
 
     `name` is `provider/model`, and `names` are the names by which the payer may use the model.
-    `prices` are those of `CallAdmitted.price`; None if the model has no price. `budgets` are those
-    that count the model.
+    `aliases` are all its aliases.
+    `prices` has the form of `CallAdmitted.price`; None if the model has no price. `budgets` are the
+    budgets that count the model.
     """
 
     provider: Provider
@@ -68,6 +69,7 @@ class ModelTerms:
     names: frozenset[str]
     prices: tuple[float, ...] | None
     budgets: tuple[BudgetLimit, ...]
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,7 @@ class ModelSize:
 
     `alias` is the name by which the caller requested the model; empty for `provider/model`.
     `region` and `labels` are those of the provider; the region is empty if it states none.
+    `sampled_by` is the server whose sampling request caused the request; else empty.
     """
 
     alias: str
@@ -85,6 +88,7 @@ class ModelSize:
     stream: bool
     region: str = ""
     labels: tuple[str, ...] = ()
+    sampled_by: str = ""
 
     @property
     def tokens(self) -> int:
