@@ -1,4 +1,4 @@
--- Calls of one run in order, of tools and models, with tokens and dollars.
+-- Calls of one run in order, of tools and models, and the calls that its models suggested.
 -- run: String | the run, which is the trace id of its calls
 -- since: DateTime = 30d | start of the period
 SELECT min(at) AS started, any(u.kind) AS kind, any(u.server) AS server, any(u.tool) AS tool,
@@ -6,8 +6,16 @@ SELECT min(at) AS started, any(u.kind) AS kind, any(u.server) AS server, any(u.t
         AS state,
     max(u.code) AS code, max(latency_us) / 1e3 AS ms, sum(charge) / 1e6 AS dollars,
     sum(u.input_tokens) AS input_tokens, sum(u.output_tokens) AS output_tokens,
-    any(u.key) AS key, max(u.team) AS team, max(u.user) AS user, call_id
+    any(u.key) AS key, max(u.team) AS team, max(u.user) AS user, call_id, any(s.suggested_by) AS suggested_by
 FROM usage AS u
-WHERE run = {run:String} AND at >= {since:DateTime}
+LEFT JOIN
+(
+    SELECT events.call_id AS linked, max(events.suggested_by) AS suggested_by
+    FROM events
+    WHERE events.suggested_by != '' AND at >= {since:DateTime}
+    GROUP BY linked
+) AS s ON u.call_id = s.linked
+WHERE (run = {run:String} OR s.suggested_by IN (SELECT call_id FROM usage WHERE run = {run:String}))
+    AND at >= {since:DateTime}
 GROUP BY call_id
 ORDER BY started

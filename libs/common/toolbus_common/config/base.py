@@ -9,6 +9,9 @@ MICRO = 1_000_000  # micro-dollars in a dollar
 # At most 32 characters, without two underscores in a row, which separate server and tool.
 Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9-]|_[A-Za-z0-9-]){0,31}$")]
 
+# The region of a provider of models, such as `eu` or `eu-central-1`.
+Region = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+
 Pattern = Annotated[str, Field(min_length=1, max_length=256)]
 Patterns = tuple[Pattern, ...]
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from hashlib import sha256
 from random import random
 
-from toolbus_common.access.model_grants import may_use_model
+from toolbus_common.access.model_grants import is_served, may_use_model, may_use_provider
 from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_patterns import granted
 from toolbus_common.config import Configuration, ModelTarget, Patterns
@@ -61,7 +61,7 @@ def targets_of(
     if _visible(name, principal, restrictions):
         alias = configuration.models.get(name)
         targets = _direct(name) if alias is None else alias
-        usable = [target for target in targets if target.provider in configuration.providers]
+        usable = [each for each in targets if _usable(each, principal, configuration)]
         if usable:
             return ordered(usable, position_of(sticky))
     raise unknown_model(name)
@@ -116,11 +116,12 @@ def model_names(
     names = [
         (alias, "toolbus")
         for alias, targets in sorted(configuration.models.items())
-        if any(target.provider in providers for target in targets)
+        if any(_usable(each, principal, configuration) for each in targets)
     ]
     names += [
         (model_name(provider, model), provider)
         for provider in sorted(providers)
+        if may_use_provider(principal, providers[provider])
         for model in providers[provider].models
     ]
     return [each for each in names if _visible(each[0], principal, restrictions)]
@@ -134,6 +135,13 @@ def _visible(name: str, principal: Principal, restrictions: Sequence[Patterns]) 
     """
     return may_use_model(principal.whole or principal, name) and (
         not restrictions or all(granted(patterns, name) for patterns in restrictions)
+    )
+
+
+def _usable(target: ModelTarget, principal: Principal, configuration: Configuration) -> bool:
+    """Return whether a target is served, by a provider that every level permits."""
+    return is_served(configuration, target) and may_use_provider(
+        principal, configuration.providers[target.provider]
     )
 
 

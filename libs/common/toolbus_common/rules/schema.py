@@ -49,7 +49,7 @@ _ENTITIES = {
 _MODEL = record_of(
     {
         "alias": TEXT, "input": LONG, "output": LONG, "tools": LONG, "stream": TRUTH,
-        "sampled_by": TEXT,
+        "sampled_by": TEXT, "region": TEXT, "labels": set_of(TEXT),
     }
 )  # fmt: skip
 _TIME = record_of({"epoch": LONG, "hour": LONG, "weekday": LONG})

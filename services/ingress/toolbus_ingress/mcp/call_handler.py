@@ -234,6 +234,7 @@ class CallHandler:
             idempotency_key=idempotency_key(request, context.caller),
             terms=context.caller.code_mode_options.encode() if target.server == BUILT_IN else "",
             session=sid,
+            suggested_by=context.suggested_by,
             arguments=target.arguments,
         )
         tracing.describe(context, request, call, self._catalogue)

@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
@@ -34,6 +34,7 @@ from toolbus_ingress.http.request_guard import (
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.mcp.tracing import request_span, trace_context_of
 from toolbus_ingress.models_api import errors, model_list
+from toolbus_ingress.models_api.added_tools import ToolInjector
 from toolbus_ingress.models_api.errors import Dialect
 from toolbus_ingress.models_api.model_call import ModelRun
 from toolbus_ingress.models_api.request_reader import read_request
@@ -56,11 +57,17 @@ _SESSION = re.compile(rb"[!-~]{1,128}")
 _NO_QUERY = b""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ModelsApi:
     """The endpoints for models, beside the MCP endpoint and with the same credentials."""
 
     endpoint: Endpoint
+    injector: ToolInjector = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Create the cache of added tools."""
+        endpoint = self.endpoint
+        self.injector = ToolInjector(endpoint.catalogue, endpoint.largest_body)
 
     async def answer(self, scope: dict[str, Any], receive: Receive, send: Send) -> Response | None:
         """Return the response to a request for a path that `serves` accepts; None if streamed."""
@@ -97,6 +104,7 @@ class ModelsApi:
     async def _run(self, context: RequestContext, method: str, body: bytes) -> Response | None:
         headers, principal = context.headers, self._principal(context.caller)
         request = read_request(method, body)
+        request = self.injector.apply(request, context.caller, principal, headers)
         trace = trace_context_of({}, headers)
         bind(trace.traceparent)
         session = _session_of(headers)

@@ -10,6 +10,7 @@ from toolbus_ingress.models_api.model_call import CALL_ID, FALLBACKS, MODEL
 from toolbus_ingress.models_api.request_reader import LONGEST_NAME, MAX_CHOICES
 from toolbus_ingress.rest.application import Application
 from toolbus_ingress.rest.openapi import JSON, problems, request_body, schemas_of
+from toolbus_ingress.sessions.suggestions import SUGGESTION
 
 SECURITY: list[dict[str, list[str]]] = [{"caller": []}, {"api_key": []}]
 _SECURED = {"security": SECURITY}
@@ -18,6 +19,7 @@ _LIST_FAILURES = problems(400, 401, 403, 404, 431, 503)
 _HEADERS = {
     MODEL.decode(): "The provider and the model that served the request.",
     CALL_ID.decode(): "The id of the call in the audit log.",
+    SUGGESTION.decode(): "The link for the tool calls that the response suggests.",
     FALLBACKS.decode(): "The number of targets that failed before; missing for 0.",
 }
 router = APIRouter(tags=["models"])

@@ -98,6 +98,7 @@ def build_intent(
         definition_digest=admission.definition,
         aliases=admission.terms.aliases if admission.terms is not None else (),
         actors=authorizer.snapshot.actors(payer.key, call.key_digest),
+        suggested_by=call.suggested_by,
     )
 
 
@@ -119,6 +120,7 @@ def build_denied(
         code=error.code,
         reason=error.reason,
         rule=error.data.get("rule", ""),
+        suggested_by=call.suggested_by,
     )
     if payer is None:
         return event

@@ -75,6 +75,8 @@ def model_context(size: ModelSize) -> dict[str, Any]:
         "output": size.output,
         "tools": size.tools,
         "stream": size.stream,
+        "region": size.region,
+        "labels": list(size.labels),
         "sampled_by": size.sampled_by,
     }
 

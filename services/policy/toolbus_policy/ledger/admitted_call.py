@@ -77,6 +77,7 @@ class ModelSize:
     """The size of a model request, as limits and rules see it. Both bounds are in tokens.
 
     `alias` is the name by which the caller requested the model; empty for `provider/model`.
+    `region` and `labels` are those of the provider; the region is empty if it states none.
     `sampled_by` is the server whose sampling request caused the request; else empty.
     """
 
@@ -85,6 +86,8 @@ class ModelSize:
     output: int
     tools: int
     stream: bool
+    region: str = ""
+    labels: tuple[str, ...] = ()
     sampled_by: str = ""
 
     @property

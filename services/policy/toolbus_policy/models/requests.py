@@ -5,7 +5,7 @@ from math import ceil
 
 from msgspec import DecodeError
 
-from toolbus_common.access.model_grants import may_use_model, names_of
+from toolbus_common.access.model_grants import may_use_model, may_use_provider, names_of
 from toolbus_common.access.oauth_scopes import needed
 from toolbus_common.access.pricing import FREE, Cost
 from toolbus_common.access.principal import Principal
@@ -35,13 +35,20 @@ MAX_OUTPUT = 100_000_000  # tokens: a charge remains exact in every counter
 
 
 def terms_of(declared: Configuration, payer: Payer, provider: str, model: str) -> ModelTerms:
-    """Return the terms of a model. Without a grant, the terms have no names."""
+    """Return the terms of a model.
+
+    Without a grant, or if a level does not permit the provider's region or labels, the terms have
+    no names.
+    """
     every = tuple(names_of(declared, provider, model))
     price = price_of(declared, provider, model)
+    permitted = may_use_provider(payer.principal, declared.providers[provider])
     return ModelTerms(
         provider=declared.providers[provider],
         name=model_name(provider, model),
-        names=frozenset(name for name in every if may_use_model(payer.principal, name)),
+        names=frozenset(
+            name for name in every if permitted and may_use_model(payer.principal, name)
+        ),
         prices=None if price is None else micro_dollars_of(price),
         budgets=tuple(each for each in payer.budgets if each.counts_model(every, 1)),
         aliases=every[1:],
@@ -79,6 +86,8 @@ def sized(admission: Admission, terms: ModelTerms, call: CallRequested) -> Admis
         output=_output_bound(requested, terms, call.method),
         tools=requested.tools,
         stream=requested.stream,
+        region=terms.provider.region,
+        labels=terms.provider.labels,
         sampled_by=requested.sampled_by,
     )
     cost = FREE if call.method == COUNT_TOKENS else _cost(terms.prices, size)
@@ -141,6 +150,7 @@ def _denial(principal: Principal, call: CallRequested, name: str) -> ToolbusErro
     """
     whole, declared = principal.whole, principal.declared
     exists = name in names_of(declared, call.server, call.tool)
+    exists = exists and may_use_provider(principal, declared.providers[call.server])
     if not exists or whole is None or not may_use_model(whole, name):
         return unknown_error(name)
     scope = needed(declared, principal.token_scope, name, "models")

@@ -239,3 +239,37 @@ def test_only_failures_of_a_target_lead_to_a_fallback() -> None:
         "UpstreamTimeoutError", "UpstreamDeadError", "UpstreamInvalidError", "BreakerOpenError",
         "OverloadedError", "ExecutorDownError", "ServerDrainedError",
     }  # fmt: skip
+
+
+def test_targets_and_models_of_other_regions_are_left_out() -> None:
+    local = {**PROVIDERS["local"], "region": "eu", "labels": ["own"]}
+
+    def served(models: dict[str, Any], **key: Any) -> tuple[list[str], list[str]]:
+        configuration = configured(
+            providers={**PROVIDERS, "local": local},
+            models=models,
+            keys={"bot": {"models": ["*"], **key}},
+        )
+        principal = principal_of(configuration)
+        try:
+            found = targets_of("fast", principal, configuration, (), b"s")
+        except UnknownModelError:
+            found = []
+        names = [name for name, _ in model_names(principal, configuration, ())]
+        return [each.provider for each in found], names
+
+    both: list[dict[str, Any]] = [
+        {"provider": "local", "model": "gemma", "weight": 3},
+        {"provider": "claude", "model": "haiku"},
+    ]
+    fast = {"fast": both}
+    everywhere = ["fast", "claude/haiku", "local/gemma", "local/org/qwen"]
+    assert served(fast) == (["local", "claude"], everywhere)
+    european = ["fast", "local/gemma", "local/org/qwen"]
+    assert served(fast, model_regions=["eu"]) == (["local"], european)
+    assert served(fast, model_labels=["own"]) == (["local"], european)
+    assert served(fast, model_regions=["us"]) == ([], [])
+    only = {"fast": [{**each, "region": "eu"} for each in both]}
+    assert served(only) == (["local"], everywhere)
+    none = {"fast": [{**each, "labels": ["cloud"]} for each in both]}
+    assert served(none) == ([], everywhere[1:])

@@ -96,6 +96,81 @@ def test_a_granted_alias_is_admitted_for_every_method(method: str) -> None:
     assert admission.loops == ()
 
 
+EUROPE: dict[str, Any] = {
+    **SECTIONS["providers"]["local"],
+    "region": "eu",
+    "labels": ["own", "gpu"],
+}
+
+
+@pytest.mark.parametrize(
+    ("customer", "key", "permitted"),
+    [
+        ({"model_regions": ["eu"]}, {}, True),
+        ({"model_regions": ["us", "eu"]}, {"model_labels": ["own"]}, True),
+        ({"model_regions": ["us"]}, {}, False),
+        ({"model_regions": ["eu"]}, {"model_regions": ["us"]}, False),
+        ({"model_regions": []}, {}, False),
+        ({"model_labels": ["own", "cloud"]}, {}, False),
+        ({}, {"model_labels": ["gpu", "own"]}, True),
+    ],
+)
+def test_every_level_limits_the_regions_and_labels_of_providers(
+    customer: dict[str, Any], key: dict[str, Any], *, permitted: bool
+) -> None:
+    decides = authorizer(
+        {"models": ["*"], "team": "a", **key},
+        customers={"acme": customer},
+        teams={"a": {"customer": "acme"}},
+        providers={**SECTIONS["providers"], "local": EUROPE},
+    )
+    if permitted:
+        size = admit(decides).size
+        assert size is not None
+        assert (size.region, size.labels) == ("eu", ("own", "gpu"))
+        return
+    with pytest.raises(UnknownModelError):
+        admit(decides)
+    with pytest.raises(UnknownModelError):
+        admit(decides, ModelCall())
+
+
+def test_a_provider_without_a_region_is_denied_where_a_region_is_required() -> None:
+    with pytest.raises(UnknownModelError, match="Unknown model: 'team-fast'"):
+        admit(authorizer({"models": ["*"], "model_regions": ["eu"]}))
+
+
+@pytest.mark.parametrize(
+    "requirement", [{"region": "us"}, {"labels": ["cloud"]}, {"region": "eu", "labels": ["cloud"]}]
+)
+def test_an_alias_does_not_contain_a_target_whose_provider_lacks_its_requirements(
+    requirement: dict[str, Any],
+) -> None:
+    def decides(**requirement: Any) -> Authorizer:
+        target = {"provider": "local", "model": "gemma", **requirement}
+        providers = {**SECTIONS["providers"], "local": EUROPE}
+        return authorizer(
+            {"models": ["team-fast"]}, providers=providers, models={"team-fast": [target]}
+        )
+
+    assert admit(decides(region="eu", labels=["gpu"])).size is not None
+    with pytest.raises(UnknownModelError):
+        admit(decides(**requirement))
+
+
+def test_rules_see_the_region_and_the_labels_of_the_provider() -> None:
+    def decides(rule: str) -> Authorizer:
+        providers = {**SECTIONS["providers"], "local": EUROPE}
+        when = f"context has model && {rule}"
+        rules = {"no": {"cedar": f"forbid(principal, action, resource) when {{ {when} }};"}}
+        return authorizer({"models": ["*"]}, providers=providers, rules=rules)
+
+    for denied in ('context.model.region == "eu"', 'context.model.labels.contains("own")'):
+        with pytest.raises(RuleDeniedError):
+            admit(decides(denied))
+    assert admit(decides('context.model.region != "eu"')).size is not None
+
+
 @pytest.mark.parametrize(
     ("models", "requested", "provider", "model"),
     [

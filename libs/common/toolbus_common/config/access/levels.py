@@ -9,7 +9,7 @@ from toolbus_common.config.access.code_mode import Programs
 from toolbus_common.config.access.expiry import Expiry, expired
 from toolbus_common.config.access.limits import Budget, Loop, Rate
 from toolbus_common.config.audit.retention import Retention
-from toolbus_common.config.base import ConfigModel, Name, Patterns
+from toolbus_common.config.base import ConfigModel, Name, Patterns, Region
 
 Content = Literal["full", "redacted", "digest"]
 
@@ -43,6 +43,10 @@ class Level(ConfigModel):
     their names `provider/model`. `deny` overrides every grant of tools. Tool calls that match
     `approve` wait for approval; `deny` and `approve` do not apply to models.
 
+    `model_regions` permits only providers of models with one of these regions, and `model_labels`
+    only those with all of these labels. A provider without a region has none of them. All levels
+    that set these fields apply.
+
     `code_mode` requires the use of tools through programs (true), or forbids it (false). If it is
     not set, each request can choose. `code_mode` can also limit each program.
 
@@ -70,6 +74,8 @@ class Level(ConfigModel):
     result_content: Content | None = None
     code_mode: bool | Programs | None = None
     validation: Literal["strict"] | None = None
+    model_regions: tuple[Region, ...] | None = Field(default=None, max_length=64)
+    model_labels: tuple[Name, ...] = Field(default=(), max_length=64)
 
     @property
     def through_programs(self) -> bool | None:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from toolbus_common.config.access.levels import Content
-from toolbus_common.config.base import ConfigModel, Name
+from toolbus_common.config.base import ConfigModel, Name, Region
 from toolbus_common.config.servers.endpoints import http_url
 from toolbus_common.config.servers.server import Server
 from toolbus_common.config.servers.tools import LONGEST_CALL
@@ -36,8 +36,8 @@ class Provider(ConfigModel):
     `timeout` is the longest time in seconds without a part of a streamed response, and
     `max_total_timeout` is the longest time of a request. `concurrency` limits
     the concurrent requests. A health probe is sent after `probe` idle seconds; 0 disables probes.
-    `region` and `labels` are words that a target can require. `proxy`, `ca`, `certificate` and
-    `certificate_key` are those of a server (`proxy`, `ca`, `certificate`, `key`).
+    `region` and `labels` are words that a target or a level can require. `proxy`, `ca`,
+    `certificate` and `certificate_key` are those of a server (`proxy`, `ca`, `certificate`, `key`).
     """
 
     kind: Kind
@@ -118,12 +118,20 @@ class ModelTarget(ConfigModel):
     """A model that an alias stands for.
 
     Targets with a `weight` share the requests. Targets without a weight are fallbacks, in their
-    order. `model` is the name at the provider.
+    order. `model` is the name at the provider. A target with `region` or `labels` is used only if
+    its provider has this region and all of these labels.
     """
 
     provider: Name
     model: ModelName
     weight: int | None = Field(default=None, ge=1, le=100)
+    region: Region | None = None
+    labels: tuple[Name, ...] = Field(default=(), max_length=64)
+
+    def admits(self, provider: Provider) -> bool:
+        """Return whether the provider has the region and the labels that the target requires."""
+        right_region = self.region is None or self.region == provider.region
+        return right_region and set(self.labels) <= set(provider.labels)
 
 
 class ModelPrice(ConfigModel):
