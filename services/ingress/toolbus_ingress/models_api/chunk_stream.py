@@ -28,8 +28,8 @@ class ChunkStream:
     """
 
     __slots__ = (
-        "_ended", "_events", "_headers", "_news", "_on_overflow", "_partial", "_send", "_unread",
-        "_writer", "overflowed",
+        "_ended", "_events", "_news", "_on_overflow", "_partial", "_send", "_unread",
+        "_writer", "headers", "overflowed",
     )  # fmt: skip
 
     def __init__(
@@ -39,7 +39,7 @@ class ChunkStream:
         on_overflow: Callable[[], None],
     ) -> None:
         self._send = send
-        self._headers = headers
+        self.headers = headers  # sent with the first event
         self._on_overflow = on_overflow
         self._events: deque[bytes] = deque()
         self._partial = bytearray()  # the beginning of an event
@@ -93,7 +93,7 @@ class ChunkStream:
     async def _run(self) -> None:
         send, events = self._send, self._events
         loop = asyncio.get_running_loop()
-        headers = [*_HEADERS, *self._headers]
+        headers = [*_HEADERS, *self.headers]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         more = True
         while more:

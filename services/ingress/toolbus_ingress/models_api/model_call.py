@@ -8,9 +8,15 @@ from msgspec import Struct
 
 from toolbus_common.access.principal import Principal
 from toolbus_common.config import Configuration, ModelTarget, Patterns
-from toolbus_common.contracts import CallRequested, ProtocolFamily
+from toolbus_common.contracts import CallNotification, CallRequested, Notification, ProtocolFamily
 from toolbus_common.contracts.base import trusted
-from toolbus_common.contracts.model_calls import ModelCall, model_name
+from toolbus_common.contracts.model_calls import (
+    CACHE,
+    CacheNote,
+    ModelCall,
+    decode_cache_note,
+    model_name,
+)
 from toolbus_common.errors import CallCancelledError, OutcomeUnknownError, ToolbusError
 from toolbus_common.observability.call_metrics import call_count
 from toolbus_common.observability.metrics import MODEL_FALLBACKS, MODEL_REQUESTS, MODEL_SECONDS
@@ -27,6 +33,7 @@ from toolbus_ingress.models_api.request_reader import ModelRequest
 from toolbus_ingress.sessions.sse_writer import DisconnectWatch
 
 MODEL, CALL_ID, FALLBACKS = b"x-toolbus-model", b"x-toolbus-call-id", b"x-toolbus-fallbacks"
+CACHE_STATUS, CACHE_KEY, AGE = b"x-toolbus-cache", b"x-toolbus-cache-key", b"age"
 _OK = call_count(MODEL_REQUESTS.labels("ok"))
 _SECONDS = MODEL_SECONDS.labels("")
 _STOPPED = (
@@ -38,23 +45,38 @@ _UNREAD = (
     "was cancelled. Read the stream faster, or request a response without a stream."
 )
 
+_DIRECTIVES = (b"no-store", b"no-cache")  # the strictest first
 _BETAS = re.compile(rb"[A-Za-z0-9._, -]{1,1024}")
 _call_requested = trusted(CallRequested)
 
 
 class Attempt(Struct):
-    """A call to one target. `number` counts the targets that were tried before."""
+    """A call to one target. `number` counts the targets that were tried before.
+
+    `cache` is how the cache of responses was used; None if it was not.
+    """
 
     target: ModelTarget
     call_id: str
     number: int
+    cache: CacheNote | None = None
 
     @property
     def headers(self) -> tuple[tuple[bytes, bytes], ...]:
         """The headers that tell the client how its request was served."""
         name = model_name(self.target.provider, self.target.model)
+        own: tuple[tuple[bytes, bytes], ...]
         own = ((MODEL, name.encode()), (CALL_ID, self.call_id.encode()))
+        if self.cache is not None:
+            own = *own, *_cache_headers(self.cache)
         return (*own, (FALLBACKS, b"%d" % self.number)) if self.number else own
+
+    def note(self, notification: CallNotification) -> bool:
+        """Store how the cache was used. Return whether the notification is about the cache."""
+        if type(notification) is not Notification or notification.method != CACHE:
+            return False
+        self.cache = decode_cache_note(notification.body)
+        return True
 
 
 class ModelRun:
@@ -129,10 +151,17 @@ class ModelRun:
         if self._left:
             raise CallCancelledError("The client disconnected before the request was sent.")
         if not self._request.stream:
-            return (await self._calls.request(call)).body
+            return (await self._calls.request(call, attempt.note)).body
         stream = ChunkStream(self._context.send, attempt.headers, self._cancel)
         self._stream = stream
-        return (await self._calls.request(call, stream.put)).body
+
+        def put(notification: CallNotification) -> None:
+            if attempt.note(notification):
+                stream.headers = attempt.headers
+            else:
+                stream.put(notification)
+
+        return (await self._calls.request(call, put)).body
 
     def _call(self, attempt: Attempt, configuration: Configuration, first: str) -> CallRequested:
         request, target, trace = self._request, attempt.target, self._trace
@@ -157,6 +186,7 @@ class ModelRun:
                 attempt.number,
                 request.tools,
                 _beta_of(self._context.headers),
+                _cache_control_of(self._context.headers),
             ).encode(),
             restriction=self._restrictions,
             run=self._run_id,
@@ -209,6 +239,24 @@ def _beta_of(headers: Headers) -> str:
     """Return the header `anthropic-beta`; empty if it is missing or invalid."""
     value = headers.get(b"anthropic-beta", b"")
     return value.decode() if _BETAS.fullmatch(value) else ""
+
+
+def _cache_control_of(headers: Headers) -> str:
+    """Return the stricter one of `no-store` and `no-cache` in `Cache-Control`; empty for none."""
+    value = headers.get(b"cache-control")
+    if value is None:
+        return ""
+    directives = {each.strip().lower() for each in value.split(b",")}
+    return next((name.decode() for name in _DIRECTIVES if name in directives), "")
+
+
+def _cache_headers(note: CacheNote) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers that tell the client how the cache of responses was used."""
+    status = (CACHE_STATUS, note.status.encode())
+    if not note.key:
+        return (status,)
+    key = (CACHE_KEY, note.key.encode())
+    return (status, key, (AGE, b"%d" % note.age)) if note.status.endswith("hit") else (status, key)
 
 
 def _describe(call: CallRequested, requested: str) -> None:

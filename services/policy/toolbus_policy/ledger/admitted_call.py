@@ -60,7 +60,8 @@ class ModelTerms:
 
     `name` is `provider/model`, and `names` are the names by which the payer may use the model.
     `prices` are those of `CallAdmitted.price`; None if the model has no price. `budgets` are those
-    that count the model.
+    that count the model. `cache` is the encoded `CacheTerms`, and `embedding` is its price; both
+    are empty if responses of the model are not cached.
     """
 
     provider: Provider
@@ -68,6 +69,8 @@ class ModelTerms:
     names: frozenset[str]
     prices: tuple[float, ...] | None
     budgets: tuple[BudgetLimit, ...]
+    cache: str = ""
+    embedding: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

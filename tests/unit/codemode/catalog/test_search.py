@@ -11,7 +11,7 @@ from safetensors.numpy import save_file
 
 from toolbus_codemode.catalog.namespace import ToolNamespace
 from toolbus_codemode.catalog.search.bm25 import DocumentCache, words
-from toolbus_codemode.catalog.search.embeddings import EmbeddingModel, NoModelError
+from toolbus_common.model_api.embeddings import EmbeddingModel, NoModelError
 from toolbus_common.access.principal import EffectiveGrants
 
 EVERYTHING = EffectiveGrants((("*",),))

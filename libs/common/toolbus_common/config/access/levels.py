@@ -12,6 +12,8 @@ from toolbus_common.config.audit.retention import Retention
 from toolbus_common.config.base import ConfigModel, Name, Patterns
 
 Content = Literal["full", "redacted", "digest"]
+# The widest group of callers that share cached responses of models; `off` disables the cache.
+CacheScope = Literal["off", "key", "user", "team", "customer"]
 
 
 class Group(ConfigModel):
@@ -52,6 +54,9 @@ class Level(ConfigModel):
 
     `validation: strict` rejects calls whose arguments do not match the schema of their tool, even
     if the server's own setting permits them.
+
+    `cache_scope` limits the callers that share cached responses of models, or disables the cache
+    (`off`). The narrowest value of all levels and of the provider applies.
     """
 
     tools: Patterns | None = None
@@ -70,6 +75,7 @@ class Level(ConfigModel):
     result_content: Content | None = None
     code_mode: bool | Programs | None = None
     validation: Literal["strict"] | None = None
+    cache_scope: CacheScope | None = None
 
     @property
     def through_programs(self) -> bool | None:
