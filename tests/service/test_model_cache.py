@@ -190,7 +190,7 @@ async def test_another_replica_answers_from_the_cache_after_a_restart(
         assert await status(gateway, "1", **asked(key="restarted")) == "miss"
 
         async def stored() -> bool:
-            return bool((await query(operator, key="bot", provider="p")).responses)
+            return bool((await query(operator, key="k", provider="p")).responses)
 
         await until_async(stored, "the entry")
     async with build(ProcessContext()).running():
