@@ -71,12 +71,10 @@ class Attempt(Struct):
             own = *own, *_cache_headers(self.cache)
         return (*own, (FALLBACKS, b"%d" % self.number)) if self.number else own
 
-    def note(self, notification: CallNotification) -> bool:
-        """Store how the cache was used. Return whether the notification is about the cache."""
-        if type(notification) is not Notification or notification.method != CACHE:
-            return False
-        self.cache = decode_cache_note(notification.body)
-        return True
+    def receive(self, notification: CallNotification) -> None:
+        """Store how the cache was used. Other notifications are ignored."""
+        if type(notification) is Notification and notification.method == CACHE:
+            self.cache = decode_cache_note(notification.body)
 
 
 class ModelRun:
@@ -151,12 +149,13 @@ class ModelRun:
         if self._left:
             raise CallCancelledError("The client disconnected before the request was sent.")
         if not self._request.stream:
-            return (await self._calls.request(call, attempt.note)).body
+            return (await self._calls.request(call, attempt.receive)).body
         stream = ChunkStream(self._context.send, attempt.headers, self._cancel)
         self._stream = stream
 
         def put(notification: CallNotification) -> None:
-            if attempt.note(notification):
+            if type(notification) is Notification and notification.method == CACHE:
+                attempt.receive(notification)
                 stream.headers = attempt.headers
             else:
                 stream.put(notification)

@@ -22,7 +22,7 @@ from toolbus_executor.providers.exchange import Exchange
 
 log = logging.getLogger(__name__)
 
-MAX_COMPARED = 4096  # entries of one context; the newest ones are compared
+MAX_COMPARED = 1024  # entries of one context; the newest ones are compared
 MAX_CONTEXTS = 64  # contexts whose embeddings stay in memory
 MAX_DIMENSIONS = 8192
 Embed = Callable[[Exchange, str, CacheTerms, SemanticCache], Awaitable[Sequence[float] | None]]
@@ -78,13 +78,15 @@ class Comparer:
         assert semantic is not None  # noqa: S101 - the text exists only then
         try:
             vector = await self._vector(exchange, text.text, terms, semantic)
+            if vector is None:
+                return None
+            name = self._most_similar(vector, text, context, cache, semantic.threshold)
+            return Compared(vector.tobytes(), name)
         except (NoModelError, ToolbusError, TimeoutError) as error:
             log.warning("model_cache.not_compared", extra={"reason": str(error)})
-            return None
-        if vector is None:
-            return None
-        name = self._most_similar(vector, text, context, cache, semantic.threshold)
-        return Compared(vector.tobytes(), name)
+        except Exception:
+            log.exception("model_cache.internal_error")
+        return None
 
     async def _vector(
         self, exchange: Exchange, text: str, terms: CacheTerms, semantic: SemanticCache
@@ -95,7 +97,7 @@ class Comparer:
             if found is None:
                 return None
         else:
-            found = (await self._bundled()).of(text)
+            found = await asyncio.to_thread((await self._bundled()).of, text)
         import numpy  # noqa: ICN001, PLC0415 - only if requests are compared
 
         vector = numpy.asarray(found, dtype="float32")
@@ -154,7 +156,7 @@ class Comparer:
         import numpy  # noqa: ICN001, PLC0415 - only if requests are compared
 
         known: dict[str, tuple[tuple[str, ...], Any]] = {}
-        if before is not None:
+        if before is not None and before.names and before.matrix.shape[1] == size:
             known = dict(
                 zip(before.names, zip(before.literals, before.matrix, strict=True), strict=True)
             )
@@ -170,8 +172,8 @@ class Comparer:
                 opened[name] = found
         if not opened:
             return _Context()
-        literals, rows = zip(*opened.values(), strict=True)
-        return _Context(tuple(opened), literals, numpy.stack(rows))
+        literals, vectors = zip(*opened.values(), strict=True)
+        return _Context(tuple(opened), literals, numpy.stack(vectors))
 
 
 def _nearest(matrix: Any, vector: Any) -> tuple[int, float]:

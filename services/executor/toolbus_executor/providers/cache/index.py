@@ -16,6 +16,7 @@ from toolbus_executor.providers.cache.records import (
     decode_purge,
 )
 
+MAX_EXPIRED = 100  # expired entries that are removed at once
 Group = tuple[str, str]  # customer and provider
 
 
@@ -56,14 +57,24 @@ class Index:
         """Return the number and the bytes of the entries of each group."""
         return {group: (len(each.names), each.bytes) for group, each in self._groups.items()}
 
-    def excess(self, group: Group, size: int, entries: int, max_bytes: int) -> list[str]:
-        """Return the oldest entries of a group that must be removed before one of `size` bytes."""
-        totals, found = self._groups.get(group), []
+    def excess(
+        self, group: Group, size: int, entries: int, max_bytes: int, oldest: float = 0.0
+    ) -> list[str]:
+        """Return the entries of a group to remove before one of `size` bytes is added.
+
+        These are the entries of before `oldest`, and the oldest ones above a limit.
+        """
+        totals = self._groups.get(group)
+        found: list[str] = []
         if totals is None:
             return []
         count, stored = len(totals.names) + 1, totals.bytes + size
         for name in totals.names:
-            if count <= entries and stored <= max_bytes:
+            if (
+                count <= entries
+                and stored <= max_bytes
+                and (self._entries[name].at >= oldest or len(found) >= MAX_EXPIRED)
+            ):
                 break
             found.append(name)
             count, stored = count - 1, stored - self._entries[name].size

@@ -228,7 +228,8 @@ class CacheStore:
         group = entry.customer, entry.provider
         if entry.size > limits.max_bytes or self.index.is_purged(name, entry):
             return
-        for old in self.index.excess(group, entry.size, limits.max_entries, limits.max_bytes):
+        entries, max_bytes, oldest = limits.max_entries, limits.max_bytes, time() - limits.ttl
+        for old in self.index.excess(group, entry.size, entries, max_bytes, oldest):
             await self._remove(old)
         await self._objects.put(name, sealed)
         await self._bucket.put(name, encode(entry))

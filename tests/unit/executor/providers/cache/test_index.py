@@ -37,6 +37,7 @@ def test_the_oldest_entries_are_removed_until_the_new_one_fits() -> None:
     assert index.excess(group, 10, 2, 100) == ["e.acme.a"]
     assert index.excess(group, 95, 3, 100) == ["e.acme.a", "e.acme.b"]
     assert index.excess(("other", "p"), 10, 1, 1) == []
+    assert index.excess(group, 10, 3, 100, oldest=1.5) == ["e.acme.a", "e.acme.b"]
     assert index.totals() == {("acme", "p"): (2, 20), ("acme", "q"): (1, 10)}
 
 
