@@ -42,10 +42,10 @@ UPSTREAM_SECONDS = CallDurations("toolbus_upstream_seconds", "Duration of upstre
 MODEL_TOKENS = Counter(
     "toolbus_model_tokens", "Tokens of model requests", ["provider", "api", "direction"]
 )
-# Requests that could use the cache of responses, and what its responses saved. status: hit,
+# Requests that could use the cache of responses, and what its responses saved. outcome: hit,
 # semantic-hit, miss, bypass (excluded by the request, or by what it contains).
 MODEL_CACHE_REQUESTS = Counter(
-    "toolbus_model_cache_requests", "Model requests by use of the cache", ["provider", "status"]
+    "toolbus_model_cache_requests", "Model requests by use of the cache", ["provider", "outcome"]
 )
 MODEL_CACHE_SAVED_TOKENS = Counter(
     "toolbus_model_cache_saved_tokens", "Tokens saved by the cache of responses", ["provider"]

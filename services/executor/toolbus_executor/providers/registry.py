@@ -9,7 +9,7 @@ from toolbus_common.service.service import Service
 from toolbus_executor.calls.early_cancellations import EarlyCancellations
 from toolbus_executor.calls.operator_commands import OperatorCommands
 from toolbus_executor.dependencies import Dependencies
-from toolbus_executor.providers.cache.embedding import EmbeddingRequests
+from toolbus_executor.providers.cache.embedding_requests import EmbeddingRequests
 from toolbus_executor.providers.cache.service import ModelCache
 from toolbus_executor.providers.handler import ProviderHandler
 from toolbus_executor.providers.running_requests import RunningRequests
