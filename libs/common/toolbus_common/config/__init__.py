@@ -37,6 +37,7 @@ from toolbus_common.config.models.response_cache import ResponseCache, SemanticC
 from toolbus_common.config.servers.endpoints import Operations
 from toolbus_common.config.servers.oauth import OAuthClient, ServerOAuth
 from toolbus_common.config.servers.results import Results, ToolCache
+from toolbus_common.config.servers.sampling import Sampling
 from toolbus_common.config.servers.server import Server, Validation
 from toolbus_common.config.servers.tools import ToolView
 
@@ -86,6 +87,7 @@ __all__ = [
     "Results",
     "Role",
     "Rule",
+    "Sampling",
     "SemanticCache",
     "Server",
     "ServerOAuth",

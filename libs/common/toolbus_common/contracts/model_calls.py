@@ -25,8 +25,9 @@ class ModelCall(Struct, frozen=True, omit_defaults=True):
     `output` is the limit of output tokens of the request, over all choices; None if the request has
     no limit. `choices` is the number of requested choices. `attempt` is the number of targets that
     were tried before. `tools` is the number of tools offered to the model. `beta` is the client's
-    header `anthropic-beta`; empty for none. `cache` is the client's header `Cache-Control`, if it
-    is `no-cache` or `no-store`; else empty.
+    header `anthropic-beta`; empty for none. `sampled_by` is the server whose sampling
+    request, during the call `parent_id`, caused the request; else empty. `cache` is the client's
+    header `Cache-Control`, if it is `no-cache` or `no-store`; else empty.
     """
 
     alias: str = ""
@@ -36,6 +37,7 @@ class ModelCall(Struct, frozen=True, omit_defaults=True):
     attempt: int = 0
     tools: int = 0
     beta: str = ""
+    sampled_by: str = ""
     cache: str = ""
 
     def encode(self) -> str:

@@ -8,7 +8,13 @@ from msgspec import Struct
 
 from toolbus_common.access.principal import Principal
 from toolbus_common.config import Configuration, ModelTarget, Patterns
-from toolbus_common.contracts import CallNotification, CallRequested, Notification, ProtocolFamily
+from toolbus_common.contracts import (
+    CallNotification,
+    CallRequested,
+    CallResult,
+    Notification,
+    ProtocolFamily,
+)
 from toolbus_common.contracts.base import trusted
 from toolbus_common.contracts.model_calls import (
     CACHE,
@@ -18,6 +24,7 @@ from toolbus_common.contracts.model_calls import (
     model_name,
 )
 from toolbus_common.errors import CallCancelledError, OutcomeUnknownError, ToolbusError
+from toolbus_common.model_api import routing
 from toolbus_common.observability.call_metrics import call_count
 from toolbus_common.observability.metrics import MODEL_FALLBACKS, MODEL_REQUESTS, MODEL_SECONDS
 from toolbus_common.observability.tracing import Span, current
@@ -26,7 +33,7 @@ from toolbus_ingress.http.jsonrpc import OK, Response
 from toolbus_ingress.http.request_guard import Headers
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.mcp.tracing import TraceContext
-from toolbus_ingress.models_api import errors, routing
+from toolbus_ingress.models_api import errors
 from toolbus_ingress.models_api.chunk_stream import LARGEST_UNREAD, ChunkStream
 from toolbus_ingress.models_api.errors import Dialect
 from toolbus_ingress.models_api.request_reader import ModelRequest
@@ -43,6 +50,10 @@ _STOPPED = (
 _UNREAD = (
     f"The client left more than {LARGEST_UNREAD // 2**20} MiB of the stream unread, so the request "
     "was cancelled. Read the stream faster, or request a response without a stream."
+)
+_LOST = (
+    "A part of the stream was lost between services of the gateway, so the request was cancelled. "
+    "Repeat it."
 )
 
 _DIRECTIVES = (b"no-store", b"no-cache")  # the strictest first
@@ -160,7 +171,10 @@ class ModelRun:
             else:
                 stream.put(notification)
 
-        return (await self._calls.request(call, put)).body
+        reply = await self._calls.request(call, put)
+        if isinstance(reply, CallResult) and reply.parts:
+            stream.check(reply.parts)
+        return reply.body
 
     def _call(self, attempt: Attempt, configuration: Configuration, first: str) -> CallRequested:
         request, target, trace = self._request, attempt.target, self._trace
@@ -185,7 +199,7 @@ class ModelRun:
                 attempt.number,
                 request.tools,
                 _beta_of(self._context.headers),
-                _cache_control_of(self._context.headers),
+                cache=_cache_control_of(self._context.headers),
             ).encode(),
             restriction=self._restrictions,
             run=self._run_id,
@@ -202,7 +216,7 @@ class ModelRun:
         assert attempt is not None  # noqa: S101
         if stream is None or (body and not stream.started):
             return Response(OK, body, attempt.headers)
-        await stream.end(self._overflow_event() if stream.overflowed else b"")
+        await stream.end(self._cut_event(stream) if stream.is_cut else b"")
         return None
 
     async def _fail(self, error: ToolbusError) -> Response | None:
@@ -212,16 +226,16 @@ class ModelRun:
         if span.recorded:
             span.fail(error.code)
         stream = self._stream
-        if stream is not None and (stream.started or stream.overflowed):
+        if stream is not None and (stream.started or stream.is_cut):
             event = errors.error_event(error, self._request.method, self._dialect)
-            await stream.end(self._overflow_event() if stream.overflowed else event)
+            await stream.end(self._cut_event(stream) if stream.is_cut else event)
             return None
         resource = self._endpoint.protected_resource
         headers = self._attempt.headers if self._attempt is not None else ()
         return errors.failure(error, self._dialect, self._context.scope, resource, headers)
 
-    def _overflow_event(self) -> bytes:
-        error = CallCancelledError(_UNREAD)
+    def _cut_event(self, stream: ChunkStream) -> bytes:
+        error = OutcomeUnknownError(_LOST) if stream.lost else CallCancelledError(_UNREAD)
         return errors.error_event(error, self._request.method, self._dialect)
 
     def _leave(self) -> None:
