@@ -337,6 +337,20 @@ def _add_ledger(app: typer.Typer) -> None:
     app.add_typer(about, name="ledger")
 
 
+@part("cache")
+def _add_cache(app: typer.Typer) -> None:
+    cache = _commands("operate.cache")
+    about = typer.Typer(help="Show and purge cached responses of models.", no_args_is_help=True)
+    _add(about, cache.show, "toolbus cache show", "toolbus cache show --customer acme --json")
+    _add(
+        about, cache.purge,
+        "toolbus cache purge --model claude/claude-haiku",
+        "toolbus cache purge --entry 5f1c…",
+        "toolbus cache purge --all",
+    )  # fmt: skip
+    app.add_typer(about, name="cache")
+
+
 @part("pins")
 def _add_pins(app: typer.Typer) -> None:
     pins = _commands("servers.pins")

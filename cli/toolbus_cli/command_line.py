@@ -35,6 +35,7 @@ SUMMARIES = {  # the first sentence of each command's help; a test compares both
     "clients": "Manage OAuth clients.",
     "grants": "List and revoke the grants of OAuth clients.",
     "connections": "Manage OAuth connections to upstream servers.",
+    "cache": "Show and purge cached responses of models.",
     "ledger": "Show budgets and rebuild their counters.",
     "pins": "Review, approve and reject quarantined definitions of tools and prompts.",
     "servers": "Drain, resume or reset a server.",

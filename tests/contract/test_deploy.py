@@ -22,6 +22,7 @@ from toolbus_common.contracts import (
     AuditQuery,
     BackfillLinesRequest,
     BackfillRequest,
+    CachedResponsesQuery,
     CallAdmitted,
     CallRequested,
     Event,
@@ -31,6 +32,7 @@ from toolbus_common.contracts import (
     LedgerQuery,
     OpenCallsQuery,
     PageRequest,
+    PurgeCacheRequest,
     Query,
     RebuildRequest,
     RejectRequest,
@@ -70,12 +72,14 @@ DEPLOY = ROOT / "deploy"
 OPERATOR_QUERIES: tuple[type[Query], ...] = (
     ApprovalsQuery, ApproveRequest, AuditQuery, EventsQuery, IdentityRequest, LedgerQuery,
     BackfillLinesRequest, OpenCallsQuery, RebuildRequest, BackfillRequest,
-    RejectRequest, ServersQuery, SessionsQuery,
+    RejectRequest, ServersQuery, SessionsQuery, CachedResponsesQuery, PurgeCacheRequest,
     SpendingQuery, StatusQuery, UnresolvedCallsQuery,
 )  # fmt: skip
 QUERIES_OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)
 QUERIES_OF_POLICY: set[type[Query]] = {
+    CachedResponsesQuery,
     OpenCallsQuery,
+    PurgeCacheRequest,
     SpendingQuery,
     UnresolvedCallsQuery,
 }

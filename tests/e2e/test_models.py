@@ -363,3 +363,29 @@ def test_the_key_of_a_provider_is_in_no_error_event_or_log(
 def sent_key(request: Received) -> str:
     """Return the provider's key in a request."""
     return request.headers["authorization"].removeprefix("Bearer ")
+
+
+# -- cache -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_an_equal_request_is_answered_from_the_cache(
+    gpt: openai.OpenAI, models: ModelGateway, *, stream: bool
+) -> None:
+    def ask(**headers: str) -> tuple[Any, str]:
+        with gpt.chat.completions.with_streaming_response.create(
+            model="cached/mock", messages=PROMPT, stream=stream, extra_headers=headers
+        ) as response:
+            return response.headers, response.read().decode()
+
+    (first, text), (second, replayed) = ask(), ask()
+    assert [each["x-toolbus-cache"] for each in (first, second)] == ["miss", "hit"]
+    assert first["x-toolbus-cache-key"] == second["x-toolbus-cache-key"]
+    assert (text, "age" in first, "age" in second) == (replayed, False, True)
+    assert ask(**{"cache-control": "no-store"})[0]["x-toolbus-cache"] == "bypass"
+    assert ask(**{"cache-control": "max-age=0, No-Cache"})[0]["x-toolbus-cache"] == "miss"
+    assert len(models.mock.received()) == 3
+    hit = models.events(second[CALL_ID], "call.completed", "model.used")
+    used = json.loads(hit["model.used"]["detail"])
+    assert (hit["call.completed"]["charge"], used["cache"]) == (0, "hit")
+    assert used["saved"] > 0

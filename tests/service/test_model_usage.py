@@ -297,6 +297,33 @@ async def test_a_suggested_call_names_the_model_response_that_led_to_it(
     assert [part(each, *names) for each in found] == [first]
 
 
+async def test_savings_of_the_cache_are_summed_by_team_and_model(store: ClickHouse) -> None:
+    await add(
+        store,
+        [
+            allowed(call_id="h", **MODEL, at=AT),
+            used("h", cache="hit", saved=250, saved_tokens=14),
+            used("s", cache="semantic-hit", saved=50, saved_tokens=6, charge=10),
+            used("m", cache="miss", input_tokens=5, charge=300),
+            used("n", input_tokens=9),
+        ],
+    )
+    names = (
+        "team",
+        "requests",
+        "hits",
+        "semantic_hits",
+        "saved_tokens",
+        "saved_dollars",
+        "dollars",
+    )
+    found = [part(each, *names) for each in await ask(store, "cache-savings")]
+    assert found == [
+        ("support", 1, 1, 0, 14, 0.00025, 0.0),
+        ("", 2, 0, 1, 6, 0.00005, 0.00031),
+    ]
+
+
 async def test_cached_input_is_a_share_of_all_input(run_store: ClickHouse) -> None:
     first = (await ask(run_store, "cached-input"))[0]
     assert part(first, "key", "model", "input_tokens", "cached_tokens", "cached_share") == (

@@ -19,6 +19,7 @@ from toolbus_common.nats.topology import (
     EXPORTS,
     LEASES,
     LEDGER,
+    MODEL_CACHE,
     OAUTH,
     OAUTH_BRIEF,
     OAUTH_CLIENTS,
@@ -60,7 +61,7 @@ PUBLISHED_EVENTS = {
     "executor": {
         "call.completed", "call.failed", "call.extended", "server.connected", "server.lost",
         "server.faulted", "breaker.opened", "breaker.closed", "definition.pinned",
-        "definition.changed", "model.used",
+        "definition.changed", "model.used", "cache.purged",
     },
     OPERATOR: {
         "key.created", "key.revoked", "config.applied", "config.changed",
@@ -76,7 +77,7 @@ ENTRIES = ("configuration", "origin", "key.k", "admin.k", "named", "hold.k", "to
 ADMINISTERED = ("configuration", "origin", "key.k", "admin.k")
 WRITES = {
     "policy": {LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE},
-    "executor": {CATALOGUE, LEASES, SESSIONS, PINS, OUTCOMES, PEOPLE},
+    "executor": {CATALOGUE, LEASES, SESSIONS, PINS, OUTCOMES, PEOPLE, MODEL_CACHE},
     "codemode": {OUTCOMES, PEOPLE},
     "audit": {SEALS, EXPORTS},
     "oauth": {OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS},

@@ -9,6 +9,6 @@ SELECT provider, model, count() AS requests, countIf(streamed) AS streams, count
     rates[1] AS rate_p50, rates[2] AS rate_p5, rates[3] AS rate_p1,
     round(quantileTDigest(0.95)(latency_us) / 1e3, 1) AS total_p95_ms
 FROM model_requests
-WHERE at >= {since:DateTime}
+WHERE at >= {since:DateTime} AND cache NOT IN ('hit', 'semantic-hit')
 GROUP BY provider, model
 ORDER BY requests DESC

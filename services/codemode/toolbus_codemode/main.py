@@ -15,7 +15,6 @@ from contextlib import asynccontextmanager
 
 from toolbus_codemode.catalog.builtin_tools import own_listing
 from toolbus_codemode.catalog.catalog import Catalogue
-from toolbus_codemode.catalog.search.embeddings import EmbeddingModel, NoModelError
 from toolbus_codemode.handler import ProgramHandler
 from toolbus_codemode.programs.runner import ENGINES, Programs, default_limits
 from toolbus_codemode.results.result_store import Results
@@ -26,6 +25,7 @@ from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.contracts import CallAdmitted, CallCancelled
 from toolbus_common.mcp.builtin_server import BUILT_IN
+from toolbus_common.model_api.embeddings import EmbeddingModel, NoModelError
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.topology import CATALOGUE, CONFIG, OUTCOMES, RESULTS, TOKENS
 from toolbus_common.privacy.service_keys import use_person_keys

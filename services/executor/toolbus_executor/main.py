@@ -4,10 +4,10 @@ subscribes  CallAdmitted, per server or provider and from other executors; CallC
             buckets tb_config and tb_pins; ConnectionCreated; ClientMessage
 publishes   the reply messages of each call; CallCompleted, CallFailed, CallExtended, ModelUsed;
             ServerConnected, ServerLost, ServerFaulted, BreakerOpened, BreakerClosed;
-            DefinitionPinned, DefinitionChanged; ServerNotification
+            DefinitionPinned, DefinitionChanged; ModelCachePurged; ServerNotification
 owns        the buckets tb_catalogue and tb_leases, the first pins in tb_pins, the outcomes it
-            stores in tb_outcomes, large results in tb_results; connections to upstreams and
-            stdio processes
+            stores in tb_outcomes, large results in tb_results, cached responses of models in
+            tb_model_cache and tb_model_responses; connections to upstreams and stdio processes
 """
 
 import asyncio
@@ -25,10 +25,12 @@ from toolbus_common.config import Server
 from toolbus_common.config_store.literal_secrets import Reader
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.contracts import (
+    CachedResponsesQuery,
     ClientMessage,
     ConnectionCreated,
     IdentityKeyQuery,
     IdentityKeyReply,
+    PurgeCacheRequest,
     ServersQuery,
     ServersReply,
     SessionsQuery,
@@ -45,6 +47,7 @@ from toolbus_common.nats.topology import (
     CONFIG,
     LEASES,
     OUTCOMES,
+    PEOPLE,
     PINS,
     RESULTS,
     SESSIONS,
@@ -63,6 +66,7 @@ from toolbus_executor.catalog.definition_pins import Pins
 from toolbus_executor.dependencies import Dependencies
 from toolbus_executor.identity.keys import IdentityKeys
 from toolbus_executor.isolation.capability_probe import probe
+from toolbus_executor.providers.cache.service import ModelCache
 from toolbus_executor.providers.registry import ProviderRegistry
 from toolbus_executor.results.large.store import LargeResultStore
 from toolbus_executor.results.selection.worker_client import Selector
@@ -90,6 +94,7 @@ class ServerRegistry:
         pins: Pins,
         commands: OperatorCommands,
         dependencies: Dependencies,
+        cache: ModelCache,
     ) -> None:
         self._service = service
         self._dependencies = dependencies
@@ -102,7 +107,7 @@ class ServerRegistry:
         self._restarted: frozenset[str] = frozenset()  # servers known before this change
         self._changed = asyncio.Event()
         self._early_cancellations = early = EarlyCancellations()
-        self._providers = ProviderRegistry(service, commands, dependencies, early)
+        self._providers = ProviderRegistry(service, commands, dependencies, early, cache)
         self._suspended_calls = SuspendedCallRouter(
             service.bus, service.events.producer, self._handler
         )
@@ -250,7 +255,8 @@ def build(process: ProcessContext) -> Service:
     """Create the service and its parts. They connect only when the service runs."""
     settings = Settings()
     service = Service("executor", settings, process)
-    use_person_keys(service)
+    cache = ModelCache(service, use_person_keys(service))
+    service.watch_bucket(PEOPLE)(cache.key_changed)
     decrypted = Reader.at("executor", settings.encryption).opened
     directory = ConfigView(service.share_projection(CONFIG, ConfigProjection), decrypted)
     pins = Pins(service.events)
@@ -269,7 +275,7 @@ def build(process: ProcessContext) -> Service:
         dependencies = Dependencies(
             dialers, large_results, settings, starts, secrets, partial(_token, service)
         )
-        registry = ServerRegistry(service, directory, pins, commands, dependencies)
+        registry = ServerRegistry(service, directory, pins, commands, dependencies, cache)
         directory.projection.on_configured.append(registry.reconcile)
         service.details = lambda: {"servers": len(registry)}
 
@@ -281,6 +287,8 @@ def build(process: ProcessContext) -> Service:
         async def servers(_query: ServersQuery) -> ServersReply:
             return ServersReply(servers=await registry.status())
 
+        service.broker.subscriber(CachedResponsesQuery.SUBJECT, queue=service.name)(cache.show)
+        service.broker.subscriber(PurgeCacheRequest.SUBJECT, queue=service.name)(cache.purge)
         async with registry.running():
             yield
 

@@ -3,10 +3,17 @@
 from functools import cache
 from typing import NamedTuple
 
+from toolbus_common.config import MICRO
 from toolbus_common.contracts import ModelUsed
 from toolbus_common.contracts.model_calls import MODEL_METHODS
 from toolbus_common.observability.call_metrics import CallCount, DurationHistogram, call_count
-from toolbus_common.observability.metrics import MODEL_FIRST_TOKEN_SECONDS, MODEL_TOKENS
+from toolbus_common.observability.metrics import (
+    MODEL_CACHE_REQUESTS,
+    MODEL_CACHE_SAVED_DOLLARS,
+    MODEL_CACHE_SAVED_TOKENS,
+    MODEL_FIRST_TOKEN_SECONDS,
+    MODEL_TOKENS,
+)
 
 _APIS = {method: method.partition("/")[2] for method in MODEL_METHODS}
 
@@ -30,8 +37,16 @@ def record_model_use(used: ModelUsed) -> None:
     metrics.input.count += max(used.input_tokens - used.cached_tokens, 0)
     metrics.cached_input.count += used.cached_tokens
     metrics.output.count += used.output_tokens
+    if used.saved_tokens:
+        MODEL_CACHE_SAVED_TOKENS.labels(used.server).inc(used.saved_tokens)
+        MODEL_CACHE_SAVED_DOLLARS.labels(used.server).inc(used.saved / MICRO)
     if used.first_token_us:
         metrics.first_token.observe(used.first_token_us / 1e6)
+
+
+def record_cache_use(provider: str, status: str) -> None:
+    """Count a request by its use of the cache of responses."""
+    MODEL_CACHE_REQUESTS.labels(provider, status).inc()
 
 
 @cache

@@ -3,6 +3,7 @@
 from toolbus_common.admin_api.models import KINDS
 from toolbus_ingress.admin_api import admins, budgets, configuration, description, entries, keys
 from toolbus_ingress.admin_api import approvals as admin_approvals
+from toolbus_ingress.admin_api import model_cache as cache
 from toolbus_ingress.approvals import routes as approvals
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.models_api import routes as models
@@ -20,6 +21,7 @@ def build(endpoint: Endpoint) -> Application:
         admins.router,
         *(entries.router_of(kind) for kind in KINDS),
         budgets.router,
+        cache.router,
         admin_approvals.router,
         approvals.router,
         tools.router,

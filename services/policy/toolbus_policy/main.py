@@ -300,7 +300,12 @@ async def _serve_admin(
         return ConfigRepository(service.bus, config, service.events, actor, literals)
 
     admin = AdminService(
-        provider.administrator, repository_for, approvers, ledger.handle_query, restrictions
+        provider.administrator,
+        repository_for,
+        approvers,
+        ledger.handle_query,
+        restrictions,
+        service.requests.request,
     )
 
     @service.broker.subscriber(AdminRequest.SUBJECT, queue=service.name)

@@ -146,6 +146,7 @@ def _configuration(gateway: ModelGateway, more: dict[str, Any]) -> Configuration
                 "spare": provider("openai", gateway.spare, apis=apis),
                 "victim": provider("openai", gateway.victim, apis=apis),
                 "claude": provider("anthropic", gateway.mock),
+                "cached": provider("openai", gateway.mock, apis=apis, cache={}),
                 **more.get("providers", {}),
             },
             "models": {**ALIASES, **more.get("models", {})},

@@ -18,8 +18,16 @@ from toolbus_common.contracts import (
     decode_reply,
 )
 from toolbus_common.contracts.events.base import EVERY_EVENT
-from toolbus_common.contracts.model_calls import CHAT, CHUNK, ModelCall
-from toolbus_common.errors import ToolbusError
+from toolbus_common.contracts.model_calls import (
+    CACHE,
+    CHAT,
+    CHUNK,
+    CacheNote,
+    ModelCall,
+    decode_cache_note,
+)
+from toolbus_common.errors import ToolbusError, UnavailableError
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.service.process_context import ProcessContext
@@ -101,8 +109,18 @@ class ModelGateway:
     def chunks(self, number: str) -> bytes:
         """Return the parts of the stream that the caller has received."""
         received = self._replies.get(number, [])
-        assert all(each.method == CHUNK for each in received if isinstance(each, Notification))
-        return b"".join(each.body for each in received if isinstance(each, Notification))
+        sent = [each for each in received if isinstance(each, Notification)]
+        assert all(each.method in (CHUNK, CACHE) for each in sent)
+        return b"".join(each.body for each in sent if each.method == CHUNK)
+
+    def note(self, number: str) -> CacheNote:
+        """Return how the cache was used for a call."""
+        (note,) = (
+            decode_cache_note(each.body)
+            for each in self._replies[number]
+            if isinstance(each, Notification) and each.method == CACHE
+        )
+        return note
 
     async def event(self, number: str, *names: str) -> dict[str, Any]:
         """Return the only event of a call with one of these names."""

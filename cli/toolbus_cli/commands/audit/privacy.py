@@ -30,7 +30,10 @@ Customer = Annotated[
 
 def forget(
     person: Annotated[
-        str, typer.Argument(help="A user's name, or operator:NAME, admin:NAME or key:NAME.")
+        str,
+        typer.Argument(
+            help="A user's name, or operator:NAME, admin:NAME, key:NAME, or customer:NAME."
+        ),
     ],
     *,
     reason: Annotated[str, typer.Option(help="The reason; recorded in the event.")] = "",
@@ -38,6 +41,9 @@ def forget(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Erase a person: their names and content in events become unreadable.
+
+    Cached responses of models to the person's requests become unreadable too. For a customer, only
+    its cached responses do.
 
     The command destroys the person's encryption key on the bus and in every service; the signed log
     remains verifiable. This cannot be undone. Remove other mentions yourself (toolbus.yaml,

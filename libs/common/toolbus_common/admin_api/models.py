@@ -115,6 +115,26 @@ class Decision(ConfigModel):
     note: str = Field(default="", max_length=512)
 
 
+class CacheSelection(ConfigModel):
+    """A selection of cached responses of models. An empty field selects all.
+
+    `model` is the name at the provider, `key` is the API key of the request, and `entry` is the id
+    in the header `x-toolbus-cache-key`.
+    """
+
+    customer: str = Field(default="", max_length=64)
+    provider: str = Field(default="", max_length=64)
+    model: str = Field(default="", max_length=256)
+    key: str = Field(default="", max_length=256)
+    entry: str = Field(default="", max_length=64)
+
+
+class CachePurge(CacheSelection):
+    """A selection of cached responses to remove. Without one, `everything` must be true."""
+
+    everything: bool = False
+
+
 class ResponseModel(BaseModel):
     """Base class of responses. Later versions add fields."""
 

@@ -28,6 +28,8 @@ OPERATIONS: dict[str, Right | None] = {
     "create_admin": "appoint",
     "revoke_admin": "appoint",
     "list_budgets": "budgets",
+    "show_cache": "read",
+    "purge_cache": "purge",
     "list_approvals": "approvals",
     "show_approval": "approvals",
     "approve_call": "decide",

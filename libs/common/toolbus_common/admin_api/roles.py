@@ -4,7 +4,9 @@ from typing import Literal, get_args
 
 from toolbus_common.config import Role
 
-Right = Literal["read", "budgets", "approvals", "admins", "decide", "keys", "declare", "appoint"]
+Right = Literal[
+    "read", "budgets", "approvals", "admins", "decide", "keys", "purge", "declare", "appoint"
+]  # fmt: skip
 
 ROLES: tuple[Role, ...] = get_args(Role)
 RIGHTS: dict[Right, str] = {
@@ -14,13 +16,14 @@ RIGHTS: dict[Right, str] = {
     "admins": "see admin keys",
     "decide": "approve and reject calls",
     "keys": "create, change, rotate and revoke keys of clients",
+    "purge": "remove cached responses of models",
     "declare": "change the rest of the configuration, and apply a whole one",
     "appoint": "create and revoke admin keys",
 }
 _MAY: dict[str, frozenset[Right]] = {
     "viewer": frozenset({"read", "budgets"}),
     "auditor": frozenset({"read", "budgets", "approvals", "admins"}),
-    "operator": frozenset({"read", "budgets", "approvals", "decide", "keys"}),
+    "operator": frozenset({"read", "budgets", "approvals", "decide", "keys", "purge"}),
     "admin": frozenset(get_args(Right)),
 }
 

@@ -33,6 +33,7 @@ from toolbus_common.config.audit.exports import Export, Leaving, Place, Sink
 from toolbus_common.config.audit.retention import Audit, Checkpoints, Evidence, Witness
 from toolbus_common.config.base import MICRO, ConfigModel, Name, Pattern, Patterns
 from toolbus_common.config.models.providers import Alias, ModelPrice, ModelTarget, Provider
+from toolbus_common.config.models.response_cache import ResponseCache, SemanticCache
 from toolbus_common.config.servers.endpoints import Operations
 from toolbus_common.config.servers.oauth import OAuthClient, ServerOAuth
 from toolbus_common.config.servers.results import Results, ToolCache
@@ -83,10 +84,12 @@ __all__ = [
     "Provider",
     "Rate",
     "Reader",
+    "ResponseCache",
     "Results",
     "Role",
     "Rule",
     "Sampling",
+    "SemanticCache",
     "Server",
     "ServerOAuth",
     "Sink",

@@ -58,7 +58,7 @@ from toolbus_common.contracts.events.identity import (
     GrantEnded,
     SignInDenied,
 )
-from toolbus_common.contracts.events.models import ModelUsed
+from toolbus_common.contracts.events.models import ModelCachePurged, ModelUsed
 from toolbus_common.contracts.events.programs import (
     RunCompleted,
     RunEnded,
@@ -138,6 +138,14 @@ from toolbus_common.contracts.queries.identity import (
     PageRequest,
     TokenQuery,
 )
+from toolbus_common.contracts.queries.model_cache import (
+    CachedResponse,
+    CachedResponsesQuery,
+    CachedResponsesReply,
+    CacheTotals,
+    PurgeCacheReply,
+    PurgeCacheRequest,
+)
 from toolbus_common.contracts.queries.unresolved_calls import (
     UnresolvedCall,
     UnresolvedCallsQuery,
@@ -209,6 +217,10 @@ __all__ = [
     "BreakerClosed",
     "BreakerOpened",
     "BudgetState",
+    "CacheTotals",
+    "CachedResponse",
+    "CachedResponsesQuery",
+    "CachedResponsesReply",
     "CallAdmitted",
     "CallAllowed",
     "CallCancelled",
@@ -262,6 +274,7 @@ __all__ = [
     "LedgerReply",
     "Listing",
     "Message",
+    "ModelCachePurged",
     "ModelUsed",
     "Notification",
     "OpenCall",
@@ -274,6 +287,8 @@ __all__ = [
     "Pin",
     "Progress",
     "ProtocolFamily",
+    "PurgeCacheReply",
+    "PurgeCacheRequest",
     "Quarantined",
     "Query",
     "RebuildReply",

@@ -129,7 +129,8 @@ class CallAdmitted(Plain):
     the reply is sent. `identity` is set if the server receives the caller's identity.
     `principal_id` identifies the principal whose state at the server the call may use
     (`toolbus_common.access.session_owner`); `session` names the client's session. `checked` names
-    the arguments that must match the tool's schema because rules read them; None means all.
+    the arguments that must match the tool's schema because rules read them; None means all. `cache`
+    is a `CacheTerms` if the response of a model may be cached; else empty.
     """
 
     SUBJECT: ClassVar[str] = "tb.run"
@@ -167,6 +168,7 @@ class CallAdmitted(Plain):
     principal_id: str = ""
     session: str = ""
     checked: tuple[str, ...] | None = None
+    cache: str = ""
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property

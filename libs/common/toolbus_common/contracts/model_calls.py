@@ -13,6 +13,8 @@ CHAT, RESPONSES, MESSAGES = "models/chat", "models/responses", "models/messages"
 EMBEDDINGS, COUNT_TOKENS = "models/embeddings", "models/count_tokens"
 MODEL_METHODS = frozenset({CHAT, RESPONSES, MESSAGES, EMBEDDINGS, COUNT_TOKENS})
 CHUNK = "models/chunk"
+# The notification before a response that the cache could have: its body is a `CacheNote`.
+CACHE = "models/cache"
 SEPARATOR = "/"  # between the provider and the model in the name of a model without an alias
 
 
@@ -24,7 +26,8 @@ class ModelCall(Struct, frozen=True, omit_defaults=True):
     no limit. `choices` is the number of requested choices. `attempt` is the number of targets that
     were tried before. `tools` is the number of tools offered to the model. `beta` is the client's
     header `anthropic-beta`; empty for none. `sampled_by` is the server whose sampling
-    request, during the call `parent_id`, caused the request; else empty.
+    request, during the call `parent_id`, caused the request; else empty. `cache` is the client's
+    header `Cache-Control`, if it is `no-cache` or `no-store`; else empty.
     """
 
     alias: str = ""
@@ -35,10 +38,42 @@ class ModelCall(Struct, frozen=True, omit_defaults=True):
     tools: int = 0
     beta: str = ""
     sampled_by: str = ""
+    cache: str = ""
 
     def encode(self) -> str:
         """Return the form for the field `extra`."""
         return _encode(self).decode()
+
+
+class CacheTerms(Struct, frozen=True, omit_defaults=True):
+    """How a request may use the cache of responses. It is the field `cache` of `CallAdmitted`.
+
+    `scope` names the callers that share the response, such as `team:support`. `embedding` is the
+    price of the embedding model, in the form of `CallAdmitted.price`; None if similar requests must
+    not be compared.
+    """
+
+    scope: str
+    embedding: tuple[float, ...] | None = None
+
+    def encode(self) -> str:
+        """Return the form for the field `cache`."""
+        return _encode(self).decode()
+
+
+class CacheNote(Struct, frozen=True, omit_defaults=True):
+    """Whether a response comes from the cache: `hit`, `semantic-hit`, `miss` or `bypass`.
+
+    `key` identifies the entry for a purge; empty for none. `age` is its age in seconds.
+    """
+
+    status: str
+    key: str = ""
+    age: int = 0
+
+    def encode(self) -> bytes:
+        """Return the body of the notification."""
+        return _encode(self)
 
 
 class Usage(Struct, frozen=True, omit_defaults=True):
@@ -58,6 +93,8 @@ class Usage(Struct, frozen=True, omit_defaults=True):
 
 _encode = Encoder().encode
 decode_model_call = Decoder(ModelCall).decode
+decode_cache_terms = Decoder(CacheTerms).decode
+decode_cache_note = Decoder(CacheNote).decode
 
 
 def is_model_method(method: str) -> bool:

@@ -1,1 +1,1 @@
-"""Forms of the APIs for models, which several services read and write (no I/O)."""
+"""Forms of the APIs for models, and embeddings, which several services use."""

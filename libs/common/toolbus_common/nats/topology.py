@@ -44,6 +44,8 @@ CONNECTIONS = "tb_connections"  # encrypted tokens for servers: written by oauth
 SEALS = "tb_checkpoints"  # the newest checkpoint of each customer: written by audit
 EXPORTS = "tb_exports"  # the cursor of each export and sink: written by audit
 PEOPLE = "tb_person_keys"  # written by services that publish events; operators delete keys
+MODEL_CACHE = "tb_model_cache"  # descriptions of cached model responses: written by executor
+MODEL_RESPONSES = "tb_model_responses"  # object store of these responses: written by executor
 RESULTS = "tb_results"  # object store of large results: written by codemode and executor
 
 LEASE_SECONDS = 2.0
@@ -62,6 +64,10 @@ MAX_TASK_BYTES = 1 << 30
 MAX_OUTCOME_BYTES = 2 << 30
 RESULT_SECONDS = 3600.0
 MAX_RESULT_BYTES = 2 << 30
+CACHE_SECONDS = 7 * DAY  # the longest lifetime of a cached model response
+MAX_CACHE_BYTES = 128 << 20
+MAX_RESPONSE_BYTES = 1 << 30
+_EVICTED = frozenset({MODEL_CACHE, MODEL_RESPONSES})  # full ones delete their oldest entries
 # Settings that provisioning also applies to existing buckets and object stores.
 _RULES = ("republish", "allow_rollup_hdrs", "deny_purge", "allow_direct", "max_msgs_per_subject")
 # Streams of builds before ADR 29, which are no longer read, with their names in messages.
@@ -151,13 +157,25 @@ BUCKETS = (
     KeyValueConfig(
         bucket=OUTCOMES, history=1, storage=StorageType.FILE, ttl=DAY, max_bytes=MAX_OUTCOME_BYTES
     ),
+    KeyValueConfig(
+        bucket=MODEL_CACHE,
+        history=1,
+        storage=StorageType.FILE,
+        ttl=CACHE_SECONDS,
+        max_bytes=MAX_CACHE_BYTES,
+    ),
 )
 OBJECTS = {
     RESULTS: ObjectStoreConfig(
         ttl=RESULT_SECONDS,
         max_bytes=MAX_RESULT_BYTES,
         storage=StorageType.FILE,
-    )
+    ),
+    MODEL_RESPONSES: ObjectStoreConfig(
+        ttl=CACHE_SECONDS,
+        max_bytes=MAX_RESPONSE_BYTES,
+        storage=StorageType.FILE,
+    ),
 }
 
 
@@ -253,7 +271,7 @@ def _bucket(bucket: KeyValueConfig, replicas: int) -> StreamConfig:
         max_age=bucket.ttl,
         max_bytes=bucket.max_bytes,
         duplicate_window=min(DUPLICATE_SECONDS, bucket.ttl or DUPLICATE_SECONDS),
-        discard=DiscardPolicy.NEW,
+        discard=_discard(bucket.bucket),
         # The erasure of a person deletes the key by its sequence number, so that the server
         # overwrites it.
         deny_delete=bucket.bucket != PEOPLE,
@@ -266,6 +284,10 @@ def _bucket(bucket: KeyValueConfig, replicas: int) -> StreamConfig:
     )
 
 
+def _discard(name: str) -> DiscardPolicy:
+    return DiscardPolicy.OLD if name in _EVICTED else DiscardPolicy.NEW
+
+
 def _objects(name: str, objects: ObjectStoreConfig, replicas: int) -> StreamConfig:
     """Return the stream of an object store. A new object replaces the object of the same name."""
     return StreamConfig(
@@ -276,7 +298,7 @@ def _objects(name: str, objects: ObjectStoreConfig, replicas: int) -> StreamConf
         max_msgs_per_subject=1,
         max_age=objects.ttl,
         max_bytes=objects.max_bytes,
-        discard=DiscardPolicy.NEW,
+        discard=_discard(name),
         deny_purge=True,
         allow_rollup_hdrs=False,
         allow_direct=True,

@@ -42,6 +42,17 @@ UPSTREAM_SECONDS = CallDurations("toolbus_upstream_seconds", "Duration of upstre
 MODEL_TOKENS = Counter(
     "toolbus_model_tokens", "Tokens of model requests", ["provider", "api", "direction"]
 )
+# Requests that could use the cache of responses, and what its responses saved. outcome: hit,
+# semantic-hit, miss, bypass (excluded by the request, or by what it contains).
+MODEL_CACHE_REQUESTS = Counter(
+    "toolbus_model_cache_requests", "Model requests by use of the cache", ["provider", "outcome"]
+)
+MODEL_CACHE_SAVED_TOKENS = Counter(
+    "toolbus_model_cache_saved_tokens", "Tokens saved by the cache of responses", ["provider"]
+)
+MODEL_CACHE_SAVED_DOLLARS = Counter(
+    "toolbus_model_cache_saved_dollars", "Dollars saved by the cache of responses", ["provider"]
+)
 # Seconds from the attempt's start to the first part of a streamed response.
 MODEL_FIRST_TOKEN_SECONDS = CallDurations(
     "toolbus_model_first_token_seconds", "Time to the first token of a model", "provider"

@@ -58,6 +58,10 @@ class PersonKeys:
         """Return the key of a person; None if it is not in memory."""
         return self._by_name.get(name)
 
+    def with_pseudonym(self, pseudonym: str) -> PersonKey | None:
+        """Return the key of the person with this pseudonym; None if it is not in memory."""
+        return self._by_pseudonym.get(pseudonym)
+
     def pseudonym(self, name: str) -> str:
         """Return the pseudonym of a person. Raises `KeyError` if the key is not in memory."""
         return self._by_name[name].pseudonym

@@ -44,7 +44,8 @@ class Opened:
 class PersonKey:
     """The key of one person.
 
-    `name` is the person's name in events, with the kind: `user:ann`, `operator:bo`.
+    `name` is the person's name in events, with the kind: `user:ann`, `operator:bo`. The cache of
+    model responses uses keys of customers too: `customer:acme`.
     """
 
     name: str
@@ -69,6 +70,10 @@ class PersonKey:
     def salt(self) -> bytes:
         """The salt that proves which name the pseudonym belongs to."""
         return _derived(self.key, b"name")
+
+    def secret(self, purpose: bytes) -> bytes:
+        """Return a key for another purpose than events. It is lost together with this key."""
+        return _derived(self.key, purpose)
 
     def seal(self, text: str) -> str:
         """Encrypt a text, and return the token that replaces it in an event."""

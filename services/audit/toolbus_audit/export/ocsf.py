@@ -233,6 +233,7 @@ _MAPPINGS = {
     "call.failed": EventMapping(API, severity=LOW, status=FAILURE),
     "call.replayed": EventMapping(API),
     "model.used": EventMapping(API),
+    "cache.purged": EventMapping(ENTITY, 4),
     "run.started": EventMapping(API),
     "run.completed": EventMapping(API),
     "run.failed": EventMapping(API, severity=LOW, status=FAILURE),

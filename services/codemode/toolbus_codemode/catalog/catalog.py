@@ -4,13 +4,13 @@ from typing import Any
 
 from toolbus_codemode.catalog.namespace import ToolNamespace
 from toolbus_codemode.catalog.search.bm25 import DocumentCache, Index
-from toolbus_codemode.catalog.search.embeddings import EmbeddingModel
 from toolbus_common.access.config_snapshot import ConfigView
 from toolbus_common.access.principal import EffectiveGrants
 from toolbus_common.access.tool_names import Names
 from toolbus_common.contracts import Listing
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.mcp.client_classes import NONE
+from toolbus_common.model_api.embeddings import EmbeddingModel
 from toolbus_common.nats.kv_bucket import Change
 
 Offers = dict[str, dict[str, dict[str, Any]]]  # server -> tool -> definition

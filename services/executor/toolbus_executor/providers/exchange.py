@@ -1,18 +1,21 @@
 """Exchange of one call with its provider: request, response, usage and charge."""
 
 from math import ceil
-from time import monotonic, time
+from time import monotonic, perf_counter, time
 from typing import Any
 
 import msgspec
-from msgspec import structs
+from msgspec import Struct, structs
 
 from toolbus_common.calls.event_fields import call_fields
 from toolbus_common.config import Provider
-from toolbus_common.contracts import CallAdmitted, ModelUsed
+from toolbus_common.config.models.response_cache import MAX_CACHED
+from toolbus_common.contracts import CallAdmitted, ModelUsed, Notification
 from toolbus_common.contracts.model_calls import (
+    CHUNK,
     COUNT_TOKENS,
     MESSAGES,
+    CacheNote,
     ModelCall,
     Usage,
     decode_model_call,
@@ -55,6 +58,16 @@ HIDDEN_TOKENS_PER_SECOND = 100  # of a model that reasons: more than most genera
 _CODED = (b"content-length", b"transfer-encoding")
 
 
+class Response(Struct, frozen=True, array_like=True):
+    """A complete response in the form of the client's API; with `streamed`, its event stream."""
+
+    body: bytes
+    streamed: bool
+    usage: Usage
+    finish_reason: str = ""
+    tools: int = 0
+
+
 class Exchange:
     """The request of one call, and what is known of its response. It is used once."""
 
@@ -62,21 +75,42 @@ class Exchange:
         self, provider: Provider, name: str, call: CallAdmitted, context: CallContext
     ) -> None:
         self.call = call
+        self.context = context
         self.stream: StreamedResponse | None = None
         self.model_call = ModelCall()
+        self.cache_note: CacheNote | None = None  # None if the cache is not used
+        self.added_charge = 0  # micro-dollars: the embedding of the request
         self._provider = provider
         self._name = name
-        self._context = context
         self._method = call.method  # of the provider's API
         self._translation: Translation | None = None
         self._body = b""
         self._drops_usage = False
         self._deadline = min(call.deadline, time() + provider.max_total_timeout)
+        self._is_described = self._is_copied = False
+        self._cached: Response | None = None
+        self._cached_charge = self._saved = 0
+        self._first_at = 0.0  # `perf_counter` at the replay of a stream
         self._facts: Facts | None = None
         self._usage: Usage | None = None
         self._span: Span | Nothing = NOTHING
         self._traceparent = ""
         self._requested_at = 0.0  # when a request was written, for which the provider may charge
+
+    def describe(self) -> None:
+        """Read the description of the request.
+
+        Raises:
+            InvalidError: the description is invalid.
+
+        """
+        call, self._is_described = self.call, True
+        try:
+            self.model_call = decode_model_call(call.extra) if call.extra else ModelCall()
+        except UNREADABLE as error:
+            raise InvalidError(
+                "The call has no valid description of a model request.", sent=False
+            ) from error
 
     def prepare(self) -> None:
         """Build the request.
@@ -86,12 +120,8 @@ class Exchange:
 
         """
         call, provider = self.call, self._provider
-        try:
-            self.model_call = decode_model_call(call.extra) if call.extra else ModelCall()
-        except UNREADABLE as error:
-            raise InvalidError(
-                "The call has no valid description of a model request.", sent=False
-            ) from error
+        if not self._is_described:
+            self.describe()
         streamed, body = self.model_call.stream, call.arguments
         served = _served_methods(provider)
         if call.method not in served:
@@ -149,11 +179,15 @@ class Exchange:
     @property
     def streamed(self) -> int:
         """The number of received bytes of the stream; 0 for other responses."""
+        if self._cached is not None:
+            return len(self._cached.body) if self._cached.streamed else 0
         return self.stream.size if self.stream is not None else 0
 
     @property
     def parts(self) -> int:
         """The number of parts of the stream that were sent to the caller; 0 without a stream."""
+        if self._cached is not None:
+            return int(self._cached.streamed)
         return self.stream.parts if self.stream is not None and self.stream.began else 0
 
     @property
@@ -170,8 +204,44 @@ class Exchange:
 
     @property
     def charge(self) -> int:
-        """The charge of the usage in micro-dollars."""
-        return charge_of_usage(self.usage, self.call.price)
+        """The charge in micro-dollars: of the usage, or of a cached response."""
+        if self._cached is not None:
+            return self._cached_charge + self.added_charge
+        return charge_of_usage(self.usage, self.call.price) + self.added_charge
+
+    # -- cache ---------------------------------------------------------------------------------
+
+    def begin_copy(self) -> None:
+        """Copy the response while it is forwarded."""
+        self._is_copied = True
+
+    def copied(self, body: bytes) -> Response | None:
+        """Return the complete response. `body` is that of the reply; empty after a stream.
+
+        Return None if the response is too large for the cache.
+        """
+        stream, facts = self.stream, self._facts
+        if not body and stream is not None:
+            facts, copy = stream.facts.facts, stream.copy
+            if copy is None:
+                return None
+            body, is_stream = b"".join(copy), True
+            return Response(body, is_stream, self.usage, facts.finish_reason, facts.tools)
+        if facts is None or len(body) > MAX_CACHED:
+            return None
+        is_stream = False
+        return Response(body, is_stream, self.usage, facts.finish_reason, facts.tools)
+
+    async def replay(self, response: Response, charge: int, saved: int) -> bytes:
+        """Use a cached response, and return the body of the reply; empty after a stream."""
+        self._cached, self._cached_charge, self._saved = response, charge, saved
+        self._usage = Usage()
+        self._facts = Facts(None, response.finish_reason, response.tools)
+        if not response.streamed:
+            return response.body
+        self._first_at = perf_counter()
+        await self.context.send(Notification(CHUNK, response.body, 1))
+        return b""
 
     def note_cut(self) -> None:
         """Estimate the output of a stream that ended before its first text and without usage.
@@ -201,7 +271,7 @@ class Exchange:
         unknown, which costs the reserved amount.
         """
         if isinstance(error, ModelRefusedError) or not self.was_sent:
-            return 0
+            return self.added_charge
         cancelled = isinstance(error, CallCancelledError) and self.stream is not None
         return self.charge if self.has_usage or cancelled else self.call.charge
 
@@ -209,14 +279,15 @@ class Exchange:
         """Return the fields of `ModelUsed` but the duration. `began` is of `perf_counter`."""
         call, usage, stream = self.call, self.usage, self.stream
         facts = self._facts or (stream.facts.facts if stream is not None else Facts())
-        first_at = stream.first_at if stream is not None else 0.0
+        first_at = stream.first_at if stream is not None else self._first_at
+        note, saved = self.cache_note, self._cached.usage if self._cached is not None else Usage()
         return {
             "id": f"{call.call_id}.used",
             **call_fields(call, call.customer, call.key),
             "alias": self.model_call.alias,
             "provider_kind": self._provider.kind,
             "streamed": self.model_call.stream,
-            "charge": self.charge,
+            "charge": self.charge - self.added_charge,  # that has an event of its own
             "input_tokens": usage.input,
             "cached_tokens": usage.cached,
             "cache_write_tokens": usage.cache_write,
@@ -230,6 +301,9 @@ class Exchange:
             "tools_offered": self.model_call.tools,
             "tools_suggested": facts.tools,
             "cached_savings": savings_of_cache(usage, call.price),
+            "cache": note.status if note is not None else "",
+            "saved": self._saved,
+            "saved_tokens": saved.input + saved.output,
         }
 
     async def _send(self, client: ProviderClient, key: Any) -> tuple[Head, bytes]:
@@ -261,8 +335,9 @@ class Exchange:
 
     def _new_stream(self) -> StreamedResponse:
         facts = StreamFacts(self._method, len(self._body))
-        stream = StreamedResponse(self._context, facts, self._provider.timeout, self._deadline)
+        stream = StreamedResponse(self.context, facts, self._provider.timeout, self._deadline)
         stream.drops_usage = self._drops_usage
+        stream.copy = [] if self._is_copied else None
         stream.translation = self._translation.stream() if self._translation is not None else None
         return stream
 

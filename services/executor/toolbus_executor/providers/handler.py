@@ -25,6 +25,7 @@ from toolbus_executor.calls.operator_commands import reject_if_drained
 from toolbus_executor.calls.outcome_reporter import OutcomeReporter
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome
 from toolbus_executor.model_metrics import record_model_use
+from toolbus_executor.providers.cache.provider_cache import ProviderCache
 from toolbus_executor.providers.exchange import Exchange
 from toolbus_executor.providers.http import ProviderClient
 from toolbus_executor.providers.running_requests import RunningRequests
@@ -55,11 +56,12 @@ class ProviderHandler:
         self.bulkhead = Bulkhead(name, provider.concurrency, provider.concurrency)
         self.health = Health(provider.probe, self.breaker, lambda: not self.bulkhead.in_flight)
         self.client: ProviderClient | None = None
+        self.cache: ProviderCache | None = None
         self.why_not = "its API keys have not been read yet"
         self.is_served = False  # calls are received
         self.drained = False  # by an operator command
         self.early_cancellations = EarlyCancellations()
-        self._provider = provider
+        self.provider = provider
         self._events = events
         self._running = running
 
@@ -72,10 +74,10 @@ class ProviderHandler:
         """Return the row of this provider in `toolbus status`."""
         return {
             "name": self.name,
-            "kind": self._provider.kind,
+            "kind": self.provider.kind,
             "state": self._state.value,
             "version": "",
-            "tools": len(self._provider.models),
+            "tools": len(self.provider.models),
             "breaker": self.breaker.circuit.state.value,
             "in_flight": self.bulkhead.in_flight,
             "waiting": self.bulkhead.waiting,
@@ -99,10 +101,10 @@ class ProviderHandler:
         early = self.early_cancellations
         if early.cancelled_at and early.take(call.call_id):
             return await self.outcomes.failed(call, cancelled_early(), began)
-        exchange = Exchange(self._provider, self.name, call, context)
+        exchange = Exchange(self.provider, self.name, call, context)
         self._running.begin(call.call_id)
         try:
-            body = await self._in_slot(exchange)
+            body = await (self.in_slot(exchange) if self.cache is None else self._body(exchange))
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - logged
             cancelled = self._running.end(call.call_id)
             return await self._failed(exchange, _error_of(call, error, cancelled=cancelled), began)
@@ -110,13 +112,25 @@ class ProviderHandler:
         reply, took = CallResult(body, exchange.parts), perf_counter() - began
         outcome = CallOutcome(reply, is_error=False, kept=exchange.streamed, charge=exchange.charge)
         self.outcomes.completed(call, outcome, took)
-        exchange.end_span(self._publish_usage(exchange, began, took, cut=False))
+        exchange.end_span(self.publish_usage(exchange, began, took, cut=False))
         if call.claim is not None and not exchange.streamed:
             await self.outcomes.store(call, call.claim, reply)
         return reply
 
-    async def _in_slot(self, exchange: Exchange) -> bytes:
-        """Wait for a concurrency slot, and send the request. Return the body of the reply."""
+    async def _body(self, exchange: Exchange) -> bytes:
+        """Return the body of the reply, from the cache or from the provider."""
+        cache = self.cache
+        if cache is None or not exchange.call.cache:
+            return await self.in_slot(exchange)
+        if self.drained:
+            reject_if_drained(exchange.call)
+        return await cache.run(exchange, self.in_slot)
+
+    async def in_slot(self, exchange: Exchange) -> bytes:
+        """Wait for a concurrency slot, and send the request. Return the body of the reply.
+
+        Raises `ToolbusError`.
+        """
         if self.drained:
             reject_if_drained(exchange.call)
         seconds = exchange.call.deadline - time()
@@ -151,7 +165,7 @@ class ProviderHandler:
             self.breaker.failed()
             raise UpstreamTimeoutError(
                 f"The provider '{self.name}' sent nothing more within the time limit, after "
-                f"{monotonic() - began:.3g} s; its 'timeout' is {self._provider.timeout:g} s."
+                f"{monotonic() - began:.3g} s; its 'timeout' is {self.provider.timeout:g} s."
             ) from error
         except UpstreamDeadError:
             self.breaker.failed()
@@ -181,7 +195,7 @@ class ProviderHandler:
             error.data.setdefault("sent", False)
         used = None
         if exchange.has_usage:
-            used = self._publish_usage(exchange, began, perf_counter() - began, cut=True)
+            used = self.publish_usage(exchange, began, perf_counter() - began, cut=True)
         exchange.end_span(used, error.code)
         reply = await self.outcomes.failed(exchange.call, error, began, charge)
         if exchange.stream is not None:
@@ -191,9 +205,10 @@ class ProviderHandler:
                 await exchange.stream.flush()
         return reply
 
-    def _publish_usage(
+    def publish_usage(
         self, exchange: Exchange, began: float, took: float, *, cut: bool
     ) -> ModelUsed:
+        """Publish the event about the tokens of a request, and return it."""
         fields = exchange.event_fields(began, cut=cut)
         used = _model_used(**fields, latency_us=int(took * 1e6))
         self._events.publish(used)

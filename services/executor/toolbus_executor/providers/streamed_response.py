@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable
 from time import monotonic, perf_counter, time
 
+from toolbus_common.config.models.response_cache import MAX_CACHED
 from toolbus_common.contracts import Notification
 from toolbus_common.contracts.model_calls import CHUNK
 from toolbus_common.contracts.replies import CallContext
@@ -43,6 +44,8 @@ class StreamedResponse(MessageSpill):
         self.began = False  # the head of the stream was received
         self.first_at = 0.0  # `perf_counter` at the first complete event
         self.size = 0  # bytes
+        self.copy: list[bytes] | None = None  # what was sent, for the cache; None if too large
+        self._copied = 0  # bytes
         self.parts = 0  # parts sent to the caller, each with its number
         self._context = context
         self._timeout = timeout
@@ -133,6 +136,11 @@ class StreamedResponse(MessageSpill):
     def _send(self, part: bytes) -> None:
         if not part:
             return
+        if self.copy is not None:
+            self._copied += len(part)
+            self.copy.append(part)
+            if self._copied > MAX_CACHED:
+                self.copy = None
         self._unsent.append(part)
         self._unsent_bytes += len(part)
         if self._unsent_bytes > MAX_UNSENT and not self._paused and self.flow is not None:

@@ -28,7 +28,6 @@ class ChunkStream:
     __slots__ = (
         "_ended",
         "_events",
-        "_headers",
         "_keep_alive",
         "_news",
         "_on_cut",
@@ -38,6 +37,7 @@ class ChunkStream:
         "_splitter",
         "_unread",
         "_writer",
+        "headers",
         "lost",
         "overflowed",
     )  # fmt: skip
@@ -49,7 +49,7 @@ class ChunkStream:
         on_cut: Callable[[], None],
     ) -> None:
         self._send = send
-        self._headers = headers
+        self.headers = headers  # sent with the first event
         self._on_cut = on_cut
         self._parts = 0  # received
         self._silent = True  # nothing was written since the last look
@@ -123,7 +123,7 @@ class ChunkStream:
     async def _run(self) -> None:
         send, events = self._send, self._events
         loop = asyncio.get_running_loop()
-        headers = [*HEADERS, *self._headers]
+        headers = [*HEADERS, *self.headers]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         more = True
         while more:

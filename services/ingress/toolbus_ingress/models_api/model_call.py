@@ -8,9 +8,21 @@ from msgspec import Struct
 
 from toolbus_common.access.principal import Principal
 from toolbus_common.config import Configuration, ModelTarget, Patterns
-from toolbus_common.contracts import CallRequested, CallResult, ProtocolFamily
+from toolbus_common.contracts import (
+    CallNotification,
+    CallRequested,
+    CallResult,
+    Notification,
+    ProtocolFamily,
+)
 from toolbus_common.contracts.base import trusted
-from toolbus_common.contracts.model_calls import ModelCall, model_name
+from toolbus_common.contracts.model_calls import (
+    CACHE,
+    CacheNote,
+    ModelCall,
+    decode_cache_note,
+    model_name,
+)
 from toolbus_common.errors import CallCancelledError, OutcomeUnknownError, ToolbusError
 from toolbus_common.model_api import routing
 from toolbus_common.observability.call_metrics import call_count
@@ -29,6 +41,7 @@ from toolbus_ingress.sessions.sse_writer import DisconnectWatch
 from toolbus_ingress.sessions.suggestions import SUGGESTION
 
 MODEL, CALL_ID, FALLBACKS = b"x-toolbus-model", b"x-toolbus-call-id", b"x-toolbus-fallbacks"
+CACHE_STATUS, CACHE_KEY, AGE = b"x-toolbus-cache", b"x-toolbus-cache-key", b"age"
 _OK = call_count(MODEL_REQUESTS.labels("ok"))
 _SECONDS = MODEL_SECONDS.labels("")
 _STOPPED = (
@@ -45,6 +58,7 @@ _LOST = (
 )
 
 Pairs = tuple[tuple[bytes, bytes], ...]
+_DIRECTIVES = (b"no-store", b"no-cache")  # the strictest first
 _BETAS = re.compile(rb"[A-Za-z0-9._, -]{1,1024}")
 _call_requested = trusted(CallRequested)
 
@@ -53,12 +67,14 @@ class Attempt(Struct):
     """A call to one target. `number` counts the targets that were tried before.
 
     `link` is the link for tool calls that the response suggests; empty if no tools were offered.
+    `cache` is how the cache of responses was used; None if it was not.
     """
 
     target: ModelTarget
     call_id: str
     number: int
     link: bytes = b""
+    cache: CacheNote | None = None
 
     @property
     def headers(self) -> Pairs:
@@ -67,7 +83,14 @@ class Attempt(Struct):
         own: Pairs = ((MODEL, name.encode()), (CALL_ID, self.call_id.encode()))
         if self.link:
             own = (*own, (SUGGESTION, self.link))
+        if self.cache is not None:
+            own = (*own, *_cache_headers(self.cache))
         return (*own, (FALLBACKS, b"%d" % self.number)) if self.number else own
+
+    def receive(self, notification: CallNotification) -> None:
+        """Store how the cache was used. Other notifications are ignored."""
+        if type(notification) is Notification and notification.method == CACHE:
+            self.cache = decode_cache_note(notification.body)
 
 
 class ModelRun:
@@ -148,10 +171,18 @@ class ModelRun:
         if self._left:
             raise CallCancelledError("The client disconnected before the request was sent.")
         if not self._request.stream:
-            return (await self._calls.request(call)).body
+            return (await self._calls.request(call, attempt.receive)).body
         stream = ChunkStream(self._context.send, attempt.headers, self._cancel)
         self._stream = stream
-        reply = await self._calls.request(call, stream.put)
+
+        def put(notification: CallNotification) -> None:
+            if type(notification) is Notification and notification.method == CACHE:
+                attempt.receive(notification)
+                stream.headers = attempt.headers
+            else:
+                stream.put(notification)
+
+        reply = await self._calls.request(call, put)
         if isinstance(reply, CallResult) and reply.parts:
             stream.check(reply.parts)
         return reply.body
@@ -179,6 +210,7 @@ class ModelRun:
                 attempt.number,
                 request.tools,
                 _beta_of(self._context.headers),
+                cache=_cache_control_of(self._context.headers),
             ).encode(),
             restriction=self._restrictions,
             run=self._run_id,
@@ -231,6 +263,24 @@ def _beta_of(headers: Headers) -> str:
     """Return the header `anthropic-beta`; empty if it is missing or invalid."""
     value = headers.get(b"anthropic-beta", b"")
     return value.decode() if _BETAS.fullmatch(value) else ""
+
+
+def _cache_control_of(headers: Headers) -> str:
+    """Return the stricter one of `no-store` and `no-cache` in `Cache-Control`; empty for none."""
+    value = headers.get(b"cache-control")
+    if value is None:
+        return ""
+    directives = {each.strip().lower() for each in value.split(b",")}
+    return next((name.decode() for name in _DIRECTIVES if name in directives), "")
+
+
+def _cache_headers(note: CacheNote) -> tuple[tuple[bytes, bytes], ...]:
+    """Return the headers that tell the client how the cache of responses was used."""
+    status = (CACHE_STATUS, note.status.encode())
+    if not note.key:
+        return (status,)
+    key = (CACHE_KEY, note.key.encode())
+    return (status, key, (AGE, b"%d" % note.age)) if note.status.endswith("hit") else (status, key)
 
 
 def _describe(call: CallRequested, requested: str) -> None:

@@ -18,7 +18,17 @@ from toolbus_common.config.access.expiry import shown_expiry
 from toolbus_common.config_store import keys as keyring
 from toolbus_common.config_store.redacted_view import entries, exported, restored
 from toolbus_common.config_store.repository import Applied, ConfigRepository
-from toolbus_common.contracts import AdminReply, AdminRequest, LedgerQuery, LedgerReply
+from toolbus_common.contracts import (
+    AdminReply,
+    AdminRequest,
+    CachedResponsesQuery,
+    CachedResponsesReply,
+    LedgerQuery,
+    LedgerReply,
+    PurgeCacheReply,
+    PurgeCacheRequest,
+)
+from toolbus_common.contracts.base import Message
 from toolbus_common.errors import (
     ForbiddenError,
     InvalidError,
@@ -44,6 +54,7 @@ class AdminService:
     approvers: ApproverService
     ledger: Callable[[LedgerQuery], Awaitable[LedgerReply]]
     restrictions: RemoteRestrictions
+    executor: Callable[..., Awaitable[Message]]
 
     async def handle(self, request: AdminRequest) -> AdminReply:
         """Perform the operation, if the caller's role allows it.
@@ -238,6 +249,20 @@ class AdminService:
         found = {**declared, **own}
         listing = page(found, lambda n: show(n, found[n], own), request.after, request.limit)
         return _json({**listing, "revision": now.revision}, now.revision)
+
+    # -- cache of model responses --------------------------------------------------------------
+
+    async def show_cache(self, request: AdminRequest, _administrator: Administrator) -> AdminReply:
+        """Return the selected cached responses without their content."""
+        selection = request_parser.parse_body(models.CacheSelection, request.body)
+        query = CachedResponsesQuery(limit=request.limit, **selection.model_dump())
+        return _json((await self.executor(query, CachedResponsesReply)).model_dump())
+
+    async def purge_cache(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+        """Remove the selected cached responses."""
+        selection = request_parser.parse_body(models.CachePurge, request.body)
+        purge = PurgeCacheRequest(by=administrator.by, **selection.model_dump())
+        return _json((await self.executor(purge, PurgeCacheReply)).model_dump())
 
     # -- budgets and approvals -----------------------------------------------------------------
 

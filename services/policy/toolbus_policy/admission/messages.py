@@ -57,6 +57,7 @@ def build_admitted(decision: Decision, call: CallRequested, *, reserved: bool) -
         principal_id=payer.id_for(call.key_digest),
         session=call.session,
         checked=None if admission.strict else decision.verdict.reads,
+        cache=admission.terms.cache if admission.terms is not None else "",
         arguments=call.arguments,
     )
     if call.server != BUILT_IN:

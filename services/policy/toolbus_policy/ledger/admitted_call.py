@@ -61,7 +61,8 @@ class ModelTerms:
     `name` is `provider/model`, and `names` are the names by which the payer may use the model.
     `aliases` are all its aliases.
     `prices` has the form of `CallAdmitted.price`; None if the model has no price. `budgets` are the
-    budgets that count the model.
+    budgets that count the model. `cache` is the encoded `CacheTerms`, and `embedding` is its price;
+    both are empty if responses of the model are not cached.
     """
 
     provider: Provider
@@ -70,6 +71,8 @@ class ModelTerms:
     prices: tuple[float, ...] | None
     budgets: tuple[BudgetLimit, ...]
     aliases: tuple[str, ...] = ()
+    cache: str = ""
+    embedding: tuple[float, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from toolbus_common.errors import (
     UnknownModelError,
 )
 from toolbus_policy.ledger.admitted_call import Admission, ModelSize, ModelTerms, Payer
+from toolbus_policy.models.cache_terms import cache_terms_of
 from toolbus_policy.models.prices import micro_dollars_of, price_of
 
 BYTES_PER_TOKEN = (
@@ -43,6 +44,7 @@ def terms_of(declared: Configuration, payer: Payer, provider: str, model: str) -
     every = tuple(names_of(declared, provider, model))
     price = price_of(declared, provider, model)
     permitted = may_use_provider(payer.principal, declared.providers[provider])
+    cache = cache_terms_of(declared, payer, provider, model)
     return ModelTerms(
         provider=declared.providers[provider],
         name=model_name(provider, model),
@@ -51,6 +53,8 @@ def terms_of(declared: Configuration, payer: Payer, provider: str, model: str) -
         ),
         prices=None if price is None else micro_dollars_of(price),
         budgets=tuple(each for each in payer.budgets if each.counts_model(every, 1)),
+        cache=cache.encode() if cache is not None else "",
+        embedding=(cache.embedding or ()) if cache is not None else (),
         aliases=every[1:],
     )
 
@@ -90,7 +94,7 @@ def sized(admission: Admission, terms: ModelTerms, call: CallRequested) -> Admis
         labels=terms.provider.labels,
         sampled_by=requested.sampled_by,
     )
-    cost = FREE if call.method == COUNT_TOKENS else _cost(terms.prices, size)
+    cost = FREE if call.method == COUNT_TOKENS else _cost(terms, size)
     budgets = terms.budgets
     if not cost.reserved:
         budgets = tuple(each for each in budgets if not each.in_money)
@@ -180,9 +184,19 @@ def _output_bound(requested: ModelCall, terms: ModelTerms, method: str) -> int:
     return bound
 
 
-def _cost(prices: tuple[float, ...], size: ModelSize) -> Cost:
-    if not prices:
-        return FREE
+def _cost(terms: ModelTerms, size: ModelSize) -> Cost:
+    """Return the most that a request can cost, with the embedding of its text for the cache."""
+    prices = terms.prices
+    exact = _most(prices, size.input, size.output) if prices else 0.0
+    if terms.embedding:
+        exact += _most(terms.embedding, size.input, 0)
+    return Cost(ceil(round(exact, 6)), prices or ()) if exact or prices else FREE
+
+
+def _most(prices: tuple[float, ...], input_tokens: int, output_tokens: int) -> float:
     fresh, cached, written, output, reasoning, request = prices
-    exact = size.input * max(fresh, cached, written) + size.output * max(output, reasoning)
-    return Cost(ceil(round(exact + request, 6)), prices)
+    return (
+        input_tokens * max(fresh, cached, written)
+        + output_tokens * max(output, reasoning)
+        + request
+    )

@@ -11,8 +11,8 @@ from safetensors.numpy import save_file
 
 from toolbus_codemode.catalog.namespace import ToolNamespace
 from toolbus_codemode.catalog.search.bm25 import DocumentCache, words
-from toolbus_codemode.catalog.search.embeddings import EmbeddingModel, NoModelError
 from toolbus_common.access.principal import EffectiveGrants
+from toolbus_common.model_api.embeddings import EmbeddingModel, NoModelError
 
 EVERYTHING = EffectiveGrants((("*",),))
 TABLE = {"[UNK]": (0, 0), "mail": (1, 0), "letter": (1, 0.1), "issue": (0, 1), "bug": (0.1, 1)}

@@ -12,6 +12,8 @@ from toolbus_common.config.audit.retention import Retention
 from toolbus_common.config.base import ConfigModel, Name, Patterns, Region
 
 Content = Literal["full", "redacted", "digest"]
+# The widest group of callers that share cached responses of models; `off` disables the cache.
+CacheScope = Literal["off", "key", "user", "team", "customer"]
 
 
 class Group(ConfigModel):
@@ -56,6 +58,9 @@ class Level(ConfigModel):
 
     `validation: strict` rejects calls whose arguments do not match the schema of their tool, even
     if the server's own setting permits them.
+
+    `cache_scope` limits the callers that share cached responses of models, or disables the cache
+    (`off`). The narrowest value of all levels and of the provider applies.
     """
 
     tools: Patterns | None = None
@@ -76,6 +81,7 @@ class Level(ConfigModel):
     validation: Literal["strict"] | None = None
     model_regions: tuple[Region, ...] | None = Field(default=None, max_length=64)
     model_labels: tuple[Name, ...] = Field(default=(), max_length=64)
+    cache_scope: CacheScope | None = None
 
     @property
     def through_programs(self) -> bool | None:

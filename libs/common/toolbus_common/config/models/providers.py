@@ -6,6 +6,7 @@ from pydantic import Field, field_validator, model_validator
 
 from toolbus_common.config.access.levels import Content
 from toolbus_common.config.base import ConfigModel, Name, Region
+from toolbus_common.config.models.response_cache import ResponseCache
 from toolbus_common.config.servers.endpoints import http_url
 from toolbus_common.config.servers.server import Server
 from toolbus_common.config.servers.tools import LONGEST_CALL
@@ -36,6 +37,7 @@ class Provider(ConfigModel):
     `timeout` is the longest time in seconds without a part of a streamed response, and
     `max_total_timeout` is the longest time of a request. `concurrency` limits
     the concurrent requests. A health probe is sent after `probe` idle seconds; 0 disables probes.
+    `cache` stores responses and returns them for equal requests; without it, none is stored.
     `region` and `labels` are words that a target or a level can require. `proxy`, `ca`,
     `certificate` and `certificate_key` are those of a server (`proxy`, `ca`, `certificate`, `key`).
     """
@@ -54,6 +56,7 @@ class Provider(ConfigModel):
     max_total_timeout: float = Field(default=600.0, gt=0, le=LONGEST_CALL)
     concurrency: int = Field(default=64, ge=1, le=4096)
     probe: float = Field(default=0.0, ge=0, le=3600)
+    cache: ResponseCache | None = None
     region: str = Field(default="", max_length=64)
     labels: tuple[Name, ...] = ()
     proxy: str = ""

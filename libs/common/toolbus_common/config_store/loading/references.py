@@ -46,7 +46,7 @@ def problems(document: Document) -> Iterator[ConfigProblem]:
     for name in dict(_section(data, "providers")).keys() & dict(_section(data, "servers")).keys():
         message = "is also the name of a server; choose another name"
         yield document.problem(("providers", name), message)
-    for path, provider in _targets(data):
+    for path, provider in (*_targets(data), *_embeddings(data)):
         yield from _missing(document, path, provider, "providers")
     for name, key in _section(data, "keys"):
         yield from _two_payers(document, name, key)
@@ -96,6 +96,17 @@ def _targets(data: Any) -> Iterator[tuple[ConfigPath, Any]]:
         for at, target in enumerate(targets if isinstance(targets, list) else ()):
             if isinstance(target, dict):
                 yield ("models", alias, at, "provider"), target.get("provider")
+
+
+def _embeddings(data: Any) -> Iterator[tuple[ConfigPath, Any]]:
+    """Yield the location and the name of the provider of each embedding model of a cache."""
+    for name, provider in _section(data, "providers"):
+        cache = provider.get("cache")
+        semantic = cache.get("semantic") if isinstance(cache, dict) else None
+        model = semantic.get("embeddings") if isinstance(semantic, dict) else None
+        if isinstance(model, str) and model:
+            path = ("providers", name, "cache", "semantic", "embeddings")
+            yield path, model.partition(MODEL_SEPARATOR)[0]
 
 
 def _entry(data: Any, section: str, name: Any) -> dict[str, Any]:

@@ -30,7 +30,7 @@ from toolbus_common.contracts.events.identity import (
     GrantEnded,
     SignInDenied,
 )
-from toolbus_common.contracts.events.models import ModelUsed
+from toolbus_common.contracts.events.models import ModelCachePurged, ModelUsed
 from toolbus_common.contracts.events.programs import RunCompleted, RunFailed, RunStarted
 from toolbus_common.contracts.events.retention import (
     EventsExpired,
@@ -330,6 +330,7 @@ EVENTS: dict[str, type[Event]] = {
         RunCompleted,
         RunFailed,
         ModelUsed,
+        ModelCachePurged,
         ApprovalRequested,
         ApprovalGranted,
         ApprovalRejected,

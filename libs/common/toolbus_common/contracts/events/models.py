@@ -1,8 +1,8 @@
-"""The event about the tokens and the timing of a model request."""
+"""Events about model requests: their tokens and timing, and purges of their cache."""
 
 from typing import ClassVar
 
-from toolbus_common.contracts.events.base import CallEvent
+from toolbus_common.contracts.events.base import CallEvent, Event
 
 
 class ModelUsed(CallEvent):
@@ -16,7 +16,10 @@ class ModelUsed(CallEvent):
     that were tried before. `first_token_us` is the time to the first part of a streamed response,
     and `latency_us` is the whole duration, both in microseconds. `cut` means that the stream ended
     early. `tools_offered` counts the tools in the request, and `tools_suggested` counts the tool
-    calls in the response.
+    calls in the response. `cache` is `hit` or `semantic-hit` for a response from the cache, `miss`
+    for one that the cache did not have, and empty if the cache was not used. A response from the
+    cache has no tokens: `saved_tokens` are those of the stored response, and `saved` is what they
+    would have cost in micro-dollars, less `charge`.
     """
 
     NAME: ClassVar[str] = "model.used"
@@ -39,3 +42,26 @@ class ModelUsed(CallEvent):
     tools_offered: int = 0
     tools_suggested: int = 0
     cached_savings: int = 0
+    cache: str = ""
+    saved: int = 0
+    saved_tokens: int = 0
+
+
+class ModelCachePurged(Event):
+    """An operator removed cached responses of models. Executor publishes this event.
+
+    `provider`, `model` (its name at the provider), `key` (the API key of the requests) and `entry`
+    selected the responses; an empty field selected all. `customer` is `default` if responses of all
+    customers were selected. `removed` is the number of removed responses, and `by` is the operator.
+    """
+
+    NAME: ClassVar[str] = "cache.purged"
+    PERSON: ClassVar[str] = "by"
+    KIND: ClassVar[str] = "operator"
+
+    by: str = ""
+    provider: str = ""
+    model: str = ""
+    key: str = ""
+    entry: str = ""
+    removed: int = 0

@@ -45,6 +45,12 @@ from toolbus_common.contracts.queries.identity import (
     PageRequest,
     TokenQuery,
 )
+from toolbus_common.contracts.queries.model_cache import (
+    CachedResponsesQuery,
+    CachedResponsesReply,
+    PurgeCacheReply,
+    PurgeCacheRequest,
+)
 from toolbus_common.contracts.queries.unresolved_calls import (
     UnresolvedCallsQuery,
     UnresolvedCallsReply,
@@ -65,12 +71,14 @@ REPLIES: Mapping[type[Query], type[Message]] = MappingProxyType(
         AuditQuery: RowsReply,
         BackfillLinesRequest: BackfillReply,
         BackfillRequest: BackfillReply,
+        CachedResponsesQuery: CachedResponsesReply,
         EventsQuery: EventsReply,
         IdentityKeyQuery: IdentityKeyReply,
         IdentityRequest: IdentityReply,
         LedgerQuery: LedgerReply,
         OpenCallsQuery: OpenCallsReply,
         PageRequest: PageReply,
+        PurgeCacheRequest: PurgeCacheReply,
         RebuildRequest: RebuildReply,
         RejectRequest: ApprovalsReply,
         ServersQuery: ServersReply,

@@ -17,8 +17,8 @@ from math import log
 from typing import Any
 
 from toolbus_codemode.catalog.namespace import Tool
-from toolbus_codemode.catalog.search.embeddings import EmbeddingModel
 from toolbus_codemode.catalog.signatures import properties
+from toolbus_common.model_api.embeddings import EmbeddingModel
 
 K1, B = 1.2, 0.75
 MIN_SIMILARITY = 0.25  # texts with a lower similarity are unrelated

@@ -43,6 +43,13 @@ def test_the_simplest_form_is_loaded() -> None:
         ("servers: {docs:", "servers: {local:", 2, "also the name of a server; choose another"),
         (
             '/v1"}',
+            '/v1", cache: {semantic: {embeddings: locl/e}}}',
+            2,
+            "no provider 'locl' is configured; did you mean 'local'",
+        ),
+        ('/v1"}', '/v1", cache: {scope: world}}', 2, "'key', 'user', 'team' or 'customer'"),
+        (
+            '/v1"}',
             '/v1", weights: {spare: 2}}',
             2,
             "weights names the key 'spare', which is not in credentials",
@@ -54,7 +61,8 @@ def test_the_simplest_form_is_loaded() -> None:
         ("{input: 1.0,", "{input: -1.0,", 6, "greater than or equal to 0"),
     ],
     ids=[
-        "unknown provider", "name of a server", "weight without a key", "unknown kind",
+        "unknown provider", "name of a server", "unknown embeddings", "unknown scope",
+        "weight without a key", "unknown kind",
         "weight of zero", "alias with a slash", "rate in two units", "negative price",
     ],
 )  # fmt: skip

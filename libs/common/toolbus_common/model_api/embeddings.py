@@ -1,4 +1,4 @@
-"""Static text embeddings for semantic search. Optional, off by default.
+"""Static text embeddings, for semantic search and the semantic cache. Optional, off by default.
 
 A model is a table with a vector per token, and a tokenizer; the vector of a text is the mean of its
 tokens' vectors. The package `wordllama` contains a model. Any directory with `model.safetensors`
@@ -75,4 +75,4 @@ def _files(where: str) -> tuple[Path, Path]:
 
 
 def _missing(what: str) -> str:
-    return f"Search by meaning needs {what}: pip install 'toolbus[search]'."
+    return f"Embeddings need {what}: pip install 'toolbus[search]'."

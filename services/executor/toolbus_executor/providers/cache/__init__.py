@@ -1,0 +1,1 @@
+"""Cache of model responses: equal and similar requests, shared by all replicas."""

@@ -1,0 +1,156 @@
+"""Identity of a model request for the cache of responses (no I/O).
+
+Two requests are equal if they have the same provider, model, API and callers, and the same members,
+byte by byte. `model` is not compared, because an alias has another name than its target.
+"""
+
+import re
+from collections.abc import Iterable
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+from msgspec import Raw, Struct
+
+from toolbus_common.config import Provider, SemanticCache
+from toolbus_common.contracts import CallAdmitted
+from toolbus_common.contracts.model_calls import (
+    CHAT,
+    EMBEDDINGS,
+    MESSAGES,
+    RESPONSES,
+    ModelCall,
+)
+
+CACHEABLE = frozenset({CHAT, RESPONSES, MESSAGES, EMBEDDINGS})
+LONGEST_TEXT = 2_000  # characters of a text that is compared; the bundled model reads no more
+_NOT_COMPARED = frozenset({"model", "stream"})
+# Members that refer to the state of an earlier request at the provider, or change it.
+_STATEFUL = frozenset({"previous_response_id", "conversation", "container"})
+_TURNS = {CHAT: "messages", MESSAGES: "messages", RESPONSES: "input"}
+_EMPTY = frozenset({b"null", b"[]", b""})
+# Content that a comparison of texts would ignore.
+_NO_TEXT = re.compile(
+    rb'"type"\s*+:\s*+"(?:input_)?(?:image|image_url|audio|video|file|document|search_result)"'
+)
+_LITERAL = re.compile(
+    r"[\w@.:/#-]*\d[\w@.:/#-]*|\S+@\S+|https?://\S+|\"[^\"]*\"|'[^']{2,}'|`[^`]*`"
+    r"|\b(?:not|no|never|none|without|except|cannot|\w+n['’]t)\b",  # noqa: RUF001 - in texts
+    re.IGNORECASE,
+)
+_members = msgspec.json.Decoder(dict[str, Raw]).decode
+_items = msgspec.json.Decoder(list[Raw]).decode
+_any = msgspec.json.Decoder().decode
+_UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+class SimilarText(Struct, frozen=True):
+    """The text of the last user message, and the digest of everything else in the request."""
+
+    text: str
+    context: bytes
+
+    @property
+    def literals(self) -> tuple[str, ...]:
+        """The parts of the text that must be equal: numbers, quotations, addresses, negations."""
+        return tuple(sorted(each.lower().rstrip(".,:;") for each in _LITERAL.findall(self.text)))
+
+
+class RequestKey(Struct, frozen=True):
+    """The identity of a request: its digest, and its text if similar requests are compared."""
+
+    digest: bytes
+    similar: SimilarText | None = None
+
+
+def fingerprint_of(provider: Provider) -> str:
+    """Return what decides the responses of a provider, besides the request."""
+    return "\n".join(
+        (provider.kind, provider.base_url, ",".join(provider.served_apis), str(provider.max_output))
+    )
+
+
+def request_key(
+    call: CallAdmitted,
+    model_call: ModelCall,
+    scope: str,
+    fingerprint: str,
+    semantic: SemanticCache | None,
+) -> RequestKey | None:
+    """Return the identity of a request; None if its response must not be cached."""
+    if call.method not in CACHEABLE or model_call.choices != 1:
+        return None
+    try:
+        members = _members(call.arguments)
+    except _UNREADABLE:
+        return None
+    if any(bytes(members.get(name, b"")) not in _EMPTY for name in _STATEFUL):
+        return None
+    kind = "stream" if model_call.stream else "whole"
+    head = (scope, call.server, call.tool, call.method, kind, model_call.beta, fingerprint)
+    compared = {name: bytes(raw) for name, raw in members.items() if name not in _NOT_COMPARED}
+    similar = None
+    if semantic is not None:
+        similar = _similar(head, compared, call.method, model_call, semantic)
+    return RequestKey(_digest(b"equal", head, compared), similar)
+
+
+def _similar(
+    head: tuple[str, ...],
+    members: dict[str, bytes],
+    method: str,
+    model_call: ModelCall,
+    semantic: SemanticCache,
+) -> SimilarText | None:
+    """Return the text to compare; None if only an equal request can share the response."""
+    turns = _TURNS.get(method, "")
+    if turns not in members or (model_call.tools and not semantic.tools):
+        return None
+    try:
+        if _any(members.get("temperature", b"0")) > semantic.max_temperature:
+            return None
+        raw = members[turns]
+        if raw[:1] == b'"':
+            text, earlier = _any(raw), []
+        else:
+            *earlier, last = _items(raw)
+            text = _text_of(_any(last))
+    except (*_UNREADABLE, TypeError):
+        return None
+    if not text or len(text) > LONGEST_TEXT or any(map(_NO_TEXT.search, map(bytes, earlier))):
+        return None
+    rest = {**members, turns: _framed(map(bytes, earlier))}
+    return SimilarText(text, _digest(b"similar", (*head, semantic.embeddings), rest))
+
+
+def _text_of(message: Any) -> str:
+    """Return the text of a user message; empty if it has other parts, such as a tool result."""
+    if not isinstance(message, dict) or message.get("role") != "user":
+        return ""
+    known = message.keys() <= {"role", "content", "type"}
+    content = message.get("content")
+    if not known or message.get("type", "message") != "message":
+        return ""
+    if not isinstance(content, list):
+        return content if isinstance(content, str) else ""
+    texts: list[str] = []
+    for part in content:
+        if not isinstance(part, dict) or part.get("type") not in ("text", "input_text"):
+            return ""
+        text = part.get("text")
+        if part.keys() - {"type", "text", "cache_control"} or not isinstance(text, str):
+            return ""
+        texts.append(text)
+    return "\n".join(texts)
+
+
+def _digest(purpose: bytes, head: tuple[str, ...], members: dict[str, bytes]) -> bytes:
+    parts = [purpose, *(each.encode() for each in head)]
+    for name in sorted(members):
+        parts += (name.encode(), members[name])
+    return sha256(_framed(parts)).digest()
+
+
+def _framed(parts: Iterable[bytes]) -> bytes:
+    """Return the parts in a form from which they can be separated again."""
+    return b"".join(b"%d:%b" % (len(each), each) for each in parts)

@@ -1,0 +1,272 @@
+"""Store of cached responses: encrypted, shared by all replicas, limited for each customer."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from time import time
+
+import msgspec
+
+from toolbus_common.concurrency import Tasks, end
+from toolbus_common.config import ResponseCache
+from toolbus_common.crypto.aead import DecryptionError
+from toolbus_common.errors import ToolbusError, UnavailableError
+from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_common.nats.object_store import Objects
+from toolbus_common.privacy.key_store import PersonKeys
+from toolbus_common.privacy.person_key import PersonKey
+from toolbus_executor.providers.cache.index import Index
+from toolbus_executor.providers.cache.records import (
+    Comparison,
+    Entry,
+    Purge,
+    cipher,
+    customer_name,
+    decode_comparison,
+    decode_response,
+    encode,
+)
+from toolbus_executor.providers.exchange import Response
+
+log = logging.getLogger(__name__)
+
+READ_SECONDS = 1.0  # afterwards the request is sent to the provider
+START_SECONDS = 10.0
+PAUSE_SECONDS = 1.0
+MAX_WRITING = 32 << 20  # bytes of responses that are being stored
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A response of the cache. `age` is its age in seconds."""
+
+    response: Response
+    age: float
+
+
+class CacheStore:
+    """The cached responses of all providers. Nothing is read before `start` is called.
+
+    The index of all entries is in memory, so a missing entry costs no request on the bus. An entry
+    that this replica is still storing can be read already.
+    """
+
+    def __init__(
+        self,
+        people: PersonKeys,
+        open_bucket: Callable[[], Awaitable[Bucket]],
+        open_objects: Callable[[], Awaitable[Objects]],
+    ) -> None:
+        self.index = Index()
+        self._people = people
+        self._open_bucket, self._open_objects = open_bucket, open_objects
+        self._follower: asyncio.Task[None] | None = None
+        self._ready = asyncio.Event()  # the index is complete
+        self._bucket: Bucket
+        self._objects: Objects
+        self._writing: dict[str, tuple[Entry, Response]] = {}
+        self._writing_bytes = 0
+        self._tasks = Tasks()
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether the index is complete."""
+        return self._ready.is_set()
+
+    def start(self) -> None:
+        """Start to follow the bucket, if it is not followed yet."""
+        if self._follower is None:
+            self._follower = asyncio.create_task(self._follow())
+
+    async def wait_until_ready(self) -> None:
+        """Wait until the index is complete. Raises `UnavailableError`."""
+        self.start()
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await self._ready.wait()
+        except TimeoutError as error:
+            raise UnavailableError("The cache of responses cannot be read now; retry.") from error
+
+    async def close(self) -> None:
+        """Finish the writes, and stop."""
+        await self._tasks.finish(PAUSE_SECONDS)
+        await self._tasks.end()
+        if self._follower is not None:
+            await end(self._follower)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    async def customer_key(self, customer: str) -> PersonKey:
+        """Return the key of a customer; it is created if it does not exist.
+
+        Raises `BusDownError`.
+        """
+        name = customer_name(customer)
+        found = self._people.known(name)
+        if found is None:
+            await self._people.learn([name])
+            found = self._people.known(name)
+        if found is None:
+            raise UnavailableError(f"The key of the customer '{customer}' was erased; retry.")
+        return found
+
+    def fresh(self, name: str, ttl: float) -> Entry | None:
+        """Return an entry that is not older than `ttl` seconds; None if there is none."""
+        writing = self._writing.get(name)
+        entry = writing[0] if writing is not None else self.index.get(name)
+        return entry if entry is not None and time() - entry.at < ttl else None
+
+    async def read(self, name: str, ttl: float) -> Found | None:
+        """Return a cached response. Return None if it is missing, expired, erased or damaged."""
+        entry = self.fresh(name, ttl)
+        if entry is None:
+            return None
+        age = max(0.0, time() - entry.at)
+        if (writing := self._writing.get(name)) is not None:
+            return Found(writing[1], age)
+        try:
+            async with asyncio.timeout(READ_SECONDS):
+                sealed = await self._objects.get(name)
+        except (ToolbusError, TimeoutError) as error:
+            log.warning("model_cache.not_read", extra={"reason": str(error)})
+            return None
+        response = self._opened_response(name, entry, sealed or b"")
+        if response is None:
+            self.index.drop(name)
+            return None
+        return Found(response, age)
+
+    def comparison(self, name: str, entry: Entry) -> Comparison | None:
+        """Return the decrypted comparison of an entry; None if its key was erased."""
+        keys = self._keys(entry)
+        if keys is None:
+            return None
+        try:
+            plain = cipher(*keys).open(entry.sealed, f"{name} text".encode())
+            return decode_comparison(plain)
+        except (DecryptionError, msgspec.MsgspecError):
+            return None
+
+    # -- writing -------------------------------------------------------------------------------
+
+    def write(
+        self,
+        name: str,
+        entry: Entry,
+        owner: str,
+        response: Response,
+        comparison: Comparison | None,
+        limits: ResponseCache,
+    ) -> None:
+        """Store a response in the background. `owner` is the name of the person's key."""
+        size = len(response.body)
+        if self._writing_bytes + size > MAX_WRITING or name in self._writing:
+            return
+        self._writing[name] = entry, response
+        self._writing_bytes += size
+        self._tasks.start(self._write(name, entry, owner, response, comparison, limits))
+
+    async def purge(self, purge: Purge) -> int:
+        """Remove the selected entries, and those of requests in progress. Return their number.
+
+        Raises `ToolbusError`.
+        """
+        await self.wait_until_ready()
+        await self._tasks.finish(PAUSE_SECONDS)
+        names = self.index.select(purge)
+        try:
+            # From now on, each replica ignores the entries of requests that began before.
+            await self._bucket.put(purge.name, encode(purge))
+            for name in names:
+                await self._remove(name)
+        except ToolbusError:
+            raise
+        except Exception as error:
+            raise UnavailableError(f"The cache could not be purged ({error}); retry.") from error
+        return len(names)
+
+    async def _write(
+        self,
+        name: str,
+        entry: Entry,
+        owner: str,
+        response: Response,
+        comparison: Comparison | None,
+        limits: ResponseCache,
+    ) -> None:
+        try:
+            await self._store(name, entry, owner, response, comparison, limits)
+        except Exception as error:  # noqa: BLE001 - logged; the response was returned already
+            log.warning("model_cache.not_written", extra={"reason": str(error)})
+        finally:
+            del self._writing[name]
+            self._writing_bytes -= len(response.body)
+
+    async def _store(
+        self,
+        name: str,
+        entry: Entry,
+        owner: str,
+        response: Response,
+        comparison: Comparison | None,
+        limits: ResponseCache,
+    ) -> None:
+        customer = await self.customer_key(entry.customer)
+        await self._people.learn([owner])
+        person = self._people.known(owner)
+        if person is None:
+            return
+        aead = cipher(customer, person)
+        sealed = aead.seal(encode(response), name.encode())
+        compared = b""
+        if comparison is not None:
+            compared = aead.seal(encode(comparison), f"{name} text".encode())
+        entry = msgspec.structs.replace(
+            entry, owner=person.pseudonym, size=len(sealed) + len(compared), sealed=compared
+        )
+        group = entry.customer, entry.provider
+        if entry.size > limits.max_bytes or self.index.is_purged(name, entry):
+            return
+        entries, max_bytes, oldest = limits.max_entries, limits.max_bytes, time() - limits.ttl
+        for old in self.index.excess(group, entry.size, entries, max_bytes, oldest):
+            await self._remove(old)
+        await self._objects.put(name, sealed)
+        await self._bucket.put(name, encode(entry))
+        self.index.add(name, entry)
+
+    async def _remove(self, name: str) -> None:
+        self.index.drop(name)
+        await self._bucket.delete(name)
+        await self._objects.delete(name)
+
+    def _opened_response(self, name: str, entry: Entry, sealed: bytes) -> Response | None:
+        keys = self._keys(entry)
+        if keys is None:
+            return None
+        try:
+            return decode_response(cipher(*keys).open(sealed, name.encode()))
+        except (DecryptionError, msgspec.MsgspecError):
+            return None
+
+    def _keys(self, entry: Entry) -> tuple[PersonKey, PersonKey] | None:
+        """Return the keys of the customer and of the owner; None if one of them was erased."""
+        customer = self._people.known(customer_name(entry.customer))
+        owner = self._people.with_pseudonym(entry.owner)
+        return None if customer is None or owner is None else (customer, owner)
+
+    async def _follow(self) -> None:
+        """Follow the bucket forever. Restart after unexpected errors."""
+        while True:
+            try:
+                self._bucket, self._objects = await self._open_bucket(), await self._open_objects()
+                async for change in self._bucket.watch():
+                    if change is None:
+                        self._ready.set()
+                    else:
+                        self.index.apply(change)
+            except Exception:
+                log.exception("model_cache.not_followed")
+            self._ready.clear()
+            await asyncio.sleep(PAUSE_SECONDS)
+            self.index.clear()
