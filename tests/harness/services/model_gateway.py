@@ -26,8 +26,7 @@ from toolbus_common.contracts.model_calls import (
     ModelCall,
     decode_cache_note,
 )
-from toolbus_common.errors import ToolbusError, UnavailableError
-from toolbus_common.messaging.request_reply import RequestReply
+from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.service.process_context import ProcessContext
