@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from toolbus_common.contracts.model_calls import CHAT, EMBEDDINGS, MESSAGES, RESPONSES
 from toolbus_common.errors import InvalidError
-from toolbus_executor.providers.request_body import GOVERNED, rewritten
+from toolbus_executor.providers.request_body import GOVERNED, limit_field, rewritten
 
 NAMES = st.text().filter(lambda name: name.casefold() not in GOVERNED)
 VALUES = st.recursive(
