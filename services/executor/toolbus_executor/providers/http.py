@@ -92,8 +92,7 @@ class ProviderClient:
         """
         line = key.line
         if self._authorization is not None:
-            async with asyncio.timeout(seconds):
-                line = await self._authorization.lines(key, path, body)
+            line = await self._lines(self._authorization, key, path, body, seconds)
         betas = b"anthropic-beta: %b\r\n" % beta if beta else b""
         request = b"POST %b%b%b%btraceparent: %b\r\ncontent-length: %d\r\n\r\n%b" % (
             path.encode(), self._common, line, betas, traceparent.encode(), len(body), body,
@@ -104,6 +103,18 @@ class ProviderClient:
                 "The upstream redirects requests; configure its current URL."
             )
         return head, raw
+
+    async def _lines(
+        self, authorization: Authorization, key: ApiKey, path: str, body: bytes, seconds: float
+    ) -> bytes:
+        try:
+            async with asyncio.timeout(seconds):
+                return await authorization.lines(key, path, body)
+        except TimeoutError as error:
+            raise UpstreamDeadError(
+                "The credentials could not be obtained before the deadline; retry later.",
+                sent=False,
+            ) from error
 
     async def probe(self) -> None:
         """Request the list of models, or `/`. Any status below 500 means that it is available.

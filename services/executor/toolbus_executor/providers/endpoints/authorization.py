@@ -3,6 +3,7 @@
 from typing import Protocol
 
 from toolbus_common.config import Provider
+from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.providers.api_keys import SIGNED, ApiKey
 from toolbus_executor.transport.dialer import Dialer
 
@@ -24,9 +25,16 @@ def authorization_of(
     need none.
 
     Raises:
-        UpstreamDeadError: a library is missing, or the credentials are invalid.
+        UpstreamDeadError: a library is missing, the credentials are invalid, or they are those of
+            the machine without permission.
 
     """
+    if provider.ambient and not dialer.named():
+        raise UpstreamDeadError(
+            "It uses the credentials of this machine, which only an operator may configure; "
+            "configure the provider with 'toolbus apply'.",
+            sent=False,
+        )
     if provider.kind == "vertex":
         from toolbus_executor.providers.endpoints.google_tokens import (  # noqa: PLC0415
             GoogleTokens,
