@@ -29,7 +29,7 @@ REQUESTS: dict[str, dict[str, Any]] = {
     MESSAGES: {"model": "m", "messages": _HELLO, "max_tokens": 10},
     RESPONSES: {"model": "m", "input": _HELLO},
 }
-_RANDOM = re.compile(r"\b(msg|fc|rs|call|toolu|resp|chatcmpl)([-_])[0-9a-f]{24}\b")
+_RANDOM = re.compile(r"(?<![A-Za-z0-9])(msg|fc|rs|call|toolu|resp|chatcmpl)([-_])[0-9a-f]{24}\b")
 
 
 def cases(kind: str) -> list[tuple[str, str]]:
