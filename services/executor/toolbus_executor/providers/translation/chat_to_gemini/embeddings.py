@@ -21,7 +21,7 @@ MAX_TEXTS = 2048
 class Request(Struct):
     """A request of the embeddings API of OpenAI."""
 
-    input: str | list[str] | list[int] | list[list[int]]
+    input: str | list[str | int | list[int]]
     model: str = ""
     dimensions: int | None = None
     encoding_format: str | None = None
