@@ -11,7 +11,16 @@ from zipfile import ZipFile
 
 TABLE = Path(__file__).parents[1] / "services/policy/toolbus_policy/models/prices.json"
 SOURCE = "litellm/model_prices_and_context_window_backup.json"
-PROVIDERS = ("openai", "anthropic", "gemini", "mistral", "groq", "deepseek")
+# The tables, and the providers of each in the file. Its names begin with that of the table.
+PROVIDERS = {
+    **{name: (name,) for name in ("openai", "anthropic", "gemini", "mistral", "groq", "deepseek")},
+    "vertex_ai": (
+        *("vertex_ai", "vertex_ai-language-models", "vertex_ai-embedding-models"),
+        "vertex_ai-anthropic_models",
+    ),
+    "bedrock": ("bedrock", "bedrock_converse"),
+}
+CLOUDS = ("vertex_ai", "bedrock")  # a slash in their names is a region or another publisher
 MODES = ("chat", "responses", "embedding")
 FIELDS = {
     "input": "input_cost_per_token",
@@ -45,7 +54,9 @@ def prices(models: dict[str, Any], provider: str) -> dict[str, dict[str, float]]
     found = {}
     for name, entry in models.items():
         own = name.removeprefix(f"{provider}/")
-        if entry.get("litellm_provider") != provider or entry.get("mode") not in MODES:
+        if entry.get("litellm_provider") not in PROVIDERS[provider]:
+            continue
+        if entry.get("mode") not in MODES or (provider in CLOUDS and "/" in own):
             continue
         price = {
             field: round(float(entry[key]) * MILLION, 6)

@@ -25,6 +25,8 @@ MODEL_OPERATIONS = {  # by method; `count_tokens` is not defined by the conventi
     COUNT_TOKENS: "count_tokens",
 }
 Attributes = dict[str, str | int | float | bool | tuple[str, ...]]
+# The names of providers in the conventions, where they differ from the kind.
+_PROVIDERS = {"gemini": "gcp.gemini", "vertex": "gcp.vertex_ai", "bedrock": "aws.bedrock"}
 _NAMED = {TOOLS_CALL: "gen_ai.tool.name", "prompts/get": "gen_ai.prompt.name"}
 
 
@@ -81,7 +83,7 @@ def model_request_attributes(
     """
     attributes: Attributes = {
         "gen_ai.operation.name": MODEL_OPERATIONS.get(call.method, call.method),
-        "gen_ai.provider.name": provider_kind,
+        "gen_ai.provider.name": _PROVIDERS.get(provider_kind, provider_kind),
         "gen_ai.request.model": call.tool,
         "gen_ai.request.stream": requested.stream,
         "toolbus.server": call.server,

@@ -38,11 +38,11 @@ class ModelRequest:
         self.writer.write(f"HTTP/1.1 {status} Status\r\n{lines}\r\n".encode() + raw)
         await self.writer.drain()
 
-    async def begin_stream(self) -> None:
+    async def begin_stream(self, kind: str = "text/event-stream") -> None:
         """Send the head of an event stream."""
         self.writer.write(
-            b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n"
-            b"transfer-encoding: chunked\r\n\r\n"
+            b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\n"
+            b"transfer-encoding: chunked\r\n\r\n" % kind.encode()
         )
         await self.writer.drain()
 

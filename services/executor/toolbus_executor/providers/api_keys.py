@@ -9,6 +9,8 @@ TOO_MANY_REQUESTS, UNAUTHORIZED = 429, 401
 TOO_MANY_SECONDS, OTHER_SECONDS = 10.0, 300.0
 LONGEST_SECONDS = 3600.0
 MAX_PAUSES = 1000
+SIGNED = "access_key"  # the credential that names a pair of keys of AWS
+_HEADERS = {"anthropic": "x-api-key: ", "gemini": "x-goog-api-key: "}
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +87,11 @@ def key_lines(kind: str, values: Mapping[str, str], weights: Mapping[str, int]) 
         ValueError: a key cannot be sent in a header.
 
     """
-    header = "x-api-key: " if kind == "anthropic" else "authorization: Bearer "
+    if kind == "vertex":  # each request has a token of the service account
+        return [ApiKey(name, b"", weights.get(name, 1)) for name in values]
+    if SIGNED in values:  # each request is signed with the pair of keys
+        return [ApiKey(SIGNED, b"")]
+    header = _HEADERS.get(kind, "authorization: Bearer ")
     keys = []
     for name, value in values.items():
         if not value or not value.isascii() or not value.isprintable():

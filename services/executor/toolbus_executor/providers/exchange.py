@@ -15,6 +15,7 @@ from toolbus_common.contracts.model_calls import (
     CHUNK,
     COUNT_TOKENS,
     MESSAGES,
+    MODEL_METHODS,
     CacheNote,
     ModelCall,
     Usage,
@@ -31,11 +32,18 @@ from toolbus_common.errors import (
 from toolbus_common.observability.tracing import CLIENT, NOTHING, Nothing, Span
 from toolbus_executor.providers.api_keys import COOLING_STATUSES
 from toolbus_executor.providers.charging import charge_of_usage, savings_of_cache
+from toolbus_executor.providers.endpoints.aws_events import AwsEvents
+from toolbus_executor.providers.endpoints.methods import (
+    CONVERSE,
+    is_claude_on_vertex,
+    served_methods,
+)
 from toolbus_executor.providers.http import ERROR, ProviderClient
-from toolbus_executor.providers.provider_errors import refusal, retry_after
-from toolbus_executor.providers.request_body import limit_field, rewritten
+from toolbus_executor.providers.provider_errors import refusal
+from toolbus_executor.providers.request_body import limit_field, raw_prediction, rewritten
 from toolbus_executor.providers.streamed_response import StreamedResponse
 from toolbus_executor.providers.translation.base import Translation
+from toolbus_executor.providers.translation.decoded_facts import text_estimate
 from toolbus_executor.providers.usage import (
     UNREADABLE,
     Facts,
@@ -52,7 +60,6 @@ from toolbus_executor.tracing import (
 )
 from toolbus_executor.transport.http1 import Head
 
-_METHOD = "models/"
 _ANTHROPIC = frozenset({MESSAGES, COUNT_TOKENS})
 HIDDEN_TOKENS_PER_SECOND = 100  # of a model that reasons: more than most generate
 _CODED = (b"content-length", b"transfer-encoding")
@@ -123,13 +130,19 @@ class Exchange:
         if not self._is_described:
             self.describe()
         streamed, body = self.model_call.stream, call.arguments
-        served = _served_methods(provider)
+        served = served_methods(provider, call.tool)
         if call.method not in served:
-            self._translation, body = _translated_request(call, served, provider.max_output)
+            limited = bool(call.price)
+            self._translation, body = _translated_request(call, served, provider, limited=limited)
             self._method = self._translation.provider_method
+        if self._method not in MODEL_METHODS:
+            self._body = body  # complete: its URL has the model and says whether it streams
+            return
         limit = (limit_field(self._method, served), provider.max_output) if call.price else None
         self._body, added = rewritten(body, call.tool, self._method, streamed=streamed, limit=limit)
         self._drops_usage = added and self._translation is None
+        if is_claude_on_vertex(provider, call.tool):
+            self._body = raw_prediction(self._body, self._method)
 
     async def run(self, client: ProviderClient) -> bytes:
         """Send the request with one key after another. Return the body of the reply.
@@ -155,10 +168,11 @@ class Exchange:
             if head.status < ERROR:
                 return await self._reply(head, raw)
             refused = refusal(self._name, head, raw, client.secrets)
-            if head.status not in COOLING_STATUSES or not key.name:
+            status, pause = refused.data["status"], refused.data.get("retry_after", 0.0)
+            if status not in COOLING_STATUSES or not key.name:
                 raise refused
             tried.append(key.name)
-            client.keys.pause(key, model, head.status, retry_after(head), monotonic())
+            client.keys.pause(key, model, status, pause, monotonic())
 
     def end_span(self, used: ModelUsed | None, failure: str = "") -> None:
         """End the span of the request. `failure` is the error's code."""
@@ -316,8 +330,9 @@ class Exchange:
         beta = self.model_call.beta.encode() if untranslated else b""
         self._requested_at = 0.0
         try:
+            path = client.path_of(self._method, self.call.tool, stream is not None)
             return await client.send(
-                self._method,
+                path,
                 key,
                 self._traceparent,
                 self._body,
@@ -334,11 +349,16 @@ class Exchange:
         self._requested_at = monotonic()
 
     def _new_stream(self) -> StreamedResponse:
-        facts = StreamFacts(self._method, len(self._body))
+        translation = self._translation.stream() if self._translation is not None else None
+        noted = translation.facts if translation is not None else None
+        if noted is not None:
+            noted.request_bytes = len(self._body)
+        facts = noted or StreamFacts(self._method, len(self._body))
         stream = StreamedResponse(self.context, facts, self._provider.timeout, self._deadline)
         stream.drops_usage = self._drops_usage
         stream.copy = [] if self._is_copied else None
-        stream.translation = self._translation.stream() if self._translation is not None else None
+        stream.translation = translation
+        stream.framing = AwsEvents() if self._method == CONVERSE else None
         return stream
 
     async def _reply(self, head: Head, raw: bytes) -> bytes:
@@ -357,24 +377,30 @@ class Exchange:
 
     def _read(self, raw: bytes) -> bytes:
         """Read the usage in a complete response, and return it in the form of the client's API."""
+        translation = self._translation
         try:
+            if self._method not in MODEL_METHODS and translation is not None:
+                return self._read_own_api(raw, translation)
             self._facts = facts_of(self._method, raw)
             self._usage = usage_or_estimate(self._method, self._facts, len(self._body), raw)
-            if self._translation is None:
+            if translation is None:
                 return raw
-            return msgspec.json.encode(self._translation.response(msgspec.json.decode(raw)))
+            return msgspec.json.encode(translation.response(msgspec.json.decode(raw)))
         except UNREADABLE as error:
             raise GarbageError("The upstream's response is not a valid JSON object.") from error
 
-
-def _served_methods(provider: Provider) -> frozenset[str]:
-    """Return the methods that a provider serves without translation."""
-    served = {f"{_METHOD}{api}" for api in provider.served_apis}
-    return frozenset(served | {COUNT_TOKENS} if MESSAGES in served else served)
+    def _read_own_api(self, raw: bytes, translation: Translation) -> bytes:
+        """Read the usage while the response is translated, so that it is decoded once."""
+        try:
+            return msgspec.json.encode(translation.response(msgspec.json.decode(raw)))
+        finally:
+            if (facts := translation.facts) is not None:
+                self._facts = facts
+                self._usage = facts.usage or text_estimate(len(self._body), len(raw))
 
 
 def _translated_request(
-    call: CallAdmitted, served: frozenset[str], max_output: int
+    call: CallAdmitted, served: frozenset[str], provider: Provider, *, limited: bool
 ) -> tuple[Translation, bytes]:
     """Return the translation for a provider that does not serve the client's API, and the body.
 
@@ -386,7 +412,7 @@ def _translated_request(
     from toolbus_executor.providers.translation.select import translation_for  # noqa: PLC0415
 
     try:
-        translation = translation_for(call.method, served, max_output)
+        translation = translation_for(call.method, served, provider.max_output, limited=limited)
         assert translation is not None  # noqa: S101 - the provider does not serve the method
         # The provider's name of the model decides the form of some members.
         body = msgspec.json.decode(call.arguments, type=dict) | {"model": call.tool}

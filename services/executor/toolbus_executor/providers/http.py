@@ -1,20 +1,16 @@
 """HTTP client of one provider: its requests over the executor's connections."""
 
+import asyncio
 from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from toolbus_common.config import Provider
-from toolbus_common.contracts.model_calls import (
-    CHAT,
-    COUNT_TOKENS,
-    EMBEDDINGS,
-    MESSAGES,
-    RESPONSES,
-)
 from toolbus_common.errors import UpstreamDeadError, UpstreamInvalidError
 from toolbus_executor.known_secrets import KnownSecrets
 from toolbus_executor.mcp_messages.request_builder import CLIENT
 from toolbus_executor.providers.api_keys import ApiKey, ApiKeys
+from toolbus_executor.providers.endpoints.authorization import Authorization
+from toolbus_executor.providers.endpoints.paths import path_of, probe_path_of
 from toolbus_executor.providers.streamed_response import StreamedResponse
 from toolbus_executor.resilience.health_probe import PROBE_SECONDS
 from toolbus_executor.transport.dialer import Dialer
@@ -29,13 +25,6 @@ from toolbus_executor.transport.http1 import (
 
 ANTHROPIC_VERSION = "2023-06-01"
 REDIRECTION, ERROR, SERVER_ERROR = 300, 400, 500
-_PATHS = {
-    CHAT: "/chat/completions",
-    RESPONSES: "/responses",
-    EMBEDDINGS: "/embeddings",
-    MESSAGES: "/messages",
-    COUNT_TOKENS: "/messages/count_tokens",
-}
 
 
 class _ProviderConnection(Connection):
@@ -51,6 +40,7 @@ class ProviderClient:
     """Client of one provider, with the values of its secrets. It adds an API key to each request.
 
     `keys` are the API keys, and `secrets` are all values that must not reach a caller.
+    `authorization` is set if the header lines of a key differ between requests.
 
     Raises:
         UpstreamDeadError: a configured header cannot be sent.
@@ -64,6 +54,7 @@ class ProviderClient:
         keys: ApiKeys,
         secrets: KnownSecrets,
         dialer: Dialer,
+        authorization: Authorization | None = None,
     ) -> None:
         self.keys = keys
         self.secrets = secrets
@@ -74,18 +65,15 @@ class ProviderClient:
             own["anthropic-version"] = ANTHROPIC_VERSION
         configured = {name.lower(): _one_line(name, value) for name, value in headers.items()}
         lines = "".join(f"{name}: {value}\r\n" for name, value in (own | configured).items())
-        common = f" HTTP/1.1\r\nhost: {host}\r\n{lines}".encode()
-        query = f"?{target.query}" if target.query else ""
-        base = target.path.rstrip("/")
-        self._heads = {
-            method: f"POST {base}{path}{query}".encode() + common for method, path in _PATHS.items()
-        }
-        self._models = f"GET {base}/models{query}".encode() + common
+        self._common = f" HTTP/1.1\r\nhost: {host}\r\n{lines}".encode()
+        self.path_of = path_of(provider)
+        self._authorization = authorization
+        self._probe = f"GET {probe_path_of(provider)}".encode() + self._common
         self._pool = Pool(provider.base_url, dialer, _ProviderConnection)
 
     async def send(  # noqa: PLR0913, PLR0917 - one request, on the call path
         self,
-        method: str,
+        path: str,
         key: ApiKey,
         traceparent: str,
         body: bytes,
@@ -96,8 +84,8 @@ class ProviderClient:
     ) -> tuple[Head, bytes]:
         """Send a request, and return the response. `stream` receives the body of an event stream.
 
-        `beta` is the value of `anthropic-beta`; empty for none. `on_written` is called when the
-        request is written to a connection.
+        `path` is one of `path_of`. `beta` is the value of `anthropic-beta`; empty for none.
+        `on_written` is called when the request is written to a connection.
 
         Raises:
             UpstreamDeadError: the provider cannot be reached, or the connection broke.
@@ -105,9 +93,12 @@ class ProviderClient:
             TimeoutError: the time limit passed. Parts of a stream extend it.
 
         """
+        line = key.line
+        if self._authorization is not None:
+            line = await self._lines(self._authorization, key, path, body, seconds)
         betas = b"anthropic-beta: %b\r\n" % beta if beta else b""
-        request = b"%b%b%btraceparent: %b\r\ncontent-length: %d\r\n\r\n%b" % (
-            self._heads[method], key.line, betas, traceparent.encode(), len(body), body,
+        request = b"POST %b%b%b%btraceparent: %b\r\ncontent-length: %d\r\n\r\n%b" % (
+            path.encode(), self._common, line, betas, traceparent.encode(), len(body), body,
         )  # fmt: skip
         head, raw = await self._exchange(request, stream, seconds, on_written)
         if REDIRECTION <= head.status < ERROR:
@@ -116,8 +107,20 @@ class ProviderClient:
             )
         return head, raw
 
+    async def _lines(
+        self, authorization: Authorization, key: ApiKey, path: str, body: bytes, seconds: float
+    ) -> bytes:
+        try:
+            async with asyncio.timeout(seconds):
+                return await authorization.lines(key, path, body)
+        except TimeoutError as error:
+            raise UpstreamDeadError(
+                "The credentials could not be obtained before the deadline; retry later.",
+                sent=False,
+            ) from error
+
     async def probe(self) -> None:
-        """Request the list of models. Any status below 500 means that the provider is available.
+        """Request the list of models, or `/`. Any status below 500 means that it is available.
 
         Raises:
             UpstreamDeadError: the provider is unavailable.
@@ -126,7 +129,7 @@ class ProviderClient:
         """
         key = self.keys.choose("", 0.0)
         line = key.line if key is not None else b""
-        head, _ = await self._exchange(b"%b%b\r\n" % (self._models, line), None, PROBE_SECONDS)
+        head, _ = await self._exchange(b"%b%b\r\n" % (self._probe, line), None, PROBE_SECONDS)
         if head.status >= SERVER_ERROR:
             raise UpstreamDeadError(f"The upstream responded to a probe with HTTP {head.status}.")
 

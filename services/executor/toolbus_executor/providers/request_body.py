@@ -4,12 +4,13 @@ from collections.abc import Collection
 
 import msgspec
 
-from toolbus_common.contracts.model_calls import CHAT, RESPONSES
+from toolbus_common.contracts.model_calls import CHAT, COUNT_TOKENS, RESPONSES
 from toolbus_common.errors import InvalidError
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 _TRUE = msgspec.Raw(b"true")
+_VERTEX_VERSION = msgspec.Raw(b'"vertex-2023-10-16"')
 _NO_LIMIT = (b"null", b"0")
 # Members that decide what is served, and so what it costs. Some providers ignore the letter case.
 GOVERNED = frozenset(
@@ -61,6 +62,18 @@ def rewritten(
         raise InvalidError(
             f"The body is not a valid JSON object ({error}); correct it.", sent=False
         ) from error
+
+
+def raw_prediction(body: bytes, method: str) -> bytes:
+    """Return the body of a request to a model of Anthropic on Vertex AI.
+
+    The URL has the model, but for a count of tokens.
+    """
+    members = _members(body)
+    members["anthropic_version"] = _VERTEX_VERSION
+    if method != COUNT_TOKENS:
+        members.pop("model", None)
+    return _encode(members)
 
 
 def _check_members(members: dict[str, msgspec.Raw]) -> None:

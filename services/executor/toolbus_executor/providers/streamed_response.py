@@ -13,7 +13,9 @@ from toolbus_common.contracts.model_calls import CHUNK
 from toolbus_common.contracts.replies import CallContext
 from toolbus_common.errors import ToolbusError, UpstreamInvalidError
 from toolbus_common.model_api.event_stream import EventSplitter
+from toolbus_executor.providers.endpoints.aws_events import AwsEvents
 from toolbus_executor.providers.translation.base import StreamTranslation
+from toolbus_executor.providers.translation.decoded_facts import DecodedFacts
 from toolbus_executor.providers.usage import StreamFacts, is_usage_only
 from toolbus_executor.results.large.spill_registry import MessageSpill
 from toolbus_executor.transport.sse_parser import EventReader
@@ -36,11 +38,16 @@ class StreamedResponse(MessageSpill):
     """
 
     def __init__(
-        self, context: CallContext, facts: StreamFacts, timeout: float, deadline: float
+        self,
+        context: CallContext,
+        facts: StreamFacts | DecodedFacts,
+        timeout: float,
+        deadline: float,
     ) -> None:
         self.facts = facts
         self.drops_usage = False  # the client did not request the usage of its chat stream
         self.translation: StreamTranslation | None = None
+        self.framing: AwsEvents | None = None  # of a stream that is not in server-sent events
         self.began = False  # the head of the stream was received
         self.first_at = 0.0  # `perf_counter` at the first complete event
         self.size = 0  # bytes
@@ -72,7 +79,9 @@ class StreamedResponse(MessageSpill):
         self.size += len(piece)
         if self.size > LARGEST_STREAM:
             raise UpstreamInvalidError(f"The upstream's stream exceeds {LARGEST_STREAM} bytes.")
-        if part := self._complete_events(piece):
+        if self.framing is not None:
+            self._forward_framed(self.framing, piece)
+        elif part := self._complete_events(piece):
             self._forward(part)
         return self.facts.complete
 
@@ -123,6 +132,15 @@ class StreamedResponse(MessageSpill):
             part = self._in_client_form(part, self.translation)
         elif has_facts and self.drops_usage:
             part = _without_usage(part)
+        self._send(part)
+
+    def _forward_framed(self, framing: AwsEvents, piece: bytes) -> None:
+        """Translate the complete events of a stream in another form."""
+        assert self.translation is not None  # noqa: S101 - no client reads this form
+        feed = self.translation.feed
+        part = b"".join(_checked(feed, name, data) for name, data in framing.feed(piece))
+        if part and not self.first_at:
+            self.first_at = perf_counter()
         self._send(part)
 
     def _in_client_form(self, part: bytes, translation: StreamTranslation) -> bytes:

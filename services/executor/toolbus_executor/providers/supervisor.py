@@ -13,6 +13,7 @@ from toolbus_common.service.service import Service
 from toolbus_executor.dependencies import Dependencies
 from toolbus_executor.known_secrets import PIECE, KnownSecrets
 from toolbus_executor.providers.api_keys import ApiKeys, key_lines
+from toolbus_executor.providers.endpoints.authorization import authorization_of
 from toolbus_executor.providers.handler import ProviderHandler
 from toolbus_executor.providers.http import ProviderClient
 from toolbus_executor.providers.running_requests import RunningRequests
@@ -96,12 +97,14 @@ class ProviderSupervisor:
         values = {name: filled(text, found) for name, text in provider.credentials.items()}
         proxy = filled(provider.proxy, found)
         given = (each for each in (*headers.values(), *values.values()) if len(each) >= PIECE)
+        dialer = self._dependencies.dialers.to(provider.endpoint, proxy)
         return ProviderClient(
             provider,
             headers,
             ApiKeys(key_lines(provider.kind, values, provider.weights)),
             KnownSecrets((*found.values(), *given)),
-            self._dependencies.dialers.to(provider.endpoint, proxy),
+            dialer,
+            authorization_of(provider, values, dialer),
         )
 
     def _replace(self, client: ProviderClient | None) -> None:

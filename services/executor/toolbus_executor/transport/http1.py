@@ -24,6 +24,7 @@ LARGEST_HELD = 6 * 1024 * 1024  # bytes; a larger response is spilled
 LARGEST_HEAD = 64 * 1024
 MAX_IDLE = 64
 END_SECONDS = 1.0  # time for a stream to end after its reply
+STREAMS = (b"text/event-stream", b"application/vnd.amazon.eventstream")
 FIRST_FINAL_STATUS = 200  # a lower status is that of an interim response (100, 103)
 
 
@@ -52,7 +53,7 @@ class Head(Struct):
     @property
     def is_stream(self) -> bool:
         """Whether the body is an event stream."""
-        return self.headers.get(b"content-type", b"").startswith(b"text/event-stream")
+        return self.headers.get(b"content-type", b"").startswith(STREAMS)
 
 
 _NO_HEAD = Head(0, {})
@@ -384,9 +385,8 @@ class Pool:
         return None
 
     async def _connect(self, seconds: float) -> Connection:
-        timeout = min(seconds, CONNECT_SECONDS)
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(timeout := min(seconds, CONNECT_SECONDS)):
                 return await self._connection(await self._way.connected(self._url))
         except TimeoutError as error:
             raise NotSentError(f"no connection within {timeout:.3g} s") from error

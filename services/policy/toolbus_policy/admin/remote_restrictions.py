@@ -34,6 +34,10 @@ _DENIED = (
 )
 _EXPORT_DENIED = "destinations of events cannot be configured over HTTP; use 'toolbus apply'"
 _ANONYMOUS_DENIED = "anonymous access cannot be enabled over HTTP; use 'toolbus apply'"
+_AMBIENT_DENIED = (
+    "the machine's credentials cannot be configured over HTTP; use 'toolbus apply', or set "
+    "credentials"
+)
 _FILE_DENIED = "the path of a file cannot be configured over HTTP; {}use 'toolbus apply'"
 
 
@@ -128,6 +132,8 @@ class RemoteRestrictions:
             for field, url in (("url", provider.base_url), ("proxy", provider.proxy)):
                 for each in _urls(url):
                     yield from self._check_destination(field, each)
+        if provider.ambient and not (same and old is not None and old.ambient):
+            yield "ambient", _AMBIENT_DENIED
         for field in ("headers", "credentials"):
             before = set(getattr(old, field).items()) if same else set()
             for name, value in getattr(provider, field).items():

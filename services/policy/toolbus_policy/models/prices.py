@@ -1,11 +1,12 @@
 """Prices of models: those of the configuration, then those of the bundled table.
 
 `prices.json` is made by `tools/model_prices.py`; its entry `source` says from what. It has the base
-prices of text tokens. It does not include the surcharges for long contexts, for priority, for audio
-and for tools that the provider runs.
+prices of text tokens. It does not include the surcharges for long contexts, for priority, for
+regions, for audio and for tools that the provider runs.
 """
 
 import json
+import re
 from functools import cache
 from importlib.resources import files
 from urllib.parse import urlsplit
@@ -26,6 +27,15 @@ _TABLES = {
     ("openai", "api.mistral.ai"): "mistral",
     ("openai", "api.groq.com"): "groq",
     ("openai", "api.deepseek.com"): "deepseek",
+    ("gemini", "generativelanguage.googleapis.com"): "gemini",
+}
+# The hosts of clouds contain the region or the location.
+_CLOUDS = {
+    "vertex": (
+        "vertex_ai",
+        re.compile(r"([a-z0-9-]+-)?aiplatform(\.(us|eu)\.rep)?\.googleapis\.com"),
+    ),
+    "bedrock": ("bedrock", re.compile(r"bedrock-runtime\.[a-z0-9-]+\.amazonaws\.com")),
 }
 
 
@@ -47,7 +57,11 @@ def price_of(declared: Configuration, provider: str, model: str) -> ModelPrice |
 def bundled_price(provider: Provider, model: str) -> ModelPrice | None:
     """Return the bundled price of a model at the provider's own address; None if there is none."""
     address = urlsplit(provider.base_url)
-    table = _TABLES.get((provider.kind, address.hostname or ""))
+    host = address.hostname or ""
+    table = _TABLES.get((provider.kind, host))
+    cloud = _CLOUDS.get(provider.kind)
+    if cloud is not None and cloud[1].fullmatch(host):
+        table = cloud[0]
     if table is None or address.scheme != "https":
         return None
     return _bundled().get(table, {}).get(model)

@@ -49,6 +49,19 @@ def test_a_declared_reference_does_not_move_to_another_address(moved: dict[str, 
     assert violated(old, new) == ["providers.far.credentials.key"]
 
 
+def test_only_an_operator_configures_the_credentials_of_the_machine() -> None:
+    fields = {"kind": "bedrock", "region": "eu-west-1"}
+    kept = configured(**fields, ambient=True)
+    before = configured(**fields, key="sk-stored")
+    assert violated(before, kept) == ["providers.far.ambient"]
+    assert violated(kept, configured(**fields, ambient=True, timeout=5)) == []
+    moved = configured(**fields, ambient=True)
+    moved.providers["far"] = moved.providers["far"].model_copy(
+        update={"url": "https://else.example"}
+    )
+    assert violated(kept, moved) == ["providers.far.ambient"]
+
+
 def test_a_stored_key_does_not_move_to_another_address() -> None:
     old = configured(key="sk-stored")
     assert restored(configured(key="(set)", timeout=5), old).providers["far"].credentials == {

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 from toolbus_common.config import Configuration, ModelPrice, Provider
 from toolbus_policy.models.prices import bundled_price, micro_dollars_of, price_of
 
+VERTEX = {"kind": "vertex", "project": "p-1", "ambient": True}
+BEDROCK = {"kind": "bedrock", "region": "eu-central-1", "ambient": True}
 LOCAL = {"kind": "openai", "url": "http://127.0.0.1:8081/v1"}
 
 
@@ -51,6 +53,12 @@ def test_a_declared_price_applies_to_an_unpriced_provider() -> None:
     [
         ({"kind": "openai"}, "gpt-4o"),
         ({"kind": "anthropic"}, "claude-haiku-4-5"),
+        ({"kind": "gemini", "key": "k"}, "gemini-2.5-flash"),
+        ({**VERTEX, "location": "global"}, "gemini-2.5-flash"),
+        ({**VERTEX, "location": "europe-west1"}, "gemini-embedding-001"),
+        ({**VERTEX, "location": "eu"}, "claude-haiku-4-5@20251001"),
+        (BEDROCK, "amazon.nova-lite-v1:0"),
+        (BEDROCK, "eu.anthropic.claude-haiku-4-5-20251001-v1:0"),
         ({"kind": "openai", "url": "https://api.mistral.ai/v1"}, "codestral-latest"),
         ({"kind": "openai", "url": "https://api.groq.com/openai/v1"}, "openai/gpt-oss-120b"),
         ({"kind": "openai", "url": "https://api.deepseek.com"}, "deepseek-chat"),

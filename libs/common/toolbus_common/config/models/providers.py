@@ -1,5 +1,7 @@
 """Model providers, and the aliases that route requests to their models."""
 
+import re
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
@@ -11,10 +13,16 @@ from toolbus_common.config.servers.endpoints import http_url
 from toolbus_common.config.servers.server import Server
 from toolbus_common.config.servers.tools import LONGEST_CALL
 
-Kind = Literal["openai", "anthropic"]
+Kind = Literal["openai", "anthropic", "gemini", "vertex", "bedrock"]
 Api = Literal["chat", "responses", "messages", "embeddings"]
 OPENAI, ANTHROPIC = "https://api.openai.com/v1", "https://api.anthropic.com/v1"
-_URLS = {"openai": OPENAI, "anthropic": ANTHROPIC}
+GEMINI = "https://generativelanguage.googleapis.com/v1beta"
+_URLS = {"openai": OPENAI, "anthropic": ANTHROPIC, "gemini": GEMINI}
+_MULTI_REGIONS = ("us", "eu")  # of Vertex AI
+_PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,62}")
+_LOCATION = re.compile(r"[a-z][a-z0-9-]{0,31}")
+# The credentials of a pair of keys of AWS; the third is optional.
+_PAIR, _TOKEN = frozenset({"access_key", "secret_key"}), "session_token"
 KEY = "key"  # the name of a provider's API key if it has only one
 
 # A model without an alias is named provider/model, so an alias contains no slash.
@@ -25,9 +33,14 @@ ModelName = Annotated[str, Field(min_length=1, max_length=256, pattern=r"^[!-~]+
 class Provider(ConfigModel):
     """A provider of models.
 
-    `kind` is the API that it serves: `openai` (any OpenAI-compatible API at `url`) or `anthropic`.
+    `kind` is the API that it serves: `openai` (any OpenAI-compatible API at `url`), `anthropic`,
+    `gemini` (the Gemini API), `vertex` (Vertex AI of a `project` at a `location`) or `bedrock`
+    (Amazon Bedrock in a `region`).
     `key` is its API key; `credentials` are several API keys by name, which share the requests
-    according to `weights`. Both can be references such as `${env:NAME}`. `headers` are sent with
+    according to `weights`. Both can be references such as `${env:NAME}`. A key of `vertex` is that
+    of a service account in Google's JSON form. `bedrock` has the `key` of its API, or the
+    credentials `access_key`, `secret_key` and optionally `session_token`. With `ambient`, `vertex`
+    and `bedrock` use the credentials of the executor's machine instead. `headers` are sent with
     each request.
     `models` are the names of its models, for the list of models. `apis` are the APIs of an
     OpenAI-compatible provider; requests to other APIs are translated. `max_output` is the limit of
@@ -59,6 +72,9 @@ class Provider(ConfigModel):
     cache: ResponseCache | None = None
     region: str = Field(default="", max_length=64)
     labels: tuple[Name, ...] = ()
+    project: str = Field(default="", max_length=64)
+    location: str = Field(default="", max_length=32)
+    ambient: bool = False
     proxy: str = ""
     ca: str = ""
     certificate: str = ""
@@ -86,22 +102,72 @@ class Provider(ConfigModel):
         for name in self.weights:
             if name not in self.credentials:
                 raise ValueError(f"weights names the key '{name}', which is not in credentials")
-        if self.kind == "anthropic" and self.apis:
+        if self.kind != "openai" and self.apis:
             raise ValueError("apis applies only to providers of kind openai; remove it")
         if self.certificate_key and not self.certificate:
             raise ValueError("has a certificate_key without a certificate; set both")
         return self
 
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        """Report all mistakes about the kind at once."""
+        if problems := [*self._wrong_places(), *self._wrong_credentials()]:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _wrong_places(self) -> Iterator[str]:
+        for name, form in (("project", _PROJECT), ("location", _LOCATION)):
+            value = getattr(self, name)
+            if self.kind != "vertex" and value:
+                yield f"{name} applies only to providers of kind vertex; remove it"
+            elif self.kind == "vertex" and not form.fullmatch(value):
+                example = "my-project" if name == "project" else "europe-west1 or global"
+                yield f"needs a {name} of Google Cloud, such as {example}"
+        if self.kind == "bedrock" and not _LOCATION.fullmatch(self.region):
+            yield "needs a region of AWS, such as eu-central-1"
+
+    def _wrong_credentials(self) -> Iterator[str]:
+        names = set(self.credentials)
+        if self.ambient and self.kind not in ("vertex", "bedrock"):
+            yield "ambient applies only to providers of kind vertex and bedrock; remove it"
+        elif self.ambient and names:
+            yield "has ambient and credentials; remove one of them"
+        elif self.kind == "gemini" and not names and not self.url:
+            yield "needs a key of the Gemini API"
+        elif self.kind == "vertex" and not names and not self.ambient:
+            yield "needs the key of a service account as key, or ambient: true"
+        elif self.kind == "bedrock" and not self.ambient and not names:
+            yield "needs a key, or credentials {access_key, secret_key}, or ambient: true"
+        pair = names & (_PAIR | {_TOKEN})
+        if self.kind == "bedrock" and pair:
+            if missing := sorted(_PAIR - names):
+                yield f"credentials need {' and '.join(missing)} too"
+            if names - pair or self.weights:
+                yield "credentials have a pair of keys, so neither other keys nor weights"
+
     @property
     def base_url(self) -> str:
         """The URL to which the paths of the API are appended, such as `/chat/completions`."""
+        if self.kind == "bedrock":
+            return self.url or f"https://bedrock-runtime.{self.region}.amazonaws.com"
+        if self.kind == "vertex":
+            place = f"/projects/{self.project}/locations/{self.location}"
+            return (self.url or f"https://{self._vertex_host}/v1") + place
         return self.url or _URLS[self.kind]
 
     @property
+    def _vertex_host(self) -> str:
+        if self.location == "global":
+            return "aiplatform.googleapis.com"
+        if self.location in _MULTI_REGIONS:
+            return f"aiplatform.{self.location}.rep.googleapis.com"
+        return f"{self.location}-aiplatform.googleapis.com"
+
+    @property
     def served_apis(self) -> tuple[str, ...]:
-        """The APIs that the provider itself serves."""
-        if self.kind == "anthropic":
-            return ("messages",)
+        """The clients' APIs that the provider itself serves."""
+        if self.kind != "openai":
+            return ("messages",) if self.kind == "anthropic" else ()
         default = ("chat", "responses", "embeddings")
         return self.apis or (default if self.base_url == OPENAI else ("chat", "embeddings"))
 

@@ -2,9 +2,17 @@
 
 from typing import Any, Protocol
 
+from toolbus_executor.providers.translation.decoded_facts import DecodedFacts
+from toolbus_executor.providers.usage import Facts
+
 
 class StreamTranslation(Protocol):
-    """The translation of one streamed response."""
+    """The translation of one streamed response.
+
+    `facts` are those that it notes; None if they are read in the provider's events.
+    """
+
+    facts: DecodedFacts | None
 
     def feed(self, event: str, data: bytes) -> bytes:
         """Return the client's part of the event stream for one event of the provider's stream.
@@ -26,6 +34,11 @@ class Translation(Protocol):
     """
 
     provider_method: str
+
+    @property
+    def facts(self) -> Facts | None:
+        """The facts of the whole response, if `response` has read them; otherwise None."""
+        ...
 
     def request(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return the body for the provider. The client's body stays unchanged.

@@ -10,7 +10,7 @@ from toolbus_common.errors import InvalidError, ToolbusError, UpstreamInvalidErr
 
 T = TypeVar("T")
 CHAT_API, MESSAGES_API = "chat completions API", "messages API"
-RESPONSES_API = "responses API"
+RESPONSES_API, GEMINI_API, CONVERSE_API = "responses API", "API of Gemini", "Converse API"
 # A data URL (RFC 2397) with base64; parameters such as a charset are ignored.
 _DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)(?:;[\w.+=-]+)*;base64,", re.IGNORECASE)
 _encode = msgspec.json.Encoder().encode
@@ -70,7 +70,7 @@ def arguments_of(text: str | None, tool: str, failure: type[ToolbusError]) -> di
     except (ValueError, RecursionError):
         raise failure(
             f"The arguments of the call of the tool '{tool}' are not a JSON object, which the "
-            f"{MESSAGES_API} requires. Repeat the request, or correct the message."
+            "other API requires. Repeat the request, or correct the message."
         ) from None
 
 

@@ -4,6 +4,7 @@ from abc import ABC, abstractmethod
 
 from toolbus_executor.providers.translation.apis import chat
 from toolbus_executor.providers.translation.body import decoder
+from toolbus_executor.providers.translation.decoded_facts import DecodedFacts
 from toolbus_executor.providers.translation.sse import CUT, DONE_DATA
 from toolbus_executor.providers.translation.streamed_calls import StreamedCalls, check_choice
 
@@ -16,6 +17,8 @@ class ChatStreamTranslation(ABC):
     The client's last events are sent when the provider's stream ends, because its usage follows its
     finish reason.
     """
+
+    facts: DecodedFacts | None = None
 
     def __init__(self) -> None:
         self._calls = StreamedCalls()

@@ -54,7 +54,7 @@ def test_the_simplest_form_is_loaded() -> None:
             2,
             "weights names the key 'spare', which is not in credentials",
         ),
-        ("kind: anthropic,", "kind: gemini,", 3, "openai.*anthropic"),
+        ("kind: anthropic,", "kind: claude,", 3, "openai.*anthropic"),
         ("weight: 3", "weight: 0", 5, "greater than or equal to 1"),
         ("team-fast: [", "team/fast: [", 5, "team/fast"),
         ("budget: {usd: 20,", "rate: {tokens: 9, calls: 1,", 7, "exactly one of calls and tokens"),
@@ -89,3 +89,51 @@ def test_a_pattern_that_matches_no_model_is_a_warning(pattern: str, hint: str) -
 @pytest.mark.parametrize("pattern", ["*", "team-*", "*/gemma", "local/*", "claude/claude-haiku"])
 def test_a_pattern_that_can_match_is_no_warning(pattern: str) -> None:
     assert warned(SAMPLE.replace('models: ["team-fast"]', f'models: ["{pattern}"]')) == []
+
+
+@pytest.mark.parametrize(
+    ("fields", "messages"),
+    [
+        ("kind: gemini", ["needs a key of the Gemini API"]),
+        ("kind: gemini, key: k, ambient: true", ["ambient applies only"]),
+        ("kind: openai, project: p-1", ["project applies only to providers of kind vertex"]),
+        ("kind: vertex", ["needs a project", "needs a location", "needs the key of a service"]),
+        ("kind: vertex, project: p-1, location: a/b, ambient: true", ["needs a location"]),
+        ("kind: vertex, project: p-1, location: us, key: k, ambient: true", ["remove one of them"]),
+        ("kind: bedrock", ["needs a region of AWS", "needs a key, or credentials"]),
+        ("kind: bedrock, region: eu-west-1, credentials: {access_key: a}", ["need secret_key too"]),
+        (
+            "kind: bedrock, region: eu-west-1, credentials: {access_key: a, secret_key: b, c: d}",
+            ["so neither other keys nor weights"],
+        ),
+        ("kind: bedrock, region: eu-west-1, key: k, apis: [chat]", ["apis applies only"]),
+    ],
+)
+def test_all_mistakes_about_a_kind_are_reported_at_once(fields: str, messages: list[str]) -> None:
+    ((_, found),) = problems(f"providers: {{p: {{{fields}}}}}\n")
+    for message in messages:
+        assert message in found
+
+
+@pytest.mark.parametrize(
+    ("fields", "url"),
+    [
+        ("kind: gemini, key: k", "https://generativelanguage.googleapis.com/v1beta"),
+        (
+            "kind: vertex, project: p-1, location: europe-west1, key: k",
+            "https://europe-west1-aiplatform.googleapis.com/v1/projects/p-1/locations/europe-west1",
+        ),
+        (
+            "kind: vertex, project: p-1, location: global, ambient: true",
+            "https://aiplatform.googleapis.com/v1/projects/p-1/locations/global",
+        ),
+        (
+            "kind: bedrock, region: us-east-1, key: k",
+            "https://bedrock-runtime.us-east-1.amazonaws.com",
+        ),
+    ],
+)
+def test_each_kind_has_the_address_of_its_own_api(fields: str, url: str) -> None:
+    loaded = load(f"providers: {{p: {{{fields}}}}}\n", {})
+    assert loaded.problems == ()
+    assert loaded.configuration.providers["p"].base_url == url

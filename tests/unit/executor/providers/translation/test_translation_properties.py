@@ -2,13 +2,14 @@
 
 import copy
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.clients.model_sdks import (
@@ -19,10 +20,13 @@ from harness.clients.model_sdks import (
     check_response,
     payloads,
 )
-from harness.models.translations import PAIRS, translation
+from harness.models.translations import PAIRS, fed, translation
 from toolbus_common.errors import InvalidError, UpstreamInvalidError
+from toolbus_executor.providers.translation.base import StreamTranslation
 
 GOLDEN = Path(__file__).parent / "golden"
+EXAMPLES = 30  # for each pair
+ENDS = re.compile(r'"(finish_reason|stop_reason|finishReason|stopReason|blockReason)": "')
 SOURCES = {
     kind: yaml.safe_load((GOLDEN / f"{kind}.yaml").read_text())
     for kind in ("requests", "responses", "streams")
@@ -62,6 +66,7 @@ def mutated(body: Any, data: st.DataObject) -> Any:
 
 
 @pytest.mark.parametrize("pair", PAIRS)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_a_malformed_request_is_translated_or_refused(pair: str, data: st.DataObject) -> None:
     body = data.draw(st.sampled_from(list(SOURCES["requests"][pair].values())))
@@ -70,6 +75,7 @@ def test_a_malformed_request_is_translated_or_refused(pair: str, data: st.DataOb
 
 
 @pytest.mark.parametrize("pair", PAIRS)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_a_malformed_response_is_translated_or_refused(pair: str, data: st.DataObject) -> None:
     body = data.draw(st.sampled_from(list(SOURCES["responses"][pair].values())))
@@ -79,6 +85,7 @@ def test_a_malformed_response_is_translated_or_refused(pair: str, data: st.DataO
 
 
 @pytest.mark.parametrize("pair", PAIRS)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_a_malformed_stream_is_translated_or_refused(pair: str, data: st.DataObject) -> None:
     events = data.draw(st.sampled_from(list(SOURCES["streams"][pair].values())))
@@ -86,10 +93,11 @@ def test_a_malformed_stream_is_translated_or_refused(pair: str, data: st.DataObj
     stream = translation(pair).stream()
     with suppress(UpstreamInvalidError):
         for event in malformed:
-            stream.feed("", json.dumps(event).encode())
+            fed(stream, event)
         stream.end()
 
 
+@settings(max_examples=EXAMPLES)
 @given(data=st.binary(max_size=30))
 @pytest.mark.parametrize("pair", PAIRS)
 def test_an_event_that_is_not_json_is_refused(pair: str, data: bytes) -> None:
@@ -140,6 +148,7 @@ _FIELDS = {
 
 
 @pytest.mark.parametrize("pair", PAIRS)
+@settings(max_examples=EXAMPLES)
 @given(data=st.data())
 def test_a_stream_that_is_cut_ends_with_an_error(pair: str, data: st.DataObject) -> None:
     events = data.draw(st.sampled_from(list(SOURCES["streams"][pair].values())))
@@ -147,12 +156,11 @@ def test_a_stream_that_is_cut_ends_with_an_error(pair: str, data: st.DataObject)
     stream = translation(pair).stream()
     made = b""
     for event in events[:count]:
-        made += stream.feed("", event.encode() if event == "[DONE]" else json.dumps(event).encode())
+        made += fed(stream, event)
     made += stream.end()
     assert stream.end() == b""
     assert stream.feed("", b"{}") == b""
-    complete = any('finish_reason": "' in json.dumps(each) for each in events[:count])
-    complete = complete or any('stop_reason": "' in json.dumps(each) for each in events[:count])
+    complete = any(ENDS.search(json.dumps(each)) for each in events[:count])
     (*_, last) = payloads(made)
     failed = "error" in last or bool(last.get("response", {}).get("error"))
     assert failed is not complete
@@ -201,9 +209,8 @@ def chunks(reply: dict[str, Any], data: st.DataObject) -> list[dict[str, Any]]:
     return [*made, {**head, "choices": [], "usage": completion(reply)["usage"]}]
 
 
-def fed(stream: Any, events: list[Any]) -> bytes:
-    parts: list[bytes] = [stream.feed("", json.dumps(each).encode()) for each in events]
-    return b"".join([*parts, stream.end()])
+def whole(stream: StreamTranslation, events: list[Any]) -> bytes:
+    return b"".join([*(fed(stream, each) for each in events), stream.end()])
 
 
 @given(reply=REPLY, data=st.data())
@@ -211,13 +218,13 @@ def test_a_streamed_message_equals_the_whole_message(
     reply: dict[str, Any], data: st.DataObject
 ) -> None:
     pair = translation("messages_to_chat")
-    whole = pair.response(completion(reply))
-    check_response(MESSAGES, whole)
-    made = accumulated(MESSAGES, fed(pair.stream(), chunks(reply, data)))
+    expected = pair.response(completion(reply))
+    check_response(MESSAGES, expected)
+    made = accumulated(MESSAGES, whole(pair.stream(), chunks(reply, data)))
     for name in ("id", "model", "content", "stop_reason"):
-        assert made[name] == whole[name]
+        assert made[name] == expected[name]
     for name in ("input_tokens", "output_tokens", "cache_read_input_tokens"):
-        assert made["usage"][name] == whole["usage"][name]
+        assert made["usage"][name] == expected["usage"][name]
 
 
 @given(reply=REPLY, data=st.data())
@@ -225,13 +232,13 @@ def test_a_streamed_response_equals_the_whole_response(
     reply: dict[str, Any], data: st.DataObject
 ) -> None:
     pair = translation("responses_to_chat")
-    whole = pair.response(completion(reply))
-    check_response(RESPONSES, whole)
-    made = accumulated(RESPONSES, fed(pair.stream(), chunks(reply, data)))
-    assert (made["status"], made["id"]) == (whole["status"], whole["id"])
-    assert made["usage"]["total_tokens"] == whole["usage"]["total_tokens"]
+    expected = pair.response(completion(reply))
+    check_response(RESPONSES, expected)
+    made = accumulated(RESPONSES, whole(pair.stream(), chunks(reply, data)))
+    assert (made["status"], made["id"]) == (expected["status"], expected["id"])
+    assert made["usage"]["total_tokens"] == expected["usage"]["total_tokens"]
     assert [without_ids(each) for each in made["output"]] == [
-        without_ids(each) for each in whole["output"]
+        without_ids(each) for each in expected["output"]
     ]
 
 

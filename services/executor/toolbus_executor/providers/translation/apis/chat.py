@@ -1,10 +1,15 @@
 """The chat completions API: what translations read of it, and the bodies that they write.
 
 Source: the OpenAPI document of OpenAI. `reasoning_content` and `reasoning` are extensions of
-DeepSeek, vLLM, llama.cpp and OpenRouter. `thinking_blocks` is an extension of LiteLLM: the thinking
-blocks of the messages API, which a client returns unchanged so that the model can continue.
+DeepSeek, vLLM, llama.cpp and OpenRouter; a `content` of parts in a response is one of Mistral.
+`thinking_blocks` is an extension of LiteLLM: the thinking blocks of the messages API, which a
+client returns unchanged so that the model can continue. `is_error` of a tool result is our own
+extension, for messages that are translated twice. `extra_content` of a tool call is one of Google.
 """
 
+from math import isfinite
+from secrets import token_hex
+from time import time
 from typing import Any
 
 from msgspec import Struct
@@ -28,6 +33,7 @@ class ToolCall(Struct):
     id: str | None = None
     type: str | None = None
     function: FunctionCall | None = None
+    extra_content: Any = None
 
 
 class Url(Struct):
@@ -44,6 +50,13 @@ class File(Struct):
     filename: str | None = None
 
 
+class Audio(Struct):
+    """A recording in base64."""
+
+    data: str | None = None
+    format: str | None = None
+
+
 class Part(Struct):
     """A part of the content of a message."""
 
@@ -52,6 +65,7 @@ class Part(Struct):
     refusal: str | None = None
     image_url: Url | None = None
     file: File | None = None
+    input_audio: Audio | None = None
 
 
 class Message(Struct):
@@ -65,6 +79,7 @@ class Message(Struct):
     function_call: Any = None
     audio: Any = None
     thinking_blocks: list[dict[str, Any]] | None = None
+    is_error: bool | None = None
 
 
 class Function(Struct):
@@ -152,6 +167,20 @@ class Request(Struct):
     modalities: list[str] | None = None
 
 
+class Thinking(Struct):
+    """The configuration of thinking, as in the messages API (an extension of LiteLLM)."""
+
+    type: str
+    budget_tokens: int | None = None
+
+
+class GeminiRequest(Request):
+    """A request with the fields that only Gemini can carry."""
+
+    thinking: Thinking | None = None
+    seed: int | None = None
+
+
 class PromptDetails(Struct):
     """Details of the input tokens."""
 
@@ -174,10 +203,18 @@ class Usage(Struct):
     completion_tokens_details: CompletionDetails | None = None
 
 
+class ReplyPart(Struct):
+    """A part of a reply: a text, or a part of the reasoning."""
+
+    type: str | None = None
+    text: str | None = None
+    thinking: "list[ReplyPart] | None" = None
+
+
 class Reply(Struct):
     """The message of a response, or a part of it in a stream."""
 
-    content: str | None = None
+    content: str | list[ReplyPart] | None = None
     refusal: str | None = None
     reasoning_content: str | None = None
     reasoning: Any = None
@@ -185,17 +222,29 @@ class Reply(Struct):
     thinking_blocks: list[dict[str, Any]] | None = None
 
     @property
+    def text(self) -> str:
+        """The text; empty if there is none."""
+        if isinstance(self.content, list):
+            return "".join(part.text or "" for part in self.content)
+        return self.content or ""
+
+    @property
     def thought(self) -> str:
         """The reasoning in plain text; empty if there is none."""
         if self.reasoning_content:
             return self.reasoning_content
-        return self.reasoning if isinstance(self.reasoning, str) else ""
+        if isinstance(self.reasoning, str):
+            return self.reasoning
+        if not isinstance(self.content, list):
+            return ""
+        thoughts = [each for part in self.content for each in part.thinking or ()]
+        return "".join(each.text or "" for each in thoughts)
 
 
 class Choice(Struct):
     """A choice of a response. `delta` replaces `message` in a stream."""
 
-    index: int = 0
+    index: int | None = 0
     message: Reply | None = None
     delta: Reply | None = None
     finish_reason: str | None = None
@@ -205,11 +254,16 @@ class Response(Struct):
     """A response, or a chunk of a stream."""
 
     id: str | None = None
-    created: int | None = None
+    created: float | None = None
     model: str | None = None
     choices: list[Choice] | None = None
     usage: Usage | None = None
     error: Any = None
+
+    @property
+    def created_at(self) -> int:
+        """The time of creation in seconds; 0 if it is unknown. Some servers send a fraction."""
+        return int(self.created) if self.created is not None and isfinite(self.created) else 0
 
 
 def usage_of(usage: Usage | None) -> model_calls.Usage:
@@ -251,3 +305,12 @@ def tool_call(call_id: str, name: str, arguments: str) -> dict[str, Any]:
     """Return a tool call of a message."""
     function = {"name": name, "arguments": arguments}
     return {"id": call_id, "type": "function", "function": function}
+
+
+def head(response_id: str | None, model: str | None) -> dict[str, Any]:
+    """Return the fields that responses and chunks have in common."""
+    return {
+        "id": response_id or f"chatcmpl-{token_hex(12)}",
+        "created": int(time()),
+        "model": model or "",
+    }

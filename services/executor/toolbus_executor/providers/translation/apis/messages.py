@@ -52,6 +52,7 @@ class Block(Struct):
     tool_use_id: str | None = None
     content: "str | list[Block] | dict[str, Any] | None" = None
     is_error: bool | None = None
+    cache_control: dict[str, Any] | None = None
 
 
 class Message(Struct):
@@ -69,6 +70,7 @@ class Tool(Struct):
     description: str | None = None
     input_schema: dict[str, Any] | None = None
     strict: bool | None = None
+    cache_control: dict[str, Any] | None = None
 
 
 class ToolChoice(Struct):

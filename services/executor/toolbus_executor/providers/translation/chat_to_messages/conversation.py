@@ -4,7 +4,7 @@ import re
 from typing import Any
 
 from toolbus_common.errors import InvalidError
-from toolbus_executor.providers.translation.apis import chat, messages
+from toolbus_executor.providers.translation.apis import chat, gemini, messages
 from toolbus_executor.providers.translation.body import (
     MESSAGES_API,
     arguments_of,
@@ -54,7 +54,7 @@ def _append(made: list[dict[str, Any]], role: str, blocks: list[dict[str, Any]])
 def _assistant(message: chat.Message) -> list[dict[str, Any]]:
     """Return the blocks of a message of the model.
 
-    Reasoning without a signature is dropped, because the provider refuses it.
+    Reasoning without a signature of this provider is dropped, because the provider refuses it.
     """
     if message.function_call is not None:
         raise unsupported("'function_call'", MESSAGES_API, "Use 'tool_calls'")
@@ -80,7 +80,8 @@ def _assistant(message: chat.Message) -> list[dict[str, Any]]:
 
 def _thinking(value: dict[str, Any]) -> dict[str, Any] | None:
     block = read(value, messages.Block)
-    if block.type == "thinking" and block.signature:
+    foreign = (block.signature or "").startswith(gemini.SIGNATURE)
+    if block.type == "thinking" and block.signature and not foreign:
         thinking = block.thinking or ""
         return {"type": "thinking", "thinking": thinking, "signature": block.signature}
     if block.type == "redacted_thinking" and block.data:

@@ -1,7 +1,6 @@
 """Translation of a response of the messages API to the chat completions API."""
 
 from secrets import token_hex
-from time import time
 from typing import Any
 
 from toolbus_executor.providers.translation.apis import chat, messages
@@ -31,19 +30,10 @@ def completion(body: dict[str, Any]) -> dict[str, Any]:
         "logprobs": None,
     }
     return {
-        **head(response.id, response.model),
+        **chat.head(response.id, response.model),
         "object": "chat.completion",
         "choices": [choice],
         "usage": chat.usage_body(messages.usage_of(response.usage)),
-    }
-
-
-def head(response_id: str | None, model: str | None) -> dict[str, Any]:
-    """Return the fields that responses and chunks have in common."""
-    return {
-        "id": response_id or f"chatcmpl-{token_hex(12)}",
-        "created": int(time()),
-        "model": model or "",
     }
 
 

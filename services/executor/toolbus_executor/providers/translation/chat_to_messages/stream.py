@@ -1,15 +1,14 @@
 """Translation of a stream of the messages API to the chat completions API."""
 
-from typing import Any
-
 from toolbus_executor.providers.translation.apis import chat, messages
 from toolbus_executor.providers.translation.body import decoder, encode
 from toolbus_executor.providers.translation.chat_to_messages.response import (
     finish_reason,
-    head,
     thinking_block,
 )
-from toolbus_executor.providers.translation.sse import CUT, DONE, unnamed
+from toolbus_executor.providers.translation.chunk_writer import ChunkWriter
+from toolbus_executor.providers.translation.decoded_facts import DecodedFacts
+from toolbus_executor.providers.translation.sse import CUT
 
 _decode = decoder(messages.Event)
 
@@ -21,10 +20,10 @@ class ChatStream:
     `thinking_blocks`, with its signature.
     """
 
+    facts: DecodedFacts | None = None
+
     def __init__(self, *, include_usage: bool) -> None:
-        self._include_usage = include_usage
-        self._head: dict[str, Any] = {}
-        self._prefix = b""  # of every chunk with a delta
+        self._chunks = ChunkWriter(include_usage=include_usage)
         self._usage = messages.Usage()
         self._calls = -1  # the index of the last tool call
         self._without_arguments = False  # whether the open tool call has none
@@ -40,7 +39,7 @@ class ChatStream:
         event = _decode(data)
         if event.type == "error":
             return self._failed(chat.error_message(event.error))
-        started = b"" if self._prefix else self._start(event.message)
+        started = b"" if self._chunks.started else self._start(event.message)
         return started + self._translated(event)
 
     def end(self) -> bytes:
@@ -50,10 +49,7 @@ class ChatStream:
         if not self._finished:
             return self._failed(CUT)
         self._ended = True
-        if not self._include_usage:
-            return DONE
-        usage = chat.usage_body(messages.usage_of(self._usage))
-        return unnamed({**self._head, "choices": [], "usage": usage}) + DONE
+        return self._chunks.end(messages.usage_of(self._usage))
 
     def _translated(self, event: messages.Event) -> bytes:
         if event.type == "content_block_delta" and event.delta is not None:
@@ -68,35 +64,29 @@ class ChatStream:
 
     def _start(self, message: messages.Response | None) -> bytes:
         message = message or messages.Response()
-        made = head(message.id, message.model)
-        self._head = {**made, "object": "chat.completion.chunk"}
-        prefix = encode({**self._head, "choices": [{"index": 0}]})
-        self._prefix = b"data: " + prefix[:-3] + b',"delta":'
         self._add_usage(message.usage)
-        return self._chunk({"role": "assistant", "content": ""})
-
-    def _chunk(self, delta: dict[str, Any], reason: str | None = None) -> bytes:
-        end = b"null}]}\n\n" if reason is None else b'"' + reason.encode() + b'"}]}\n\n'
-        return self._prefix + encode(delta) + b',"finish_reason":' + end
+        return self._chunks.start(message.id, message.model)
 
     def _block(self, block: messages.Block) -> bytes:
         self._thinking = None
         if block.type == "text" and block.text:
-            return self._chunk({"content": block.text})
+            return self._chunks.chunk({"content": block.text})
         if block.type in ("thinking", "redacted_thinking"):
             self._thinking, self._thoughts = block, [block.thinking or ""]
-            return self._chunk({"reasoning_content": block.thinking}) if block.thinking else b""
+            return (
+                self._chunks.chunk({"reasoning_content": block.thinking}) if block.thinking else b""
+            )
         if block.type != "tool_use":
             return b""
         self._calls += 1
         self._without_arguments = not block.input
         arguments = encode(block.input).decode() if block.input else ""
         call = chat.tool_call(block.id or f"call_{self._calls}", block.name or "", arguments)
-        return self._chunk({"tool_calls": [{"index": self._calls, **call}]})
+        return self._chunks.chunk({"tool_calls": [{"index": self._calls, **call}]})
 
     def _delta(self, delta: messages.Delta) -> bytes:
         if delta.type == "text_delta" and delta.text:
-            return self._chunk({"content": delta.text})
+            return self._chunks.chunk({"content": delta.text})
         if delta.type == "input_json_delta" and delta.partial_json and self._calls >= 0:
             return self._arguments(delta.partial_json)
         block = self._thinking
@@ -106,13 +96,13 @@ class ChatStream:
             block.signature = (block.signature or "") + (delta.signature or "")
         elif delta.type == "thinking_delta" and delta.thinking:
             self._thoughts.append(delta.thinking)
-            return self._chunk({"reasoning_content": delta.thinking})
+            return self._chunks.chunk({"reasoning_content": delta.thinking})
         return b""
 
     def _arguments(self, text: str) -> bytes:
         self._without_arguments = False
         call = {"index": self._calls, "function": {"arguments": text}}
-        return self._chunk({"tool_calls": [call]})
+        return self._chunks.chunk({"tool_calls": [call]})
 
     def _block_stop(self) -> bytes:
         if self._without_arguments:
@@ -124,7 +114,7 @@ class ChatStream:
         self._thinking = None
         self._blocks += 1
         # Clients merge the parts of a list by their index.
-        return self._chunk({"thinking_blocks": [{"index": self._blocks - 1, **block}]})
+        return self._chunks.chunk({"thinking_blocks": [{"index": self._blocks - 1, **block}]})
 
     def _message_delta(self, event: messages.Event) -> bytes:
         self._add_usage(event.usage)
@@ -132,7 +122,7 @@ class ChatStream:
         if reason is None or self._finished:
             return b""
         self._finished = True
-        return self._chunk({}, finish_reason(reason))
+        return self._chunks.chunk({}, finish_reason(reason))
 
     def _add_usage(self, usage: messages.Usage | None) -> None:
         """Replace the counts that this usage contains: all counts are cumulative."""
@@ -143,5 +133,4 @@ class ChatStream:
 
     def _failed(self, message: str) -> bytes:
         self._ended = True
-        error = {"message": message, "type": "server_error", "param": None, "code": None}
-        return unnamed({"error": error}) + DONE
+        return self._chunks.failed(message)

@@ -20,15 +20,20 @@ _DROPPED = frozenset(
     ("cache_control", "context_management", "diagnostics", "service_tier", "speed", "betas")
 )
 _KNOWN = frozenset(messages.Request.__struct_fields__) | _DROPPED
+_EXTENSIONS = frozenset({"thinking", "top_k"})
 
 
-def chat_request(body: dict[str, Any], limit: str) -> dict[str, Any]:
-    """Return the request for the provider. `limit` is its field for the limit of output tokens."""
-    check_fields(body, _KNOWN, CHAT_API)
+def chat_request(body: dict[str, Any], limit: str, *, extended: bool = False) -> dict[str, Any]:
+    """Return the request for the provider. `limit` is its field for the limit of output tokens.
+
+    With `extended`, another translation follows, and the request contains what the chat completions
+    API cannot carry: thinking blocks, their configuration, `top_k`, and whole tool results.
+    """
+    check_fields(body, _KNOWN | _EXTENSIONS if extended else _KNOWN, CHAT_API)
     request = read(body, messages.Request)
     made: dict[str, Any] = {
         "model": request.model,
-        "messages": _messages(request),
+        "messages": _messages(request, extended=extended),
         limit: request.max_tokens,
     }
     for name in ("temperature", "top_p"):
@@ -42,13 +47,15 @@ def chat_request(body: dict[str, Any], limit: str) -> dict[str, Any]:
         made["tools"] = [_tool(each) for each in request.tools]
         made |= _tool_choice(request.tool_choice)
     made |= _output(request)
+    if extended:
+        made |= {name: body[name] for name in _EXTENSIONS if body.get(name) is not None}
     user = request.metadata.user_id if request.metadata else None
     if user and len(user) <= _LONGEST_USER:
         made["user"] = user
     return made
 
 
-def _messages(request: messages.Request) -> list[dict[str, Any]]:
+def _messages(request: messages.Request, *, extended: bool) -> list[dict[str, Any]]:
     made: list[dict[str, Any]] = []
     if request.system:
         made.append({"role": "system", "content": _text(request.system)})
@@ -56,11 +63,11 @@ def _messages(request: messages.Request) -> list[dict[str, Any]]:
         if isinstance(message.content, str):
             made.append({"role": message.role, "content": message.content})
         elif message.role == "assistant":
-            made.append(_assistant(message.content))
+            made.append(_assistant(message.content, extended=extended))
         elif message.role == "system":
             made.append({"role": "system", "content": _text(message.content)})
         else:
-            made += _user(message.content)
+            made += _user(message.content, extended=extended)
     return made
 
 
@@ -74,31 +81,39 @@ def _text(content: str | list[messages.Block]) -> str:
     return "\n\n".join(block.text or "" for block in content)
 
 
-def _assistant(content: list[messages.Block]) -> dict[str, Any]:
+def _assistant(content: list[messages.Block], *, extended: bool) -> dict[str, Any]:
     """Return a message of the model.
 
-    Thinking blocks are dropped: the chat completions API does not accept reasoning in a request.
+    Thinking blocks are dropped unless the request is `extended`: the chat completions API does not
+    accept reasoning in a request.
     """
-    texts, calls = [], []
+    texts, calls, thoughts = [], [], []
     for block in content:
         if block.type == "text":
             texts.append(block.text or "")
         elif block.type == "tool_use":
             arguments = encode(block.input or {}, InvalidError).decode()
             calls.append(chat.tool_call(block.id or "", block.name or "", arguments))
-        elif block.type not in ("thinking", "redacted_thinking"):
+        elif block.type == "thinking":
+            thinking, signature = block.thinking or "", block.signature or ""
+            thoughts.append({"type": block.type, "thinking": thinking, "signature": signature})
+        elif block.type != "redacted_thinking":
             raise _unknown(block)
     made: dict[str, Any] = {"role": "assistant", "content": "".join(texts)}
+    if extended and thoughts:
+        made["thinking_blocks"] = thoughts
     if calls:
         made |= {"content": made["content"] or None, "tool_calls": calls}
     return made
 
 
-def _user(content: list[messages.Block]) -> list[dict[str, Any]]:
+def _user(content: list[messages.Block], *, extended: bool) -> list[dict[str, Any]]:
     """Return the messages of one user message: first the results of tools, then the rest."""
     results, parts = [], []
     for block in content:
-        if block.type == "tool_result":
+        if block.type == "tool_result" and extended:
+            results.append(_whole_result(block))
+        elif block.type == "tool_result":
             text, others = _result(block)
             results.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": text})
             parts += others
@@ -109,6 +124,17 @@ def _user(content: list[messages.Block]) -> list[dict[str, Any]]:
     if all(part["type"] == "text" for part in parts):
         return [*results, {"role": "user", "content": "\n\n".join(p["text"] for p in parts)}]
     return [*results, {"role": "user", "content": parts}]
+
+
+def _whole_result(block: messages.Block) -> dict[str, Any]:
+    """Return a tool result with all its parts."""
+    if isinstance(block.content, dict):
+        raise unsupported("a 'tool_result' whose content is an object", CHAT_API)
+    content: Any = block.content or ""
+    if isinstance(content, list):
+        content = [_part(each) for each in content]
+    made = {"role": "tool", "tool_call_id": block.tool_use_id, "content": content}
+    return made | ({"is_error": True} if block.is_error else {})
 
 
 def _result(block: messages.Block) -> tuple[str, list[dict[str, Any]]]:

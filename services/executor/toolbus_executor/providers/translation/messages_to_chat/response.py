@@ -50,12 +50,21 @@ def stop_reason(finish_reason: str | None, calls: bool, refused: bool) -> str:  
 def _texts(reply: chat.Reply) -> list[dict[str, Any]]:
     """Return the blocks before the tool calls.
 
-    The signature of a thinking block is empty: no provider of the chat completions API signs.
+    The signature of a thinking block is empty unless another translation has signed it: no provider
+    of the chat completions API signs.
     """
-    made: list[dict[str, Any]] = []
-    if reply.thought:
-        made.append({"type": "thinking", "thinking": reply.thought, "signature": ""})
-    made += [{"type": "text", "text": t} for t in (reply.content, reply.refusal) if t]
+    made = [thinking(block) for block in reply.thinking_blocks or ()]
+    if reply.thought and not any(block["thinking"] for block in made):
+        made.insert(0, {"type": "thinking", "thinking": reply.thought, "signature": ""})
+    made += [{"type": "text", "text": t} for t in (reply.text, reply.refusal) if t]
+    return made
+
+
+def thinking(block: dict[str, Any]) -> dict[str, Any]:
+    """Return a thinking block with values of the right types."""
+    made: dict[str, Any] = {"type": "thinking"}
+    for name in ("thinking", "signature"):
+        made[name] = value if isinstance(value := block.get(name), str) else ""
     return made
 
 

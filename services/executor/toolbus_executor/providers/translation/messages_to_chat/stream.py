@@ -4,7 +4,11 @@ from typing import Any
 
 from toolbus_executor.providers.translation.apis import chat, messages
 from toolbus_executor.providers.translation.chat_stream import ChatStreamTranslation
-from toolbus_executor.providers.translation.messages_to_chat.response import head, stop_reason
+from toolbus_executor.providers.translation.messages_to_chat.response import (
+    head,
+    stop_reason,
+    thinking,
+)
 from toolbus_executor.providers.translation.sse import named
 
 TEXT, THINKING, TOOL = "text", "thinking", "tool_use"
@@ -40,13 +44,24 @@ class MessageStream(ChatStreamTranslation):
         if thought := delta.thought:
             self._switch(THINKING, {"thinking": "", "signature": ""}, parts)
             self._add({"type": "thinking_delta", "thinking": thought}, parts)
-        for text in (delta.content, delta.refusal):
+        for block in delta.thinking_blocks or ():
+            self._sign(thinking(block), parts)
+        for text in (delta.text, delta.refusal):
             if text:
                 self._switch(TEXT, {"text": ""}, parts)
                 self._add({"type": "text_delta", "text": text}, parts)
         self._refused = self._refused or bool(delta.refusal)
         for call in delta.tool_calls or ():
             self._tool_call(call, parts)
+
+    def _sign(self, block: dict[str, Any], parts: list[bytes]) -> None:
+        """Send the signature of a thinking block. Its text was sent before if the block is open."""
+        if self._open != THINKING:
+            self._switch(THINKING, {"thinking": "", "signature": ""}, parts)
+            if block["thinking"]:
+                self._add({"type": "thinking_delta", "thinking": block["thinking"]}, parts)
+        self._add({"type": "signature_delta", "signature": block["signature"]}, parts)
+        self._close(parts)
 
     def _tool_call(self, call: chat.ToolCall, parts: list[bytes]) -> None:
         if self._calls.begins(call):

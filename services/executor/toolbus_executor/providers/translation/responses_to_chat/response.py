@@ -53,7 +53,7 @@ def head(source: chat.Response, fields: dict[str, Any]) -> dict[str, Any]:
     return {
         "id": f"resp_{source.id or token_hex(12)}",
         "object": "response",
-        "created_at": source.created or int(time()),
+        "created_at": source.created_at or int(time()),
         "model": source.model or "",
         "status": "in_progress",
         "error": None,
@@ -83,8 +83,8 @@ def _items(reply: chat.Reply, status: str) -> list[dict[str, Any]]:
             made.append(responses.reasoning_item(text if isinstance(text, str) else "", block))
     elif reply.thought:
         made.append(responses.reasoning_item(reply.thought))
-    if reply.content:
-        made.append(responses.message_item("completed", responses.text_part(reply.content)))
+    if text := reply.text:
+        made.append(responses.message_item("completed", responses.text_part(text)))
     if reply.refusal:
         made.append(responses.message_item("completed", responses.refusal_part(reply.refusal)))
     for call in reply.tool_calls or ():

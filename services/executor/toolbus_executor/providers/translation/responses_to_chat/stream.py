@@ -62,7 +62,7 @@ class ResponseStream(ChatStreamTranslation):
                 self._open_item(REASONING, responses.reasoning_item(""), parts)
             self._output[-1]["encrypted_content"] = responses.encrypted_content(block)
             self._close(parts)
-        for kind, text in ((TEXT, delta.content), (REFUSAL, delta.refusal)):
+        for kind, text in ((TEXT, delta.text), (REFUSAL, delta.refusal)):
             if text:
                 if self._open != kind:
                     self._open_item(kind, responses.message_item("in_progress"), parts)

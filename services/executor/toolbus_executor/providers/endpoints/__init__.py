@@ -1,0 +1,1 @@
+"""Addresses of the APIs of each kind of provider, and the authorization of requests."""

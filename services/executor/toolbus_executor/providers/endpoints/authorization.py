@@ -1,0 +1,50 @@
+"""Authorization of requests whose header lines are made for each request."""
+
+from typing import Protocol
+
+from toolbus_common.config import Provider
+from toolbus_common.errors import UpstreamDeadError
+from toolbus_executor.providers.api_keys import SIGNED, ApiKey
+from toolbus_executor.transport.dialer import Dialer
+
+
+class Authorization(Protocol):
+    """The authorization of requests to one provider."""
+
+    async def lines(self, key: ApiKey, path: str, body: bytes) -> bytes:
+        """Return the header lines for one request. Raises `UpstreamDeadError`."""
+        ...
+
+
+def authorization_of(
+    provider: Provider, values: dict[str, str], dialer: Dialer
+) -> Authorization | None:
+    """Return the authorization; None if the header line of a key is always the same.
+
+    `values` are the resolved credentials. The libraries are imported here, because most providers
+    need none.
+
+    Raises:
+        UpstreamDeadError: a library is missing, the credentials are invalid, or they are those of
+            the machine without permission.
+
+    """
+    if provider.ambient and not dialer.named():
+        raise UpstreamDeadError(
+            "It uses the credentials of this machine, which only an operator may configure; "
+            "configure the provider with 'toolbus apply'.",
+            sent=False,
+        )
+    if provider.kind == "vertex":
+        from toolbus_executor.providers.endpoints.google_tokens import (  # noqa: PLC0415
+            GoogleTokens,
+        )
+
+        return GoogleTokens(values, dialer)
+    if provider.kind == "bedrock" and (SIGNED in values or provider.ambient):
+        from toolbus_executor.providers.endpoints.aws_signatures import (  # noqa: PLC0415
+            AwsSignatures,
+        )
+
+        return AwsSignatures(provider.base_url, provider.region, values)
+    return None
