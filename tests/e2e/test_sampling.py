@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from harness.models.model_gateway import ModelGateway, running_models
 from harness.waits import until_blocking
 
 SECRETS = {name: f"tbk_{name}_a-secret-of-samplers" for name in ("ann", "poor", "none", "boss")}
+TESTS = str(Path(__file__).parents[1])
 TEXT = "hello w1 w2 w3 w4 "
 MODERN = "2026-07-28"
 FAMILIES = ("legacy", "modern")
@@ -23,7 +25,8 @@ TOOLS = tuple(f"{name}__test_sampling" for name in (*FAMILIES, "asked", "off"))
 def server(family: str, **sampling: Any) -> dict[str, Any]:
     """Return the declaration of a server that samples in this family."""
     command = [sys.executable, "-m", "fixture_server", "--stdio", "--family", family]
-    return {"command": command, **({"sampling": sampling} if sampling else {})}
+    place = {"env": {"PYTHONPATH": TESTS}, "cwd": TESTS}
+    return {"command": command, **place, **({"sampling": sampling} if sampling else {})}
 
 
 @pytest.fixture(scope="module")
