@@ -89,7 +89,7 @@ def test_the_model_answers_a_server_of_either_family(models: ModelGateway, famil
         "max_tokens": 50,
     }
     rows = models.cluster.eventual_events(
-        f"trace_id = '{run}' AND name = 'model.used'", "model.used"
+        f"trace_id = '{run}' AND event = 'model.used'", "model.used"
     )
     parents = models.cluster.eventual_events(f"call_id = '{rows['model.used']['parent_id']}'")
     assert next(iter(parents.values()))["server"] == family
