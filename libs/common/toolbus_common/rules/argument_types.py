@@ -24,6 +24,7 @@ _CONTEXT: dict[tuple[str, ...], Type] = {
     ("cost",): LONG,
     ("family",): TEXT,
     ("model", "alias"): TEXT,
+    ("model", "sampled_by"): TEXT,
     ("model", "stream"): TRUTH,
     **{("model", part): LONG for part in ("input", "output", "tools")},
     **{("time", part): LONG for part in ("epoch", "hour", "weekday")},
