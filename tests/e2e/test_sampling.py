@@ -16,7 +16,7 @@ from harness.waits import until_blocking
 
 SECRETS = {name: f"tbk_{name}_a-secret-of-samplers" for name in ("ann", "poor", "none", "boss")}
 TESTS = str(Path(__file__).parents[1])
-TEXT = "hello w1 w2 w3 w4 "
+TEXT = "Who? w1 w2 w3 w4 "
 MODERN = "2026-07-28"
 FAMILIES = ("legacy", "modern")
 TOOLS = tuple(f"{name}__test_sampling" for name in (*FAMILIES, "asked", "off"))
