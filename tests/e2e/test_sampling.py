@@ -4,6 +4,7 @@ import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,8 @@ from harness.models.model_gateway import ModelGateway, running_models
 from harness.waits import until_blocking
 
 SECRETS = {name: f"tbk_{name}_a-secret-of-samplers" for name in ("ann", "poor", "none", "boss")}
-TEXT = "hello w1 w2 w3 w4 "
+TESTS = str(Path(__file__).parents[1])
+TEXT = "Who? w1 w2 w3 w4 "
 MODERN = "2026-07-28"
 FAMILIES = ("legacy", "modern")
 TOOLS = tuple(f"{name}__test_sampling" for name in (*FAMILIES, "asked", "off"))
@@ -23,7 +25,8 @@ TOOLS = tuple(f"{name}__test_sampling" for name in (*FAMILIES, "asked", "off"))
 def server(family: str, **sampling: Any) -> dict[str, Any]:
     """Return the declaration of a server that samples in this family."""
     command = [sys.executable, "-m", "fixture_server", "--stdio", "--family", family]
-    return {"command": command, **({"sampling": sampling} if sampling else {})}
+    place = {"env": {"PYTHONPATH": TESTS}, "cwd": TESTS}
+    return {"command": command, **place, **({"sampling": sampling} if sampling else {})}
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +89,7 @@ def test_the_model_answers_a_server_of_either_family(models: ModelGateway, famil
         "max_tokens": 50,
     }
     rows = models.cluster.eventual_events(
-        f"trace_id = '{run}' AND name = 'model.used'", "model.used"
+        f"trace_id = '{run}' AND event = 'model.used'", "model.used"
     )
     parents = models.cluster.eventual_events(f"call_id = '{rows['model.used']['parent_id']}'")
     assert next(iter(parents.values()))["server"] == family

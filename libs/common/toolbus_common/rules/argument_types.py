@@ -26,6 +26,7 @@ _CONTEXT: dict[tuple[str, ...], Type] = {
     ("model", "alias"): TEXT,
     ("model", "region"): TEXT,
     ("model", "labels"): {"type": "Set", "element": TEXT},
+    ("model", "sampled_by"): TEXT,
     ("model", "stream"): TRUTH,
     **{("model", part): LONG for part in ("input", "output", "tools")},
     **{("time", part): LONG for part in ("epoch", "hour", "weekday")},

@@ -80,7 +80,7 @@ class ProviderClient:
         stream: StreamedResponse | None,
         seconds: float,
         beta: bytes = b"",
-        on_written: Callable[[], None] | None = None,
+        on_written: Callable[[], None] = lambda: None,
     ) -> tuple[Head, bytes]:
         """Send a request, and return the response. `stream` receives the body of an event stream.
 
@@ -142,7 +142,7 @@ class ProviderClient:
         request: bytes,
         stream: StreamedResponse | None,
         seconds: float,
-        on_written: Callable[[], None] | None = None,
+        on_written: Callable[[], None] = lambda: None,
     ) -> tuple[Head, bytes]:
         try:
             return await self._pool.request(request, stream, seconds, stream, on_written)

@@ -303,11 +303,9 @@ class Pool:
         on_stream: OnStream | None = None,
         seconds: float | None = DEFAULT_SECONDS,
         large: MessageSpill | None = None,
-        on_written: Callable[[], None] | None = None,
+        on_written: Callable[[], None] = lambda: None,
     ) -> tuple[Head, bytes]:
-        """Send a request on an idle or new connection, and return the response.
-
-        `on_written` is called when the request is written.
+        """Send a request, call `on_written`, and return the response.
 
         Raises:
             NotSentError: no connection could be opened. Nothing was sent.
@@ -320,10 +318,9 @@ class Pool:
             connection = await self._connect(seconds or CONNECT_SECONDS)
             seconds = None if seconds is None else seconds - (monotonic() - began)
         try:
-            waiting = connection.send(request, on_stream, seconds, large)
-            if on_written is not None:
-                on_written()
-            response = await waiting
+            sent = connection.send(request, on_stream, seconds, large)
+            on_written()
+            response = await sent
             if connection.spill is not None:
                 response = await connection.completed(response)
         except BaseException:
@@ -355,10 +352,7 @@ class Pool:
         self._idle.append(connection)
 
     def _await_end(self, connection: Connection) -> None:
-        """Wait for the end of a reply's stream to reuse the connection.
-
-        Close it after a time limit.
-        """
+        """Reuse a connection after the end of a reply's stream; close it after a time limit."""
         if self._closed:
             connection.close()
             return
