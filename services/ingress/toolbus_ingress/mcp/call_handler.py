@@ -389,9 +389,7 @@ def _declared_capabilities(meta: dict[str, Any]) -> str:
         return NOTHING
     raw = strict_json.dump(capabilities)
     if len(raw) > LARGEST_CAPABILITIES:
-        raise InvalidError(
-            f"The client's capabilities exceed {LARGEST_CAPABILITIES} bytes. Declare fewer."
-        )
+        raise InvalidError(f"Declare fewer capabilities, in at most {LARGEST_CAPABILITIES} bytes.")
     return raw.decode()
 
 
