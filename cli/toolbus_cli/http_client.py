@@ -61,7 +61,7 @@ def send(
 def connection_to(
     target: SplitResult, seconds: float, context: ssl.SSLContext | None = None
 ) -> HTTPConnection:
-    """Return an unopened connection to a URL's server. Raises `ValueError` if it is invalid."""
+    """Return an unopened connection to a URL's server. Raises `ValueError` for a bad port."""
     host, port = target.hostname or "", target.port
     if target.scheme == "https":
         return HTTPSConnection(host, port, timeout=seconds, context=context)

@@ -32,7 +32,8 @@ def _post(endpoint: str, key: str, body: bytes, seconds: float) -> Response:
         return send("POST", endpoint, body=body, headers=headers, seconds=seconds)
     except TimeoutError as error:
         raise CommandError(
-            f"{endpoint} did not reply within {seconds:g} s; the call may have been executed."
+            f"{endpoint} did not reply within {seconds:g} s; the call may have been executed, so "
+            "check the audit log before you repeat it."
         ) from error
     except OSError as error:
         raise CommandError(

@@ -77,7 +77,7 @@ class IdentityAdmin:
             request.name, str(about["password"]), secret, claims, epoch=epoch, made=time()
         )
         if not await self.store.swap(request.name, account, 0):
-            raise ConflictError(f"An account '{request.name}' already exists.")
+            raise ConflictError(f"An account '{request.name}' already exists; choose another name.")
         return [{**_account_row(account), **_totp(secret)}]
 
     async def _change_account(self, request: IdentityRequest, about: Row) -> list[Row]:
@@ -126,7 +126,10 @@ class IdentityAdmin:
             raise InvalidError(error.message) from error
         secret = secrets.token_urlsafe(32) if client.method.startswith("client_secret") else ""
         if exchange and (grant_type != CREDENTIALS or client.method == "none"):
-            raise InvalidError("Only a machine client with a secret or key may exchange tokens.")
+            raise InvalidError(
+                "Only a machine client with a secret or key may exchange tokens; omit --redirect "
+                "and --public."
+            )
         grants += (EXCHANGE,) if exchange else ()
         made = replace(client, registered=False, grants=grants, exchange=exchange)
         made = with_secret(made, secret)
@@ -136,7 +139,9 @@ class IdentityAdmin:
     async def _store_client(self, made: Client) -> None:
         await self._reject_namesake(made)
         if not await self.store.swap(made.id, made, 0):
-            raise ConflictError(f"A client with the id '{made.id}' already exists.")
+            raise ConflictError(
+                f"A client with the id '{made.id}' already exists; choose another with --id."
+            )
         try:
             await self._reject_namesake(made)  # created concurrently
         except ConflictError:

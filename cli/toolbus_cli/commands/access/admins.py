@@ -51,7 +51,7 @@ def list_admins(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False)
 
 
 def revoke(
-    name: Annotated[str, typer.Argument()],
+    name: Annotated[str, typer.Argument(help="The key's name.")],
     *,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,

@@ -21,9 +21,11 @@ NAMES: TypeAdapter[str] = TypeAdapter(Name)
 EXPIRES = "The last valid day (2027-01-31, in UTC) or the time of expiry (2027-01-31T18:00Z)."
 ONCE = "shown once, only its hash is stored"
 
+KeyName = Annotated[str, typer.Argument(help="The key's name.")]
+
 
 def create(  # noqa: PLR0913
-    name: Annotated[str, typer.Argument(help="The key's name.")],
+    name: KeyName,
     *,
     tools: Annotated[
         list[str] | None,
@@ -88,7 +90,7 @@ def list_keys(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -
 
 
 def revoke(
-    name: Annotated[str, typer.Argument()],
+    name: KeyName,
     *,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
@@ -102,7 +104,7 @@ def revoke(
 
 
 def rotate(
-    name: Annotated[str, typer.Argument()],
+    name: KeyName,
     *,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,

@@ -29,6 +29,7 @@ Groups = Annotated[
     list[str] | None,
     typer.Option("--group", help="A group of the person, for access rules; repeatable."),
 ]
+AccountName = Annotated[str, typer.Argument(help="The account's name.")]
 FromStdin = Annotated[
     bool, typer.Option("--password-stdin", help="Read the password from standard input.")
 ]
@@ -59,10 +60,13 @@ def add_account(
 
 
 def change_account(
-    name: Annotated[str, typer.Argument()],
+    name: AccountName,
     *,
     group: Groups = None,
-    disable: Annotated[bool | None, typer.Option("--disable/--enable")] = None,
+    disable: Annotated[
+        bool | None,
+        typer.Option("--disable/--enable", help="Prevent or permit sign-ins of this account."),
+    ] = None,
     password: Annotated[bool, typer.Option("--password", help="Set a new password.")] = False,
     password_stdin: FromStdin = False,
     state_dir: StateDir = DEFAULT_STATE,
@@ -77,9 +81,7 @@ def change_account(
     say(f"Changed the account '{name}'; its grants have ended.")
 
 
-def remove_account(
-    name: Annotated[str, typer.Argument()], *, state_dir: StateDir = DEFAULT_STATE
-) -> None:
+def remove_account(name: AccountName, *, state_dir: StateDir = DEFAULT_STATE) -> None:
     """Delete an account and end its grants."""
     send_request(state_dir, "remove_account", name)
     say(f"Deleted the account '{name}'.")

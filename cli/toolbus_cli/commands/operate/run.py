@@ -58,7 +58,13 @@ def up(  # noqa: PLR0913
     log_format: Annotated[
         str, typer.Option(envvar="TOOLBUS_LOG_FORMAT", help="The format of logs: text or json.")
     ] = "text",
-    log_level: Annotated[str, typer.Option(envvar="TOOLBUS_LOG_LEVEL")] = "info",
+    log_level: Annotated[
+        str,
+        typer.Option(
+            envvar="TOOLBUS_LOG_LEVEL",
+            help="The lowest level of logs: debug, info, warning or error.",
+        ),
+    ] = "info",
     ops_listen: Annotated[
         str,
         typer.Option(
@@ -154,7 +160,7 @@ def nats_config(
     directory: Annotated[Path, typer.Argument(help="The directory for nats.conf and nkeys/.")],
     *,
     listen: Annotated[str, typer.Option(help="The address NATS listens on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65535)] = 4222,
+    port: Annotated[int, typer.Option(min=1, max=65535, help="The port NATS listens on.")] = 4222,
     store_dir: Annotated[
         str, typer.Option(help="The directory where NATS stores streams.")
     ] = "/data",

@@ -219,7 +219,10 @@ def _span(seconds: float) -> str:
 
 def doctor(
     *,
-    config: Annotated[Path | None, typer.Option("-c", "--config")] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option("-c", "--config", help="The file to check; default: ./toolbus.yaml."),
+    ] = None,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:

@@ -47,7 +47,7 @@ class Egress:
         """
         addresses = list(dict.fromkeys(found))
         if not addresses:
-            raise EgressError("its host resolves to no address")
+            raise EgressError("its host name resolves to no address; check it")
         for each in addresses:
             self._check(target, ip_address(each.partition("%")[0]), named=named)
         return addresses

@@ -56,7 +56,7 @@ class CheckedResolver:
             found = await self._resolved(target)
         except OSError as error:
             name = type(error).__name__
-            raise EgressError(f"its host name cannot be resolved ({name})") from error
+            raise EgressError(f"its host name cannot be resolved ({name}); check it") from error
         except UnicodeError as error:
             raise EgressError("its host name is invalid; correct it") from error
         allowed = self._egress.check_addresses(target, found, named=operator_named)

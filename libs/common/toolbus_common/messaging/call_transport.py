@@ -214,7 +214,10 @@ class CallTransport:
                 timer.cancel()
 
     async def close(self) -> None:
-        """End the calls in progress; those whose resources are closed may still send replies."""
+        """Wait for the calls in progress, then cancel the rest.
+
+        Call this after the resources that the calls use are closed, so that each can still reply.
+        """
         if running := self._tasks | self._pending.tasks:
             await asyncio.wait(running, timeout=REPLY_SECONDS)
         await end(*self._tasks, *self._pending.tasks)

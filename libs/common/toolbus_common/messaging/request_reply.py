@@ -36,9 +36,11 @@ class RequestReply:
             data = await self._bus.request(query.SUBJECT, query.encode(), seconds)
         except LookupError as error:
             service = query.SUBJECT.split(".")[2]
-            raise UnavailableError(f"No {service} service is running.") from error
+            raise UnavailableError(f"No {service} service is running; start one.") from error
         except TimeoutError as error:
-            raise UnavailableError(f"No reply to {query.SUBJECT} within {seconds:g} s.") from error
+            raise UnavailableError(
+                f"No reply to {query.SUBJECT} within {seconds:g} s; check 'toolbus status'."
+            ) from error
         if data.startswith(b"!"):
             raise ToolbusError.from_data(msgspec.json.decode(data[1:]))
         return answer.decode(data)

@@ -268,7 +268,7 @@ class Bus:
             del self._acks[token]
         if "error" in answer:
             raise BusDownError(
-                f"The stream rejected an event: {answer['error'].get('description')}"
+                f"The stream rejected an event: {answer['error'].get('description')}; retry."
             )
 
     async def bucket(self, name: str) -> Bucket:
@@ -276,7 +276,8 @@ class Bus:
         try:
             return Bucket(name, await self._js.key_value(name), self._nats, self.on_back)
         except (NatsError, JetStreamError, TimeoutError) as error:
-            raise BusDownError(f"Bucket '{name}' cannot be opened: {error}") from error
+            fix = "retry, or run 'toolbus provision'"
+            raise BusDownError(f"Bucket '{name}' cannot be opened: {error}; {fix}.") from error
 
     async def newest(self, stream: str) -> int:
         """Return the sequence number of a stream's newest message. Raises `BusDownError`."""
@@ -287,7 +288,7 @@ class Bus:
         try:
             info = await self._js.stream_info(stream)
         except (NatsError, JetStreamError, TimeoutError) as error:
-            raise BusDownError(f"The state of stream '{stream}' cannot be read: {error}") from error
+            raise BusDownError(f"Stream '{stream}' cannot be read: {error}; retry.") from error
         created: datetime | None = info.created
         began = created.timestamp() if created else 0.0
         return Extent(info.state.first_seq, info.state.last_seq, began)
@@ -301,7 +302,7 @@ class Bus:
             info = await self._js.consumer_info(stream, durable)
         except (NatsError, JetStreamError, TimeoutError) as error:
             raise BusDownError(
-                f"The state of consumer '{durable}' cannot be read: {error}"
+                f"The state of the consumer '{durable}' cannot be read: {error}; retry."
             ) from error
         if not info.num_pending and not info.num_ack_pending:
             return inf

@@ -65,7 +65,7 @@ class Objects:
             await self._stream.publish(self._subject(part, name), value, headers=headers or None)
         except (NatsError, JetStreamError, TimeoutError) as error:
             raise BusDownError(
-                f"The object store '{self._name}' cannot be written: {error}"
+                f"The object store '{self._name}' cannot be written: {error}; retry."
             ) from error
 
     async def _newest(self, part: str, name: str) -> bytes | None:
@@ -76,6 +76,6 @@ class Objects:
             return None
         except (NatsError, JetStreamError, TimeoutError) as error:
             raise BusDownError(
-                f"The object store '{self._name}' cannot be read: {error}"
+                f"The object store '{self._name}' cannot be read: {error}; retry."
             ) from error
         return None if "KV-Operation" in (found.headers or {}) else found.data or b""

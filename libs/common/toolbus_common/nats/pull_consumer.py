@@ -79,7 +79,7 @@ class PullConsumer:
     def _take_received(self) -> list[Msg]:
         received, self._received = self._received, []
         if not received and self._status and self._status[:3] not in _QUIET:
-            raise BusDownError(f"NATS returned no messages: {self._status}")
+            raise BusDownError(f"NATS returned no messages: {self._status}; retry.")
         return received
 
 

@@ -88,7 +88,7 @@ async def extent(client: Client, stream: str) -> Extent:
     try:
         info = await client.jetstream().stream_info(stream)
     except (NatsError, JetStreamError, TimeoutError) as error:
-        raise BusDownError(f"The state of stream '{stream}' cannot be read: {error}") from error
+        raise BusDownError(f"The stream '{stream}' cannot be read: {error}; retry.") from error
     created: datetime | None = info.created
     return Extent(str(int(created.timestamp() * 1000)) if created else "0", info.state.last_seq)
 
@@ -146,11 +146,13 @@ async def read_from(
         finally:
             await subscription.unsubscribe()
     except (NatsError, TimeoutError) as error:
-        raise BusDownError(f"The stream '{stream}' cannot be read: {error}") from error
+        raise BusDownError(f"The stream '{stream}' cannot be read: {error}; retry.") from error
     if status not in (_END, _NOTHING):
-        raise BusDownError(f"The stream '{stream}' cannot be read: NATS replied {status}.")
+        raise BusDownError(f"The stream '{stream}' cannot be read: NATS replied {status}; retry.")
     if reading.torn:
-        raise BusDownError(f"The stream '{stream}' cannot be read: part of the reply was lost.")
+        raise BusDownError(
+            f"The stream '{stream}' cannot be read: part of the reply was lost; retry."
+        )
     return reading.found
 
 
@@ -172,7 +174,7 @@ async def next_at_leader(
         )
         response = msgspec.json.decode(answer.data, type=_Response)
     except (NatsError, TimeoutError, msgspec.MsgspecError) as error:
-        raise BusDownError(f"The stream '{stream}' cannot be read: {error}") from error
+        raise BusDownError(f"The stream '{stream}' cannot be read: {error}; retry.") from error
     if response.message is not None:
         each = response.message
         data, headers = b64decode(each.data), b64decode(each.hdrs).decode(errors="replace")
@@ -181,7 +183,7 @@ async def next_at_leader(
     if response.error is not None and response.error.err_code == _NONE_FOUND:
         return None
     why = response.error.description if response.error is not None else "nothing"
-    raise BusDownError(f"The stream '{stream}' cannot be read: NATS replied {why}.")
+    raise BusDownError(f"The stream '{stream}' cannot be read: NATS replied {why}; retry.")
 
 
 def republished(message: Msg, stream: str) -> StreamEntry | None:

@@ -51,9 +51,9 @@ def read(text: bytes) -> Json:
     if "swagger" in data and version is None:
         raise DocumentError("It is Swagger 2.0; convert it to OpenAPI 3 first.")
     if not isinstance(version, str) or not re.match(r"3\.[01]", version):
-        raise DocumentError("It is not an OpenAPI document of version 3.0 or 3.1.")
+        raise DocumentError("It is not an OpenAPI document of version 3.0 or 3.1; give one.")
     if not isinstance(data.get("paths", {}), dict):
-        raise DocumentError("Its 'paths' is not an object.")
+        raise DocumentError("Its 'paths' is not an object; correct it.")
     return data
 
 
@@ -91,7 +91,7 @@ def _check_bounds(data: Any) -> None:
             size += len(value)
         elif isinstance(value, float) and not isfinite(value):
             raise DocumentError(
-                "It contains an infinite or undefined number, which JSON does not have."
+                "It contains an infinite or undefined number, which JSON does not have; remove it."
             )
         elif isinstance(value, dict):
             waiting += [(inner, depth + 1) for pair in value.items() for inner in pair]
@@ -128,14 +128,16 @@ class Document:
             elif isinstance(value, list) and name.isdecimal() and int(name) < len(value):
                 value = value[int(name)]
             else:
-                raise DocumentError(f"It refers to {pointer[:80]}, which does not exist.")
+                raise DocumentError(
+                    f"It refers to {pointer[:80]}, which does not exist; correct it."
+                )
         return value
 
     def resolved(self, node: Any) -> Json:
         """Return an object after following its references. Raises `DocumentError`."""
         for _ in range(MAX_HOPS):
             if not isinstance(node, Mapping):
-                raise DocumentError("A value that must be an object is not one.")
+                raise DocumentError("A value that must be an object is not one; correct it.")
             pointer = node.get("$ref")
             if not isinstance(pointer, str):
                 return dict(node)

@@ -22,7 +22,7 @@ def tethered(
     signal: int = signal.SIGKILL,
     limits: Mapping[str, int] | None = None,
 ) -> list[str]:
-    """Return a command that `signal` ends when the calling process ends, even by SIGKILL.
+    """Return a command whose process gets `signal` when the caller ends, even by SIGKILL.
 
     `limits` are resource limits by name without `RLIMIT_`: `NOFILE`, `CORE`, `AS`.
     """

@@ -98,7 +98,8 @@ class Secrets:
                 text = await asyncio.to_thread(self._stores[store].read, path)
         except TimeoutError as error:
             raise SecretError(
-                f"The store of {store}:{path} did not respond within {READ_SECONDS:g} s."
+                f"The store of {store}:{path} did not respond within {READ_SECONDS:g} s; check "
+                "that this service can reach it."
             ) from error
         if store != ENVIRONMENT:
             self._cache[store, path] = _Cached(text, monotonic())

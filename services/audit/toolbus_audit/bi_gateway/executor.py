@@ -60,7 +60,10 @@ class QueryExecutor:
         """Run a request and return the format and the body. Raises `GatewayError`."""
         reader = self._authenticate(request)
         if request.database not in ("", "default", self._store.database):
-            raise GatewayError(UNKNOWN_DATABASE, f"The only database is '{self._store.database}'.")
+            raise GatewayError(
+                UNKNOWN_DATABASE,
+                f"Unknown database; select '{self._store.database}', which is the only one.",
+            )
         if not request.sql.strip():
             return request.format, b"Ok.\n"
         if self._waiting >= MAX_WAITING:

@@ -1,8 +1,7 @@
 """Handshake of ClickHouse's Go client, which Grafana's plugin uses (no I/O).
 
-The response to the client's first query determines how the client parses later responses. If the
-response names revision 0, the client parses blocks as the engine writes them. Only this first
-response must be encoded for the client's own revision.
+The client parses the response to its first query in the format of its own revision. This response
+names revision 0, so the client parses all later responses as the engine writes them.
 """
 
 import re

@@ -21,7 +21,7 @@ _encode = msgspec.json.encode
 
 @dataclass(frozen=True, slots=True)
 class DeliveryResult:
-    """Result of a POST: records rejected permanently, or a request to retry all of them."""
+    """Result of a POST: the permanently rejected records, or a request to retry all records."""
 
     rejected: tuple[Record, ...] = ()
     retry: bool = False

@@ -99,7 +99,7 @@ class Child:
         """
         process = self._process
         if process is None or process.stdin is None or self.ended.done():
-            raise UpstreamDeadError("The upstream's process is not running.", sent=False)
+            raise UpstreamDeadError("The upstream's process is not running; retry.", sent=False)
         # The size limit of bus messages and the concurrency limit bound the buffered data.
         process.stdin.write(line + b"\n")
 

@@ -60,7 +60,7 @@ def final_reply_of(raw: bytes, call: CallAdmitted) -> tuple[FinalReply, bool]:
         return TaskCreated(in_one_line(_task(raw, call))), False
     if owned.resultType not in ("", "complete", "task"):
         raise UpstreamInvalidError(
-            "The upstream returned a resultType that Toolbus does not support."
+            "The upstream returned a resultType that Toolbus does not support; update Toolbus."
         )
     if not owned.resultType and owned.task and not owned.content and call.method == TOOLS_CALL:
         return TaskCreated(in_one_line(raw)), False
@@ -120,4 +120,4 @@ def _task(raw: bytes, call: CallAdmitted) -> bytes:
     try:
         return b'{"task":%b}' % task_formats.old(raw)
     except msgspec.DecodeError as error:
-        raise UpstreamInvalidError("The upstream's task is malformed.") from error
+        raise UpstreamInvalidError("The upstream's task is malformed; fix the server.") from error

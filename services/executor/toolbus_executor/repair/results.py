@@ -156,7 +156,7 @@ def read_result(raw: bytes, call: CallAdmitted) -> tuple[bytes, Owned]:
     except msgspec.ValidationError:
         raw = _repaired(raw, call)
     except msgspec.DecodeError as error:
-        raise UpstreamInvalidError("The upstream's result is malformed.") from error
+        raise UpstreamInvalidError("The upstream's result is malformed; fix the server.") from error
     try:
         return raw, decode(raw)
     except msgspec.ValidationError:

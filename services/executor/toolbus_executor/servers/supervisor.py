@@ -206,7 +206,7 @@ class ServerSupervisor:
         self.handler.idling.fall_asleep()
 
     async def _connection(self) -> str:
-        """Run one connection. Return the reason of its end; empty if the server is idle."""
+        """Run one connection. Return why it ended; an empty text if the server was idle."""
         upstream: Upstream | None = None
         secrets: Values = {}
         try:

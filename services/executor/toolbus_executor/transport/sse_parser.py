@@ -66,7 +66,9 @@ class EventReader:
     def _grow(self, piece: bytes) -> None:
         self._size += len(piece)
         if self._size > LARGEST_EVENT:
-            raise UpstreamInvalidError(f"The upstream's event exceeds {LARGEST_EVENT} bytes.")
+            raise UpstreamInvalidError(
+                f"The upstream's event exceeds {LARGEST_EVENT} bytes; request less data."
+            )
 
     def _hold(self, piece: bytes) -> None:
         """Buffer a piece of an unfinished line."""
@@ -81,7 +83,8 @@ class EventReader:
         first = b"".join(parts[:_FIELD])  # no part is empty, so these include the field's name
         if not first.startswith(b"data:"):
             raise UpstreamInvalidError(
-                "The upstream's event has a line that is too long and is not a data line."
+                "The upstream's event has a line that is too long and is not a data line; fix "
+                "the server."
             )
         self._spill = large.begin()
         for part in (first[_FIELD:], *parts[_FIELD:]):  # in pieces, to limit memory

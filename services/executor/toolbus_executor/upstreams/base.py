@@ -181,7 +181,7 @@ def plain_sender(upstream: object, tool: str) -> Send | None:
 
 
 def separates(upstream: object, call: CallAdmitted) -> bool:
-    """Return whether this call needs a session of its owner."""
+    """Return whether this call needs a session that belongs to its caller alone."""
     of_call = getattr(upstream, "separates_in", None)
     return bool(getattr(upstream, "separates", False) if of_call is None else of_call(call))
 

@@ -246,14 +246,20 @@ async def every_page(kind: Kind, page: Page) -> list[Any]:
         result = await page(kind.method, cursor)
         found = result.get(kind.member)
         if not isinstance(found, list):
-            raise UpstreamInvalidError(f"Its {kind.method} result has no list of {kind.name}.")
+            raise UpstreamInvalidError(
+                f"Its {kind.method} result has no list of {kind.name}; fix the server."
+            )
         entries += found
         if len(entries) > MAX_ENTRIES:
-            raise UpstreamInvalidError(f"The server lists more than {MAX_ENTRIES} {kind.name}.")
+            raise UpstreamInvalidError(
+                f"The server lists more than {MAX_ENTRIES} {kind.name}; reduce them."
+            )
         cursor = result.get("nextCursor")
         if not isinstance(cursor, str):
             return entries
-    raise UpstreamInvalidError(f"Its {kind.method} has more than {MAX_PAGES} pages.")
+    raise UpstreamInvalidError(
+        f"Its {kind.method} has more than {MAX_PAGES} pages; fix the server."
+    )
 
 
 async def _tools(described: Described, page: Page) -> list[Any]:

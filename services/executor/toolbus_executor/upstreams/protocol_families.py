@@ -163,7 +163,7 @@ class BothFamilies:
         return True if self._other is None else sends_requests(self._other.upstream, call)
 
     def separates_in(self, call: CallAdmitted) -> bool:
-        """Return whether this call needs a session of its owner."""
+        """Return whether this call needs a session that belongs to its caller alone."""
         if not self._wants_other(call) or self._other is None:
             return separates(self._first, call)
         return separates(self._other.upstream, call)

@@ -309,9 +309,7 @@ class NotificationHub:
     def _notify_update(
         self, listener: Listener, server: str, params: dict[str, Any], *, alone: bool
     ) -> bool:
-        """Notify one stream of a resource update; return whether the stream was notified.
-
-        A session's stream also receives updates to which no client subscribed (`alone`).
+        """Notify one stream of an update, if it is to receive it; return whether it is.
 
         A stream of the stateless family receives only updates that it subscribed to.
         """

@@ -53,7 +53,7 @@ class Accounts:
         """Return the person with this name, password and code. Raises `SignInError`."""
         await self._recent_guesses(name)
         if self._waiting >= MAX_WAITING:
-            raise SignInError("Too many people are signing in at once; try again.")
+            raise SignInError("Too many people are signing in at once; try again shortly.")
         self._waiting += 1
         try:
             account = await self.store.get(Account, name)

@@ -176,7 +176,9 @@ def parse_metadata(metadata: dict[str, Any], client_id: str) -> Client:
         if problem := redirects.problem(uri):
             raise OAuthError("invalid_redirect_uri", f"A redirect_uri {problem}.")
     if AUTHORIZATION_CODE in grants and not uris:
-        raise OAuthError("invalid_redirect_uri", "At least one redirect_uri is required.")
+        raise OAuthError(
+            "invalid_redirect_uri", "redirect_uris is empty; authorization_code needs one."
+        )
     if method not in METHODS:
         raise _metadata(f"token_endpoint_auth_method must be one of {', '.join(METHODS)}.")
     if keys:

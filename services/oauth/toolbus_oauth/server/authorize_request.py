@@ -56,24 +56,34 @@ class AuthorizationRequestParser:
     ) -> AuthorizationRequest:
         if len(state) > LONGEST_STATE:
             raise OAuthError(
-                "invalid_request", f"The state must have at most {LONGEST_STATE} characters."
+                "invalid_request",
+                f"The state is too long; use at most {LONGEST_STATE} characters.",
             )
         if "request" in query or "request_uri" in query:
-            raise OAuthError("request_not_supported", "Send the parameters directly in the query.")
+            raise OAuthError(
+                "request_not_supported",
+                "request and request_uri are not supported; send each parameter in the query.",
+            )
         if query.get("response_type") != "code":
             raise OAuthError("unsupported_response_type", "response_type must be code.")
         if AUTHORIZATION_CODE not in client.grants:
             raise OAuthError(
-                "unauthorized_client", "This client is not registered for authorization_code."
+                "unauthorized_client",
+                "This client is not registered for authorization_code; register one with that "
+                "grant type.",
             )
         challenge = query.get("code_challenge", "")
         if query.get("code_challenge_method") != "S256" or not _DIGEST.fullmatch(challenge):
-            raise OAuthError("invalid_request", "Send a code_challenge with the method S256.")
+            raise OAuthError(
+                "invalid_request", "PKCE is required; send a code_challenge with the method S256."
+            )
         jkt = query.get("dpop_jkt", "")
         if jkt and not _DIGEST.fullmatch(jkt):
             raise OAuthError("invalid_request", "dpop_jkt must be a key's thumbprint (RFC 7638).")
         if query.get("prompt") == "none":
-            raise OAuthError("interaction_required", "Consent is required for every request.")
+            raise OAuthError(
+                "interaction_required", "Consent is required for every request; omit prompt=none."
+            )
         resource = self.resources.resolve(query.get("resource", ""))
         return AuthorizationRequest(
             client_id=client.id,

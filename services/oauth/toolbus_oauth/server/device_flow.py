@@ -94,9 +94,9 @@ class DeviceFlow:
     async def _reject_pending(self, device: Device, revision: int) -> None:
         now = time()
         if now - device.polled_at < INTERVAL:
-            raise OAuthError("slow_down", f"Poll at most every {INTERVAL} s.")
+            raise OAuthError("slow_down", f"Too many requests; wait {INTERVAL} s between them.")
         await self.brief.swap(device.user_code, replace(device, polled_at=now), revision)
-        raise OAuthError("authorization_pending", "The person has not decided yet.")
+        raise OAuthError("authorization_pending", "The person has not decided yet; keep polling.")
 
 
 def _normalized(user_code: str) -> str:

@@ -195,7 +195,9 @@ class Grants:
                 raise invalid_grant("This refresh token was used before; sign in again.")
             await self._check_valid(grant, jkt)
             if resource and resource != grant.resource:
-                raise OAuthError("invalid_target", "The grant is for another resource.")
+                raise OAuthError(
+                    "invalid_target", "The grant is for another resource; sign in for this one."
+                )
             less = narrow(grant.scope, scope)
             after = replace(grant, generation=grant.generation + 1, jkt=jkt)
             if await self.store.swap(grant.id, after, revision):

@@ -85,7 +85,7 @@ class TokenValidator:
             raise UnavailableError(f"The token's issuer is unavailable: {error}.") from error
         kind = str(parse_unverified(token)[0].get("typ", "")).lower()
         if kind not in _EXTERNAL_TYPES or (kind == "jwt" and {"nonce", "at_hash"} & set(claims)):
-            raise UnauthorizedError("This is not an access token.")
+            raise UnauthorizedError("This is another kind of token; send an access token.")
         user = user_name(self.config(), name, claims)
         resource = self._resource(claims.get("aud"), issuer.audience)
         scope = self._external_scope(resource, claims)
@@ -113,7 +113,8 @@ class TokenValidator:
         if config and config in audiences:
             return f"{self.grants.issuer}/mcp"
         raise UnauthorizedError(
-            "The token was issued for another service: its aud is not a resource of this one."
+            "The token was issued for another service: its aud is not a resource of this one. "
+            "Request a token for this one."
         )
 
     def _scope(self, resource: str, scope: str) -> str:

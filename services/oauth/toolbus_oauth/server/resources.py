@@ -51,5 +51,8 @@ class Resources:
         if not uri:
             return f"{self.issuer}/mcp"
         if not self.exists(uri):
-            raise OAuthError("invalid_target", "The requested resource does not exist.")
+            raise OAuthError(
+                "invalid_target",
+                f"The requested resource does not exist; {self.issuer}/mcp covers all servers.",
+            )
         return uri

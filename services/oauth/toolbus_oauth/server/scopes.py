@@ -59,7 +59,7 @@ def narrow(granted: str, requested: str) -> str:
     Raises `OAuthError` if the requested scopes exceed the grant.
     """
     if set(within(granted, requested)) != set(requested.split()):
-        raise OAuthError("invalid_scope", "The requested scope exceeds the grant.")
+        raise OAuthError("invalid_scope", "The requested scope exceeds the grant; sign in again.")
     return _plain(requested.split()) or granted
 
 

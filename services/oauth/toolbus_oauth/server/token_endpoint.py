@@ -65,9 +65,15 @@ class TokenEndpoint:
             JWT_BEARER: self._by_assertion,
         }
         if kind not in (*handlers, EXCHANGE):
-            raise OAuthError("unsupported_grant_type", "This grant_type is not supported.")
+            raise OAuthError(
+                "unsupported_grant_type",
+                "This grant_type is not supported; use one that the metadata lists.",
+            )
         if kind not in client.grants:
-            raise OAuthError("unauthorized_client", f"This client is not registered for {kind}.")
+            raise OAuthError(
+                "unauthorized_client",
+                f"This client is not registered for {kind}; register one with that grant type.",
+            )
         jkt = self.dpop.key_of(request, client)
         if kind == EXCHANGE:
             return json_response(200, await self.token_exchange.redeem(request.form, client, jkt))
@@ -81,7 +87,8 @@ class TokenEndpoint:
         client = await self.clients.authenticate(request)
         if DEVICE not in client.grants:
             raise OAuthError(
-                "unauthorized_client", "This client is not registered for the device grant."
+                "unauthorized_client",
+                f"This client is not registered for {DEVICE}; register one with that grant type.",
             )
         scope, resource = self._requested(request.form, client)
         auth_request = AuthorizationRequest(
@@ -191,7 +198,9 @@ def _check_request(form: Fields, auth_request: AuthorizationRequest, jkt: str) -
     if "redirect_uri" in form and form["redirect_uri"] != auth_request.redirect:
         raise invalid_grant("The redirect_uri differs from the one in the authorization request.")
     if form.get("resource", auth_request.resource) != auth_request.resource:
-        raise OAuthError("invalid_target", "The code was issued for another resource.")
+        raise OAuthError(
+            "invalid_target", "The code was issued for another resource; name that one."
+        )
 
 
 def _is_verifier(verifier: str, challenge: str) -> bool:

@@ -97,16 +97,26 @@ class TokenExchange:
         """Return the request if the subject token and the client allow it. Raises `OAuthError`."""
         targets = {form[name] for name in ("resource", "audience") if form.get(name)}
         if len(targets) > 1:
-            raise OAuthError("invalid_target", "resource and audience must be equal.")
+            raise OAuthError(
+                "invalid_target", "resource and audience differ; send only one of them."
+            )
         resource = self.resource_of(targets.pop() if targets else subject.resource)
         if resource not in client.exchange:
             raise OAuthError(
-                "invalid_target", "This client may not exchange tokens for that resource."
+                "invalid_target",
+                "This client may not exchange tokens for that resource; an operator can create one "
+                "that may with 'toolbus clients add --exchange'.",
             )
         if not _within(resource, subject.resource):
-            raise OAuthError("invalid_target", "The subject_token is not valid for that resource.")
+            raise OAuthError(
+                "invalid_target",
+                "The subject_token is for another resource; name that one, or a server within it.",
+            )
         if administers(subject.scope):
-            raise OAuthError("invalid_target", "An administration token cannot be exchanged.")
+            raise OAuthError(
+                "invalid_target",
+                "An administration token cannot be exchanged; use a token for tools.",
+            )
         scope = narrow(subject.scope, form.get("scope", ""))
         return AuthorizationRequest(
             client.id, client.name, "", "", "", scope, resource, registered=False

@@ -37,7 +37,10 @@ class ConnectionsAdmin:
         found = [each for each in every if (each.server, each.user) == (request.name, user)]
         if not found:
             whose = f"of '{user}'" if user else "for all users"
-            raise UnknownEntryError(f"There is no connection to '{request.name}' {whose}.")
+            raise UnknownEntryError(
+                f"There is no connection to '{request.name}' {whose}; 'toolbus connections list' "
+                "shows all."
+            )
         server = self.config().servers.get(request.name)
         await self.connections.disconnect(server, found[0], "an operator ended it", request.by)
         return []

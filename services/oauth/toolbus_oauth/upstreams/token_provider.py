@@ -51,7 +51,7 @@ class TokenProvider:
         """Return a token, a link or a reason. Raises `InvalidError` for a server without oauth."""
         server = self.config().servers.get(query.server)
         if server is None or server.oauth is None:
-            raise InvalidError(f"No server '{query.server}' is configured with 'oauth'.")
+            raise InvalidError(f"No server '{query.server}' is configured with 'oauth'; add it.")
         try:
             return await self._answer(query, server)
         except DiscoveryError as error:
@@ -66,7 +66,7 @@ class TokenProvider:
         """Return a link at which a person or operator consents. Raises `InvalidError`."""
         server = self.config().servers.get(name)
         if server is None or server.oauth is None or is_machine(server):
-            raise InvalidError(f"The server '{name}' needs no consent.")
+            raise InvalidError(f"The server '{name}' needs no consent; call its tools directly.")
         if (server.oauth.tokens == "user") is not bool(user):
             raise InvalidError(
                 f"Each user connects to '{name}' individually, by calling one of its tools."

@@ -73,7 +73,7 @@ def consent(ticket: Ticket, sealed: str, permissions: Iterable[str]) -> PageRepl
 
 
 def connect(ticket: Ticket, sealed: str) -> PageReply:
-    """Render the form that connects an upstream server: scopes, and the host of the approval."""
+    """Render the form that connects an upstream server, with its scopes and approving host."""
     request, person = ticket.auth_request, ticket.person
     if person is not None and person.user != request.client_id:
         return page("toolbus_oauth.web/connect_other_person.html", 403, ticket=sealed)

@@ -78,7 +78,11 @@ class Request:
         except ValueError:
             colon = ""
         if not colon:
-            raise OAuthError("invalid_client", "The Authorization header is malformed.", 401)
+            raise OAuthError(
+                "invalid_client",
+                "The Authorization header is malformed; send Basic credentials (RFC 6749 2.3.1).",
+                401,
+            )
         return unquote_plus(name), unquote_plus(secret)
 
 

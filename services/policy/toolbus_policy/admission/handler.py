@@ -280,10 +280,7 @@ class AdmissionHandler:
 
     def _check_accepting(self, call: CallRequested, now: float) -> None:
         if now > call.deadline:
-            raise InvalidError(
-                "The call's deadline passed before the call was authorized; it was not dispatched. "
-                "Retry."
-            )
+            raise InvalidError("The call was not dispatched, as its deadline has passed. Retry.")
         if self.service.events.full:
             raise BusDownError(
                 "Audit outbox full: calls are rejected until the bus is reachable. Retry later."

@@ -188,7 +188,7 @@ class ApprovalService:
     async def _wait_for_decision(
         self, stored: StoredApproval, call: CallRequested, response: ApprovalResponse
     ) -> InputRequired | TaskCreated | None:
-        """Wait for the decision if the caller opened the page; otherwise request to open it."""
+        """Wait for the decision if the caller opened the page; else ask the caller to open it."""
         own = response.approval == stored.approval.id
         seconds = (call.deadline - time()) * WAIT_SHARE
         waits = is_model_method(call.method) or (own and response.action == ACCEPTED)

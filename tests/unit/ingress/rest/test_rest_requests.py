@@ -141,7 +141,7 @@ async def test_approvals_need_the_credential_of_an_approver(edge: RestEdge) -> N
 @pytest.mark.parametrize(
     ("query", "text"),
     [
-        ("limit=1&limit=2", "at most once"),
+        ("limit=1&limit=2", "each of these at most once"),
         ("other=1", "at most once: limit, after"),
         ("limit=1&" * 17, "Too many query parameters"),
         *((f"limit={each}", "limit") for each in ("0", "1001", "-1", "+5", "1_0", "%205", "", "5.0",

@@ -26,7 +26,8 @@ class FirstListing(Message):
     """The first listing of a server, which is trusted: keys of pin entries with their digests.
 
     The first replica that writes the entry decides. `digests` is empty if no definition was
-    trusted. `incomplete` is set while it is unknown what only some clients get.
+    trusted. `incomplete` is set while the definitions that the server
+    offers only to some clients are unknown.
     """
 
     digests: dict[str, str] = Field(default_factory=dict)

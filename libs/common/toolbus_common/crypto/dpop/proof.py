@@ -97,7 +97,9 @@ def _key(header: _Header, found: jws.Jws) -> str:
     except KeyRefusedError as error:
         raise ProofError(f"The DPoP proof is rejected: {error}.") from error
     if not key.has_signed(found.signature, found.message):
-        raise ProofError("The DPoP proof is not signed with the key it carries.")
+        raise ProofError(
+            "The DPoP proof is not signed with the key in its jwk; sign it with that key."
+        )
     return key.thumbprint
 
 

@@ -17,16 +17,18 @@ class _Service:
         self._lock = threading.Lock()
 
     def request(self, operation: str, request: Callable[[Any], Any]) -> Any:
-        """Return the service's response.
+        """Send a request to AWS and return the response.
 
-        Raises `SecretError`; its message contains the operation.
+        Raises `SecretError`, whose message contains the operation.
         """
         exceptions = library("botocore.exceptions", "aws")
         try:
             return request(self._made())
         except exceptions.ClientError as error:
             code = error.response.get("Error", {}).get("Code", "an error")
-            raise SecretError(f"AWS failed to {operation}: {code}.") from error
+            raise SecretError(
+                f"AWS failed to {operation}: {code}; check the reference and the permissions."
+            ) from error
         except exceptions.BotoCoreError as error:
             reason = f"AWS could not be reached to {operation}: {type(error).__name__}"
             raise SecretError(

@@ -59,7 +59,7 @@ class Azure:
         """
         named = _PATH.fullmatch(path)
         if named is None:
-            raise SecretError(f"azure:{path} is not of the form vault/secret.")
+            raise SecretError(f"azure:{path} is malformed; write azure:vault/secret.")
 
         def call() -> Any:
             return self._of(named[1]).get_secret(named[2], named[3]).value
@@ -121,5 +121,5 @@ class AzureKeys:
 def _named(path: str) -> tuple[str, str]:
     named = _KEY.fullmatch(path)
     if named is None:
-        raise SecretError(f"azure-key:{path} is not of the form vault/key.")
+        raise SecretError(f"azure-key:{path} is malformed; write azure-key:vault/key.")
     return named[1], named[2]

@@ -22,9 +22,9 @@ class _Service:
         self._lock = threading.Lock()
 
     def request(self, operation: str, request: Callable[[Any], Any]) -> Any:
-        """Return the service's response.
+        """Send a request to Google Cloud and return the response.
 
-        Raises `SecretError`; its message contains the operation.
+        Raises `SecretError`, whose message contains the operation.
         """
         call_error = library("google.api_core.exceptions", "gcp").GoogleAPICallError
         auth_error = library("google.auth.exceptions", "gcp").GoogleAuthError
@@ -55,7 +55,7 @@ class Google:
         """
         named = _NAME.fullmatch(path)
         if named is None:
-            raise SecretError(f"gcp:{path} is not of the form projects/P/secrets/S.")
+            raise SecretError(f"gcp:{path} is malformed; write gcp:projects/P/secrets/S.")
         name = path if named[1] else f"{path}/versions/latest"
         response = self._service.request(
             f"read the secret {path}",
@@ -99,4 +99,4 @@ class GoogleKeys:
 def _check(path: str) -> None:
     if not _KEY.fullmatch(path):
         form = "projects/P/locations/L/keyRings/R/cryptoKeys/K"
-        raise SecretError(f"gcp-kms:{path} is not of the form {form}.")
+        raise SecretError(f"gcp-kms:{path} is malformed; write gcp-kms:{form}.")

@@ -37,7 +37,7 @@ class Files:
             return _text(path)
         except (OSError, ValueError) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
-            raise SecretError(f"The file {path} cannot be read: {reason}.") from error
+            raise SecretError(f"The file {path} cannot be read: {reason}; correct it.") from error
 
 
 class Unopened:

@@ -132,5 +132,5 @@ def _parts(store: str, path: str) -> tuple[str, str]:
     """Return the mount and the rest of a path. Raises `SecretError`."""
     mount, _, rest = path.partition("/")
     if not mount or {"", ".", ".."} & set(rest.split("/")):
-        raise SecretError(f"{store}:{path} is not of the form mount/path.")
+        raise SecretError(f"{store}:{path} is malformed; write {store}:mount/path.")
     return mount, rest

@@ -25,7 +25,7 @@ class Decoder:
             return self._decode(raw)
         except (ValueError, Base64Error) as error:
             raise UpstreamInvalidError(
-                f"The upstream's reply has invalid {self._kind.value}."
+                f"The upstream's reply has invalid {self._kind.value}; fix the server."
             ) from error
 
     def _decode(self, raw: bytes) -> bytes:
@@ -45,5 +45,7 @@ class Decoder:
         """Return the remaining bytes at the end of the value. Raises `UpstreamInvalidError`."""
         rest, self._rest = self._rest, ""
         if rest or self._utf8.getstate()[0]:
-            raise UpstreamInvalidError(f"The upstream's reply has truncated {self._kind.value}.")
+            raise UpstreamInvalidError(
+                f"The upstream's reply has truncated {self._kind.value}; fix the server."
+            )
         return b""

@@ -129,7 +129,9 @@ class Scanner:
             at = after
         self._pending = data[at:]
         if len(self._pending) > _LONGEST_ESCAPE:
-            raise UpstreamInvalidError("The upstream's reply has an invalid escape sequence.")
+            raise UpstreamInvalidError(
+                "The upstream's reply has an invalid escape sequence; fix the server."
+            )
         if len(self.rest) + len(self._value or ()) > LARGEST_REST:
             raise UpstreamInvalidError(
                 f"The upstream's reply is too large: it has more than {LARGEST_REST} bytes besides "

@@ -86,7 +86,7 @@ class GraphQLUpstream(ApiUpstream[Operation]):
         if head.status >= _SERVER_ERROR:
             raise UpstreamDeadError(f"The upstream returned HTTP {head.status}.")
         if head.status == _OK and not body.lstrip().startswith(b"{"):
-            raise GarbageError("The upstream's response to a probe is not GraphQL.")
+            raise GarbageError("The upstream's response to a probe is not GraphQL; check the URL.")
 
     async def close(self) -> None:
         """Close the connections."""
@@ -126,5 +126,5 @@ class GraphQLUpstream(ApiUpstream[Operation]):
         )
         head, response = await self._transport.request(request, None, seconds, bearer=bearer)
         if head.status in _DEAD:
-            raise UpstreamDeadError(f"The upstream returned HTTP {head.status}.")
+            raise UpstreamDeadError(f"The upstream returned HTTP {head.status}; check its log.")
         return head, response

@@ -57,7 +57,8 @@ class Method:
             ) from error
         except Exception as error:  # protobuf's error for a missing required field
             raise InvalidArgumentsError(
-                "Invalid arguments: a required field is missing. Nothing was sent.", sent=False
+                "Invalid arguments: a field that the schema requires is missing. Nothing was sent.",
+                sent=False,
             ) from error
 
     def as_json(self, raw: bytes) -> dict[str, Any]:
@@ -67,7 +68,7 @@ class Method:
             found = json_format.MessageToDict(made, descriptor_pool=self.pool)
         except (DecodeError, json_format.Error, ValueError, TypeError, RecursionError) as error:
             raise UpstreamInvalidError(
-                "The upstream's response does not match its reflected message type."
+                "The upstream's response does not match its reflected message type; fix the server."
             ) from error
         return found if isinstance(found, dict) else {"value": found}
 

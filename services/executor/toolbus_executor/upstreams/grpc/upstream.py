@@ -120,7 +120,7 @@ class GrpcUpstream(ApiUpstream[Method]):
             self._failed(error)
             return
         if response == _NOT_SERVING:
-            raise UpstreamDeadError("The upstream reports NOT_SERVING.")
+            raise UpstreamDeadError("The upstream reports NOT_SERVING; check its log.")
 
     async def close(self) -> None:
         """Close the connection."""
@@ -161,7 +161,7 @@ class GrpcUpstream(ApiUpstream[Method]):
     @property
     def _open(self) -> grpc.aio.Channel:
         if self._channel is None:
-            raise UpstreamDeadError("The upstream is not connected.", sent=False)
+            raise UpstreamDeadError("The upstream is not connected; retry.", sent=False)
         return self._channel
 
     async def _unary(self, path: str, request: bytes, metadata: Any, seconds: float) -> bytes:
@@ -197,7 +197,9 @@ class GrpcUpstream(ApiUpstream[Method]):
         if code is grpc.StatusCode.DEADLINE_EXCEEDED:
             raise TimeoutError from error
         if code is grpc.StatusCode.UNAVAILABLE:
-            raise UpstreamDeadError("The upstream cannot be reached (gRPC UNAVAILABLE).") from error
+            raise UpstreamDeadError(
+                "The upstream cannot be reached (gRPC UNAVAILABLE); check its address."
+            ) from error
         details = (error.details() or "no details")[:LONGEST_ERROR].encode("utf-8", "replace")
         details = bearer.struck(details) if bearer is not None else details
         text = self._credentials.struck(details).decode("utf-8", "replace")
@@ -213,7 +215,8 @@ class GrpcUpstream(ApiUpstream[Method]):
             )
         except TimeoutError as error:
             raise UpstreamDeadError(
-                f"The upstream's reflection service did not respond within {ASK_SECONDS:g} s.",
+                f"The upstream's reflection service did not respond within {ASK_SECONDS:g} s; "
+                "check its log.",
                 sent=False,
             ) from error
         except (ReflectionError, RecursionError) as error:
@@ -312,7 +315,9 @@ class _Conversation:
 
 
 def _unanswered(error: grpc.aio.AioRpcError) -> ToolbusError:
-    return UpstreamInvalidError(f"The upstream's reflection returned {error.code().name}.")
+    return UpstreamInvalidError(
+        f"The upstream's reflection returned {error.code().name}; check its log."
+    )
 
 
 def _refused(message: str) -> bytes:

@@ -225,7 +225,9 @@ class HttpSession:
         request = self._transport.bare(b"GET", self._own_headers() + last)
         head, text = await self._transport.exchange(request, answer, seconds)
         if not head.is_stream:
-            raise GarbageError("The upstream interrupted its response and cannot resume it.")
+            raise GarbageError(
+                "The upstream interrupted its response and cannot resume it; fix the server."
+            )
         return head, text
 
     async def _raise_level(self, level: str) -> None:

@@ -71,7 +71,8 @@ class SseHttp:
             raise (
                 otherwise
                 or UpstreamDeadError(
-                    "The upstream's stream has no 'endpoint' event with the URL for POST requests."
+                    "The upstream's stream has no 'endpoint' event with the URL for POST "
+                    "requests; fix the server."
                 )
             ) from error
         self._head = self._transport.post_to(self._path(endpoint))
@@ -150,7 +151,8 @@ class SseHttp:
         found, own = urlsplit(urljoin(self._transport.url, endpoint)), urlsplit(self._transport.url)
         if (found.scheme, found.netloc) != (own.scheme, own.netloc) or not found.path.isascii():
             raise UpstreamInvalidError(
-                "The endpoint in the upstream's stream is on another origin, so it is not used."
+                "The endpoint in the upstream's stream is on another origin, so it is not used; "
+                "fix the server."
             )
         return (f"{found.path}?{found.query}" if found.query else found.path).encode()
 
@@ -164,11 +166,15 @@ class SseHttp:
         except (UpstreamDeadError, UpstreamInvalidError, TimeoutError) as error:
             self._transport.lose(f"A message could not be sent: {error}.")
             self._connection.dispatcher.fail(
-                lambda: UpstreamDeadError("The message could not be sent to the upstream.")
+                lambda: UpstreamDeadError(
+                    "The message could not be sent to the upstream; check its log."
+                )
             )
             return
         if not _OK <= head.status < _REDIRECTION:
             self._transport.lose(f"It returned HTTP {head.status} to a message.")
             self._connection.dispatcher.fail(
-                lambda: UpstreamDeadError(f"The upstream returned HTTP {head.status}.")
+                lambda: UpstreamDeadError(
+                    f"The upstream returned HTTP {head.status}; check its log."
+                )
             )

@@ -114,7 +114,8 @@ class AnswerStream(MessageSpill):
                 raise
             if self.message is None:
                 raise UpstreamInvalidError(
-                    "The upstream sent a message that is too large and is not the response."
+                    "The upstream sent a message that is too large and is not the response; fix "
+                    "the server."
                 )
         if self.error is not None:
             raise self.error
@@ -349,15 +350,17 @@ def message_in(head: Head, body: bytes, number: int) -> messages.Incoming:
     """
     succeeded = _OK <= head.status < _REDIRECTION
     if succeeded and not body:
-        raise GarbageError("The upstream ended its response without a result.")
+        raise GarbageError("The upstream ended its response without a result; fix the server.")
     if succeeded or body.startswith(b"{"):
         message = messages.read(body)
         if message.id == number or isinstance(message.error, dict):
             return message
         if succeeded:
-            raise GarbageError("The upstream responded to a request that was not sent.")
+            raise GarbageError(
+                "The upstream responded to a request that was not sent; fix the server."
+            )
     if head.status >= _SERVER_ERROR:
-        raise UpstreamDeadError(f"The upstream returned HTTP {head.status}.")
+        raise UpstreamDeadError(f"The upstream returned HTTP {head.status}; check its log.")
     moved = (
         ": it redirects to another origin, or too often. Configure its current address."
         if head.status in SAME_METHOD

@@ -67,7 +67,9 @@ def read(text: bytes) -> Incoming:
             text.decode()  # the decoder does not check raw members
         return _incoming(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise GarbageError("The upstream sent a message that is not JSON-RPC.") from error
+        raise GarbageError(
+            "The upstream sent a message that is not JSON-RPC; fix the server."
+        ) from error
 
 
 def result_of(message: Incoming) -> bytes:
@@ -82,7 +84,7 @@ def result_of(message: Incoming) -> bytes:
         raise _refused(message.error if isinstance(message.error, dict) else {})
     result = bytes(message.result)
     if not result.startswith(b"{"):
-        raise GarbageError("The upstream responded without a result.")
+        raise GarbageError("The upstream responded without a result; fix the server.")
     return result
 
 
@@ -168,6 +170,6 @@ def greeted(message: Incoming) -> Described:
     version = result.get("protocolVersion")
     if version not in HANDSHAKEN:
         raise UpstreamInvalidError(
-            "The upstream uses an MCP revision that Toolbus does not support."
+            "The upstream uses an MCP revision that Toolbus does not support; update it."
         )
     return described(result, "legacy", version)

@@ -175,7 +175,8 @@ def outcome(task: Task) -> bytes:
     if task.status == "cancelled":
         raise over(task.status)
     raise UpstreamInvalidError(
-        f"The upstream's task is {task.status}, but has neither a result nor an error."
+        f"The upstream's task is {task.status}, but has neither a result nor an error; fix the "
+        "server."
     )
 
 

@@ -105,7 +105,7 @@ async def _checked(work: Awaitable[bytes]) -> bytes:
     try:
         return await work
     except msgspec.DecodeError as error:
-        raise UpstreamInvalidError("The upstream's task is malformed.") from error
+        raise UpstreamInvalidError("The upstream's task is malformed; fix the server.") from error
 
 
 async def run(call: CallAdmitted, seconds: float, caller: Caller, once: Once) -> bytes:
@@ -114,7 +114,9 @@ async def run(call: CallAdmitted, seconds: float, caller: Caller, once: Once) ->
     created = task_formats.nested(await once(request, seconds, caller))
     task = task_formats.read(created or b"{}")
     if not task.taskId:
-        raise UpstreamInvalidError("The upstream created no task, although its tool requires one.")
+        raise UpstreamInvalidError(
+            "The upstream created no task, although its tool requires one; fix the server."
+        )
     named = msgspec.json.encode({"taskId": task.taskId})
     try:
         with sent_before():

@@ -163,7 +163,7 @@ class TokenProcess:
     @property
     def _present(self) -> _Started:
         if self._now is None:
-            raise UpstreamDeadError("The upstream's process is not running.", sent=False)
+            raise UpstreamDeadError("The upstream's process is not running; retry.", sent=False)
         return self._now
 
     async def _with_token(self) -> _Started:

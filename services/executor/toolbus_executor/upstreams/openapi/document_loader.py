@@ -64,5 +64,7 @@ async def fetch(
             f"The document has moved (HTTP {head.status}); set its new address with 'openapi'."
         )
     if not _OK <= head.status < _REDIRECTION:
-        raise UpstreamInvalidError(f"The document's server returned HTTP {head.status}.")
+        raise UpstreamInvalidError(
+            f"The document's server returned HTTP {head.status}; check its log."
+        )
     return body

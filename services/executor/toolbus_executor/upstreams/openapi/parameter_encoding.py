@@ -91,7 +91,7 @@ def in_header(parameter: Parameter, value: Any) -> str:
         text = ",".join(text_of(each) for each in _flat(value))
     if _CONTROL.search(text):
         raise ArgumentError(
-            f"{parameter.argument} contains a line break or another control character"
+            f"{parameter.argument} contains a line break or another control character; remove it"
         )
     return _bounded(parameter, text.strip())
 
@@ -122,7 +122,7 @@ def _flat(value: Any) -> list[Any]:
 
 def _deep(name: str, value: Any, safe: str, depth: int = 0) -> Iterator[tuple[str, str]]:
     if depth > DEEPEST:
-        raise ArgumentError(f"an argument is nested deeper than {DEEPEST}")
+        raise ArgumentError(f"an argument is nested deeper than {DEEPEST}; flatten it")
     if isinstance(value, dict):
         for key, each in value.items():
             yield from _deep(f"{name}%5B{quoted(key)}%5D", each, safe, depth + 1)
@@ -147,9 +147,13 @@ def _refuse_leaving(parameter: Parameter, value: Any) -> None:
     for each in _flat(value) or [""]:
         text = text_of(each)
         if not text:
-            raise ArgumentError(f"{parameter.argument} is empty, which would change the path")
+            raise ArgumentError(
+                f"{parameter.argument} is empty, which would change the path; give a value"
+            )
         for _ in range(MAX_DECODINGS):
             steps = re.split(r"[/\\]", text)
             if _CONTROL.search(text) or any(step in (".", "..") for step in steps):
-                raise ArgumentError(f"{parameter.argument} would change the path")
+                raise ArgumentError(
+                    f"{parameter.argument} would change the path; give another value"
+                )
             text = unquote(text)

@@ -100,7 +100,7 @@ def _path(operation: Operation, values: Mapping[str, Any]) -> str:
         pieces[number] = quote(pieces[number], safe=_LITERAL)
     path = "".join(pieces)
     if any(step in (".", "..") for step in path.split("/")):
-        raise ArgumentError("the arguments together would change the path")
+        raise ArgumentError("the arguments together would change the path; give other values")
     return path
 
 

@@ -98,7 +98,9 @@ class OpenApiUpstream(ApiUpstream[Operation]):
         request = bytes_of("GET", self._declared.probe_path, self._transport.common, accepts)
         head, _ = await self._transport.request(request, None, DEFAULT_SECONDS)
         if head.status >= _SERVER_ERROR:
-            raise UpstreamDeadError(f"The upstream responded to a probe with HTTP {head.status}.")
+            raise UpstreamDeadError(
+                f"The upstream responded to a probe with HTTP {head.status}; check its log."
+            )
 
     async def close(self) -> None:
         """Close the connections."""
@@ -222,7 +224,7 @@ class OpenApiUpstream(ApiUpstream[Operation]):
 def _refuse_dead(head: Head) -> None:
     """Raise `UpstreamDeadError` if the API is unavailable, because that counts as a failure."""
     if head.status in _DEAD:
-        raise UpstreamDeadError(f"The upstream returned HTTP {head.status}.")
+        raise UpstreamDeadError(f"The upstream returned HTTP {head.status}; check its log.")
 
 
 def _under(base: str, target: str) -> str:

@@ -395,4 +395,6 @@ def _first_error(results: Sequence[object]) -> BaseException:
 
 
 def _unanswered(seconds: float) -> UpstreamTimeoutError:
-    return UpstreamTimeoutError(f"The upstream did not respond within {seconds:.3g} s.")
+    return UpstreamTimeoutError(
+        f"The upstream did not respond within {seconds:.3g} s; check the server."
+    )

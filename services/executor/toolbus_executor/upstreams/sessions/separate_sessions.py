@@ -362,7 +362,7 @@ class Separated:
             self._lose(reason)
 
     def _again(self, before: Connection) -> Callable[[], Awaitable[Connection]] | None:
-        """Return a function that reopens a session with subscriptions; None if it has none."""
+        """Return a function that reopens a session with its subscriptions; None without any."""
         owner, kinds = before.owner, before.kinds
         subscriptions = before.watched.names, before.followed.names
         if owner is None or not any(subscriptions):

@@ -48,7 +48,7 @@ class PendingClientRequests:
         return True
 
     def cancel(self, sid: str, request: bytes) -> None:
-        """Cancel the requests to a client that the client's own request `request` caused."""
+        """Cancel the requests that were sent to the client because of its request `request`."""
         for pending_sid, cause, response in self._pending.values():
             if (pending_sid, cause) == (sid, request) and not response.done():
                 response.set_result(None)

@@ -116,4 +116,7 @@ async def _call_service(
     except SecretError as error:
         raise SecretError(str(error)) from None
     except TimeoutError:
-        raise SecretError(f"{reference} did not respond within {READ_SECONDS:g} s.") from None
+        raise SecretError(
+            f"{reference} did not respond within {READ_SECONDS:g} s; check that this service can "
+            "reach it."
+        ) from None
