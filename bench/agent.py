@@ -24,6 +24,7 @@ from model_agent.agent import Agent
 from model_agent.records import NO_FIT, append, is_done, load, summary, verdict
 from model_agent.setting import CLASSIC, CODE, REAL, Setting, running
 from model_agent.tasks import TASKS, Task
+from model_agent.workspace import Workspace
 from scripted.gateway import SIZES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,12 +50,13 @@ def main() -> int:
     parser.add_argument("--modes", nargs="+", choices=(CLASSIC, CODE), default=[CODE, CLASSIC])
     parser.add_argument("--tasks", type=int, default=len(TASKS), help="number of tasks")
     parser.add_argument("--threads", type=int, default=2, help="threads of the model")
-    parser.add_argument("--name", default="agent", help="name of the file of results")
+    parser.add_argument("--name", default="run", help="name of the results and of the workspace")
     parser.add_argument("--show", action="store_true", help="print stored results only")
     options = parser.parse_args()
-    path = RESULTS / f"{options.name}.jsonl"
+    path = RESULTS / f"agent-{options.name}.jsonl"
     if not options.show:
-        with running(DIRECTORY, options.tools, options.threads) as setting:
+        workspace = Workspace(DIRECTORY / options.name)
+        with running(DIRECTORY, workspace, options.tools, options.threads) as setting:
             for size in setting.sizes:
                 for mode in options.modes:
                     measure(setting, size, mode, TASKS[: options.tasks], path)

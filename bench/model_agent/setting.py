@@ -70,9 +70,13 @@ def listed(client: Client) -> list[dict[str, Any]]:
 
 
 @contextmanager
-def running(directory: Path, sizes: Sequence[int], threads: int) -> Iterator[Setting]:
-    """Run everything until each key sees its tools. `directory` holds what is used again."""
-    workspace = Workspace(directory / "work")
+def running(
+    directory: Path, workspace: Workspace, sizes: Sequence[int], threads: int
+) -> Iterator[Setting]:
+    """Run everything until each key sees its tools.
+
+    `directory` holds the model's file and the npm packages, which are used again.
+    """
     workspace.create()
     node = directory / "node"
     node.mkdir(exist_ok=True)

@@ -37,7 +37,7 @@ RUN = {
         ({"tool": "executeToolCode", "arguments": {"code": "x", "language": "bash"}}, False),
     ],
 )
-def test_a_reply_is_an_answer_or_a_call_of_a_known_tool(reply: object, allowed: bool) -> None:
+def test_a_reply_is_an_answer_or_a_call_of_a_known_tool(reply: object, *, allowed: bool) -> None:
     assert Draft202012Validator(reply_schema([READ, RUN], answers=True)).is_valid(reply) is allowed
 
 

@@ -40,7 +40,7 @@ def workspace(tmp_path: Path) -> Workspace:
     ],
 )
 def test_an_answer_is_right_only_with_the_one_value(
-    name: str, answer: str, right: bool, workspace: Workspace
+    name: str, answer: str, *, right: bool, workspace: Workspace
 ) -> None:
     text = answer.format(dir=workspace.directory)
     assert TASK[name].is_right(text, workspace) is right
