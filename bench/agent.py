@@ -11,6 +11,7 @@ request in full, as a stateless model API bills them without caching.
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -54,6 +55,7 @@ def main() -> int:
     parser.add_argument("--show", action="store_true", help="print stored results only")
     options = parser.parse_args()
     path = RESULTS / f"agent-{options.name}.jsonl"
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # ends all processes
     if not options.show:
         workspace = Workspace(DIRECTORY / options.name)
         with running(DIRECTORY, workspace, options.tools, options.threads) as setting:

@@ -126,14 +126,15 @@ class Agent:
         """
         has_result = len(talk.calls) > talk.failed_calls
         form = {"name": "reply", "schema": self._schema if has_result else self._first}
-        done = self._model.chat.completions.create(
-            model=f"{PROVIDER}/{MODEL}",
-            messages=talk.messages,  # type: ignore[arg-type]
-            max_tokens=MAX_REPLY,
-            temperature=0,
-            seed=SEED,
-            response_format={"type": "json_schema", "json_schema": form},  # type: ignore[typeddict-item]
-        )
+        request: dict[str, Any] = {
+            "model": f"{PROVIDER}/{MODEL}",
+            "messages": talk.messages,
+            "max_tokens": MAX_REPLY,
+            "temperature": 0,
+            "seed": SEED,
+            "response_format": {"type": "json_schema", "json_schema": form},
+        }
+        done = self._model.chat.completions.create(**request)
         if done.usage:
             details = done.usage.prompt_tokens_details
             talk.input_tokens += done.usage.prompt_tokens

@@ -1,7 +1,7 @@
 """The form of a model's reply: bounded schemas, and what is parsed."""
 
 import pytest
-from jsonschema import Draft202012Validator
+from jsonschema_rs import Draft202012Validator
 
 from model_agent.reply_form import LONGEST_PROGRAM, LONGEST_TEXT, ReplyError, parsed, reply_schema
 
