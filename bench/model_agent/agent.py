@@ -12,16 +12,19 @@ from harness.clients.mcp_client import Client
 from model_agent.model import CONTEXT_TOKENS, MODEL
 from model_agent.reply_form import ReplyError, parsed, reply_schema
 from model_agent.setting import MODEL_SECONDS, PROVIDER, Setting, secret
+from toolbus_common.mcp.builtin_server import DOCS, LIST, READ, SEARCH
 
 MAX_TURNS = 8
 MAX_REPLY = 512  # tokens
 LONGEST_RESULT = 6_000  # characters
 SEED = 7
+ABOUT_TOOLS = frozenset({LIST, READ, DOCS, SEARCH})  # their results are about tools, not the task
 PROMPT = (
     "You solve a task with tools. In each turn reply with one JSON object. To call a tool: "
     '{"tool": NAME, "arguments": {…}}. When you know the answer: {"answer": TEXT}. Look facts up '
     "with tools; do not guess. The answer is the requested value alone.\n\nThe tools are:\n"
 )
+UNRECORDED = frozenset({"messages", "has_looked_up"})
 Message = dict[str, str]
 
 
@@ -33,6 +36,7 @@ class Talk:
     turns: int = 0
     calls: list[str] = field(default_factory=list)
     failed_calls: int = 0
+    has_looked_up: bool = False
     input_tokens: int = 0
     cached_tokens: int = 0
     output_tokens: int = 0
@@ -89,7 +93,7 @@ class Agent:
         while not talk.ended and talk.turns < MAX_TURNS:
             self._turn(talk, trace)
         return {
-            **{name: value for name, value in vars(talk).items() if name != "messages"},
+            **{name: value for name, value in vars(talk).items() if name not in UNRECORDED},
             "ended": talk.ended or "no answer within the turns",
             "seconds": round(monotonic() - began, 1),
             "trace": trace,
@@ -115,6 +119,7 @@ class Agent:
         talk.calls.append(tool)
         text, failed = result_of(self._tools_client.call(tool, content, trace).json)
         talk.failed_calls += failed
+        talk.has_looked_up |= not failed and tool not in ABOUT_TOOLS
         if len(text) > LONGEST_RESULT:
             text = f"{text[:LONGEST_RESULT]}… ({len(text) - LONGEST_RESULT} more characters)"
         talk.add("user", f"{'Error' if failed else 'Result'} of {tool}:\n{text}")
@@ -122,10 +127,9 @@ class Agent:
     def _reply(self, talk: Talk) -> str:
         """Request one reply of the model through the gateway, and count its tokens.
 
-        Until a call has succeeded, the reply must be a call.
+        Until a call that looks something up has succeeded, the reply must be a call.
         """
-        has_result = len(talk.calls) > talk.failed_calls
-        form = {"name": "reply", "schema": self._schema if has_result else self._first}
+        form = {"name": "reply", "schema": self._schema if talk.has_looked_up else self._first}
         request: dict[str, Any] = {
             "model": f"{PROVIDER}/{MODEL}",
             "messages": talk.messages,

@@ -5,6 +5,7 @@ import re
 import signal
 
 from toolbus_codemode.sandbox.call_correction import corrected
+from toolbus_codemode.sandbox.language_hints import await_hint, language_hint
 from toolbus_codemode.sandbox.program import ErrorName, Function, Limits, Program, ProgramError
 from toolbus_codemode.sandbox.protocol import OUT_OF_MEMORY, ProgramFailed
 
@@ -50,7 +51,6 @@ HIDDEN = (
     "The program's own `import {0}` hides the server {0}: remove it, or write"
     " `import {0} as lib_{0}`."
 )
-UNAWAITED = "Await a call before using its value: (await server.tool(name=value))[0]."
 DEATHS: dict[int, tuple[ErrorName, str]] = {
     -OUT_OF_MEMORY: ("memory", "The program exceeded its memory limit."),
     signal.SIGABRT: ("memory", "The program exceeded its memory limit."),
@@ -81,19 +81,25 @@ def late(limits: Limits) -> ProgramError:
 
 def explained(failed: ProgramFailed, program: Program) -> ProgramError:
     """Convert a child's failure to an error with a hint."""
+    if hint := language_hint(failed, program):
+        return ProgramError(_name(failed), failed.message, failed.line, failed.column, hint)
     if failed.name == "unknown_name":
         return unknown(failed, program)
-    name: ErrorName = failed.name if failed.name in NAMES else "crashed"  # type: ignore[assignment]
+    name = _name(failed)
     hint = HINTS.get(name, "")
     if name == "wrong_argument":
         hint = arguments_hint(failed, program)
     elif name == "tool_failed":
         hint = CATCHING[program.engine]
-    elif name == "runtime" and "'coroutine' object" in failed.message:
-        hint = UNAWAITED
+    elif "'coroutine' object" in failed.message or "not awaited" in failed.message:
+        hint = await_hint(failed, program)
     elif name == "runtime" and NOT_A_FUNCTION.search(failed.message):
         hint = corrected(program, failed.line) or hint
     return ProgramError(name, failed.message, failed.line, failed.column, hint)
+
+
+def _name(failed: ProgramFailed) -> ErrorName:
+    return failed.name if failed.name in NAMES else "crashed"  # type: ignore[return-value]
 
 
 def arguments_hint(failed: ProgramFailed, program: Program) -> str:

@@ -1,0 +1,111 @@
+"""Hints for programs that use what their language lacks: files, imports, statements, members."""
+
+import json
+import re
+from itertools import islice
+
+from toolbus_codemode.sandbox.call_correction import tool_call
+from toolbus_codemode.sandbox.file_tools import LISTER, READER, file_tool
+from toolbus_codemode.sandbox.program import SHOWN_PARAMETERS, Program
+from toolbus_codemode.sandbox.protocol import ProgramFailed
+
+LONGEST_SOURCE = 8_000  # characters that are inspected
+LONGEST_PATH = 200
+MAX_TOOLS = 2_000  # tools that are compared with a program
+MIN_COMMON = 2  # words that a related tool shares with the program
+RELATED = 3
+_KEYWORD = re.compile(r"reserved keyword `(\w+)`")
+_LISTED = re.compile(r"\bos\.(?:listdir|walk|scandir)\b|\.iterdir\(|\bglob\b")
+_OPENED = re.compile(r"\bopen\(|\.read_text\(|\bPath\(|\bos\.path\b")
+_PATH = re.compile(r"[\"']([^\"'\n]*[/.][^\"'\n]*)[\"']")
+_NO_FILE = re.compile(
+    r"reserved keyword `(?:with|import|from|try)`|Variable `(?:open|os|Path)` not found"
+    r"|PermissionError|FileNotFoundError|NotImplementedError|name '(?:open|os|Path)' is not defined"
+    r"|ModuleNotFoundError"
+)
+_DICT = re.compile(r"type `dict` has no attribute|'dict' object has no attribute")
+_NO_MODULE = re.compile(r"ModuleNotFoundError|ImportError")
+_WORD = re.compile(r"[a-z]{3,20}")
+_JSON = re.compile(r"type `namespace` has no attribute `(loads|dumps)`")
+_JSON_NAMES = {"loads": "json.decode(text)", "dumps": "json.encode(value)"}
+_NO_TRY = "Starlark has no try: remove it. A failed call ends the program with its reason."
+_NO_AWAIT = "Starlark needs no await: write the call without it."
+_NO_IMPORT = (
+    "Starlark has no import: remove the line. json.decode(text) and json.encode(value) exist "
+    "without it, and tools do everything else."
+)
+KEYWORDS = {
+    "import": _NO_IMPORT,
+    "from": _NO_IMPORT,
+    "try": _NO_TRY,
+    "except": _NO_TRY,
+    "finally": _NO_TRY,
+    "raise": "Starlark has no raise: call fail(message).",
+    "while": "Starlark has no while: use for i in range(100), and break.",
+    "with": "Starlark has no with: call the tool, and assign its value.",
+    "class": "Starlark has no classes: use functions and dicts.",
+    "is": "Starlark has no is: write ==.",
+    "async": _NO_AWAIT,
+    "await": _NO_AWAIT,
+}
+
+
+def language_hint(failed: ProgramFailed, program: Program) -> str:
+    """Return a hint for a feature that the language lacks, or an empty text."""
+    if _NO_FILE.search(failed.message) and (hint := _file_hint(program)):
+        return hint
+    if keyword := _KEYWORD.search(failed.message):
+        return KEYWORDS.get(keyword[1], "")
+    if used := _JSON.search(failed.message):
+        return f"Write {_JSON_NAMES[used[1]]} instead of json.{used[1]}."
+    if _NO_MODULE.search(failed.message):
+        near = ", ".join(_related(program))
+        tools = f"tools that may do it: {near}" if near else "find one with searchTools"
+        return f"This module is not available. Call a tool instead; {tools}."
+    if _DICT.search(failed.message):
+        return 'The value is a dict: use a member of it, such as value["content"]; print shows it.'
+    return ""
+
+
+def await_hint(failed: ProgramFailed, program: Program) -> str:
+    """Return a hint with the awaited form of the program's own call."""
+    call = tool_call(program, failed.line) or "server.tool(name=value)"
+    return f"Await a call before using its value: (await {call})."
+
+
+def _file_hint(program: Program) -> str:
+    """Return a hint with the call of a tool that does what the program does with a file."""
+    source = program.source[:LONGEST_SOURCE]
+    is_listed = _LISTED.search(source) is not None
+    if not is_listed and not _OPENED.search(source):
+        return ""
+    found = file_tool(
+        (
+            (each.name, each.parameters, f"{space.name}.{each.name}")
+            for space in program.tools
+            for each in space.functions
+        ),
+        LISTER if is_listed else READER,
+    )
+    if found is None:
+        return "Programs have no files: get the data from a tool."
+    path = _PATH.search(source)
+    value = json.dumps(path[1], ensure_ascii=False) if path else "…"
+    if len(value) > LONGEST_PATH:
+        value = "…"
+    call = f"{found[0]}({found[1]}={value})"
+    awaited = f"await {call}" if program.engine == "python" else call
+    return f"Programs have no files of their own; a tool has them. Write result = {awaited}"
+
+
+def _related(program: Program) -> list[str]:
+    """Return the signatures of the tools that share the most words with the program."""
+    used = set(_WORD.findall(program.source[:LONGEST_SOURCE].lower()))
+    functions = ((space.name, each) for space in program.tools for each in space.functions)
+    scores = []
+    for space, each in islice(functions, MAX_TOOLS):
+        text = f"{space} {each.name} {' '.join(each.parameters[:SHOWN_PARAMETERS])}"
+        common = len(used.intersection(_WORD.findall(text.lower())))
+        if common >= MIN_COMMON:
+            scores.append((-common, f"{space}.{each.signature}"))
+    return [signature for _, signature in sorted(scores)[:RELATED]]
