@@ -38,11 +38,20 @@ def with_awaits(program: Program) -> str:
 def _tool_calls(tree: ast.Module, program: Program) -> Iterator[ast.Call]:
     """Yield the calls of the program's tools."""
     spaces = {space.name: {each.name for each in space.functions} for space in program.tools}
+    imported = {
+        alias.asname or alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom)
+        for alias in node.names
+        if alias.name in spaces.get(node.module or "", ())
+    }
     for node in ast.walk(tree):
         match node:
             case ast.Call(func=ast.Attribute(value=ast.Name(id=space), attr=name)):
                 if name in spaces.get(space, ()):
                     yield node
+            case ast.Call(func=ast.Name(id=name)) if name in imported:
+                yield node
 
 
 def _changed(source: str, calls: list[ast.Call]) -> str:

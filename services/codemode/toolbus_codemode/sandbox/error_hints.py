@@ -46,6 +46,8 @@ CATCHING = {
     " .value and .error.",
     "python": "To continue after a failure, put the call into try/except RuntimeError as error.",
 }
+TOOL_PATH = re.compile(r"\b(?<!\.)\w+\.\w+(?=\()")
+LOOP = re.compile(r"\b(?:for|while|def|lambda)\b")
 # The tool exists, but the program imported another module under the server's name.
 HIDDEN = (
     "The program's own `import {0}` hides the server {0}: remove it, or write"
@@ -90,7 +92,7 @@ def explained(failed: ProgramFailed, program: Program) -> ProgramError:
     if name == "wrong_argument":
         hint = arguments_hint(failed, program)
     elif name == "tool_failed":
-        hint = CATCHING[program.engine]
+        hint = failure_hint(failed, program)
     elif "'coroutine' object" in failed.message or "not awaited" in failed.message:
         hint = await_hint(failed, program)
     elif name == "runtime" and NOT_A_FUNCTION.search(failed.message):
@@ -110,6 +112,21 @@ def arguments_hint(failed: ProgramFailed, program: Program) -> str:
     if line and not failed.subject:
         return line
     return f"{line}\n{usage(failed.subject, program)}".lstrip()
+
+
+def failure_hint(failed: ProgramFailed, program: Program) -> str:
+    """Return a hint for a failed call.
+
+    A program of one call has nothing to continue with, and would hide the failure by catching it.
+    """
+    known = {f"{space.name}.{each.name}" for space in program.tools for each in space.functions}
+    used = [path for path in TOOL_PATH.findall(program.source) if path in known]
+    if failed.subject != "tool_error" or len(used) != 1 or LOOP.search(program.source):
+        return CATCHING[program.engine]
+    space = used[0].partition(".")[0]
+    others = [each for each in known if each.startswith(f"{space}.") and each != used[0]]
+    near = f" {space} also has {listed(others)}." if others else ""
+    return f"Correct the arguments of {used[0]}, or call another tool.{near}"
 
 
 def usage(subject: str, program: Program) -> str:

@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections import Counter
 from itertools import islice
 
 from toolbus_codemode.sandbox.call_correction import tool_call
@@ -12,7 +13,6 @@ from toolbus_codemode.sandbox.protocol import ProgramFailed
 LONGEST_SOURCE = 8_000  # characters that are inspected
 LONGEST_PATH = 200
 MAX_TOOLS = 2_000  # tools that are compared with a program
-MIN_COMMON = 2  # words that a related tool shares with the program
 RELATED = 3
 _KEYWORD = re.compile(r"reserved keyword `(\w+)`")
 _LISTED = re.compile(r"\bos\.(?:listdir|walk|scandir)\b|\.iterdir\(|\bglob\b")
@@ -23,9 +23,19 @@ _NO_FILE = re.compile(
     r"|PermissionError|FileNotFoundError|NotImplementedError|name '(?:open|os|Path)' is not defined"
     r"|ModuleNotFoundError"
 )
-_DICT = re.compile(r"type `dict` has no attribute|'dict' object has no attribute")
 _NO_MODULE = re.compile(r"ModuleNotFoundError|ImportError")
 _WORD = re.compile(r"[a-z]{3,20}")
+_COMMON = frozenset({"for", "from", "import", "print", "result", "the", "name", "path", "with"})
+_FIXED = (
+    (
+        re.compile(r"SyntaxError: .*(?:on the same line|Expected newline|Expected a statement)"),
+        "Write each statement on a line of its own, and indent the lines of a block.",
+    ),
+    (
+        re.compile(r"type `dict` has no attribute|'dict' object has no attribute"),
+        'The value is a dict: use a member of it, such as value["content"]; print shows it.',
+    ),
+)
 _JSON = re.compile(r"type `namespace` has no attribute `(loads|dumps)`")
 _JSON_NAMES = {"loads": "json.decode(text)", "dumps": "json.encode(value)"}
 _NO_TRY = "Starlark has no try: remove it. A failed call ends the program with its reason."
@@ -62,15 +72,14 @@ def language_hint(failed: ProgramFailed, program: Program) -> str:
         near = ", ".join(_related(program))
         tools = f"tools that may do it: {near}" if near else "find one with searchTools"
         return f"This module is not available. Call a tool instead; {tools}."
-    if _DICT.search(failed.message):
-        return 'The value is a dict: use a member of it, such as value["content"]; print shows it.'
-    return ""
+    return next((text for words, text in _FIXED if words.search(failed.message)), "")
 
 
 def await_hint(failed: ProgramFailed, program: Program) -> str:
     """Return a hint with the awaited form of the program's own call."""
-    call = tool_call(program, failed.line) or "server.tool(name=value)"
-    return f"Await a call before using its value: (await {call})."
+    call = tool_call(program, failed.line)
+    written = f": (await {call})" if call else ""
+    return f"Await a tool's call before using its value{written}."
 
 
 def _file_hint(program: Program) -> str:
@@ -99,13 +108,14 @@ def _file_hint(program: Program) -> str:
 
 
 def _related(program: Program) -> list[str]:
-    """Return the signatures of the tools that share the most words with the program."""
-    used = set(_WORD.findall(program.source[:LONGEST_SOURCE].lower()))
+    """Return signatures of tools that share words with the program; rare words count more."""
+    used = set(_WORD.findall(program.source[:LONGEST_SOURCE].lower())) - _COMMON
     functions = ((space.name, each) for space in program.tools for each in space.functions)
-    scores = []
+    shared: list[tuple[str, set[str]]] = []
     for space, each in islice(functions, MAX_TOOLS):
         text = f"{space} {each.name} {' '.join(each.parameters[:SHOWN_PARAMETERS])}"
-        common = len(used.intersection(_WORD.findall(text.lower())))
-        if common >= MIN_COMMON:
-            scores.append((-common, f"{space}.{each.signature}"))
-    return [signature for _, signature in sorted(scores)[:RELATED]]
+        words = used.intersection(_WORD.findall(text.lower()))
+        shared.append((f"{space}.{each.signature}", words))
+    tools = Counter(word for _, words in shared for word in words)
+    scores = [(-sum(1 / tools[word] for word in words), name) for name, words in shared if words]
+    return [name for _, name in sorted(scores)[:RELATED]]

@@ -19,6 +19,11 @@ def test_each_call_of_a_tool_is_awaited_in_its_place() -> None:
     )
 
 
+def test_calls_of_imported_tools_are_awaited() -> None:
+    source = "from files import read as get, other\nx = get('a')\nother('b')"
+    assert changed(source) == source.replace("get('a')", "(await get('a'))")
+
+
 @pytest.mark.parametrize(
     "source",
     [

@@ -58,8 +58,39 @@ def test_a_missing_module_gets_tools_that_share_words_with_the_program() -> None
     source = "from pytz import timezone\nsource = timezone('Asia/Tokyo')\ntarget = source.time()"
     found = hint("ModuleNotFoundError: No module named 'pytz'", source, "python")
     assert "time.convert_time(source_timezone=…, time=…, target_timezone=…)" in found
-    assert "disk." not in found
+    assert found.index("time.convert_time") < (found + "disk.").index("disk.")
     assert "searchTools" in hint("ModuleNotFoundError: No module named 'x'", "import x", "python")
+
+
+def test_a_rare_word_of_a_missing_module_is_enough() -> None:
+    found = hint("ModuleNotFoundError: No module named 'pytz'", "pytz.timezone('UTC')", "python")
+    assert "time.convert_time(" in found
+
+
+def test_a_failed_only_call_gets_other_tools_instead_of_a_way_to_catch_it() -> None:
+    failed = ProgramFailed("tool_failed", "tool_error: no such file", 1, 1, "tool_error")
+
+    def advice(source: str) -> str:
+        return explained(failed, Program(source, "starlark", SERVERS)).hint
+
+    assert advice("result = disk.write_file('a', 'b')") == (
+        "Correct the arguments of disk.write_file, or call another tool. disk also has "
+        "disk.list_directory, disk.read_text_file."
+    )
+    assert "try_call" in advice("disk.write_file('a', 'b')\ndisk.read_text_file('a')")
+    assert "try_call" in advice("for p in 'ab':\n    disk.read_text_file(p)")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        "SyntaxError: Compound statements are not allowed on the same line as simple statements",
+        "SyntaxError: Expected newline, found `except`",
+    ],
+)
+def test_statements_on_one_line_are_to_be_separated(message: str) -> None:
+    source = "try: x = 1 except RuntimeError: x = 2"
+    assert "a line of its own" in hint(message, source, "python", name="syntax")
 
 
 @pytest.mark.parametrize(
