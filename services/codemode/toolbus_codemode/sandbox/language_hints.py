@@ -11,13 +11,13 @@ from toolbus_codemode.sandbox.program import SHOWN_PARAMETERS, Program
 from toolbus_codemode.sandbox.protocol import ProgramFailed
 
 LONGEST_SOURCE = 8_000  # characters that are inspected
-LONGEST_PATH = 200
+MAX_PATHS = 8  # files for which a program gets the call
 MAX_TOOLS = 2_000  # tools that are compared with a program
 RELATED = 3
 _KEYWORD = re.compile(r"reserved keyword `(\w+)`")
 _LISTED = re.compile(r"\bos\.(?:listdir|walk|scandir)\b|\.iterdir\(|\bglob\b")
 _OPENED = re.compile(r"\bopen\(|\.read_text\(|\bPath\(|\bos\.path\b")
-_PATH = re.compile(r"[\"']([^\"'\n]*[/.][^\"'\n]*)[\"']")
+_TEXT = re.compile(r"[\"']([^\"'\n]{0,200})[\"']")
 _NO_FILE = re.compile(
     r"reserved keyword `(?:with|import|from|try)`|Variable `(?:open|os|Path)` not found"
     r"|PermissionError|FileNotFoundError|NotImplementedError|name '(?:open|os|Path)' is not defined"
@@ -98,13 +98,15 @@ def _file_hint(program: Program) -> str:
     )
     if found is None:
         return "Programs have no files: get the data from a tool."
-    path = _PATH.search(source)
-    value = json.dumps(path[1], ensure_ascii=False) if path else "…"
-    if len(value) > LONGEST_PATH:
-        value = "…"
-    call = f"{found[0]}({found[1]}={value})"
-    awaited = f"await {call}" if program.engine == "python" else call
-    return f"Programs have no files of their own; a tool has them. Write result = {awaited}"
+    texts = dict.fromkeys(_TEXT.findall(source))
+    paths = [each for each in texts if "/" in each or "." in each][:MAX_PATHS]
+    values = [json.dumps(each, ensure_ascii=False) for each in paths]
+    many = len(values) > 1
+    call = f"{found[0]}({found[1]}={'path' if many else next(iter(values), '…')})"
+    written = f"await {call}" if program.engine == "python" else call
+    if many:
+        written = f"[{written} for path in [{', '.join(values)}]]"
+    return f"Programs have no files of their own; a tool has them. Write result = {written}"
 
 
 def _related(program: Program) -> list[str]:

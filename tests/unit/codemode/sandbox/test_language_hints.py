@@ -41,6 +41,8 @@ def keyword(word: str) -> str:
          'disk.list_directory(path="/a/notes")'),
         ("Variable `open` not found", "result = open(name).read()", "starlark",
          "disk.read_text_file(path=…)"),
+        (DENIED, "for name in ['/a/b.json', '/a/c.json']:\n    open(name)", "python",
+         '[await disk.read_text_file(path=path) for path in ["/a/b.json", "/a/c.json"]]'),
         (DENIED, f"open('/{'a' * 500}')", "python", "await disk.read_text_file(path=…)"),
     ],
 )  # fmt: skip
