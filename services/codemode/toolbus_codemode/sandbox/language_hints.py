@@ -6,7 +6,7 @@ from collections import Counter
 from itertools import islice
 
 from toolbus_codemode.sandbox.call_correction import tool_call
-from toolbus_codemode.sandbox.file_tools import LISTER, READER, file_tool
+from toolbus_codemode.sandbox.file_tools import LISTER, READER, WRITER, file_tool
 from toolbus_codemode.sandbox.program import SHOWN_PARAMETERS, Program
 from toolbus_codemode.sandbox.protocol import ProgramFailed
 
@@ -16,6 +16,7 @@ MAX_TOOLS = 2_000  # tools that are compared with a program
 RELATED = 3
 _KEYWORD = re.compile(r"reserved keyword `(\w+)`")
 _LISTED = re.compile(r"\bos\.(?:listdir|walk|scandir)\b|\.iterdir\(|\bglob\b")
+_WRITTEN = re.compile(r"\bopen\([^()\n]{0,300},\s?(?:mode\s?=\s?)?[\"'][wax]|\.write_text\(")
 _OPENED = re.compile(r"\bopen\(|\.read_text\(|\bPath\(|\bos\.path\b")
 _TEXT = re.compile(r"[\"']([^\"'\n]{0,200})[\"']")
 _NO_FILE = re.compile(
@@ -88,21 +89,26 @@ def _file_hint(program: Program) -> str:
     is_listed = _LISTED.search(source) is not None
     if not is_listed and not _OPENED.search(source):
         return ""
+    is_written = _WRITTEN.search(source) is not None
     found = file_tool(
         (
-            (each.name, each.parameters, f"{space.name}.{each.name}")
+            (each.name, each.parameters, (space.name, each))
             for space in program.tools
             for each in space.functions
         ),
-        LISTER if is_listed else READER,
+        WRITER if is_written else LISTER if is_listed else READER,
     )
     if found is None:
         return "Programs have no files: get the data from a tool."
     texts = dict.fromkeys(_TEXT.findall(source))
     paths = [each for each in texts if "/" in each or "." in each][:MAX_PATHS]
     values = [json.dumps(each, ensure_ascii=False) for each in paths]
-    many = len(values) > 1
-    call = f"{found[0]}({found[1]}={'path' if many else next(iter(values), '…')})"
+    many = len(values) > 1 and not is_written
+    (space, function), parameter = found
+    given = dict.fromkeys(function.parameters[: function.required], "…")
+    given[parameter] = "path" if many else next(iter(values), "…")
+    arguments = ", ".join(f"{name}={value}" for name, value in given.items())
+    call = f"{space}.{function.name}({arguments})"
     written = f"await {call}" if program.engine == "python" else call
     if many:
         written = f"[{written} for path in [{', '.join(values)}]]"

@@ -43,6 +43,10 @@ def keyword(word: str) -> str:
          "disk.read_text_file(path=…)"),
         (DENIED, "for name in ['/a/b.json', '/a/c.json']:\n    open(name)", "python",
          '[await disk.read_text_file(path=path) for path in ["/a/b.json", "/a/c.json"]]'),
+        (DENIED, "open('/a/b.txt', 'w').write('x')", "python",
+         'await disk.write_file(path="/a/b.txt", content=…)'),
+        (DENIED, "with open('/a/b.txt', mode='a') as f:\n    f.write('x')", "python",
+         'await disk.write_file(path="/a/b.txt", content=…)'),
         (DENIED, f"open('/{'a' * 500}')", "python", "await disk.read_text_file(path=…)"),
     ],
 )  # fmt: skip
