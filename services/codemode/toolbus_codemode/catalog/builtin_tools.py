@@ -46,13 +46,11 @@ _DEFINITIONS: tuple[dict[str, Any], ...] = (
     {
         "name": SEARCH,
         "description": "Find tools by what they do. The best matches come first, as stubs that a "
-        "program can call.",
+        "program can call; limit is their number, 8 by default.",
+        # Models fill in every declared parameter, and a limit of 1 hides the right tool.
         "inputSchema": {
             "type": "object",
-            "properties": {
-                "query": _TEXT,
-                "limit": {"type": "integer", "minimum": 1, "maximum": 50, "default": 8},
-            },
+            "properties": {"query": _TEXT},
             "required": ["query"],
         },
         "annotations": {"readOnlyHint": True},
@@ -60,8 +58,9 @@ _DEFINITIONS: tuple[dict[str, Any], ...] = (
     {
         "name": EXECUTE,
         "description": (
-            "Run a program that calls tools: server.tool(name=value) returns plain values. Set "
-            "result to the value to return; only it and printed text are returned. If a server "
+            "Run a program that calls tools: server.tool(name=value) returns plain values. A "
+            "program has no files, network or packages of its own. Set result to the value to "
+            "return; only it and printed text are returned. If a server "
             "github has the tools list_issues and get_issue, a program is:\n"
             'issues = github.list_issues(repo="a/b", limit=5)\n'
             'result = [github.get_issue(id=i["id"])["title"] for i in issues]\n'

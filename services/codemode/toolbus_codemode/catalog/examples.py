@@ -19,7 +19,8 @@ def example(tool: Tool) -> str:
     samples = _samples(tool.schema)
     given = [f"{name}={_python(value)}" for name, value in samples.items() if _is_word(name)]
     others = {name: value for name, value in samples.items() if not _is_word(name)}
-    return f"{tool.path}({', '.join([*given, f'**{others!r}'] if others else given)})"
+    call = f"{tool.path}({', '.join([*given, f'**{others!r}'] if others else given)})"
+    return call + _member(tool.definition.get("outputSchema"))
 
 
 def plain_example(tool: Tool) -> str:
@@ -48,6 +49,19 @@ def _short(tools: Iterable[Tool]) -> Iterator[tuple[bool, bool, str]]:
             continue
         if len(call) <= LONGEST_EXAMPLE:
             yield may_write(tool), not needed, call
+
+
+def _member(output: Any) -> str:
+    """Return `["name"]` if the result is an object with one text or list, else an empty text.
+
+    Models use such a result as the text or list itself, and an object has other methods.
+    """
+    known = properties(output)
+    if len(known) != 1 or required(output) != set(known):
+        return ""
+    ((name, schema),) = known.items()
+    kind = schema.get("type") if isinstance(schema, dict) else None
+    return f"[{json.dumps(name)}]" if kind in ("string", "array") else ""
 
 
 def may_write(tool: Tool) -> bool:

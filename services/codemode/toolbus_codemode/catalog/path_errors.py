@@ -1,25 +1,15 @@
 """Errors for files that are no stubs, with the tool that the caller probably needs."""
 
 import json
-import re
-from collections.abc import Iterable
 from difflib import get_close_matches
-from itertools import islice
-from operator import itemgetter
 
-from toolbus_codemode.catalog.namespace import Tool, ToolNamespace
+from toolbus_codemode.catalog.namespace import ToolNamespace
 from toolbus_codemode.catalog.signatures import ordered
+from toolbus_codemode.sandbox.file_tools import LISTER, READER, file_tool
 
 MAX_SERVERS = 20  # servers named in an error
-MAX_TRIED = 2_000  # tools inspected for one error
 LONGEST_PATH = 200  # characters of a path that an error repeats
-LONGEST_NAME = 64  # characters of a tool name that are inspected
 _STUBS = "These files are stubs of tools, not files of a disk or of a server."
-_READER = re.compile(r"(?:^|_)(?:read|get|open|cat|load|view)_?(?:\w*_)?(?:file|document)(?:_|$)")
-_LISTER = re.compile(r"(?:^|_)(?:list|ls|read|get)_?(?:\w*_)?(?:directory|dir|folder|files)(?:_|$)")
-_OTHER = re.compile(r"(?:^|_)(?:write|edit|delete|remove|move|upload|create|info|metadata)(?:_|$)")
-_PLAIN = re.compile(r"text|^(?:read|get|list)_?(?:file|directory|files|dir)$")
-_PATHS = ("path", "file_path", "filepath", "filename", "file", "directory", "uri")
 
 
 def missing_stub(namespace: ToolNamespace, name: str, *, listing: bool = False) -> str:
@@ -45,23 +35,14 @@ def missing_tool(namespace: ToolNamespace, name: str, space: str, function: str)
 
 def _not_a_stub(namespace: ToolNamespace, path: str, *, listing: bool = False) -> str:
     """Say what stubs are, and call a granted tool that reads files or lists directories."""
-    tool = _file_tool(namespace.tools(), _LISTER if listing else _READER)
-    if tool is None:
+    candidates = ((tool.function, ordered(tool.schema), tool) for tool in namespace.tools())
+    found = file_tool(candidates, LISTER if listing else READER)
+    if found is None:
         return _STUBS
-    parameter = next(each for each in ordered(tool.schema) if each in _PATHS)
+    tool, parameter = found
     what = "list a directory" if listing else "read a file"
     call = f"{tool.path}({parameter}={_quoted(path)})"
     return f"{_STUBS} To {what}, call {call} in a program with executeToolCode."
-
-
-def _file_tool(tools: Iterable[Tool], names: re.Pattern[str]) -> Tool | None:
-    """Return a tool with such a name and a parameter for a path; text files come first."""
-    found = []
-    for tool in islice(tools, MAX_TRIED):
-        name = tool.function[:LONGEST_NAME].lower()
-        if names.search(name) and not _OTHER.search(name) and {*ordered(tool.schema)} & {*_PATHS}:
-            found.append((not _PLAIN.search(name), tool))
-    return min(found, key=itemgetter(0))[1] if found else None
 
 
 def _quoted(path: str) -> str:

@@ -82,6 +82,16 @@ def corrected(program: Program, line: int | None, misused: str = "") -> str:
     return ""
 
 
+def tool_call(program: Program, line: int | None) -> str:
+    """Return the first call of a tool on a line, or in the program without a line, as written."""
+    lines = program.source.split("\n")
+    number = line if line is not None and 0 < line <= len(lines) else 1
+    text = "\n".join(lines[number - 1 :])[:LONGEST_CALL]
+    paths = {f"{space.name}.{each.name}" for space in program.tools for each in space.functions}
+    width = len(lines[number - 1]) if line is not None else len(text)
+    return next((call.source for call in _calls(text, width) if call.path in paths), "")
+
+
 def _calls(text: str, width: int) -> Iterator[_Call]:
     """Return the calls that begin in the first `width` characters."""
     for number, match in enumerate(_CALL.finditer(text)):

@@ -5,6 +5,7 @@ import re
 import signal
 
 from toolbus_codemode.sandbox.call_correction import corrected
+from toolbus_codemode.sandbox.language_hints import await_hint, language_hint
 from toolbus_codemode.sandbox.program import ErrorName, Function, Limits, Program, ProgramError
 from toolbus_codemode.sandbox.protocol import OUT_OF_MEMORY, ProgramFailed
 
@@ -45,12 +46,13 @@ CATCHING = {
     " .value and .error.",
     "python": "To continue after a failure, put the call into try/except RuntimeError as error.",
 }
+TOOL_PATH = re.compile(r"\b(?<!\.)\w+\.\w+(?=\()")
+LOOP = re.compile(r"\b(?:for|while|def|lambda)\b")
 # The tool exists, but the program imported another module under the server's name.
 HIDDEN = (
     "The program's own `import {0}` hides the server {0}: remove it, or write"
     " `import {0} as lib_{0}`."
 )
-UNAWAITED = "Await a call before using its value: (await server.tool(name=value))[0]."
 DEATHS: dict[int, tuple[ErrorName, str]] = {
     -OUT_OF_MEMORY: ("memory", "The program exceeded its memory limit."),
     signal.SIGABRT: ("memory", "The program exceeded its memory limit."),
@@ -81,19 +83,25 @@ def late(limits: Limits) -> ProgramError:
 
 def explained(failed: ProgramFailed, program: Program) -> ProgramError:
     """Convert a child's failure to an error with a hint."""
+    if hint := language_hint(failed, program):
+        return ProgramError(_name(failed), failed.message, failed.line, failed.column, hint)
     if failed.name == "unknown_name":
         return unknown(failed, program)
-    name: ErrorName = failed.name if failed.name in NAMES else "crashed"  # type: ignore[assignment]
+    name = _name(failed)
     hint = HINTS.get(name, "")
     if name == "wrong_argument":
         hint = arguments_hint(failed, program)
     elif name == "tool_failed":
-        hint = CATCHING[program.engine]
-    elif name == "runtime" and "'coroutine' object" in failed.message:
-        hint = UNAWAITED
+        hint = failure_hint(failed, program)
+    elif "'coroutine' object" in failed.message or "not awaited" in failed.message:
+        hint = await_hint(failed, program)
     elif name == "runtime" and NOT_A_FUNCTION.search(failed.message):
         hint = corrected(program, failed.line) or hint
     return ProgramError(name, failed.message, failed.line, failed.column, hint)
+
+
+def _name(failed: ProgramFailed) -> ErrorName:
+    return failed.name if failed.name in NAMES else "crashed"  # type: ignore[return-value]
 
 
 def arguments_hint(failed: ProgramFailed, program: Program) -> str:
@@ -104,6 +112,21 @@ def arguments_hint(failed: ProgramFailed, program: Program) -> str:
     if line and not failed.subject:
         return line
     return f"{line}\n{usage(failed.subject, program)}".lstrip()
+
+
+def failure_hint(failed: ProgramFailed, program: Program) -> str:
+    """Return a hint for a failed call.
+
+    A program of one call has nothing to continue with, and would hide the failure by catching it.
+    """
+    known = {f"{space.name}.{each.name}" for space in program.tools for each in space.functions}
+    used = [path for path in TOOL_PATH.findall(program.source) if path in known]
+    if failed.subject != "tool_error" or len(used) != 1 or LOOP.search(program.source):
+        return CATCHING[program.engine]
+    space = used[0].partition(".")[0]
+    others = [each for each in known if each.startswith(f"{space}.") and each != used[0]]
+    near = f" {space} also has {listed(others)}." if others else ""
+    return f"Correct the arguments of {used[0]}, or call another tool.{near}"
 
 
 def usage(subject: str, program: Program) -> str:

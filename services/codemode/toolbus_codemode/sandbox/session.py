@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 
 import msgspec
 
+from toolbus_codemode.sandbox.await_insertion import with_awaits
 from toolbus_codemode.sandbox.program import (
     Failure,
     Function,
@@ -45,7 +46,7 @@ def start(program: Program) -> Start:
     words = set(re.findall(r"\w+", program.source))
     limits = program.limits
     return Start(
-        program.source,
+        with_awaits(program),
         {space.name: tools(space) for space in program.tools if space.name in words},
         limits.deadline,
         limits.calls,

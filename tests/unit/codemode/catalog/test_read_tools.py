@@ -260,3 +260,22 @@ def test_a_server_cannot_shadow_a_builtin_of_programs(server: str) -> None:
     made = ToolNamespace({server: {"get": {}}}, EVERYTHING)
     assert list(made.spaces) == [f"{server}_2"]
     assert made.tool(server, "get") is not None
+
+
+@pytest.mark.parametrize(
+    ("output", "member"),
+    [
+        ({"properties": {"content": {"type": "string"}}, "required": ["content"]}, '["content"]'),
+        ({"properties": {"items": {"type": "array"}}, "required": ["items"]}, '["items"]'),
+        ({"properties": {"content": {"type": "string"}}}, ""),
+        ({"properties": {"count": {"type": "integer"}}, "required": ["count"]}, ""),
+        ({"properties": {"a": {"type": "string"}, "b": {}}, "required": ["a"]}, ""),
+        ({"properties": {"a": True}, "required": ["a"]}, ""),
+        ([], ""),
+    ],
+)
+def test_an_example_selects_the_only_text_or_list_of_a_result(output: Any, member: str) -> None:
+    definition = {"outputSchema": output, "annotations": {"readOnlyHint": True}}
+    (tool,) = ToolNamespace({"disk": {"read": definition}}, EVERYTHING).tools()
+    assert example(tool) == f"disk.read(){member}"
+    assert example_lines([tool]) == [f"# in a program: result = disk.read(){member}"]

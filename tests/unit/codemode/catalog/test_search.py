@@ -124,3 +124,12 @@ def test_changing_descriptions_do_not_grow_the_cache(
 
 def test_an_overlong_word_is_not_indexed() -> None:
     assert words(f"send {'x' * 65} mail") == ["send", "mail"]
+
+
+def test_a_file_name_in_a_query_finds_the_tool_that_reads_files() -> None:
+    tree = {"description": "Get a tree of directories as JSON."}
+    read = {"description": "Return the text of a file."}
+    tools = ToolNamespace({"disk": {"directory_tree": tree, "read_file": read}}, EVERYTHING)
+    index = asyncio.run(DocumentCache().index(tools.tools()))
+    for query in ("settings.json", "port in /etc/harbor/settings.json", "people.csv"):
+        assert index.best(query, 1)[0].path == "disk.read_file"

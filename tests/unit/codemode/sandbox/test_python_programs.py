@@ -81,6 +81,31 @@ async def test_a_server_under_another_name_is_named_in_the_hint(sandbox: Sandbox
     assert end.error.hint == "In programs, the server 'results' is called results_2."
 
 
+AWAITED = [
+    ("github.get_issue(7)", {"number": 7}),
+    ("result = github.get_issue(number=7)['number']", 7),
+    ("x = [github.get_issue(n)['number'] for n in (1, 2)]\nresult = sum(x)", 3),
+    ("if github.get_issue(7):\n    result = 'found'", "found"),
+    ("for n in (1, 2):\n    result = github.get_issue(\n        n\n    )['number']", 2),
+    ("result = github.get_issue(github.get_issue(7)['number'])", {"number": 7}),
+]
+
+
+@pytest.mark.parametrize(("source", "value"), AWAITED)
+async def test_calls_of_a_program_without_await_are_awaited(
+    sandbox: Sandbox, source: str, value: object
+) -> None:
+    end = await ended(sandbox, source)
+    assert end.error is None
+    assert end.value == value
+
+
+async def test_an_error_of_an_awaited_call_has_the_line_that_was_sent(sandbox: Sandbox) -> None:
+    error = (await ended(sandbox, "x = 1\n\nresult = github.missing()")).error
+    assert error
+    assert (error.name, error.line) == ("tool_failed", 3)
+
+
 async def test_output_is_returned(sandbox: Sandbox) -> None:
     assert (await ended(sandbox, "print('a', 1)\nprint('b')")).prints == "a 1\nb\n"
 

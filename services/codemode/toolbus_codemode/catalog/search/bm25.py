@@ -25,6 +25,10 @@ MIN_SIMILARITY = 0.25  # texts with a lower similarity are unrelated
 WEIGHTS = (3, 2, 1)  # of name, server, and description with parameters
 LONGEST_WORD = 64  # longer strings are no words and would fill the cache of stems
 _WORDS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|[0-9]+")
+# The name of a file, whose words are in no description of a tool.
+_FILE = re.compile(
+    r"\b[\w-]{1,64}\.(?:csv|docx?|html?|ini|json|log|md|pdf|py|toml|txt|xml|ya?ml)\b"
+)
 _STOP = frozenset(
     ["a", "an", "and", "as", "at", "by", "for", "from", "in", "into", "is", "it", "me", "my", "of",
      "on", "or", "that", "the", "their", "this", "to", "with"]
@@ -103,7 +107,7 @@ class Index:
     def _by_words(self, query: str) -> dict[int, float]:
         """Return the scores of the tools that contain a word of the query, by tool index."""
         scores: dict[int, float] = {}
-        for word in words(query):
+        for word in words(_FILE.sub(" read file ", query)):
             for field in self._fields:
                 field.score(word, scores)
         return scores

@@ -1,0 +1,50 @@
+"""Python programs to which `await` is not added."""
+
+import pytest
+
+from toolbus_codemode.sandbox.await_insertion import LONGEST_SOURCE, with_awaits
+from toolbus_codemode.sandbox.program import Engine, Function, Namespace, Program
+
+TOOLS = (Namespace("files", "files", (Function("read", "read", ("path",), 1),)),)
+
+
+def changed(source: str, engine: Engine = "python") -> str:
+    return with_awaits(Program(source, engine, TOOLS))
+
+
+def test_each_call_of_a_tool_is_awaited_in_its_place() -> None:
+    source = "x = files.read('a')['b']; y = files.read(\n    'c')\nprint(x)"
+    assert changed(source) == (
+        "x = (await files.read('a'))['b']; y = (await files.read(\n    'c'))\nprint(x)"
+    )
+
+
+def test_calls_of_imported_tools_are_awaited() -> None:
+    source = "from files import read as get, other\nx = get('a')\nother('b')"
+    assert changed(source) == source.replace("get('a')", "(await get('a'))")
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "x = await files.read('a')\nfiles.read('b')",
+        "import asyncio\nx = [files.read('a')]",
+        "def f():\n    return files.read('a')\nf()",
+        "f = lambda: files.read('a')",
+        "any(files.read(p) for p in 'ab')",
+        "files.write('a')",
+        "other.read('a')",
+        "files.read('é')",
+        "x = files.read('a'",
+        "x = '\\d'",
+        "(" * 3_000 + "files.read('a')" + ")" * 3_000,
+        "-" * 7_000 + "files.read('a')",
+        "x = 1\n" * LONGEST_SOURCE + "files.read('a')",
+    ],
+)
+def test_another_program_is_not_changed(source: str) -> None:
+    assert changed(source) == source
+
+
+def test_a_starlark_program_is_not_changed() -> None:
+    assert changed("files.read('a')", "starlark") == "files.read('a')"
