@@ -80,9 +80,6 @@ def one_run() -> list[Event]:
         allowed(call_id="t2", **ann),
         failed("t2", trace_id=RUN),
         denied("t3", AT + 8, trace_id=RUN, team="support", user="ann"),
-        allowed(call_id="s1", at=AT + 10, trace_id="cc" * 16, user="ann", suggested_by="m1"),
-        completed(call_id="s1", trace_id="cc" * 16, at=AT + 11),
-        allowed(call_id="s2", at=AT + 12, trace_id="dd" * 16, user="ann", suggested_by="m4"),
         allowed(call_id="m1", **{**ann, **MODEL, "at": AT + 3}, aliases=("fast", "best")),
         completed(call_id="m1", **MODEL, at=AT + 4, charge=500_000, latency_us=1_100_000),
         used(
@@ -197,12 +194,8 @@ async def test_the_calls_of_a_run_are_listed_in_order_with_their_tokens(
         ("m3", "models", "completed", "", 50, "ann"),
         ("t3", "tools", "denied", "rule_denied", 0, "ann"),
         ("open", "models", "open", "", 0, "ann"),
-        ("s1", "tools", "completed", "", 0, "ann"),
     }
-    assert [each["call_id"] for each in rows][2:] == ["m1", "m2", "m3", "t3", "open", "s1"]
-    assert {each["call_id"]: each["suggested_by"] for each in rows if each["suggested_by"]} == {
-        "s1": "m1"
-    }
+    assert [each["call_id"] for each in rows][2:] == ["m1", "m2", "m3", "t3", "open"]
 
 
 async def test_cost_is_summed_for_each_caller(run_store: ClickHouse) -> None:
@@ -284,17 +277,25 @@ async def test_fallbacks_show_the_failed_target_and_the_target_that_answered(
 
 
 async def test_a_suggested_call_names_the_model_response_that_led_to_it(
-    run_store: ClickHouse,
+    store: ClickHouse,
 ) -> None:
+    suggested: list[Event] = [
+        allowed(call_id="s1", at=AT + 10, trace_id="cc" * 16, user="ann", suggested_by="m1"),
+        completed(call_id="s1", trace_id="cc" * 16, at=AT + 11),
+        allowed(call_id="s2", at=AT + 12, trace_id="dd" * 16, user="ann", suggested_by="m4"),
+    ]
+    await add(store, [*one_run(), *suggested])
     names = ("call_id", "server", "decision", "suggested_by", "provider", "model", "finish_reason")
     first = ("s1", "docs", "allowed", "m1", "claude", "haiku", "stop")
     # `m4` is a model request of another key, so it is not shown as the source.
     second = ("s2", "docs", "allowed", "m4", "", "", "")
-    assert [part(each, *names) for each in await ask(run_store, "suggested-calls")] == [
-        first, second,
-    ]  # fmt: skip
-    found = await ask(run_store, "suggested-calls", call="s1")
+    found = await ask(store, "suggested-calls")
+    assert [part(each, *names) for each in found] == [first, second]
+    found = await ask(store, "suggested-calls", call="s1")
     assert [part(each, *names) for each in found] == [first]
+    rows = await ask(store, "one-run", run=RUN)
+    assert [each["call_id"] for each in rows][2:] == ["m1", "m2", "m3", "t3", "s1"]
+    assert [each["suggested_by"] for each in rows if each["suggested_by"]] == ["m1"]
 
 
 async def test_savings_of_the_cache_are_summed_by_team_and_model(store: ClickHouse) -> None:
