@@ -64,7 +64,8 @@ def test_the_openai_sdk_works_unchanged(gpt: openai.OpenAI, models: ModelGateway
     sent = models.mock.received()
     assert [each.path for each in sent] == ["/chat/completions", "/responses", "/embeddings"]
     # Without a limit in the request, the reserved one is sent.
-    assert sent[0].body == {"model": "mock", "messages": PROMPT, "seed": 7, "max_tokens": 8192}
+    limited = {"model": "mock", "messages": PROMPT, "seed": 7, "max_completion_tokens": 8192}
+    assert sent[0].body == limited
 
 
 def test_the_openai_sdk_streams(gpt: openai.OpenAI, models: ModelGateway) -> None:
