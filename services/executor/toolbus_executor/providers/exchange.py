@@ -44,6 +44,7 @@ from toolbus_executor.providers.request_body import limit_field, raw_prediction,
 from toolbus_executor.providers.streamed_response import StreamedResponse
 from toolbus_executor.providers.translation.base import Translation
 from toolbus_executor.providers.translation.decoded_facts import text_estimate
+from toolbus_executor.providers.translation.translated_request import translated_request
 from toolbus_executor.providers.usage import (
     UNREADABLE,
     Facts,
@@ -133,7 +134,7 @@ class Exchange:
         served = served_methods(provider, call.tool)
         if call.method not in served:
             limited = bool(call.price)
-            self._translation, body = _translated_request(call, served, provider, limited=limited)
+            self._translation, body = translated_request(call, served, provider, limited=limited)
             self._method = self._translation.provider_method
         if self._method not in MODEL_METHODS:
             self._body = body  # complete: its URL has the model and says whether it streams
@@ -397,30 +398,3 @@ class Exchange:
             if (facts := translation.facts) is not None:
                 self._facts = facts
                 self._usage = facts.usage or text_estimate(len(self._body), len(raw))
-
-
-def _translated_request(
-    call: CallAdmitted, served: frozenset[str], provider: Provider, *, limited: bool
-) -> tuple[Translation, bytes]:
-    """Return the translation for a provider that does not serve the client's API, and the body.
-
-    Raises:
-        InvalidError: the request cannot be translated. Nothing was sent.
-
-    """
-    # Most providers serve the API of their clients, and the import takes 40 ms.
-    from toolbus_executor.providers.translation.select import translation_for  # noqa: PLC0415
-
-    try:
-        translation = translation_for(call.method, served, provider.max_output, limited=limited)
-        assert translation is not None  # noqa: S101 - the provider does not serve the method
-        # The provider's name of the model decides the form of some members.
-        body = msgspec.json.decode(call.arguments, type=dict) | {"model": call.tool}
-        return translation, msgspec.json.encode(translation.request(body))
-    except InvalidError as error:
-        error.data["sent"] = False
-        raise
-    except UNREADABLE as error:
-        raise InvalidError(
-            f"The body is not a valid JSON object ({error}); correct it.", sent=False
-        ) from error
