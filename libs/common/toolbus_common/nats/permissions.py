@@ -51,11 +51,13 @@ from toolbus_common.contracts import (
     LedgerOpened,
     ModelUsed,
     OpenCallsQuery,
+    OwnRunsRequest,
     PageRequest,
     PersonErased,
     Query,
     RunCompleted,
     RunFailed,
+    RunsRequest,
     RunStarted,
     ServerConnected,
     ServerDrained,
@@ -78,6 +80,7 @@ from toolbus_common.nats.connection import LARGEST_MESSAGE
 from toolbus_common.nats.kv_bucket import watched
 from toolbus_common.nats.topology import (
     ADMIN_PREFIX,
+    AGENT_RUNS,
     APPROVALS,
     CATALOGUE,
     CONFIG,
@@ -199,7 +202,7 @@ _SERVICES = (
         publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.stream.*", "tb.client.*"),
         subscribes=("tb.notification.*", "tb.session.*", "tb.stream.*"),
         reads=(CONFIG, CATALOGUE, TOKENS),
-        queries=(ApproverRequest, AdminRequest, PageRequest, TokenQuery),
+        queries=(ApproverRequest, AdminRequest, PageRequest, TokenQuery, OwnRunsRequest),
     ),
     _Service(
         "policy",
@@ -224,7 +227,7 @@ _SERVICES = (
         subscribes=("tb.call.*", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, TOKENS),
         writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE),
-        queries=(SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery),
+        queries=(SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery, RunsRequest),
     ),
     _Service(
         "executor",
@@ -254,8 +257,8 @@ _SERVICES = (
             *_objects(RESULTS),
         ),
         subscribes=(f"tb.run.{BUILT_IN}", "tb.cancel.*"),
-        reads=(CONFIG, CATALOGUE, PEOPLE, TOKENS),
-        writes=(PEOPLE,),
+        reads=(CONFIG, CATALOGUE, PEOPLE, TOKENS, AGENT_RUNS),
+        writes=(PEOPLE, AGENT_RUNS),
         ends_calls=True,
     ),
     _Service(

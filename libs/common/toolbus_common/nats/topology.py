@@ -44,6 +44,7 @@ CONNECTIONS = "tb_connections"  # encrypted tokens for servers: written by oauth
 SEALS = "tb_checkpoints"  # the newest checkpoint of each customer: written by audit
 EXPORTS = "tb_exports"  # the cursor of each export and sink: written by audit
 PEOPLE = "tb_person_keys"  # written by services that publish events; operators delete keys
+AGENT_RUNS = "tb_agent_runs"  # runs of agent mode, encrypted: written by codemode
 RESULTS = "tb_results"  # object store of large results: written by codemode and executor
 
 LEASE_SECONDS = 2.0
@@ -60,6 +61,7 @@ WEBHOOKS = "webhooks"  # the consumer of events that are posted to webhooks
 MAX_APPROVAL_BYTES = 256 << 20
 MAX_TASK_BYTES = 1 << 30
 MAX_OUTCOME_BYTES = 2 << 30
+MAX_RUN_BYTES = 2 << 30
 RESULT_SECONDS = 3600.0
 MAX_RESULT_BYTES = 2 << 30
 # Settings that provisioning also applies to existing buckets and object stores.
@@ -150,6 +152,9 @@ BUCKETS = (
     ),
     KeyValueConfig(
         bucket=OUTCOMES, history=1, storage=StorageType.FILE, ttl=DAY, max_bytes=MAX_OUTCOME_BYTES
+    ),
+    KeyValueConfig(
+        bucket=AGENT_RUNS, history=1, storage=StorageType.FILE, ttl=DAY, max_bytes=MAX_RUN_BYTES
     ),
 )
 OBJECTS = {

@@ -32,7 +32,8 @@ from toolbus_ingress.http.request_guard import (
 )
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.mcp.tracing import request_span, trace_context_of
-from toolbus_ingress.models_api import errors, model_list, routing
+from toolbus_common.model_api import routing
+from toolbus_ingress.models_api import errors, model_list
 from toolbus_ingress.models_api.errors import Dialect
 from toolbus_ingress.models_api.model_call import ModelRun
 from toolbus_ingress.models_api.request_reader import read_request

@@ -20,7 +20,8 @@ from toolbus_ingress.http.jsonrpc import OK, Response
 from toolbus_ingress.http.request_guard import Headers
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.mcp.tracing import TraceContext
-from toolbus_ingress.models_api import errors, routing
+from toolbus_common.model_api import routing
+from toolbus_ingress.models_api import errors
 from toolbus_ingress.models_api.chunk_stream import LARGEST_UNREAD, ChunkStream
 from toolbus_ingress.models_api.errors import Dialect
 from toolbus_ingress.models_api.request_reader import ModelRequest

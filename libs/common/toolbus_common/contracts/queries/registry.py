@@ -45,6 +45,7 @@ from toolbus_common.contracts.queries.identity import (
     PageRequest,
     TokenQuery,
 )
+from toolbus_common.contracts.queries.runs import OwnRunsRequest, RunsReply, RunsRequest
 from toolbus_common.contracts.queries.unresolved_calls import (
     UnresolvedCallsQuery,
     UnresolvedCallsReply,
@@ -70,9 +71,11 @@ REPLIES: Mapping[type[Query], type[Message]] = MappingProxyType(
         IdentityRequest: IdentityReply,
         LedgerQuery: LedgerReply,
         OpenCallsQuery: OpenCallsReply,
+        OwnRunsRequest: RunsReply,
         PageRequest: PageReply,
         RebuildRequest: RebuildReply,
         RejectRequest: ApprovalsReply,
+        RunsRequest: RunsReply,
         ServersQuery: ServersReply,
         SessionsQuery: SessionsReply,
         SpendingQuery: SpendingReply,

@@ -13,7 +13,7 @@ from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.access.principal import Principal, scoped
 from toolbus_common.config import Configuration, ModelTarget, Patterns
 from toolbus_common.errors import ModelRefusedError, ToolbusError, UnknownModelError
-from toolbus_ingress.models_api.routing import (
+from toolbus_common.model_api.routing import (
     falls_back,
     model_names,
     ordered,
