@@ -3,7 +3,6 @@
 import re
 from time import time
 
-
 from toolbus_codemode.agent.run_record import (
     LARGEST_RECORD,
     RunRecord,
@@ -91,7 +90,9 @@ class RunStore:
                     return RunEntry(self._bucket, decode_record(change.value), change.revision)
         raise unknown_run(run)
 
-    async def list(self, principal: str | None, limit: int, after: str) -> tuple[list[RunRecord], bool]:
+    async def list(
+        self, principal: str | None, limit: int, after: str
+    ) -> tuple[list[RunRecord], bool]:
         """Return a page of runs, the newest first, and whether there are older ones.
 
         `principal` is None for the runs of all principals. Raises `BusDownError`.
@@ -121,4 +122,6 @@ def unknown_run(run: str) -> UnknownEntryError:
 
 def closed_run(run: str) -> ConflictError:
     """Return the error for a run that was cancelled."""
-    return ConflictError(f"The run '{run}' was cancelled, so it cannot be continued. Start another.")
+    return ConflictError(
+        f"The run '{run}' was cancelled, so it cannot be continued. Start another."
+    )

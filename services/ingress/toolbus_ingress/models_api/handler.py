@@ -16,6 +16,7 @@ from toolbus_common.contracts.model_calls import (
 )
 from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
 from toolbus_common.http_server.body import Receive
+from toolbus_common.model_api import routing
 from toolbus_common.nats.connection import bus_down
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.observability.tracing import bind
@@ -32,7 +33,6 @@ from toolbus_ingress.http.request_guard import (
 )
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.mcp.tracing import request_span, trace_context_of
-from toolbus_common.model_api import routing
 from toolbus_ingress.models_api import errors, model_list
 from toolbus_ingress.models_api.errors import Dialect
 from toolbus_ingress.models_api.model_call import ModelRun

@@ -12,6 +12,7 @@ from toolbus_common.contracts import CallRequested, ProtocolFamily
 from toolbus_common.contracts.base import trusted
 from toolbus_common.contracts.model_calls import ModelCall, model_name
 from toolbus_common.errors import CallCancelledError, OutcomeUnknownError, ToolbusError
+from toolbus_common.model_api import routing
 from toolbus_common.observability.call_metrics import call_count
 from toolbus_common.observability.metrics import MODEL_FALLBACKS, MODEL_REQUESTS, MODEL_SECONDS
 from toolbus_common.observability.tracing import Span, current
@@ -20,7 +21,6 @@ from toolbus_ingress.http.jsonrpc import OK, Response
 from toolbus_ingress.http.request_guard import Headers
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.mcp.tracing import TraceContext
-from toolbus_common.model_api import routing
 from toolbus_ingress.models_api import errors
 from toolbus_ingress.models_api.chunk_stream import LARGEST_UNREAD, ChunkStream
 from toolbus_ingress.models_api.errors import Dialect

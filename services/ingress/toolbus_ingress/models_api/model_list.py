@@ -4,8 +4,8 @@ from typing import Any
 
 import msgspec
 
-from toolbus_ingress.http.jsonrpc import OK, Response
 from toolbus_common.model_api import routing
+from toolbus_ingress.http.jsonrpc import OK, Response
 from toolbus_ingress.models_api.errors import Dialect
 
 Names = list[tuple[str, str]]

@@ -190,8 +190,6 @@ class Authorizer:
 
     def _admit(self, payer: Payer, server: str, method: str, tool: str) -> Admission | None:
         declared, name = self.snapshot.configuration, full_name(server, tool)
-        if method == AGENT_RUN:
-            return self._admit_run(payer, server, tool)
         if method not in METHODS or not self.snapshot.serves(server):
             return self._admit_model(payer, server, method, tool)
         known = self.cache.known.get(method)
@@ -219,6 +217,8 @@ class Authorizer:
     def _admit_model(
         self, payer: Payer, provider: str, method: str, model: str
     ) -> Admission | None:
+        if method == AGENT_RUN:
+            return self._admit_run(payer, provider, model)
         declared = self.snapshot.configuration
         if not is_model_method(method) or provider not in declared.providers:
             return None

@@ -37,7 +37,8 @@ class Turn(Struct):
     """One response of the model, and the results of its calls by the ids of the calls.
 
     `content` is the part of the response that belongs to the conversation, `head` has the other
-    fields of the response, and `usage` is its usage, all in the form of the API.
+    fields of the response, and `usage` is its usage, all in the form of the API. `counted` means
+    that its calls count against the limits of the run.
     """
 
     head: Json
@@ -45,10 +46,11 @@ class Turn(Struct):
     calls: list[Suggested] = field(default_factory=list)
     usage: Json = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
+    counted: bool = False
 
 
 class Ending(Struct, frozen=True):
-    """The end of a run: `pending` are the calls for the client, and `note` names a reached limit."""
+    """The end of a run: `pending` are the client's calls, and `note` names a reached limit."""
 
     run: str
     pending: frozenset[str] = frozenset()

@@ -45,7 +45,11 @@ def messages_of(turns: list[Turn]) -> list[Json]:
     for turn in turns:
         found += turn.content
         found += [
-            {"role": "tool", "tool_call_id": call.call_id, "content": turn.results[call.call_id].text}
+            {
+                "role": "tool",
+                "tool_call_id": call.call_id,
+                "content": turn.results[call.call_id].text,
+            }
             for call in turn.calls
             if call.call_id in turn.results
         ]
@@ -75,9 +79,7 @@ def restored(body: Json, runs: dict[str, list[Turn]]) -> Json:
         run = next((match[1] for match in matches if match and match[1] in runs), "")
         if run:
             turns = runs[run]
-            ids |= {
-                pending_id(run, at): call.call_id for at, call in enumerate(turns[-1].calls)
-            }
+            ids |= {pending_id(run, at): call.call_id for at, call in enumerate(turns[-1].calls)}
             messages += messages_of(turns)
         elif message.get("role") == "tool":
             call_id = text_of(message.get("tool_call_id"))
@@ -105,7 +107,7 @@ def read(response: bytes) -> Turn:
     return _turn(head, message, usage)
 
 
-def body(turns: list[Turn], ending: Ending, is_automatic: IsAutomatic) -> bytes:
+def body(turns: list[Turn], ending: Ending, _is_automatic: IsAutomatic) -> bytes:
     """Return the response of a run: one message with the text of all turns."""
     last = turns[-1] if turns else None
     head = dict(last.head) if last else _blank_head()
@@ -142,7 +144,7 @@ def body(turns: list[Turn], ending: Ending, is_automatic: IsAutomatic) -> bytes:
 class ChatStream:
     """The chunks of one run. Parts of tool calls are withheld until their turn has ended."""
 
-    def __init__(self, run: str, body: Json, is_automatic: IsAutomatic) -> None:
+    def __init__(self, run: str, body: Json, _is_automatic: IsAutomatic) -> None:
         options = body.get("stream_options")
         self._wants_usage = isinstance(options, dict) and options.get("include_usage") is True
         self._run = run

@@ -226,8 +226,10 @@ class MessagesStream:
             deltas.append({"type": "input_json_delta", "partial_json": text})
         elif block["type"] == "thinking":
             opened |= {"thinking": "", "signature": ""}
-            for kind in ("thinking", "signature"):
-                deltas.append({"type": f"{kind}_delta", kind: block.get(kind, "")})
+            deltas += [
+                {"type": f"{kind}_delta", kind: block.get(kind, "")}
+                for kind in ("thinking", "signature")
+            ]
         parts = [self._open(opened)]
         parts += [
             named({"type": "content_block_delta", "index": at, "delta": each}) for each in deltas

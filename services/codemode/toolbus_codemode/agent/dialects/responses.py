@@ -75,9 +75,7 @@ def read(response: bytes) -> Turn:
 
 def body(turns: list[Turn], ending: Ending, is_automatic: IsAutomatic) -> bytes:
     """Return the response of a run: the items of all turns."""
-    items = [
-        _shown(item, turn, is_automatic) for turn in turns for item in turn.content
-    ]
+    items = [_shown(item, turn, is_automatic) for turn in turns for item in turn.content]
     if ending.note:
         items.append(_note(ending))
     return encode(_response(turns, ending, items))

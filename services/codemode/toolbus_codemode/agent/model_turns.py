@@ -1,0 +1,158 @@
+"""Model requests of a run: each is authorized, priced and recorded like any model request."""
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from time import time
+
+from toolbus_common.access.config_snapshot import ConfigView
+from toolbus_common.access.principal import Principal
+from toolbus_common.config import Configuration, ModelTarget
+from toolbus_common.contracts import (
+    CallAdmitted,
+    CallCancelled,
+    CallNotification,
+    CallRequested,
+    CallResult,
+    Notification,
+    ProtocolFamily,
+)
+from toolbus_common.contracts.agent_runs import AgentCall
+from toolbus_common.contracts.base import trusted
+from toolbus_common.contracts.model_calls import (
+    CHUNK,
+    REPORT,
+    ModelCall,
+    ModelReport,
+    decode_report,
+)
+from toolbus_common.errors import ToolbusError, UpstreamInvalidError
+from toolbus_common.model_api import routing
+from toolbus_common.observability.metrics import MODEL_FALLBACKS
+from toolbus_common.observability.trace_context import child_of
+from toolbus_common.service.service import Service
+
+_call_requested = trusted(CallRequested)
+
+
+@dataclass(slots=True)
+class ModelTurns:
+    """Sender of the model requests of one run. `run` is the parent of all calls."""
+
+    service: Service
+    directory: ConfigView
+    outer: CallAdmitted
+    asked: AgentCall
+    run: str
+    trace: str
+    on_begin: Callable[[str, ModelTarget], None]  # receives the id of each call
+    on_report: Callable[[ModelReport], None]
+    started: bool = False  # a part of the stream was received
+    failures: list[str] = field(default_factory=list)
+
+    async def ask(
+        self,
+        principal: Principal,
+        body: bytes,
+        max_charge: int | None,
+        on_part: Callable[[bytes], None],
+    ) -> bytes:
+        """Return the response of the first target that answers; it is empty after a stream.
+
+        Raises:
+            ToolbusError: no target answered; this is the error of the last one.
+
+        """
+        asked, declared = self.asked, self.directory.now.configuration
+        self.started = False
+        targets = routing.targets_of(
+            asked.model, principal, declared, asked.models, asked.sticky.encode()
+        )
+        for number, target in enumerate(targets):
+            call = self._call(target, number, declared, body, max_charge)
+            self.on_begin(call.call_id, target)
+            try:
+                return await self._send(call, on_part)
+            except ToolbusError as error:
+                last = number == len(targets) - 1
+                if last or self.started or not routing.falls_back(error):
+                    raise
+                MODEL_FALLBACKS.labels(error.code).inc()
+        raise routing.unknown_model(asked.model)  # not reached: there is a target
+
+    def _call(
+        self,
+        target: ModelTarget,
+        number: int,
+        declared: Configuration,
+        body: bytes,
+        max_charge: int | None,
+    ) -> CallRequested:
+        asked, outer = self.asked, self.outer
+        call_id = self.service.calls.new_call_id()
+        seconds = declared.providers[target.provider].max_total_timeout
+        alias = asked.model if asked.model in declared.models else ""
+        extra = ModelCall(
+            alias,
+            asked.stream,
+            asked.output,
+            attempt=number,
+            tools=asked.tools,
+            beta=asked.beta,
+            report=True,
+        )
+        return _call_requested(
+            call_id=call_id,
+            reply_to=self.service.calls.address(call_id),
+            server=target.provider,
+            tool=target.model,
+            method=asked.method,
+            key_digest=outer.key_digest,
+            family=ProtocolFamily.MODERN,
+            deadline=min(outer.deadline, time() + seconds),
+            traceparent=child_of(self.trace),
+            tracestate=outer.tracestate,
+            parent_id=self.run,
+            extra=extra.encode(),
+            restriction=asked.models,
+            max_charge=max_charge,
+            run=self.run,
+            arguments=body,
+        )
+
+    async def _send(self, call: CallRequested, on_part: Callable[[bytes], None]) -> bytes:
+        failed: list[ToolbusError] = []
+
+        def receive(notification: CallNotification) -> None:
+            if not isinstance(notification, Notification):
+                return
+            if notification.method == REPORT:
+                self.on_report(decode_report(notification.body))
+            elif notification.method == CHUNK and not failed:
+                self.started = True
+                try:
+                    on_part(notification.body)
+                except ToolbusError as error:  # the rest of the stream is useless
+                    failed.append(error)
+                    self.service.spawn(self.cancel(call.call_id))
+
+        work = self.service.calls.spawn(self.service.calls.request(call, receive))
+        try:
+            reply = await asyncio.shield(work)
+        except asyncio.CancelledError:
+            self.service.spawn(self.cancel(call.call_id))
+            raise
+        except ToolbusError:
+            if failed:
+                raise failed[0] from None
+            raise
+        if failed:
+            raise failed[0]
+        if not isinstance(reply, CallResult):
+            raise UpstreamInvalidError("The provider's reply is no response of a model.")
+        return reply.body
+
+    async def cancel(self, call_id: str) -> None:
+        """Publish that the response of a call is no longer needed."""
+        cancelled = CallCancelled(call_id=call_id)
+        await self.service.bus.publish(cancelled.subject, cancelled.encode())
