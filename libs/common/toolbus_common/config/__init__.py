@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from toolbus_common.config.access.admins import Admin, Role
-from toolbus_common.config.access.agent_mode import AgentMode, Injection
+from toolbus_common.config.access.agent_mode import AgentMode, Injection, InjectionLimits
 from toolbus_common.config.access.anonymous import Anonymous
 from toolbus_common.config.access.code_mode import Programs
 from toolbus_common.config.access.identity_providers import (
@@ -61,6 +61,7 @@ __all__ = [
     "Export",
     "Group",
     "Injection",
+    "InjectionLimits",
     "Issuer",
     "Key",
     "KeyTerms",
@@ -131,3 +132,4 @@ class Configuration(ConfigModel):
     issuers: dict[Name, Issuer] = Field(default_factory=dict)
     access: dict[Name, Access] = Field(default_factory=dict)
     anonymous: Anonymous = Anonymous()
+    injection: InjectionLimits = InjectionLimits()

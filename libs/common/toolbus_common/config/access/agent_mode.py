@@ -10,6 +10,17 @@ from toolbus_common.config.base import ConfigModel
 Injection = Literal["tools", "code", "search"]
 
 
+class InjectionLimits(ConfigModel):
+    """Limits of the tools that are added to a model request.
+
+    `tools` is the most tools of a request, with the client's own. `tokens` is the most tokens of
+    the added tools, estimated at three bytes for each token.
+    """
+
+    tools: int = Field(default=128, ge=1, le=10_000)
+    tokens: int = Field(default=50_000, ge=1, le=10_000_000)
+
+
 class AgentMode(ConfigModel):
     """Agent mode of a key: its model requests run in a loop, with the limits of one run.
 
