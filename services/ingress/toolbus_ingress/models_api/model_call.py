@@ -3,6 +3,7 @@
 import asyncio
 import re
 from time import perf_counter, time
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -39,8 +40,23 @@ _UNREAD = (
     "was cancelled. Read the stream faster, or request a response without a stream."
 )
 
+ResponseHeaders = tuple[tuple[bytes, bytes], ...]
 _BETAS = re.compile(rb"[A-Za-z0-9._, -]{1,1024}")
 _call_requested = trusted(CallRequested)
+
+
+class Answered(Protocol):
+    """The call that answers a request."""
+
+    @property
+    def call_id(self) -> str:
+        """The id of the call."""
+        ...
+
+    @property
+    def headers(self) -> ResponseHeaders:
+        """The headers that tell the client how its request was served."""
+        ...
 
 
 class Attempt(Struct):
@@ -51,7 +67,7 @@ class Attempt(Struct):
     number: int
 
     @property
-    def headers(self) -> tuple[tuple[bytes, bytes], ...]:
+    def headers(self) -> ResponseHeaders:
         """The headers that tell the client how its request was served."""
         name = model_name(self.target.provider, self.target.model)
         own = ((MODEL, name.encode()), (CALL_ID, self.call_id.encode()))
@@ -79,7 +95,7 @@ class ModelRun:
         self._restrictions = restrictions
         self._trace = trace
         self._run_id = run
-        self._attempt: Attempt | None = None
+        self._attempt: Answered | None = None
         self._stream: ChunkStream | None = None
         self._left = False
 
@@ -126,7 +142,7 @@ class ModelRun:
                 MODEL_FALLBACKS.labels(error.code).inc()
         raise routing.unknown_model(self._request.model)  # not reached: there is a target
 
-    async def _send(self, call: CallRequested, attempt: Attempt) -> bytes:
+    async def _send(self, call: CallRequested, attempt: Answered) -> bytes:
         if self._left:
             raise CallCancelledError("The client disconnected before the request was sent.")
         if not self._request.stream:
@@ -157,7 +173,7 @@ class ModelRun:
                 request.choices,
                 attempt.number,
                 request.tools,
-                _beta_of(self._context.headers),
+                beta_of(self._context.headers),
             ).encode(),
             restriction=self._restrictions,
             run=self._run_id,
@@ -206,7 +222,7 @@ class ModelRun:
             self._endpoint.service.spawn(cancel(self._attempt.call_id))
 
 
-def _beta_of(headers: Headers) -> str:
+def beta_of(headers: Headers) -> str:
     """Return the header `anthropic-beta`; empty if it is missing or invalid."""
     value = headers.get(b"anthropic-beta", b"")
     return value.decode() if _BETAS.fullmatch(value) else ""
