@@ -67,11 +67,8 @@ def test_the_openai_sdk_streams_the_text_of_all_turns(agents: AgentGateway) -> N
     assert text.count(TEXT) == 3
     reasons = [c.finish_reason for each in chunks for c in each.choices if c.finish_reason]
     assert reasons == ["stop"]
-    results = [
-        each.model_extra["toolbus"]["call"]
-        for each in chunks
-        if "call" in (each.model_extra or {}).get("toolbus", {})
-    ]
+    extras = [(each.model_extra or {}).get("toolbus", {}) for each in chunks]
+    results = [each["call"] for each in extras if "call" in each]
     assert [each["result"] for each in results] == ["red", "blue", "green"]
     assert chunks[-1].usage
     assert chunks[-1].usage.completion_tokens == 15
@@ -149,10 +146,8 @@ def test_a_fallback_serves_a_turn(agents: AgentGateway) -> None:
 
 
 def test_calls_of_the_client_are_pending_and_the_others_are_not_lost(agents: AgentGateway) -> None:
-    script = [
-        [call("say", text="red")],
-        [call("count", id="blue"), {"name": "ask_user", "arguments": {}}],
-    ]
+    own = {"name": "ask_user", "arguments": {}}
+    script = [[call("say", text="red")], [call("count", id="blue"), own]]
     chat = agents.chat(script, tools=OWN)
     pending = chat.choices[0].message.tool_calls
     assert chat.choices[0].finish_reason == "tool_calls"
@@ -165,11 +160,8 @@ def test_calls_of_the_client_are_pending_and_the_others_are_not_lost(agents: Age
     last = agents.chat(script, messages=back, tools=OWN)
     assert (last.choices[0].message.content or "").startswith("yes")
     sent = agents.mock.received()[0].body["messages"]
-    assert [each.get("content") for each in sent if each["role"] == "tool"] == [
-        "red",
-        "blue",
-        "yes",
-    ]
+    results = [each["content"] for each in sent if each["role"] == "tool"]
+    assert results == ["red", "blue", "yes"]
     assert agents.calls() == []
 
 
@@ -261,7 +253,7 @@ def test_a_repeated_request_gets_the_response_of_its_run(agents: AgentGateway) -
         )  # fmt: skip
     assert again.parse().choices == first.parse().choices
     assert again.headers[RUN_ID] == first.headers[RUN_ID]
-    assert agents.calls() == agents.mock.received() == []
+    assert (agents.calls(), agents.mock.received()) == ([], [])
 
 
 def test_a_cancelled_run_stops_and_cannot_be_continued(agents: AgentGateway) -> None:

@@ -79,6 +79,9 @@ def one_run() -> list[Event]:
         allowed(call_id="t2", **ann),
         failed("t2", trace_id=RUN),
         denied("t3", AT + 8, trace_id=RUN, team="support", user="ann"),
+        allowed(call_id="s1", at=AT + 10, trace_id="cc" * 16, user="ann", suggested_by="m1"),
+        completed(call_id="s1", trace_id="cc" * 16, at=AT + 11),
+        allowed(call_id="s2", at=AT + 12, trace_id="dd" * 16, user="ann", suggested_by="m4"),
         allowed(call_id="m1", **{**ann, **MODEL, "at": AT + 3}),
         completed(call_id="m1", **MODEL, at=AT + 4, charge=500_000, latency_us=1_100_000),
         used(

@@ -40,6 +40,7 @@ from toolbus_ingress.mcp.server_requests import ServerRequests
 from toolbus_ingress.sessions.event_log_store import EventLogStore
 from toolbus_ingress.sessions.sealed_claims import ClaimSealer
 from toolbus_ingress.sessions.session_store import Session, Sessions
+from toolbus_ingress.sessions.suggestions import SuggestionLinks
 from toolbus_ingress.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -109,6 +110,7 @@ def endpoint_of(service: Service, settings: Settings, sealer: ClaimSealer) -> En
         event_logs=event_logs,
         anonymous=AnonymousAccess.of(directory, settings, _names(settings.browser_origins)),
         protected_resource=ProtectedResource(directory, service.requests, dpop),
+        suggestions=SuggestionLinks(sealer),
         largest_body=settings.largest_body,
         max_in_flight=settings.max_in_flight,
     )

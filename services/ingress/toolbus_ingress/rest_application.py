@@ -1,13 +1,22 @@
 """All REST APIs as one FastAPI application; imported for the first request (see `RestApis`)."""
 
 from toolbus_common.admin_api.models import KINDS
-from toolbus_ingress.admin_api import admins, budgets, configuration, description, entries, keys
+from toolbus_ingress.admin_api import (
+    admins,
+    budgets,
+    configuration,
+    description,
+    entries,
+    keys,
+    runs,
+)
 from toolbus_ingress.admin_api import approvals as admin_approvals
 from toolbus_ingress.approvals import routes as approvals
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.models_api import routes as models
 from toolbus_ingress.rest.application import Application
 from toolbus_ingress.tools_api import routes as tools
+from toolbus_ingress.tools_api import runs as own_runs
 
 
 def build(endpoint: Endpoint) -> Application:
@@ -21,8 +30,10 @@ def build(endpoint: Endpoint) -> Application:
         *(entries.router_of(kind) for kind in KINDS),
         budgets.router,
         admin_approvals.router,
+        runs.router,
         approvals.router,
         tools.router,
+        own_runs.router,
         models.router,
     ]
     extensions = (

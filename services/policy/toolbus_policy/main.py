@@ -42,6 +42,7 @@ from toolbus_common.contracts import (
     Listing,
     RebuildRequest,
     RejectRequest,
+    RunsReply,
 )
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.bucket_sizes import follow_sizes
@@ -300,7 +301,12 @@ async def _serve_admin(
         return ConfigRepository(service.bus, config, service.events, actor, literals)
 
     admin = AdminService(
-        provider.administrator, repository_for, approvers, ledger.handle_query, restrictions
+        provider.administrator,
+        repository_for,
+        approvers,
+        ledger.handle_query,
+        restrictions,
+        lambda query: service.requests.request(query, RunsReply),
     )
 
     @service.broker.subscriber(AdminRequest.SUBJECT, queue=service.name)

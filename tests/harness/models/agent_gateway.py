@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import anthropic
-import httpx
+import httpx2
 import openai
+from openai.types.chat import ChatCompletion
 
 from harness.clients.bus_operator import key
 from harness.gateway.cluster import Cluster, Upstream
@@ -78,17 +79,15 @@ class AgentGateway:
         """Return the unchanged SDK of Anthropic, without its retries."""
         return anthropic.Anthropic(base_url=self.url, api_key=secret_of(name), max_retries=0)
 
-    def http(self, name: str = "bot") -> httpx.Client:
+    def http(self, name: str = "bot") -> httpx2.Client:
         """Return an HTTP client with a key."""
         headers = {"authorization": f"Bearer {secret_of(name)}"}
-        return httpx.Client(base_url=self.url, headers=headers, timeout=PATIENCE)
+        return httpx2.Client(base_url=self.url, headers=headers, timeout=PATIENCE)
 
-    def chat(
-        self, script: list[Any], name: str = "bot", **fields: Any
-    ) -> openai.types.chat.ChatCompletion:
+    def chat(self, script: list[Any], name: str = "bot", **fields: Any) -> ChatCompletion:
         """Send a chat request whose model makes the calls of a script."""
         with self.openai(name) as client:
-            return client.chat.completions.create(
+            return client.chat.completions.create(  # type: ignore[no-any-return]
                 model=fields.pop("model", MODEL),
                 messages=fields.pop("messages", PROMPT),
                 extra_body={"script": script, **fields.pop("extra_body", {})},
@@ -106,7 +105,7 @@ class AgentGateway:
 
     def budget(self, name: str) -> BudgetState:
         """Return the state of a key's budget."""
-        reply = self._ask(LedgerQuery(customer="default"), LedgerReply)
+        reply: LedgerReply = self._ask(LedgerQuery(customer="default"), LedgerReply)
         return next(each for each in reply.budgets if each.level == f"key:{name}")
 
     def approve(self, approval: str) -> None:

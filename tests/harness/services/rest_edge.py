@@ -56,6 +56,7 @@ class RestEdge:
             directory=directory,
             catalogue=absent, sessions=absent, call_handler=absent, local_methods=absent,
             notifications=absent, resumption=absent, event_logs=absent, anonymous=absent,
+            suggestions=absent,
             protected_resource=ProtectedResource(directory, absent, DPoPVerifier("")),
             largest_body=LARGEST_BODY, max_in_flight=8,
         )  # fmt: skip

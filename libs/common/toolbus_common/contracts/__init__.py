@@ -138,7 +138,12 @@ from toolbus_common.contracts.queries.identity import (
     PageRequest,
     TokenQuery,
 )
-from toolbus_common.contracts.queries.runs import OwnRunsRequest, RunsReply, RunsRequest
+from toolbus_common.contracts.queries.runs import (
+    AgentRunState,
+    OwnRunsRequest,
+    RunsReply,
+    RunsRequest,
+)
 from toolbus_common.contracts.queries.unresolved_calls import (
     UnresolvedCall,
     UnresolvedCallsQuery,
@@ -190,6 +195,7 @@ __all__ = [
     "AccessRejected",
     "AdminReply",
     "AdminRequest",
+    "AgentRunState",
     "ApprovalEvent",
     "ApprovalExpired",
     "ApprovalGranted",

@@ -67,7 +67,8 @@ class CallRequested(Plain):
     maximum charge of the call in micro-dollars, in addition to its budgets; None for no limit.
     `terms` is raw JSON for the built-in server only (`toolbus_common.mcp.code_mode_options`).
     `tracestate` and `baggage` are the caller's trace headers. `session` names the client's session;
-    empty for none.
+    empty for none. `suggested_by` is the id of the model request whose response suggested this
+    call, and which the sender has verified to be one of the same principal; empty for none.
 
     `log_level` is the lowest level of server log messages that the caller accepts. If it is empty,
     `default_logs` says whether the caller accepts the messages that the server sends unrequested.
@@ -106,6 +107,7 @@ class CallRequested(Plain):
     tracestate: str = ""
     baggage: str = Field(default="", repr=False)
     session: str = ""
+    suggested_by: str = ""
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property

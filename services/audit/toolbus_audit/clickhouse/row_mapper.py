@@ -51,6 +51,7 @@ class EventRow(Struct, gc=False):
     key: str = ""
     call_id: str = ""
     parent_id: str = ""
+    suggested_by: str = ""
     trace_id: str = ""
     server: str = ""
     tool: str = ""

@@ -16,7 +16,7 @@ from toolbus_codemode.agent.model_turns import ModelTurns
 from toolbus_codemode.agent.outlet import KEEP_ALIVE, Outlet
 from toolbus_codemode.agent.run_record import Content, State, Step
 from toolbus_codemode.agent.run_store import RunEntry
-from toolbus_codemode.agent.tool_calls import Outcome, ToolCalls, Waiting
+from toolbus_codemode.agent.tool_calls import Outcome, ToolCalls, Waiting, Wanted
 from toolbus_codemode.programs.budget import RunBudget
 from toolbus_codemode.programs.limits import Cap
 from toolbus_common.access.principal import Principal
@@ -118,6 +118,7 @@ class AgentRun:
             used.asking = False
             raise
         turn = self._stream.turn() if self._stream is not None else self.dialect.read(response)
+        turn.asked = self._step.call_id if self._step is not None else ""
         self._end_step("done")
         used.asking = False
         turns.append(turn)
@@ -190,7 +191,8 @@ class AgentRun:
             self.entry.record.steps.append(step)
             key = f"toolbus.run/{self.entry.record.run}/{place}"
             recording = _Recording(self, step)
-            outcome: Outcome = await self.calls.make(name, call, key, self.budget, recording)
+            wanted = Wanted(name, call, key, turn.asked)
+            outcome: Outcome = await self.calls.make(wanted, self.budget, recording)
             step.state, step.code = ("failed" if outcome.code else "done"), outcome.code
             self.entry.record.approval = ""
             turn.results[call.call_id] = outcome.result

@@ -61,12 +61,11 @@ class RunEvents:
         levels = dict(reversed([level.split(":", 1) for level, _ in self.principal.levels]))
         record = self.record
         fields = call_fields(self.call, self.call.customer, self.call.key)
-        parts = record.trace.split("-")
         return {
             **fields,
             "call_id": record.run,
             "parent_id": "",
-            "trace_id": parts[1] if len(parts) > 1 else "",
+            "trace_id": record.trace_id,
             "team": levels.get("team", ""),
             "user": levels.get("user", ""),
             "environment": self.principal.environment,

@@ -3,15 +3,16 @@
 from base64 import b64decode, b64encode
 from enum import StrEnum
 from hashlib import sha256
-from typing import Any
 
 import msgspec
 from msgspec import Struct, field
 
 from toolbus_codemode.agent.dialects.base import Turn
 from toolbus_codemode.agent.limits import Used
+from toolbus_common.contracts import AgentRunState
 from toolbus_common.crypto.aead import Aead, DecryptionError, derived_key
 from toolbus_common.errors import UnavailableError
+from toolbus_common.observability.trace_context import trace_id
 
 MAX_STEPS = 500  # that a record shows; older ones are dropped
 LARGEST_RECORD = 6 << 20  # bytes
@@ -107,12 +108,17 @@ class RunRecord(Struct):
             ) from error
         return _decode_content(text)
 
-    def shown(self, *, whole: bool) -> dict[str, Any]:
+    @property
+    def trace_id(self) -> str:
+        """The trace of all calls."""
+        return trace_id(self.trace)
+
+    def shown(self, *, whole: bool) -> AgentRunState:
         """Return the run for people, without content; `whole` includes its steps."""
-        fields: dict[str, Any] = msgspec.to_builtins(self)
-        for name in ("principal", "sealed", "body", "trace") + (() if whole else ("steps",)):
-            del fields[name]
-        return {**fields, "trace_id": self.trace.split("-")[1] if "-" in self.trace else ""}
+        fields = msgspec.to_builtins(self)
+        if not whole:
+            fields["steps"] = ()
+        return AgentRunState(**fields, trace_id=self.trace_id)
 
 
 def decode_record(data: bytes) -> RunRecord:

@@ -11,7 +11,7 @@ from toolbus_codemode.agent.dialects.base import Result, Suggested
 from toolbus_codemode.programs.budget import RunBudget
 from toolbus_common.access.config_snapshot import ConfigView
 from toolbus_common.access.pricing import charged, cost_of
-from toolbus_common.access.tool_patterns import SEPARATOR
+from toolbus_common.access.tool_patterns import split_name
 from toolbus_common.config.servers.timeouts import deadline_of
 from toolbus_common.contracts import (
     CallAdmitted,
@@ -57,6 +57,26 @@ class Outcome:
     code: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A call to make: the full name of its tool, and the call as the model suggested it.
+
+    `key` is the idempotency key: a repeated call gets the first outcome. `suggested_by` is the id
+    of the model request.
+    """
+
+    name: str
+    suggested: Suggested
+    key: str
+    suggested_by: str
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """The arguments. Raises `InvalidError` if the model wrote no JSON object."""
+        text = self.suggested.arguments
+        return parse_object(text.encode()) if text.strip() else {}
+
+
 @dataclass(slots=True)
 class ToolCalls:
     """Caller of the tools of one run. `run` is the parent of all calls."""
@@ -67,21 +87,13 @@ class ToolCalls:
     run: str
     trace: str
 
-    async def make(
-        self, name: str, wanted: Suggested, key: str, budget: RunBudget, waiting: "Waiting"
-    ) -> Outcome:
-        """Make one call, and return its result or its error as text for the model.
-
-        `name` is the full name of the tool, and `key` is the idempotency key: a repeated call gets
-        the first outcome.
-        """
-        server, _, tool = name.partition(SEPARATOR)
-        cost = cost_of(name, self.directory.now.configuration.prices)
+    async def make(self, wanted: Wanted, budget: RunBudget, waiting: "Waiting") -> Outcome:
+        """Make one call, and return its result or its error as text for the model."""
+        cost = cost_of(wanted.name, self.directory.now.configuration.prices)
         amount = charge = budget.hold(cost.reserved)
         try:
-            arguments = msgspec.json.encode(_arguments(wanted))
-            limit = budget.limit_of(amount)
-            reply = await self._decided(server, tool, arguments, key, limit, waiting)
+            arguments = msgspec.json.encode(wanted.arguments)
+            reply = await self._decided(wanted, arguments, budget.limit_of(amount), waiting)
             charge = min(amount, charged(cost.reserved, cost.parts, _size(reply)))
             return _outcome(reply)
         except ToolbusError as error:
@@ -93,18 +105,12 @@ class ToolCalls:
             budget.settle(amount, charge)
 
     async def _decided(
-        self,
-        server: str,
-        tool: str,
-        arguments: bytes,
-        key: str,
-        max_charge: int | None,
-        waiting: "Waiting",
+        self, wanted: Wanted, arguments: bytes, max_charge: int | None, waiting: "Waiting"
     ) -> FinalReply:
         """Return the reply to a call, after its approval if it needs one."""
         extra = ""
         while True:
-            call = self._call(server, tool, arguments, key, max_charge, extra)
+            call = self._call(wanted, arguments, max_charge, extra)
             waiting.begins(call.call_id)
             try:
                 reply = await self._await_reply(call)
@@ -112,10 +118,7 @@ class ToolCalls:
                 await self._pause(RETRY_SECONDS)
                 continue
             except ApprovalRequiredError as error:
-                approval = str(error.data.get("approval") or "")
-                if not extra or not approval or time() + RETRY_SECONDS >= self.outer.deadline:
-                    raise
-                if float(error.data.get("expires_at") or 0) <= time():
+                if not extra or not self._still_waits(error):
                     raise
                 continue
             approval = _approval_of(reply)
@@ -123,6 +126,12 @@ class ToolCalls:
                 return reply
             await waiting.for_approval(approval)
             extra = _accepted(approval)
+
+    def _still_waits(self, error: ApprovalRequiredError) -> bool:
+        """Return whether the approval of a call is pending, and the run has time to wait."""
+        ends = error.data.get("expires_at")
+        pending = isinstance(ends, int | float) and ends > time()
+        return pending and time() + RETRY_SECONDS < self.outer.deadline
 
     async def _pause(self, seconds: float) -> None:
         if time() + seconds >= self.outer.deadline:
@@ -133,14 +142,9 @@ class ToolCalls:
         await asyncio.sleep(seconds)
 
     def _call(
-        self,
-        server: str,
-        tool: str,
-        arguments: bytes,
-        key: str,
-        max_charge: int | None,
-        extra: str,
+        self, wanted: Wanted, arguments: bytes, max_charge: int | None, extra: str
     ) -> CallRequested:
+        server, tool = split_name(wanted.name)
         call_id, outer = self.service.calls.new_call_id(), self.outer
         declared = self.directory.now.configuration.servers
         deadline = deadline_of(declared.get(server), tool, time())
@@ -163,7 +167,8 @@ class ToolCalls:
             restriction=outer.restriction,
             run=self.run,
             max_charge=max_charge,
-            idempotency_key=key,
+            idempotency_key=wanted.key,
+            suggested_by=wanted.suggested_by,
             session=outer.session,
             terms=CodeModeOptions(Mode.CODE).encode() if server == BUILT_IN else "",
             arguments=arguments,
@@ -189,10 +194,6 @@ class Waiting:
 
     async def for_approval(self, approval: str) -> None:
         """Note that the call waits for an approval."""
-
-
-def _arguments(wanted: Suggested) -> dict[str, Any]:
-    return parse_object(wanted.arguments.encode()) if wanted.arguments.strip() else {}
 
 
 def _accepted(approval: str) -> str:

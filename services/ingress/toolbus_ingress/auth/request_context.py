@@ -54,6 +54,7 @@ class Caller(Struct, frozen=True):
 class RequestContext(Struct, frozen=True):
     """One HTTP request of a caller; `session` is set only for session-based clients.
 
+    `suggested_by` is the verified id of the model request that suggested the call; empty for none.
     `write` is set for a message of a batch. It receives the notifications of the call, and the
     answer is returned instead of streamed.
     """
@@ -64,6 +65,7 @@ class RequestContext(Struct, frozen=True):
     send: Send
     session: Session | None = None
     write: Callable[[bytes], None] | None = None
+    suggested_by: str = ""
 
     def within(self, session: Session) -> "RequestContext":
         """Return this context in a session, whose id distinguishes anonymous callers."""

@@ -5,7 +5,7 @@ from re import fullmatch
 import msgspec
 
 from toolbus_common.access.tool_patterns import SEPARATOR
-from toolbus_common.config import Patterns
+from toolbus_common.config import Injection, Patterns
 from toolbus_common.errors import InvalidError
 from toolbus_common.mcp.builtin_server import Mode
 from toolbus_common.mcp.code_mode_options import NO_OPTIONS, CodeModeOptions
@@ -13,6 +13,7 @@ from toolbus_ingress.http.request_guard import Headers
 
 SERVERS, TOOLS = b"x-toolbus-servers", b"x-toolbus-tools"
 MODELS = b"x-toolbus-models"
+INJECT = b"x-toolbus-inject"
 PROGRAM = b"x-toolbus-program"
 LIMITS = {"usd": r"\d{1,7}(\.\d{1,6})?", "calls": r"\d{1,5}", "seconds": r"\d{1,5}(\.\d{1,3})?"}
 MAX_PATTERNS = 64
@@ -48,6 +49,28 @@ def model_restrictions_of(headers: Headers) -> tuple[Patterns, ...]:
 
     """
     return (_patterns(headers, MODELS),) if MODELS in headers else ()
+
+
+def injection_of(headers: Headers, configured: Injection | None) -> Mode | None:
+    """Return which tools to add to a model request; None for none.
+
+    `x-toolbus-inject: tools|code|search|none` replaces the setting of the key.
+
+    Raises:
+        InvalidError: the header has another value.
+
+    """
+    if INJECT not in headers:
+        return Mode(configured) if configured is not None else None
+    requested = headers[INJECT].decode("latin-1").strip().lower()
+    if requested == "none":
+        return None
+    try:
+        return Mode(requested)
+    except ValueError as error:
+        raise InvalidError(
+            f"Invalid header {INJECT.decode()}. Use 'tools', 'code', 'search' or 'none'."
+        ) from error
 
 
 def code_mode_options_of(headers: Headers, mode: Mode) -> CodeModeOptions:

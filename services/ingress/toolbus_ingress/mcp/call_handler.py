@@ -224,6 +224,7 @@ class CallHandler:
             idempotency_key=_idempotency_key(request.method, meta, context.caller.key_digest),
             terms=context.caller.code_mode_options.encode() if target.server == BUILT_IN else "",
             session=sid,
+            suggested_by=context.suggested_by,
             arguments=target.arguments,
         )
         tracing.describe(context, request, call, self._catalogue)

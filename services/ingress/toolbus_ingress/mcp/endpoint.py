@@ -46,6 +46,7 @@ from toolbus_ingress.protocol_versions import ProtocolError, Request
 from toolbus_ingress.sessions.event_log_store import EventLogStore
 from toolbus_ingress.sessions.session_store import Session, Sessions
 from toolbus_ingress.sessions.sse_writer import Send
+from toolbus_ingress.sessions.suggestions import SuggestionLinks
 
 log = logging.getLogger(__name__)
 
@@ -87,6 +88,7 @@ class Endpoint:
     event_logs: EventLogStore
     protected_resource: ProtectedResource
     anonymous: AnonymousAccess
+    suggestions: SuggestionLinks
     largest_body: int
     max_in_flight: int
     _in_flight: int = field(init=False, default=0)

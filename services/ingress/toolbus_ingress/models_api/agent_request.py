@@ -16,7 +16,7 @@ from toolbus_common.errors import InvalidError
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 from toolbus_ingress.http.request_guard import Headers
-from toolbus_ingress.models_api.model_call import CALL_ID, ModelRun, ResponseHeaders, beta_of
+from toolbus_ingress.models_api.model_call import CALL_ID, ModelRun, Pairs, beta_of
 
 AGENT_HEADER, RUN, RUN_ID = b"x-toolbus-agent", b"x-toolbus-run", b"x-toolbus-run-id"
 MARGIN = 30.0  # seconds after the limit of a run, for its last step
@@ -71,7 +71,7 @@ class AgentAttempt:
 
     def __init__(self, call_id: str, run: str) -> None:
         self.call_id = call_id
-        self.headers: ResponseHeaders = ((RUN_ID, run.encode()), (CALL_ID, call_id.encode()))
+        self.headers: Pairs = ((RUN_ID, run.encode()), (CALL_ID, call_id.encode()))
 
 
 class AgentModelRun(ModelRun):

@@ -2,14 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
-import msgspec
-
 from toolbus_common.access.principal import Principal
-from toolbus_common.contracts import ProtocolFamily
+from toolbus_common.config import Injection
 from toolbus_common.contracts.model_calls import (
     CHAT,
     COUNT_TOKENS,
@@ -19,10 +17,7 @@ from toolbus_common.contracts.model_calls import (
 )
 from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
 from toolbus_common.http_server.body import Receive
-from toolbus_common.mcp.builtin_server import Mode
 from toolbus_common.model_api import routing
-from toolbus_common.model_api.tool_forms import Form
-from toolbus_common.model_api.tool_injection import add_tools, added_tools
 from toolbus_common.nats.connection import bus_down
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.observability.tracing import bind
@@ -40,10 +35,11 @@ from toolbus_ingress.http.request_guard import (
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.mcp.tracing import request_span, trace_context_of
 from toolbus_ingress.models_api import errors, model_list
+from toolbus_ingress.models_api.added_tools import ToolInjector
 from toolbus_ingress.models_api.agent_request import AgentModelRun, full_names, is_agent_request
 from toolbus_ingress.models_api.errors import Dialect
 from toolbus_ingress.models_api.model_call import ModelRun
-from toolbus_ingress.models_api.request_reader import ModelRequest, read_request
+from toolbus_ingress.models_api.request_reader import read_request
 from toolbus_ingress.sessions.sse_writer import Send
 
 METHODS = {
@@ -63,11 +59,17 @@ _SESSION = re.compile(rb"[!-~]{1,128}")
 _NO_QUERY = b""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ModelsApi:
     """The endpoints for models, beside the MCP endpoint and with the same credentials."""
 
     endpoint: Endpoint
+    injector: ToolInjector = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Create the cache of added tools."""
+        endpoint = self.endpoint
+        self.injector = ToolInjector(endpoint.catalogue, endpoint.largest_body)
 
     async def answer(self, scope: dict[str, Any], receive: Receive, send: Send) -> Response | None:
         """Return the response to a request for a path that `serves` accepts; None if streamed."""
@@ -104,6 +106,11 @@ class ModelsApi:
     async def _run(self, context: RequestContext, method: str, body: bytes) -> Response | None:
         headers, principal = context.headers, self._principal(context.caller)
         request = read_request(method, body)
+        in_agent_mode = is_agent_request(method, headers, principal)
+        default: Injection | None = "tools" if in_agent_mode else None
+        added = self.injector.added(request, context.caller, principal, headers, default)
+        if added is not None:
+            request = self.injector.extended(request, added)
         trace = trace_context_of({}, headers)
         bind(trace.traceparent)
         session = _session_of(headers)
@@ -112,30 +119,14 @@ class ModelsApi:
         dialect = dialect_of(context.scope)
         restrictions = model_restrictions_of(headers)
         arguments = (dialect, restrictions, trace, run)
-        if is_agent_request(method, headers, principal):
-            request, names = self._with_tools(context.caller, principal, request)
+        if in_agent_mode:
             agent_run = AgentModelRun(self.endpoint, context, request, *arguments)
-            agent_run.names = names
+            if added is not None:
+                agent_run.names = full_names(added.names, self.endpoint.catalogue)
             work: ModelRun = agent_run
         else:
             work = ModelRun(self.endpoint, context, request, *arguments)
         return await request_span(trace, method).around(work.answer(principal, sticky))
-
-    def _with_tools(
-        self, caller: Caller, principal: Principal, request: ModelRequest
-    ) -> tuple[ModelRequest, dict[str, str]]:
-        catalogue = self.endpoint.catalogue
-        mode = Mode(principal.own.inject or "tools")
-        listed = catalogue.list_body("tools/list", caller.grants, "", ProtocolFamily.LEGACY, mode)
-        tools = msgspec.json.decode(listed)["tools"]
-        form = {CHAT: Form.CHAT, RESPONSES: Form.RESPONSES, MESSAGES: Form.MESSAGES}[request.method]
-        added = added_tools(tools, form, principal.declared.injection)
-        body = msgspec.json.decode(request.body)
-        add_tools(body, added)
-        names = full_names(added.names, catalogue)
-        return msgspec.structs.replace(
-            request, body=msgspec.json.encode(body), tools=len(body.get("tools") or ())
-        ), names
 
     async def _list(self, headers: Headers, scope: dict[str, Any]) -> Response:
         caller = await self._caller(headers, scope)

@@ -27,6 +27,7 @@ from toolbus_ingress.models_api.chunk_stream import LARGEST_UNREAD, ChunkStream
 from toolbus_ingress.models_api.errors import Dialect
 from toolbus_ingress.models_api.request_reader import ModelRequest
 from toolbus_ingress.sessions.sse_writer import DisconnectWatch
+from toolbus_ingress.sessions.suggestions import SUGGESTION
 
 MODEL, CALL_ID, FALLBACKS = b"x-toolbus-model", b"x-toolbus-call-id", b"x-toolbus-fallbacks"
 _OK = call_count(MODEL_REQUESTS.labels("ok"))
@@ -40,7 +41,7 @@ _UNREAD = (
     "was cancelled. Read the stream faster, or request a response without a stream."
 )
 
-ResponseHeaders = tuple[tuple[bytes, bytes], ...]
+Pairs = tuple[tuple[bytes, bytes], ...]
 _BETAS = re.compile(rb"[A-Za-z0-9._, -]{1,1024}")
 _call_requested = trusted(CallRequested)
 
@@ -54,23 +55,29 @@ class Answered(Protocol):
         ...
 
     @property
-    def headers(self) -> ResponseHeaders:
+    def headers(self) -> Pairs:
         """The headers that tell the client how its request was served."""
         ...
 
 
 class Attempt(Struct):
-    """A call to one target. `number` counts the targets that were tried before."""
+    """A call to one target. `number` counts the targets that were tried before.
+
+    `link` is the link for tool calls that the response suggests; empty if no tools were offered.
+    """
 
     target: ModelTarget
     call_id: str
     number: int
+    link: bytes = b""
 
     @property
-    def headers(self) -> ResponseHeaders:
+    def headers(self) -> Pairs:
         """The headers that tell the client how its request was served."""
         name = model_name(self.target.provider, self.target.model)
-        own = ((MODEL, name.encode()), (CALL_ID, self.call_id.encode()))
+        own: Pairs = ((MODEL, name.encode()), (CALL_ID, self.call_id.encode()))
+        if self.link:
+            own = (*own, (SUGGESTION, self.link))
         return (*own, (FALLBACKS, b"%d" % self.number)) if self.number else own
 
 
@@ -130,7 +137,7 @@ class ModelRun:
         )
         first, last = "", len(targets) - 1
         for number, target in enumerate(targets):
-            attempt = self._attempt = Attempt(target, self._calls.new_call_id(), number)
+            attempt = self._attempt = self._new_attempt(target, number)
             call = self._call(attempt, configuration, first)
             first = first or call.call_id
             try:
@@ -141,6 +148,12 @@ class ModelRun:
                     raise
                 MODEL_FALLBACKS.labels(error.code).inc()
         raise routing.unknown_model(self._request.model)  # not reached: there is a target
+
+    def _new_attempt(self, target: ModelTarget, number: int) -> Attempt:
+        call_id, link = self._calls.new_call_id(), b""
+        if self._request.tools:
+            link = self._endpoint.suggestions.issue(call_id, self._context.caller.name)
+        return Attempt(target, call_id, number, link)
 
     async def _send(self, call: CallRequested, attempt: Answered) -> bytes:
         if self._left:

@@ -1,14 +1,17 @@
 """Run the tool calls that a model suggested, and return the messages for the model."""
 
 import asyncio
+from time import time
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from toolbus_common import strict_json
 from toolbus_common.contracts import IDEMPOTENCY, TOOLS_CALL, ProtocolFamily
 from toolbus_common.errors import ToolbusError
 from toolbus_common.http_server.body import Receive
+from toolbus_common.mcp.builtin_server import Mode
 from toolbus_common.model_api.tool_forms import (
     ToolCall,
     messages_of,
@@ -17,13 +20,15 @@ from toolbus_common.model_api.tool_forms import (
     result_text,
 )
 from toolbus_ingress.auth.api_key_header import with_credential
-from toolbus_ingress.auth.request_context import RequestContext
+from toolbus_ingress.auth.request_context import Caller, RequestContext
+from toolbus_ingress.auth.request_scope import injection_of
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.jsonrpc import Response
-from toolbus_ingress.http.request_guard import check_post, read_request_body
+from toolbus_ingress.http.request_guard import Headers, check_post, read_request_body
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.protocol_versions import Request
 from toolbus_ingress.sessions.sse_writer import DisconnectWatch, Send
+from toolbus_ingress.sessions.suggestions import SUGGESTION
 
 TOOLS, EXECUTE = "/v1/mcp/tools", "/v1/mcp/tools/execute"
 IS_ERROR = b"x-toolbus-is-error"
@@ -43,14 +48,25 @@ async def execute_tool_calls(
     headers = with_credential(endpoint.guard.headers(scope))
     check_post(headers, endpoint.largest_body)
     await endpoint.verify_token(headers)
-    caller = endpoint.caller(headers, scope, "")
+    caller = _searching(endpoint.caller(headers, scope, ""), endpoint, headers)
+    suggested_by = endpoint.suggestions.verified(headers.get(SUGGESTION), caller.name)
     body = parse_object(await read_request_body(receive, endpoint.largest_body))
-    run = _Run(endpoint, RequestContext(caller, headers, scope, send))
+    run = _Run(endpoint, RequestContext(caller, headers, scope, send, suggested_by=suggested_by))
     watch = DisconnectWatch(scope, run.leave)
     try:
         return await run.run(body)
     finally:
         watch.stop()
+
+
+def _searching(caller: Caller, endpoint: Endpoint, headers: Headers) -> Caller:
+    """Return the caller in the mode of its injected tools: tool search answers without stubs."""
+    principal = endpoint.directory.now.principal_for(caller.key_digest, time())
+    configured = principal.own.inject if principal is not None else None
+    if injection_of(headers, configured) is not Mode.SEARCH:
+        return caller
+    options = replace(caller.code_mode_options, mode=Mode.SEARCH)
+    return replace(caller, code_mode_options=options)
 
 
 class _Run:

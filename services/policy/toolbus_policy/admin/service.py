@@ -18,7 +18,14 @@ from toolbus_common.config.access.expiry import shown_expiry
 from toolbus_common.config_store import keys as keyring
 from toolbus_common.config_store.redacted_view import entries, exported, restored
 from toolbus_common.config_store.repository import Applied, ConfigRepository
-from toolbus_common.contracts import AdminReply, AdminRequest, LedgerQuery, LedgerReply
+from toolbus_common.contracts import (
+    AdminReply,
+    AdminRequest,
+    LedgerQuery,
+    LedgerReply,
+    RunsReply,
+    RunsRequest,
+)
 from toolbus_common.errors import (
     ForbiddenError,
     InvalidError,
@@ -44,6 +51,7 @@ class AdminService:
     approvers: ApproverService
     ledger: Callable[[LedgerQuery], Awaitable[LedgerReply]]
     restrictions: RemoteRestrictions
+    runs: Callable[[RunsRequest], Awaitable[RunsReply]]
 
     async def handle(self, request: AdminRequest) -> AdminReply:
         """Perform the operation, if the caller's role allows it.
@@ -267,6 +275,25 @@ class AdminService:
     async def reject_call(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Reject a call."""
         return await self._decide(request, administrator, approve=False)
+
+    # -- runs of agent mode --------------------------------------------------------------------
+
+    async def list_runs(self, request: AdminRequest, _administrator: Administrator) -> AdminReply:
+        """Return one page of runs."""
+        query = RunsRequest(limit=request.limit, after=request.after)
+        return _json((await self.runs(query)).model_dump())
+
+    async def show_run(self, request: AdminRequest, _administrator: Administrator) -> AdminReply:
+        """Return one run."""
+        return await self._run(RunsRequest(run=request.name))
+
+    async def cancel_run(self, request: AdminRequest, _administrator: Administrator) -> AdminReply:
+        """Cancel a run."""
+        return await self._run(RunsRequest(run=request.name, cancel=True))
+
+    async def _run(self, query: RunsRequest) -> AdminReply:
+        (run,) = (await self.runs(query)).runs
+        return _json(run.model_dump())
 
     async def _decide(
         self, request: AdminRequest, administrator: Administrator, *, approve: bool

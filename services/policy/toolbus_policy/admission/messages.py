@@ -97,6 +97,7 @@ def build_intent(
         approval=approval,
         definition_digest=admission.definition,
         actors=authorizer.snapshot.actors(payer.key, call.key_digest),
+        suggested_by=call.suggested_by,
     )
 
 
@@ -118,6 +119,7 @@ def build_denied(
         code=error.code,
         reason=error.reason,
         rule=error.data.get("rule", ""),
+        suggested_by=call.suggested_by,
     )
     if payer is None:
         return event

@@ -60,7 +60,8 @@ class Decided(CallEvent):
     `actors` are the machines that act in the user's name (RFC 8693), the nearest first. `charge` is
     the price in micro-dollars. `arguments` are the arguments of the call as JSON. They are set only
     if `content` is `full`, or `redacted` (without secrets). Long arguments are truncated and end in
-    `…`.
+    `…`. `suggested_by` is the id of the model request whose response suggested the call; empty if
+    the caller named none.
     """
 
     PERSON: ClassVar[str] = "user"
@@ -73,6 +74,7 @@ class Decided(CallEvent):
     charge: int = 0
     arguments: str = ""
     actors: tuple[str, ...] = ()
+    suggested_by: str = ""
 
 
 class CallAllowed(Decided):

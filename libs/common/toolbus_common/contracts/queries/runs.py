@@ -1,6 +1,6 @@
 """Queries about runs of agent mode, which codemode answers."""
 
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from pydantic import Field
 
@@ -40,8 +40,52 @@ class OwnRunsRequest(Query):
     after: str = ""
 
 
-class RunsReply(Message):
-    """The runs, each as an object without content. `more` is true if older runs were omitted."""
+class AgentStep(Message):
+    """One call of a run: `kind` is `model` or `tool`, and `name` is the full name of its target.
 
-    runs: tuple[dict[str, Any], ...]
+    `state` is `running`, `done`, `failed` or `unknown`, and `code` is the code of an error. `at` is
+    in seconds since the epoch.
+    """
+
+    kind: str
+    name: str
+    call_id: str
+    at: float
+    state: str
+    code: str = ""
+
+
+class AgentRunState(Message):
+    """A run of agent mode, without content.
+
+    `call` is the call of its newest request, and `approval` is the approval for which it waits.
+    `code` and `reason` say how it ended. `turns` counts the model requests, `calls` counts the tool
+    calls, and `cost` is in micro-dollars. Times are in seconds since the epoch. `steps` is empty in
+    a list of runs.
+    """
+
+    run: str
+    state: str
+    customer: str
+    key: str
+    method: str
+    model: str
+    call: str
+    trace_id: str
+    started: float
+    updated: float
+    code: str = ""
+    reason: str = ""
+    approval: str = ""
+    turns: int = 0
+    calls: int = 0
+    cost: int = 0
+    tokens: int = 0
+    steps: tuple[AgentStep, ...] = ()
+
+
+class RunsReply(Message):
+    """The runs, the newest first. `more` is true if older runs were omitted."""
+
+    runs: tuple[AgentRunState, ...]
     more: bool = False
