@@ -31,8 +31,8 @@ class Used(Struct):
     seconds: float = 0.0
     asking: bool = False
     held: int | None = None
-    by_tool: Counter[str] = field(default_factory=Counter)
-    repeats: Counter[str] = field(default_factory=Counter)
+    by_tool: dict[str, int] = field(default_factory=dict)
+    repeats: dict[str, int] = field(default_factory=dict)
 
     def settle_interrupted(self, limits: AgentMode) -> None:
         """Count a model request that was interrupted, at the most that it can have cost.
@@ -84,7 +84,7 @@ def count_calls(
         what = f"{limits.repeats} calls of one tool with the same arguments"
         return _reached("repeats", what)
     used.calls += len(calls)
-    used.by_tool, used.repeats = by_tool, repeats
+    used.by_tool, used.repeats = dict(by_tool), dict(repeats)
     return None
 
 
