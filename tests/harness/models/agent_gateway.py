@@ -32,6 +32,7 @@ MODEL = "mock/mock"
 CLAUDE = "claude/mock"
 PROMPT: list[Any] = [{"role": "user", "content": "go"}]
 TEXT = "w1 w2 w3 w4 "  # after the first word, which repeats the last message
+SECONDS = 8.0  # of a call whose executor was killed
 RUN_ID, RUN = "x-toolbus-run-id", "x-toolbus-run"
 MICRO_PER_CALL = 1_000  # of a tool
 AUTOMATIC = ["shop__say", "shop__count", "shop__wait", "shop__drip", "shop__complain"]
@@ -124,12 +125,14 @@ class AgentGateway:
 
 
 @contextmanager
-def running_agents(directory: Path, *, fused: bool = True) -> Iterator[AgentGateway]:
+def running_agents(
+    directory: Path, *, fused: bool = True, **environment: str
+) -> Iterator[AgentGateway]:
     """Run the gateway, the provider and the upstream."""
     with ExitStack() as stack:
         mock = stack.enter_context(MockProvider(directory / "mock").running())
         upstream = stack.enter_context(Upstream(directory / "shop").running())
-        cluster = Cluster(directory / "cluster")
+        cluster = Cluster(directory / "cluster", **environment)
         gateway = AgentGateway(cluster, mock, upstream)
         declared = configuration(mock, upstream)
         stack.enter_context(cluster.running(declared, fused=fused, additional=("codemode",)))
@@ -141,11 +144,18 @@ def configuration(mock: MockProvider, upstream: Upstream) -> Configuration:
     """Return the configuration."""
 
     def provider(kind: str, **fields: Any) -> dict[str, Any]:
-        return {"kind": kind, "url": mock.url, "key": "sk-mock", "models": ["mock"], **fields}
+        return {
+            "kind": kind,
+            "url": mock.url,
+            "key": "sk-mock",
+            "models": ["mock"],
+            "max_total_timeout": 10 * SECONDS,
+            **fields,
+        }
 
     return Configuration.model_validate(
         {
-            "servers": {"shop": {"url": upstream.url}},
+            "servers": {"shop": {"url": upstream.url, "timeout": SECONDS}},
             "providers": {
                 "mock": provider("openai", apis=["chat", "responses"]),
                 "claude": provider("anthropic"),

@@ -10,6 +10,8 @@ from msgspec.json import Decoder, Encoder
 
 AGENT_RUN = "agents/run"
 AGENT = "agent"  # the target of every run at the built-in server
+# Seconds that a caller waits without a sign of life. Codemode extends the deadline of a run before.
+LEASE = 20.0
 
 
 class AgentCall(Struct, frozen=True, omit_defaults=True):

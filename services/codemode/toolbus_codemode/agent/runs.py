@@ -31,8 +31,14 @@ from toolbus_common.access.principal import Principal
 from toolbus_common.access.session_owner import principal_id_of
 from toolbus_common.access.tool_patterns import full_name, granted
 from toolbus_common.config.access.agent_mode import AgentMode
-from toolbus_common.contracts import CallAdmitted, OwnRunsRequest, RunsReply, RunsRequest
-from toolbus_common.contracts.agent_runs import AgentCall, decode_agent_call
+from toolbus_common.contracts import (
+    CallAdmitted,
+    DeadlineExtended,
+    OwnRunsRequest,
+    RunsReply,
+    RunsRequest,
+)
+from toolbus_common.contracts.agent_runs import LEASE, AgentCall, decode_agent_call
 from toolbus_common.contracts.replies import CallContext
 from toolbus_common.errors import (
     CallInProgressError,
@@ -84,6 +90,7 @@ class AgentRuns:
         outlet = Outlet(context, self.service.calls.spawn) if asked.stream else None
         run = self._made(call, asked, principal, limits, (entry, content, body, outlet))
         events.started()
+        beat = asyncio.create_task(_keep_waiting(context))
         try:
             response = await run.run(principal)
         except asyncio.CancelledError:
@@ -100,6 +107,8 @@ class AgentRuns:
         except Exception:
             await _end(run, events, State.FAILED, "internal", "Internal error.")
             raise
+        finally:
+            beat.cancel()
         events.completed()
         return response
 
@@ -114,7 +123,7 @@ class AgentRuns:
         entry, content, body, outlet = state
         record = entry.record
         left = max(1.0, limits.seconds - content.used.seconds)
-        outer = call.model_copy(update={"deadline": min(call.deadline, time() + left)})
+        outer = call.model_copy(update={"deadline": time() + left})
         calls = ToolCalls(self.service, self.directory, outer, record.run, record.trace)
         run = AgentRun(
             self.service,
@@ -287,6 +296,13 @@ def automatic_tools(principal: Principal, names: dict[str, str]) -> Callable[[st
         return allowed.get(name, "")
 
     return tool_of
+
+
+async def _keep_waiting(context: CallContext) -> None:
+    """Extend the time that the caller waits, as long as this process lives."""
+    while True:
+        await context.send(DeadlineExtended(time() + LEASE))
+        await asyncio.sleep(LEASE / 4)
 
 
 async def _end(run: AgentRun, events: RunEvents, state: State, code: str, reason: str) -> None:

@@ -9,17 +9,16 @@ from types import MappingProxyType
 from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.contracts import CallRequested, ProtocolFamily
-from toolbus_common.contracts.agent_runs import AGENT, AGENT_RUN, AgentCall
+from toolbus_common.contracts.agent_runs import AGENT, AGENT_RUN, LEASE, AgentCall
 from toolbus_common.contracts.base import trusted
 from toolbus_common.contracts.model_calls import CHAT, MESSAGES, RESPONSES
-from toolbus_common.errors import InvalidError
+from toolbus_common.errors import InvalidError, OutcomeUnknownError, UnavailableError
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 from toolbus_ingress.http.request_guard import Headers
 from toolbus_ingress.models_api.model_call import CALL_ID, ModelRun, Pairs, beta_of
 
 AGENT_HEADER, RUN, RUN_ID = b"x-toolbus-agent", b"x-toolbus-run", b"x-toolbus-run-id"
-MARGIN = 30.0  # seconds after the limit of a run, for its last step
 _METHODS = frozenset({CHAT, RESPONSES, MESSAGES})
 _RUN = re.compile(rb"[0-9a-f]{1,64}")
 _OFF = frozenset({b"off", b"false", b"0"})
@@ -82,18 +81,25 @@ class AgentModelRun(ModelRun):
 
     names: Mapping[str, str] = MappingProxyType({})
 
-    async def _body(self, principal: Principal, sticky: bytes) -> bytes:
+    async def _body(self, _principal: Principal, sticky: bytes) -> bytes:
         """Return the body of the response; it is empty after a stream. Raises `ToolbusError`."""
         call_id = self._calls.new_call_id()
         resumed = resumed_run(self._context.headers)
         attempt = self._attempt = AgentAttempt(call_id, resumed or call_id)
-        limits = principal.own.agent
-        seconds = (limits.seconds if limits is not None else 0) + MARGIN
-        return await self._send(self._agent_call(call_id, resumed, seconds, sticky), attempt)
+        call = self._agent_call(call_id, resumed, sticky)
+        try:
+            return await self._send(call, attempt)
+        except (OutcomeUnknownError, UnavailableError) as error:
+            if "run" in error.data:
+                raise
+            run = resumed or call_id
+            raise type(error)(
+                f"{error.reason} The run is '{run}': to continue it, send the same request with "
+                f"the header 'x-toolbus-run: {run}'.",
+                **error.data,
+            ) from error
 
-    def _agent_call(
-        self, call_id: str, resumed: str, seconds: float, sticky: bytes
-    ) -> CallRequested:
+    def _agent_call(self, call_id: str, resumed: str, sticky: bytes) -> CallRequested:
         request, trace, caller = self._request, self._trace, self._context.caller
         asked = AgentCall(
             request.method,
@@ -115,7 +121,7 @@ class AgentModelRun(ModelRun):
             method=AGENT_RUN,
             key_digest=caller.key_digest,
             family=ProtocolFamily.MODERN,
-            deadline=time() + seconds,
+            deadline=time() + LEASE,
             traceparent=trace.traceparent,
             tracestate=trace.state,
             parent_id=resumed,

@@ -2,7 +2,7 @@
 
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Query, Security
+from fastapi import APIRouter, Depends, Path, Query, Security
 from starlette.responses import Response
 
 from toolbus_common.contracts import AgentRunState, OwnRunsRequest, RunsReply
