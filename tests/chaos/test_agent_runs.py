@@ -1,4 +1,4 @@
-"""Services killed in the middle of a run: nothing is executed or charged twice, and it continues."""
+"""Services killed during a run: nothing is executed or charged twice, and the run continues."""
 
 from collections import Counter
 from collections.abc import Iterator
