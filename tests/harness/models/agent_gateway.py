@@ -44,8 +44,7 @@ AGENTS: dict[str, dict[str, Any]] = {
     "per-tool": {"calls_per_tool": 1},
     "repeats": {"repeats": 1},
     "tokens": {"tokens": 1},
-    "usd": {"usd": 0.05},
-    "seconds": {"seconds": 0.2},
+    "usd": {"usd": 0.018},
 }
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from time import time
 
 from toolbus_common.access.config_snapshot import ConfigView
@@ -14,6 +14,7 @@ from toolbus_common.contracts import (
     CallNotification,
     CallRequested,
     CallResult,
+    FinalReply,
     Notification,
     ProtocolFamily,
 )
@@ -32,6 +33,7 @@ from toolbus_common.observability.metrics import MODEL_FALLBACKS
 from toolbus_common.observability.trace_context import child_of
 from toolbus_common.service.service import Service
 
+ENDING_SECONDS = 5.0  # of a cancelled request
 _call_requested = trusted(CallRequested)
 
 
@@ -48,7 +50,7 @@ class ModelTurns:
     on_begin: Callable[[str, ModelTarget], None]  # receives the id of each call
     on_report: Callable[[ModelReport], None]
     started: bool = False  # a part of the stream was received
-    failures: list[str] = field(default_factory=list)
+    _work: "asyncio.Task[FinalReply] | None" = None
 
     async def ask(
         self,
@@ -136,7 +138,7 @@ class ModelTurns:
                     failed.append(error)
                     self.service.spawn(self.cancel(call.call_id))
 
-        work = self.service.calls.spawn(self.service.calls.request(call, receive))
+        work = self._work = self.service.calls.spawn(self.service.calls.request(call, receive))
         try:
             reply = await asyncio.shield(work)
         except asyncio.CancelledError:
@@ -151,6 +153,11 @@ class ModelTurns:
         if not isinstance(reply, CallResult):
             raise UpstreamInvalidError("The provider's reply is no response of a model.")
         return reply.body
+
+    async def until_ended(self) -> None:
+        """Wait until the last model request has ended, so that its charge is known."""
+        if self._work is not None and not self._work.done():
+            await asyncio.wait([self._work], timeout=ENDING_SECONDS)
 
     async def cancel(self, call_id: str) -> None:
         """Publish that the response of a call is no longer needed."""

@@ -127,6 +127,7 @@ class AgentRun:
     def begin_model_call(self, call_id: str, target: ModelTarget) -> None:
         """Record a model request that is about to be sent."""
         self._end_step("failed")
+        self.content.used.asking = True
         name = model_name(target.provider, target.model)
         self._step = Step("model", name, call_id, time())
         self.entry.record.steps.append(self._step)
@@ -140,7 +141,7 @@ class AgentRun:
                 # If this service ends now, the next request counts the bound.
                 self.service.calls.spawn(self._save_quietly())
             return
-        used.held = None
+        used.asking, used.held = False, None
         self.budget.spent += report.charge
         used.cost = self.budget.spent
         used.tokens += report.input + report.output
@@ -219,6 +220,7 @@ class AgentRun:
 
     async def end_badly(self, state: State, code: str, reason: str) -> None:
         """Store how a run ended without a response, as far as possible."""
+        await self.models.until_ended()
         for step in self.entry.record.steps:
             if step.state == "running":
                 step.state, step.code = "unknown", code
