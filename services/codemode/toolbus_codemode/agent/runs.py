@@ -63,7 +63,7 @@ class AgentRuns:
 
     service: Service
     directory: ConfigView
-    store: RunStore = field(init=False)
+    store: RunStore = field(init=False, repr=False)
 
     def open(self, bucket: Bucket) -> None:
         """Set the bucket of the runs."""
