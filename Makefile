@@ -116,7 +116,8 @@ bench-peers: $(INSTALLED)
 	$(BIN)/python bench/peers.py $(ARGS)
 
 # Model requests directly, through Toolbus, and through LiteLLM's proxy in one run.
-# ARGS="--calls 0 --without LiteLLM" is short.
+# ARGS="--requests 0 --without LiteLLM" is short; ARGS="--requests 100000 --mode separate" demands that
+# the memory of the services is flat.
 bench-models: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/models.py $(ARGS)
 

@@ -50,6 +50,7 @@ CHUNKS, BUSY, ONE = 200, 32, 1
 MODEL, STREAMED = "mock", f"mock:chunks={CHUNKS}"
 DIRECT, TOOLBUS, LITELLM = "direct", "Toolbus", "LiteLLM"
 MAX_GROWTH = 1.05  # of memory, from a fifth of the requests to all of them
+SHORT, WHOLE = 10_000, 100_000  # requests for the memory
 SETTLE_SECONDS = 10.0  # allocators return freed memory after some seconds
 Figures = dict[str, Any]
 
@@ -76,7 +77,12 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seconds", type=float, default=4.0)
-    parser.add_argument("--calls", type=int, default=100_000, help="requests for the memory; or 0")
+    parser.add_argument(
+        "--requests",
+        type=int,
+        default=SHORT,
+        help=f"requests for the memory, or 0; the demand is for {WHOLE:,}",
+    )
     parser.add_argument("--mode", choices=("fused", "separate"), default="fused")
     parser.add_argument("--without", nargs="*", default=(), choices=(LITELLM,))
     options = parser.parse_args()
@@ -91,8 +97,8 @@ def main() -> int:
         rounds = [_round(targets, up, options.seconds) for _ in range(options.rounds)]
         medians = _medians(rounds)
         rows = _rows(medians)
-        if options.calls:
-            rows.append(_memory_row(up, targets[1], options.calls))
+        if options.requests:
+            rows += _memory_rows(up, targets[1], options.requests)
     _table(targets, medians)
     show(rows)
     keep("models", header | {"after": load(), "rounds": rounds, "medians": medians, "rows": rows})
@@ -201,21 +207,30 @@ def _rows(seen: Figures) -> list[Row]:
     return rows
 
 
-def _memory_row(up: Gateway, target: Target, calls: int) -> Row:
+def _memory_rows(up: Gateway, target: Target, calls: int) -> list[Row]:
+    """Print the memory; return the demand, which fewer requests than `WHOLE` cannot show."""
     first = _driven(up, target, calls // 5)
     last = _driven(up, target, calls - calls // 5)
-    what = f"memory after {calls:,} requests by {calls // 5:,} ({first:.0f}, {last:.0f} MB)"
-    return row(what, last / first, "<=", MAX_GROWTH)
+    table = Table(title=f"PSS in MB after {calls // 5:,} and after {calls:,} requests")
+    for column in ("process", "before", "after", "ratio"):
+        table.add_column(column)
+    for name, before in first.items():
+        after = last.get(name, 0.0)
+        table.add_row(name, f"{before:.1f}", f"{after:.1f}", f"{after / max(before, 0.1):.3f}")
+    console.print(table)
+    what = f"memory after {calls:,} requests by {calls // 5:,}"
+    demand = row(what, last[TOTAL] / first[TOTAL], "<=", MAX_GROWTH)
+    return [demand] if calls >= WHOLE else []
 
 
-def _driven(up: Gateway, target: Target, calls: int) -> float:
-    """Send at least this many requests; return the PSS of all processes in MB."""
+def _driven(up: Gateway, target: Target, calls: int) -> Figures:
+    """Send at least this many requests; return the PSS of each process and of all, in MB."""
     made = 0
     while made < calls:
         made += _plain(target, BUSY, 5.0)["all_requests"]
     quiet(processes_of(up))
     sleep(SETTLE_SECONDS)
-    return memory(up)[TOTAL]
+    return memory(up)
 
 
 def _table(targets: list[Target], seen: Figures) -> None:

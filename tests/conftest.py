@@ -14,7 +14,7 @@ import hypothesis
 import pytest
 import redis
 
-from harness.engines import containers
+from harness.engines import containers, migrated_tables
 from harness.engines.bus_reset import connect_as_tester, reset_bus
 from harness.engines.nats_server import NatsAt, NatsServer
 from harness.engines.valkey_server import ValkeyServer
@@ -35,6 +35,14 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("steady")
 cluster.Process.forks = True
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _migrated_tables(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Let all workers of a run copy the same tables of ClickHouse."""
+    base = tmp_path_factory.getbasetemp()
+    is_worker = "PYTEST_XDIST_WORKER" in os.environ
+    migrated_tables.share((base.parent if is_worker else base) / "migrated-tables")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

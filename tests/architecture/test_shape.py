@@ -1,6 +1,5 @@
 """The shape of the code: small files with docstrings, and a complete wheel."""
 
-import ast
 import builtins
 import re
 import statistics
@@ -8,84 +7,65 @@ import subprocess
 import sys
 import tomllib
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hatchling.builders.wheel import WheelBuilder
 
-ROOT = Path(__file__).resolve().parents[2]
-SOURCE = sorted(
-    path
-    for part in ("libs", "services", "cli", "demo", "bench", "tools")
-    for path in (ROOT / part).rglob("*.py")
-)
-TESTS = sorted((ROOT / "tests").rglob("*.py"))
+from harness.samples.source_facts import ROOT, module, name_of, python_files
+
+SOURCE = python_files("libs", "services", "cli", "demo", "bench", "tools")
+TESTS = python_files("tests")
 SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
 MAX_LINES = 400
 HEADINGS = ["subscribes", "publishes", "owns"]
 IN_ONE_FILE = {"cli/toolbus_cli/evidence/verify.py": 920}  # auditors get a single file
 
 
-def name(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
-
-
-def functions(path: Path) -> Iterator[int]:
-    """Yield the number of lines of each function of a file."""
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.end_lineno:
-            yield node.end_lineno - node.lineno + 1
-
-
 def ninth_decile(numbers: list[int]) -> float:
     return statistics.quantiles(numbers, n=10)[-1]
 
 
-@pytest.mark.parametrize("path", SOURCE + TESTS, ids=name)
-def test_a_file_has_at_most_four_hundred_lines(path: Path) -> None:
-    assert len(path.read_text().splitlines()) <= IN_ONE_FILE.get(name(path), MAX_LINES)
+def test_a_file_has_at_most_four_hundred_lines() -> None:
+    lengths = {name_of(path): module(path).lines for path in SOURCE + TESTS}
+    long = {name: lines for name, lines in lengths.items() if lines > MAX_LINES}
+    assert {name: n for name, n in long.items() if n > IN_ONE_FILE.get(name, MAX_LINES)} == {}
 
 
-@pytest.mark.parametrize("path", SOURCE + TESTS, ids=name)
-def test_a_module_docstring_has_a_summary(path: Path) -> None:
-    text = ast.get_docstring(ast.parse(path.read_text()))
-    assert text, "no docstring"
-    first = text.split("\n\n")[0].strip()
-    assert first.endswith((".", "?", ":")), first
-    assert first[0].isupper() or first[0] in "`/", first
+def test_a_module_docstring_has_a_summary() -> None:
+    summary = re.compile(r"[A-Z`/].*[.?:]", re.DOTALL)
+    summaries = {
+        name_of(path): module(path).docstring.split("\n\n")[0].strip() for path in SOURCE + TESTS
+    }
+    assert {name: text for name, text in summaries.items() if not summary.fullmatch(text)} == {}
 
 
 def test_an_error_that_a_docstring_names_exists() -> None:
     named: set[str] = set()
     existing = set(dir(builtins))
-    for node in (node for path in SOURCE for node in ast.walk(ast.parse(path.read_text()))):
-        if isinstance(node, ast.ClassDef):
-            existing.add(node.name)
-        elif isinstance(node, ast.ImportFrom):
-            existing |= {alias.name for alias in node.names}
-        if isinstance(node, ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef | ast.Module):
-            text = ast.get_docstring(node) or ""
+    for each in map(module, SOURCE):
+        existing |= each.classes | each.imported
+        for text in each.docstrings:
             named |= set(re.findall(r"(?:^\s*|`)([A-Z]\w+Error)(?:`|:)", text, re.MULTILINE))
     assert len(named) > 50
     assert named <= existing, named - existing
 
 
 def test_functions_are_short() -> None:
-    lengths = [length for path in SOURCE for length in functions(path)]
+    lengths = [each.lines for path in SOURCE for each in module(path).functions]
     assert statistics.median(lengths) < 10
     assert ninth_decile(lengths) < 35
 
 
 def test_files_are_short() -> None:
-    assert ninth_decile([len(path.read_text().splitlines()) for path in SOURCE]) < 300
+    assert ninth_decile([module(path).lines for path in SOURCE]) < 300
 
 
 @pytest.mark.parametrize("service", SERVICES)
 def test_a_services_main_names_its_messages_and_its_state(service: str) -> None:
     main = ROOT / "services" / service / f"toolbus_{service}" / "main.py"
-    text = ast.get_docstring(ast.parse(main.read_text())) or ""
-    headings = re.findall(r"^(subscribes|publishes|queries|answers|owns)\b", text, re.MULTILINE)
+    words = r"^(subscribes|publishes|queries|answers|owns)\b"
+    headings = re.findall(words, module(main).docstring, re.MULTILINE)
     assert [word for word in headings if word not in ("queries", "answers")] == HEADINGS
     assert len(headings) == len(set(headings))
 
@@ -173,7 +153,7 @@ def text_of(path: Path) -> str:
 def test_no_file_names_a_path_of_one_machine() -> None:
     home = re.compile(r"(?<![\w.])/(?:home|Users)/\w+/|(?<![\w.])/root/")
     found = [
-        name(path)
+        name_of(path)
         for path in tracked()
         if path != Path(__file__) and (home.search(text := text_of(path)) or f"{ROOT}/" in text)
     ]
@@ -183,17 +163,15 @@ def test_no_file_names_a_path_of_one_machine() -> None:
 def test_no_service_spells_a_subject_of_the_bus_by_hand() -> None:
     subject = re.compile(r"tb\.(call|run|reply|event|notification|query|resume|cancel|hook)\.")
     found = [
-        f"{name(path)}: {node.value}"
+        f"{name_of(path)}:{line}: {value}"
         for path in SOURCE
         if not path.is_relative_to(ROOT / "libs")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant)
-        and isinstance(node.value, str)
-        and subject.match(node.value)
+        for line, value in module(path).strings
+        if subject.match(value)
     ]
     assert found == []
 
 
 def test_module_names_are_not_vague() -> None:
     vague = re.compile(r"(util|helper|manager|misc|impl)s?(\b|_|\.)", re.IGNORECASE)
-    assert [name(path) for path in SOURCE if vague.search(path.name)] == []
+    assert [name_of(path) for path in SOURCE if vague.search(path.name)] == []

@@ -1,6 +1,5 @@
 """Pages are templates, escaped by default and without scripts; no module builds HTML."""
 
-import ast
 import re
 import subprocess
 import sys
@@ -8,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from harness.samples.source_facts import ROOT, module, name_of, python_files
+
 PARTS = [ROOT / part for part in ("libs", "services", "cli", "demo")]
-MODULES = sorted(path for part in PARTS for path in part.rglob("*.py"))
+MODULES = python_files("libs", "services", "cli", "demo")
 TEMPLATES = sorted(
     path for part in PARTS for path in part.glob("**/templates/*") if path.suffix != ".pyc"
 )
@@ -32,10 +32,6 @@ ELEMENT = re.compile(
 )
 
 
-def name(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
-
-
 def as_named(path: Path) -> str:
     """Return the name that `render` and other templates use."""
     package = next(path.relative_to(part) for part in PARTS if path.is_relative_to(part))
@@ -50,7 +46,7 @@ def test_every_template_is_used_and_every_named_one_exists() -> None:
 
 
 @pytest.mark.parametrize("reason", FORBIDDEN)
-@pytest.mark.parametrize("path", PAGES, ids=name)
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_a_template_has_nothing_that_the_pages_policy_forbids(path: Path, reason: str) -> None:
     text = path.read_text()
     if path.name == THE_PROVIDERS[0]:
@@ -59,13 +55,13 @@ def test_a_template_has_nothing_that_the_pages_policy_forbids(path: Path, reason
     assert found is None, (reason, found)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name)
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_every_value_of_an_attribute_is_quoted(path: Path) -> None:
     bare = re.sub(r'"[^"]*"', '""', path.read_text())
     assert re.findall(r'\s[a-z-]+=(?!"")\S*', bare) == []
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name)
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_a_template_extends_the_one_layout_or_holds_macros(path: Path) -> None:
     text = path.read_text()
     layout = '{% extends "toolbus_common.web/base.html" %}'
@@ -73,7 +69,7 @@ def test_a_template_extends_the_one_layout_or_holds_macros(path: Path) -> None:
     assert ("<html" in text) == (path.name == "base.html")
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name)
+@pytest.mark.parametrize("path", PAGES, ids=name_of)
 def test_every_field_of_a_form_has_a_label(path: Path) -> None:
     fields = [
         each for each in re.findall(r"<input\b[^>]*", path.read_text()) if "hidden" not in each
@@ -85,20 +81,18 @@ def test_every_field_of_a_form_has_a_label(path: Path) -> None:
 
 def test_no_module_builds_html() -> None:
     building = [
-        f"{name(path)}:{node.lineno}"
+        f"{name_of(path)}:{line}"
         for path in MODULES
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.Constant)
-        and isinstance(node.value, str)
-        and ELEMENT.search(node.value)
+        for line, value in module(path).strings
+        if ELEMENT.search(value)
     ]
     assert building == []
 
 
 def test_no_module_marks_text_as_escaped() -> None:
     escaping = re.compile(r"\bMarkup\b|\bmarkupsafe\b|^(from html import|import html)\b|autoescape")
-    marking = [name(path) for path in MODULES if escaping.search(path.read_text())]
-    assert marking == [name(RENDERER)]
+    marking = [name_of(path) for path in MODULES if escaping.search(module(path).text)]
+    assert marking == [name_of(RENDERER)]
 
 
 def test_every_value_is_escaped_and_a_missing_one_is_an_error() -> None:

@@ -1,6 +1,5 @@
 """Check that the product and its pages use the words of the field (`vocabulary.toml`)."""
 
-import ast
 import io
 import re
 import tokenize
@@ -9,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from harness.samples.source_facts import ROOT, module, name_of, python_files
+
 WORDS = tomllib.loads((Path(__file__).parent / "vocabulary.toml").read_text())
 NAMES = WORDS["both"] | WORDS["names"]
 PROSE = WORDS["both"] | WORDS["prose"]
@@ -29,10 +29,7 @@ CHECKED = (
 )
 CODE = sorted(
     path
-    for path in (
-        ROOT / "tests" / "conftest.py",
-        *(p for t in CHECKED for p in (ROOT / t).rglob("*.py")),
-    )
+    for path in (ROOT / "tests" / "conftest.py", *python_files(*CHECKED))
     if ".venv" not in path.parts and path not in DATA
 )
 PAGES = sorted(
@@ -53,10 +50,6 @@ _PROSE = re.compile(rf"\b({'|'.join(map(re.escape, PROSE))})\b", re.IGNORECASE)
 _NO_VERB = re.compile(
     r"(Who|What|Whether|Whose|How|Where|Which|The|A|An|As|Of|So|That|To|No|One|All|Every|Each|Its)\b"
 )
-
-
-def name(path: Path) -> str:
-    return path.relative_to(ROOT).as_posix()
 
 
 def parts(identifier: str) -> list[str]:
@@ -82,26 +75,29 @@ def banned_in_prose(text: str) -> list[str]:
     return [f"{each[0]}: {PROSE[each[0].lower()]}" for each in _PROSE.finditer(text)]
 
 
-@pytest.mark.parametrize("path", CODE, ids=name)
-def test_a_module_uses_the_words_of_the_field(path: Path) -> None:
-    assert banned_words_of(path.read_text()) == []
+def test_modules_use_the_words_of_the_field() -> None:
+    found = [
+        f"{name_of(path)}:{each}" for path in CODE for each in banned_words_of(module(path).text)
+    ]
+    assert found == []
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name)
-def test_a_page_uses_the_words_of_the_field(path: Path) -> None:
-    if not name(path).startswith(EXEMPT):
-        assert banned_in_prose(FENCED.sub("", path.read_text())) == []
+def test_pages_use_the_words_of_the_field() -> None:
+    found = [
+        f"{name_of(path)}: {each}"
+        for path in PAGES
+        if not name_of(path).startswith(EXEMPT)
+        for each in banned_in_prose(FENCED.sub("", path.read_text()))
+    ]
+    assert found == []
 
 
-@pytest.mark.parametrize("path", CODE, ids=name)
-def test_a_functions_summary_begins_with_a_verb(path: Path) -> None:
+def test_a_functions_summary_begins_with_a_verb() -> None:
     odd = [
-        f"{node.lineno}: {text.splitlines()[0]}"
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and not any("property" in ast.unparse(each) for each in node.decorator_list)
-        and (text := ast.get_docstring(node) or "")
-        and _NO_VERB.match(text)
+        f"{name_of(path)}:{each.line}: {each.summary}"
+        for path in CODE
+        for each in module(path).functions
+        if not each.is_property and _NO_VERB.match(each.summary)
     ]
     assert odd == []
 

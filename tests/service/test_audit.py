@@ -18,6 +18,7 @@ from harness.audit.events import (
     pulling,
 )
 from harness.engines.engine import own_port
+from harness.engines.migrated_tables import migrated
 from harness.waits import until_async
 from toolbus_audit.clickhouse.migrate import migrations
 from toolbus_audit.clickhouse.store import ClickHouse
@@ -37,7 +38,7 @@ from toolbus_common.settings import Settings
 
 def audit_settings(settings: Settings) -> AuditSettings:
     return AuditSettings(
-        state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0
+        state_dir=migrated(settings.state_dir), nats_url=settings.nats_url, drain_seconds=5.0
     )
 
 
@@ -320,6 +321,7 @@ async def test_a_query_can_only_read_and_only_the_tables(
 
 
 async def test_migrations_are_applied_once_and_recorded(settings: Settings) -> None:
+    settings.state_dir.joinpath("clickhouse").mkdir()  # empty: this test runs the migrations
     for _ in range(2):
         store = ClickHouse(audit_settings(settings))
         await store.open()

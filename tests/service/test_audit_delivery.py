@@ -11,6 +11,7 @@ from pyarrow import parquet
 from harness.audit.events import allowed, events_of
 from harness.audit.exports import files, lines
 from harness.audit.ocsf import faults
+from harness.engines.migrated_tables import migrated
 from harness.receivers.webhook_receiver import Receiver
 from harness.waits import until
 from toolbus_audit.main import build
@@ -31,7 +32,7 @@ EIGHT = 1_763_712_000.0  # on the 21st of November 2025
 @pytest.fixture
 async def audit(settings: Settings) -> AsyncIterator[Service]:
     own = AuditSettings(
-        state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0,
+        state_dir=migrated(settings.state_dir), nats_url=settings.nats_url, drain_seconds=5.0,
         egress_allow="127.0.0.0/8",
     )  # fmt: skip
     async with build(ProcessContext(), own).running() as service:

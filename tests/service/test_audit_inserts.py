@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.engines.migrated_tables import migrated
 from toolbus_audit.clickhouse.errors import RowsRejectedError
 from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
@@ -14,7 +15,7 @@ from toolbus_audit.settings import Settings
 
 @pytest.fixture
 async def store(tmp_path: Path) -> AsyncIterator[ClickHouse]:
-    store = ClickHouse(Settings(state_dir=tmp_path))
+    store = ClickHouse(Settings(state_dir=migrated(tmp_path)))
     await store.open()
     yield store
     await store.close()

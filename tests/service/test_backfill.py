@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from harness.audit.events import Pull, allowed, bus_of, consumed, events_of, pulling
+from harness.engines.migrated_tables import migrated
 from harness.waits import until_async
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.main import build
@@ -34,7 +35,7 @@ GOOD = (
 
 def audit_settings(settings: Settings) -> AuditSettings:
     return AuditSettings(
-        state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0
+        state_dir=migrated(settings.state_dir), nats_url=settings.nats_url, drain_seconds=5.0
     )
 
 

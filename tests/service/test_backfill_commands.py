@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.audit.events import bus_of, consumed
+from harness.engines.migrated_tables import migrated
 from harness.waits import until_async
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
@@ -29,7 +30,9 @@ Run = Callable[..., Any]
 @pytest.fixture
 async def audit(settings: Settings, operator: Bus) -> AsyncIterator[Service]:
     """Run audit after a message of two events with an invalid line between them."""
-    own = AuditSettings(state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0)
+    own = AuditSettings(
+        state_dir=migrated(settings.state_dir), nats_url=settings.nats_url, drain_seconds=5.0
+    )
     async with bus_of("policy", settings) as bus:
         lines = [GOOD % b"one", b"{not json", GOOD % b"two"]
         await bus.store(Envelope("tb.event.call.allowed.acme", "m1", b"\n".join(lines)))

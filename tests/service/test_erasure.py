@@ -13,6 +13,7 @@ import pytest
 from nats.js.errors import NotFoundError
 
 from harness.audit.events import PATIENCE, allowed, bus_of, completed, events_of
+from harness.engines.migrated_tables import migrated
 from harness.waits import until_async
 from toolbus_audit import retention
 from toolbus_audit.main import build
@@ -142,7 +143,7 @@ async def running_audit(
     settings: Settings, operator: Bus, directory: Path
 ) -> AsyncIterator[Evidence]:
     own = AuditSettings(
-        state_dir=settings.state_dir,
+        state_dir=migrated(settings.state_dir),
         nats_url=settings.nats_url,
         drain_seconds=5.0,
         checkpoint_seconds=0.2,

@@ -1,5 +1,6 @@
 """Failures of model providers: their errors, their charges and the circuit breaker."""
 
+import asyncio
 from pathlib import Path
 from time import time
 
@@ -12,6 +13,7 @@ from harness.apis.model_provider import (
 )
 from harness.services.model_gateway import RESERVED, ModelGateway, provider
 from harness.waits import until, until_async
+from toolbus_common.config import Provider
 from toolbus_common.contracts.model_calls import MESSAGES
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_executor.main import build
@@ -249,3 +251,41 @@ async def test_a_probe_closes_the_breaker(gateway: ModelGateway, model: ModelPro
         assert {request.path for request in model.requests} == {"/v1/models"}
         broken = False
         await until_async(lambda: has_breaker("closed"), "a successful probe")
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+async def test_a_request_that_is_cancelled_while_it_connects_is_free(
+    gateway: ModelGateway, *, streamed: bool
+) -> None:
+    connected = asyncio.Event()
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connected.set()  # the TLS handshake is never answered
+        await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(accept, "127.0.0.1", 0) as silent:
+        port = silent.sockets[0].getsockname()[1]
+        declared = Provider(kind="openai", url=f"https://127.0.0.1:{port}/v1")
+        async with gateway.executor(p=declared):
+            await gateway.begin("1", streamed=streamed)
+            await connected.wait()
+            await gateway.cancel("1")
+            assert (await gateway.end("1")).error.code == "cancelled"
+            assert (await gateway.outcome("1"))["charge"] == 0
+
+
+async def test_a_request_that_is_cancelled_after_it_was_sent_costs_what_it_may_have_used(
+    gateway: ModelGateway, model: ModelProvider
+) -> None:
+    async def answer(request: ModelRequest) -> None:
+        await gateway.cancel(str(len(model.requests)))
+        await request.closed.wait()
+
+    model.answer = answer
+    async with gateway.executor(p=provider(model)):
+        assert (await gateway.error("1")).code == "cancelled"
+        assert (await gateway.outcome("1"))["charge"] == RESERVED
+        assert (await gateway.error("2", streamed=True)).code == "cancelled"
+        only_input = -(-len(model.requests[1].body) // 4) + 7
+        assert (await gateway.outcome("2"))["charge"] == only_input

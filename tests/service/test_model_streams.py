@@ -13,8 +13,9 @@ from harness.services.model_edge import (
     streams,
 )
 from harness.waits import until
-from toolbus_common.contracts import CallError, CallResult
+from toolbus_common.contracts import CallError, CallResult, Notification
 from toolbus_common.contracts.model_calls import (
+    CHUNK,
     decode_model_call,
 )
 from toolbus_common.contracts.replies import Reply
@@ -191,3 +192,32 @@ async def test_a_stream_that_a_shutdown_cuts_ends_with_an_error(model_edge: Open
     assert b"".join(each["body"] for each in sent[1:-1]) == b"data: 1\n\n"
     assert json.loads(last["body"].removeprefix(b"data: "))["error"]["code"] == "outcome_unknown"
     assert not last["more_body"]
+
+
+@pytest.mark.parametrize("numbers", [(1, 3, 3), (1, 2, 3)], ids=["between", "at the end"])
+async def test_a_lost_chunk_ends_the_stream_with_an_error(
+    model_edge_on_both: OpenEdge, numbers: tuple[int, int, int]
+) -> None:
+    first, second, parts = numbers
+
+    async def provider(call: ProviderCall) -> Reply:
+        for number in (first, second):
+            await call.context.send(Notification(CHUNK, b"data: %d\n\n" % number, number))
+        return CallResult(b"", parts)
+
+    async with model_edge_on_both(local=provider) as served:
+        response = await served.post(stream=True)
+    last = response.content.rpartition(b"data: ")[2]
+    assert "lost between services" in json.loads(last)["error"]["message"]
+    assert served.cancelled == [served.calls[0].call_id]
+
+
+async def test_numbered_chunks_end_normally(model_edge_on_both: OpenEdge) -> None:
+    async def provider(call: ProviderCall) -> Reply:
+        for number in (1, 2):
+            await call.context.send(Notification(CHUNK, b"data: %d\n\n" % number, number))
+        return CallResult(b"", 2)
+
+    async with model_edge_on_both(local=provider) as served:
+        response = await served.post(stream=True)
+    assert response.content == b"data: 1\n\ndata: 2\n\n"

@@ -15,6 +15,7 @@ from prometheus_client import REGISTRY
 from harness.apis.model_provider import ModelProvider
 from harness.audit.events import allowed, completed
 from harness.audit.sample_events import event as sample
+from harness.engines.migrated_tables import migrated
 from harness.services.model_gateway import ModelGateway, provider
 from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
@@ -82,11 +83,12 @@ def one_run() -> list[Event]:
         allowed(call_id="s1", at=AT + 10, trace_id="cc" * 16, user="ann", suggested_by="m1"),
         completed(call_id="s1", trace_id="cc" * 16, at=AT + 11),
         allowed(call_id="s2", at=AT + 12, trace_id="dd" * 16, user="ann", suggested_by="m4"),
-        allowed(call_id="m1", **{**ann, **MODEL, "at": AT + 3}),
+        allowed(call_id="m1", **{**ann, **MODEL, "at": AT + 3}, aliases=("fast", "best")),
         completed(call_id="m1", **MODEL, at=AT + 4, charge=500_000, latency_us=1_100_000),
         used(
             "m1", AT + 4, charge=500_000, input_tokens=900, cached_tokens=300, output_tokens=100,
-            reasoning_tokens=40, streamed=True, first_token_us=100_000, latency_us=1_100_000,
+            cached_savings=270, reasoning_tokens=40, streamed=True, first_token_us=100_000,
+            latency_us=1_100_000,
             alias="fast", finish_reason="stop",
         ),
         allowed(call_id="m2", **{**ann, **MODEL, "at": AT + 5}),
@@ -102,7 +104,7 @@ def one_run() -> list[Event]:
 
 @asynccontextmanager
 async def opened(directory: Path) -> AsyncIterator[ClickHouse]:
-    store = ClickHouse(Settings(state_dir=directory))
+    store = ClickHouse(Settings(state_dir=migrated(directory)))
     await store.open()
     try:
         yield store
@@ -282,6 +284,7 @@ async def test_cached_input_is_a_share_of_all_input(run_store: ClickHouse) -> No
     assert part(first, "key", "model", "input_tokens", "cached_tokens", "cached_share") == (
         "bot", "haiku", 900, 300, 0.333,
     )  # fmt: skip
+    assert part(first, "provider", "saved_dollars") == ("claude", 0.00027)
 
 
 async def test_tokens_are_summed_by_key(run_store: ClickHouse) -> None:
@@ -312,8 +315,10 @@ async def test_the_ledger_is_rebuilt_with_the_charges_of_models(
 ) -> None:
     people = PersonKeys(tmp_path / "person.key")
     spent = await spending(
-        run_store, people, SpendingQuery(customer="acme", start=AT, end=AT + 100)
+        run_store, people, SpendingQuery(customer="acme", start=AT, end=AT + 100, aliases=True)
     )
+    assert {each[8] for each in spent.rows if each[7] == 500_000} == {"fast best"}
+    assert {each[8] for each in spent.rows if each[3] == "docs"} == {""}
     assert {(each[3], each[4], each[7]) for each in spent.rows if each[7]} == {
         ("docs", "search", 2000),
         ("claude", "haiku", 500_000),

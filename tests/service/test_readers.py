@@ -16,6 +16,7 @@ import pytest
 import pytest_asyncio
 from clickhouse_connect.driver.exceptions import DatabaseError
 
+from harness.engines.migrated_tables import migrated
 from toolbus_audit.bi_gateway.executor import QueryExecutor
 from toolbus_audit.bi_gateway.server import serve_readers
 from toolbus_audit.clickhouse.row_mapper import CheckpointRow, DeadRow, EventRow, token
@@ -113,7 +114,7 @@ class Endpoint:
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def endpoint(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Endpoint]:
     """Run the listener on the real engine, with eight events of two customers."""
-    store = ClickHouse(AuditSettings(state_dir=tmp_path_factory.mktemp("readers")))
+    store = ClickHouse(AuditSettings(state_dir=migrated(tmp_path_factory.mktemp("readers"))))
     await store.open()
     answering = QueryExecutor(store, lambda: READERS, 10.0)
     try:

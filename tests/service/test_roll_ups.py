@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 import analytics
+from harness.engines.migrated_tables import migrated
 from toolbus_audit.clickhouse import migrate as migrating
 from toolbus_audit.clickhouse import store as storing
 from toolbus_audit.clickhouse.row_mapper import EventRow, token
@@ -35,7 +36,7 @@ SUMS_HELD = "SELECT countIf(valid) AS held, count() AS of FROM hours"
 
 @asynccontextmanager
 async def opened(directory: Path) -> AsyncIterator[ClickHouse]:
-    store = ClickHouse(AuditSettings(state_dir=directory, audit_query_seconds=60.0))
+    store = ClickHouse(AuditSettings(state_dir=migrated(directory), audit_query_seconds=60.0))
     await store.open()
     try:
         yield store
@@ -193,6 +194,7 @@ async def test_incomplete_roll_ups_are_not_read(tmp_path: Path) -> None:
 async def test_events_older_than_the_roll_ups_are_included(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    (tmp_path / "clickhouse").mkdir()  # empty: this test runs the migrations
     known = migrating.migrations()
     for module in (migrating, storing):
         monkeypatch.setattr(module, "migrations", lambda: [m for m in known if m.version < 10])

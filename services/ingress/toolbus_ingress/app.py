@@ -31,7 +31,7 @@ _SERVER_PATH = re.compile(r"/mcp/([^/]+)")
 _SSE_STREAM = re.compile(r"/sse(?:/([^/]+))?")
 _SSE_POST = re.compile(r"/sse(?:/([^/]+))?/messages")
 _WITH_BODY = frozenset({"POST", "PUT", "PATCH"})  # methods whose handlers read the body
-LARGEST_UNREAD = 64 * 1024  # bytes of a body that no handler reads; it must still be complete
+LARGEST_UNREAD = 64 * 1024  # bytes; the limit of a body that no handler reads
 _SHUTDOWN = (
     "The gateway stopped before the call ended; the call may have been executed. "
     "Check the audit log before repeating it."

@@ -37,6 +37,7 @@ from toolbus_ingress.mcp.local_methods import LocalMethods
 from toolbus_ingress.mcp.notification_hub import NotificationHub
 from toolbus_ingress.mcp.resume import Resumption
 from toolbus_ingress.mcp.server_requests import ServerRequests
+from toolbus_ingress.sampling.sampler import Samplers
 from toolbus_ingress.sessions.event_log_store import EventLogStore
 from toolbus_ingress.sessions.sealed_claims import ClaimSealer
 from toolbus_ingress.sessions.session_store import Session, Sessions
@@ -77,7 +78,13 @@ def endpoint_of(service: Service, settings: Settings, sealer: ClaimSealer) -> En
 
     client_requests, event_logs = PendingClientRequests(), EventLogStore(settings.poll_after)
     call_handler = CallHandler(
-        service, catalogue, sealer, client_requests, event_logs, settings.call_timeout
+        service,
+        catalogue,
+        sealer,
+        client_requests,
+        event_logs,
+        Samplers(service, directory),
+        settings.call_timeout,
     )
     notifications = NotificationHub(catalogue, call_handler, event_logs)
     sessions = _sessions(service, sealer, client_requests, call_handler)

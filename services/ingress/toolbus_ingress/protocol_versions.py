@@ -5,7 +5,8 @@ from typing import Any
 from msgspec import Struct
 
 from toolbus_common import strict_json
-from toolbus_common.contracts import ProtocolFamily
+from toolbus_common.contracts import NOTHING, ProtocolFamily
+from toolbus_common.errors import InvalidError
 from toolbus_common.mcp.param_headers import NAMED, decoded
 from toolbus_ingress.http.jsonrpc import (
     BAD_REQUEST,
@@ -26,6 +27,7 @@ META = "io.modelcontextprotocol/"
 VERSION = META + "protocolVersion"
 CAPABILITIES = META + "clientCapabilities"
 TASKS = META + "tasks"
+LARGEST_CAPABILITIES = 8 * 1024  # bytes
 
 
 class ProtocolError(Exception):
@@ -113,7 +115,7 @@ def _check_modern(request: Request, headers: Headers) -> None:
     if version not in MODERN:
         raise _invalid(
             UNSUPPORTED_VERSION,
-            f"Protocol version {version} is not supported.",
+            f"Protocol version {version} is not supported. Use one of {', '.join(MODERN)}.",
             request.id,
             {"supported": list(MODERN), "requested": version},
         )
@@ -170,6 +172,22 @@ def param_mismatch(header: str, request_id: bytes) -> ProtocolError:
     """Return the error for a header that does not repeat its argument."""
     message = f"The header {header} must repeat the value of its argument."
     return _invalid(HEADER_MISMATCH, message, request_id)
+
+
+def declared_capabilities(meta: dict[str, Any]) -> str:
+    """Return the capabilities that a stateless client declares with a request, as raw JSON.
+
+    Raises:
+        InvalidError: they are too large.
+
+    """
+    capabilities = meta.get(CAPABILITIES)
+    if not capabilities:
+        return NOTHING
+    raw = strict_json.dump(capabilities)
+    if len(raw) > LARGEST_CAPABILITIES:
+        raise InvalidError(f"The client's capabilities exceed {LARGEST_CAPABILITIES} bytes.")
+    return raw.decode()
 
 
 def duplicate_id(request_id: bytes) -> ProtocolError:

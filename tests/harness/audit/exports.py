@@ -14,6 +14,7 @@ import msgspec
 
 from harness.audit.events import allowed
 from harness.audit.written_files import files_in
+from harness.engines.migrated_tables import migrated
 from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.delivery.cursor import Cursor
@@ -65,7 +66,7 @@ class Table:
 @contextmanager
 def opened(directory: Path) -> Iterator[ClickHouse]:
     """Open the embedded engine in a directory. Each test has a separate stream."""
-    store = ClickHouse(AuditSettings(state_dir=directory))
+    store = ClickHouse(AuditSettings(state_dir=migrated(directory)))
     store._write_thread.submit(store._open).result()
     try:
         yield store

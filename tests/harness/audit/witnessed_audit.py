@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.audit.events import allowed, completed, events_of
+from harness.engines.migrated_tables import migrated
 from harness.waits import until_async
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
@@ -35,7 +36,7 @@ async def declare(operator: Bus, **evidence: Any) -> None:
 async def auditing(settings: Settings) -> AsyncIterator[Service]:
     """Run an audit service that signs five times a second."""
     own = AuditSettings(
-        state_dir=settings.state_dir,
+        state_dir=migrated(settings.state_dir),
         nats_url=settings.nats_url,
         drain_seconds=5.0,
         checkpoint_seconds=0.2,

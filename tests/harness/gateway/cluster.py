@@ -16,9 +16,10 @@ from harness.clients.bus_operator import BusOperator
 from harness.clients.mcp_client import Client
 from harness.engines.bus_reset import provisioned
 from harness.engines.engine import BEGIN_SECONDS, Engine, die_with_parent, own_port
+from harness.engines.migrated_tables import migrated
 from harness.engines.nats_server import NatsServer
 from harness.engines.valkey_server import ValkeyServer
-from harness.gateway.forked_services import FORKED, Forked
+from harness.gateway.forked_services import Forked
 from toolbus_common.config import Configuration
 
 PROGRAMS = Path(__file__).parents[1] / "programs"
@@ -69,7 +70,7 @@ class Process:
         self.services = tuple(services)
         self.program = program
         self._log = log
-        if self.forks and program == RUN and set(self.services) <= FORKED:
+        if self.forks and program == RUN:
             self._process: Forked | subprocess.Popen[bytes] = Forked(
                 list(self.services), environment, log
             )
@@ -165,6 +166,7 @@ class Cluster(BusOperator):
         self.nats.start()
         self.valkey.start()
         self.nats.copy_seeds(self.state_dir)
+        migrated(self.state_dir)
         asyncio.run(provisioned(self.nats))
         self.declare(configuration)
         path = ("ingress", "policy", "executor", *additional)

@@ -11,10 +11,8 @@ from harness.engines.engine import die_with_parent
 from toolbus_common.service.names import SERVICES
 from toolbus_common.service.process import run
 
-# audit's engine starts threads when it is imported, so audit cannot be forked
-FORKED = frozenset(SERVICES) - {"audit"}
 _forking = multiprocessing.get_context("forkserver")
-_forking.set_forkserver_preload(["__main__", *(f"toolbus_{service}.main" for service in FORKED)])
+_forking.set_forkserver_preload(["__main__", *(f"toolbus_{service}.main" for service in SERVICES)])
 
 
 class Forked:

@@ -15,6 +15,7 @@ import yaml
 from harness.clients.bus_operator import BusOperator
 from harness.clients.mcp_client import Client
 from harness.engines.engine import BEGIN_SECONDS, die_with_parent, installed, own_port
+from harness.engines.migrated_tables import migrated
 from toolbus_common.service.names import SERVICES
 
 ENDING_SECONDS = 120.0  # timeout of a failed run
@@ -60,6 +61,7 @@ class Launched(BusOperator):
     def start(self) -> None:
         """Start the gateway, and return when the ready file exists."""
         self._ready_file.unlink(missing_ok=True)
+        migrated(self.state_dir)
         with self.output.open("ab") as output:
             self._process = subprocess.Popen(
                 self.command(),

@@ -106,7 +106,7 @@ def cost(usage: dict[str, int]) -> int:
 def running_models(
     directory: Path, *, fused: bool, more: dict[str, Any] | None = None
 ) -> Iterator[ModelGateway]:
-    """Run the gateway and its providers; `more` are more providers and aliases."""
+    """Run the gateway and its providers; `more` are more providers, aliases, servers and keys."""
     with ExitStack() as stack:
         mock, spare, victim = (
             stack.enter_context(MockProvider(directory / name).running())
@@ -149,12 +149,14 @@ def _configuration(gateway: ModelGateway, more: dict[str, Any]) -> Configuration
                 **more.get("providers", {}),
             },
             "models": {**ALIASES, **more.get("models", {})},
+            "servers": more.get("servers", {}),
             "model_prices": {"*": {"input": INPUT, "output": OUTPUT}},
             "keys": {
                 "bot": _key("bot", ["*"], 100),
                 "race": _key("race", ["*"], 100),
                 "poor": _key("poor", ["*"], POOR_MICRO / 1e6),
                 "narrow": _key("narrow", ["team-fast"], 100),
+                **more.get("keys", {}),
             },
         }
     )

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from harness.engines.engine import die_with_parent
+from harness.engines.migrated_tables import migrated
 from toolbus_common.settings import Settings
 
 AUDIT = "from toolbus_common.service.process import run; raise SystemExit(run(['audit']))"
@@ -21,7 +22,8 @@ def audit_process(
 
     `environment` contains additional settings.
     """
-    given = {"STATE_DIR": str(settings.state_dir), "NATS_URL": settings.nats_url, **environment}
+    state_dir = str(migrated(settings.state_dir))
+    given = {"STATE_DIR": state_dir, "NATS_URL": settings.nats_url, **environment}
     given = {f"TOOLBUS_{name}": value for name, value in given.items()}
     with log.open("ab") as output:
         process = subprocess.Popen(

@@ -36,6 +36,7 @@ from toolbus_common.config.models.providers import Alias, ModelPrice, ModelTarge
 from toolbus_common.config.servers.endpoints import Operations
 from toolbus_common.config.servers.oauth import OAuthClient, ServerOAuth
 from toolbus_common.config.servers.results import Results, ToolCache
+from toolbus_common.config.servers.sampling import Sampling
 from toolbus_common.config.servers.server import Server, Validation
 from toolbus_common.config.servers.tools import ToolView
 
@@ -85,6 +86,7 @@ __all__ = [
     "Results",
     "Role",
     "Rule",
+    "Sampling",
     "Server",
     "ServerOAuth",
     "Sink",

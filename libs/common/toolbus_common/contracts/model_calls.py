@@ -24,8 +24,10 @@ class ModelCall(Struct, frozen=True, omit_defaults=True):
     `output` is the limit of output tokens of the request, over all choices; None if the request has
     no limit. `choices` is the number of requested choices. `attempt` is the number of targets that
     were tried before. `tools` is the number of tools offered to the model. `beta` is the client's
-    header `anthropic-beta`; empty for none. With `report`, the caller receives a `ModelReport`
-    before the request is sent to the provider, and another one before the final reply.
+    header `anthropic-beta`; empty for none. `sampled_by` is the server whose sampling
+    request, during the call `parent_id`, caused the request; else empty. With `report`, the caller
+    receives a `ModelReport` before the request is sent to the provider, and another one before the
+    final reply.
     """
 
     alias: str = ""
@@ -36,6 +38,7 @@ class ModelCall(Struct, frozen=True, omit_defaults=True):
     tools: int = 0
     beta: str = ""
     report: bool = False
+    sampled_by: str = ""
 
     def encode(self) -> str:
         """Return the form for the field `extra`."""

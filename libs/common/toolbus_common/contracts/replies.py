@@ -1,5 +1,6 @@
 """Reply messages of one call: any number of notifications, then one final reply."""
 
+from collections.abc import Callable
 from typing import Protocol
 
 import msgspec
@@ -29,13 +30,20 @@ class DeadlineExtended(Struct, frozen=True):
 
 
 class Notification(Struct, frozen=True):
-    """Another notification about this call; `body` is the raw JSON of its params."""
+    """Another notification about this call; `body` is the raw JSON of its params.
+
+    `number` counts the parts of a stream from 1, so that the caller notices a lost part; 0 is no
+    part of a stream.
+    """
 
     method: str
     body: bytes
+    number: int = 0
 
     def encode(self) -> bytes:
         """Return the wire form."""
+        if self.number:
+            return b"n%b %d\n%b" % (self.method.encode(), self.number, self.body)
         return b"n%b\n%b" % (self.method.encode(), self.body)
 
 
@@ -50,13 +58,18 @@ class StreamPaused(Struct, frozen=True):
 
 
 class CallResult(Struct, frozen=True):
-    """The result, as raw JSON in the form of the caller's protocol family."""
+    """The result, as raw JSON in the form of the caller's protocol family.
+
+    `parts` is the number of the parts of a stream, after which `body` is empty; 0 for any other
+    result.
+    """
 
     body: bytes
+    parts: int = 0
 
     def encode(self) -> bytes:
         """Return the wire form."""
-        return b"a" + self.body
+        return b"s%d" % self.parts if self.parts else b"a" + self.body
 
 
 class InputRequired(Struct, frozen=True):
@@ -107,8 +120,9 @@ def decode_reply(data: bytes) -> ReplyMessage:
     if kind == b"f":
         return CallError(ToolbusError.from_data(msgspec.json.decode(body)))
     if kind == b"n":
-        method, _, params = body.partition(b"\n")
-        return Notification(method.decode(), params)
+        head, _, params = body.partition(b"\n")
+        method, _, number = head.partition(b" ")
+        return Notification(method.decode(), params, int(number or 0))
     if kind == b"e":
         return DeadlineExtended(float(body))
     if kind == b"w":
@@ -119,10 +133,11 @@ def decode_reply(data: bytes) -> ReplyMessage:
     return known(body)
 
 
-_OTHERS: dict[bytes, type[Progress | InputRequired | TaskCreated]] = {
+_OTHERS: dict[bytes, Callable[[bytes], ReplyMessage]] = {
     b"p": Progress,
     b"q": InputRequired,
     b"t": TaskCreated,
+    b"s": lambda body: CallResult(b"", int(body)),
 }
 
 

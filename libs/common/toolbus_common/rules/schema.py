@@ -47,7 +47,12 @@ _ENTITIES = {
     "Tool": {"memberOfTypes": ["Server"], "shape": record_of(_TOOL)},
     **{kind: {} for kind in ("Team", "User", "Customer", "Server")},
 }
-_MODEL = record_of({"alias": TEXT, "input": LONG, "output": LONG, "tools": LONG, "stream": TRUTH})
+_MODEL = record_of(
+    {
+        "alias": TEXT, "input": LONG, "output": LONG, "tools": LONG, "stream": TRUTH,
+        "sampled_by": TEXT,
+    }
+)  # fmt: skip
 _TIME = record_of({"epoch": LONG, "hour": LONG, "weekday": LONG})
 _NOISE = re.compile(r'^for policy `[^`]*`, | in context for Action::"[^"]*"')
 _UNSAFE = re.compile(r"unable to guarantee safety of access to optional attribute `([^`]*)`")

@@ -54,7 +54,9 @@ def parse_request(query: str, headers: Mapping[str, str], body: bytes) -> Gatewa
     text = _text(body)
     sql = "\n".join(part for part in (parameters.get("query", ""), text) if part)
     if len(sql) > LONGEST_SQL:
-        raise GatewayError(BAD_ARGUMENTS, f"The statement is over {LONGEST_SQL} characters.")
+        raise GatewayError(
+            BAD_ARGUMENTS, f"The statement exceeds {LONGEST_SQL} characters; shorten it."
+        )
     return GatewayRequest(
         user=user,
         secret=secret,
@@ -81,7 +83,7 @@ def _pairs(query: str) -> dict[str, str]:
         pairs = parse_qsl(query, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
     except ValueError as error:
         raise GatewayError(
-            BAD_ARGUMENTS, f"The URL has more than {MAX_PARAMETERS} parameters."
+            BAD_ARGUMENTS, f"The URL has more than {MAX_PARAMETERS} parameters; send fewer."
         ) from error
     return dict(pairs)
 
@@ -111,7 +113,7 @@ def _settings(parameters: Mapping[str, str]) -> dict[str, str]:
             found[name] = value[:LONGEST_NAME]
         else:
             raise GatewayError(
-                READ_ONLY, f"The setting '{name[:LONGEST_NAME]}' cannot be changed by readers."
+                READ_ONLY, f"Readers cannot change the setting '{name[:LONGEST_NAME]}'; remove it."
             )
     return found
 
@@ -120,7 +122,9 @@ def _text(body: bytes) -> str:
     try:
         return body.decode()
     except UnicodeDecodeError as error:
-        raise GatewayError(BAD_ARGUMENTS, "The statement must be UTF-8.") from error
+        raise GatewayError(
+            BAD_ARGUMENTS, "The statement is not UTF-8; send it as UTF-8."
+        ) from error
 
 
 def _number(text: str) -> int:

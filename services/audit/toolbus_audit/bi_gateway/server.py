@@ -84,9 +84,11 @@ class GatewayApp:
         try:
             body = await read_body(receive, LONGEST_SQL)
         except CutShortError:
-            raise GatewayError(BAD_ARGUMENTS, "The request body is incomplete.") from None
+            raise GatewayError(
+                BAD_ARGUMENTS, "The request body is incomplete; send it again."
+            ) from None
         except BodyTooLargeError:
-            reason = f"The statement is over {LONGEST_SQL} bytes."
+            reason = f"The statement exceeds {LONGEST_SQL} bytes; shorten it."
             raise GatewayError(BAD_ARGUMENTS, reason) from None
         return parse_request(scope["query_string"].decode("latin-1"), headers, body)
 

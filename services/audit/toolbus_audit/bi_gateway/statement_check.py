@@ -74,7 +74,7 @@ def _reader_rejection(words: str) -> str:
             "SHOW is allowed only for TABLES, DATABASES, COLUMNS, FUNCTIONS, SETTINGS and CREATE."
         )
     if words.startswith("EXPLAIN"):
-        return "EXPLAIN is not allowed for readers."
+        return "EXPLAIN is not allowed for readers; run the statement itself."
     if re.search(r"\{\w+:\s*Identifier\}", words):
         return "Write table and column names into the statement; parameters may only be values."
     return ""

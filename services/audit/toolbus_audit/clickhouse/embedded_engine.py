@@ -1,13 +1,18 @@
-"""The embedded engine, imported without pyarrow.
+"""The embedded engine, imported without pyarrow, and only where audit has no ClickHouse server.
 
 The engine works without pyarrow, which it needs for data frames only. The import of pyarrow and
-numpy would take 37 MB, and a third of the time to import the modules of audit.
+numpy would take 37 MB, and a third of the time to import the modules of audit. The import of the
+engine starts threads.
 """
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
+from types import ModuleType
 from typing import Any
+
+Session = Any  # a connection of chdb, which has no types
 
 
 @contextmanager
@@ -23,8 +28,12 @@ def _hidden(name: str) -> Iterator[None]:
         del sys.modules[name]
 
 
-with _hidden("pyarrow"):
-    import chdb
+def load() -> ModuleType:
+    """Import the engine. The first call must precede other threads, which may import pyarrow."""
+    with _hidden("pyarrow"):
+        return import_module("chdb")
 
-Session = Any  # a connection of chdb, which has no types
-connect: Callable[[str], Session] = chdb.connect
+
+def connect(location: str) -> Session:
+    """Return a connection to the engine's directory, or to `:memory:`."""
+    return load().connect(location)

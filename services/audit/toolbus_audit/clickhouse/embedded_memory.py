@@ -1,9 +1,9 @@
-"""Return of memory that the embedded engine and its inserts no longer use to the machine.
+"""Return unused memory of the embedded engine to the operating system.
 
-The start of the engine executes code all over its library, and the kernel maps the neighbours of
-each page: 170 to 200 MB of the library count as memory of audit, of which inserts and merges use a
-quarter. After an insert of some thousand rows the C library keeps the freed blocks between those
-in use. Nothing that the process can read changes here.
+When the engine starts, it executes code throughout its library, and the kernel maps the pages
+around each page in use. 170 to 200 MB of the library then count as memory of audit, although
+inserts and merges use a quarter of it. After an insert of some thousand rows, the C library keeps
+freed blocks that lie between blocks in use. This module returns both. It changes no data.
 """
 
 import asyncio
@@ -11,7 +11,7 @@ import ctypes
 import re
 from pathlib import Path
 
-# Audit shares a small machine with the other services. A query reads what a cache no longer holds.
+# The caches are small, because audit shares its machine with the other services.
 EMBEDDED_SETTINGS = {
     "mark_cache_size": "8388608",
     "index_mark_cache_size": "1048576",
@@ -20,7 +20,8 @@ EMBEDDED_SETTINGS = {
     "max_thread_pool_size": "64",
     "max_thread_pool_free_size": "0",  # each idle thread keeps a stack and a cache of the allocator
 }
-# A merge has buffers of 2 MB for each of some forty columns, unless they begin small and grow.
+# By default, a merge allocates a buffer of 2 MB for each of about forty columns. With this setting,
+# the buffers start small and grow.
 MERGE_TREE_SETTINGS = {"min_columns_to_activate_adaptive_write_buffer": "1"}
 LIBRARY = "_chdb.abi3.so"
 PERIOD_SECONDS = 5.0
@@ -45,19 +46,20 @@ async def return_memory_periodically() -> None:
 def limit_allocator() -> None:
     """Let the C library return large blocks when they are freed, and use one heap for all threads.
 
-    Otherwise it raises the size that it returns to that of the largest freed block, such as the
-    columns of an insert (14 MB), and each thread that inserts or queries keeps free blocks of its
-    own. The engine has another allocator; Python code holds a lock while it allocates.
+    By default, the C library stops returning blocks that are smaller than the largest block freed
+    so far, such as the columns of an insert (14 MB), and each thread that inserts or queries has a
+    heap with free blocks of its own. The engine does not use this allocator. One heap does not slow
+    down Python code, which holds a lock while it allocates.
     """
-    if configure := getattr(ctypes.CDLL(None), "mallopt", None):  # glibc alone has it
+    if configure := getattr(ctypes.CDLL(None), "mallopt", None):  # only glibc has it
         configure(_M_MMAP_THRESHOLD, LARGE_BLOCK)
         configure(_M_ARENA_MAX, 1)
 
 
 def code_regions(library: str) -> list[Region]:
-    """Return the mappings of a library that cannot be written and hold no page of the process.
+    """Return the read-only mappings of a library whose pages are all unchanged from its file.
 
-    A page of relocated pointers differs from the file, so its mapping is left out, also while the
+    A page with relocated pointers differs from the file, so its mapping is omitted, even while the
     page is swapped out.
     """
     try:
@@ -82,10 +84,10 @@ def code_regions(library: str) -> list[Region]:
 def return_memory(regions: list[Region]) -> None:
     """Unmap the pages of these mappings, and return the C library's free blocks.
 
-    The next access to a page maps it again, from the page cache as a rule.
+    The next access to a page maps it again, usually from the page cache.
     """
     libc = ctypes.CDLL(None)
     for address, length in regions:
         libc.madvise(ctypes.c_void_p(address), ctypes.c_size_t(length), _MADV_DONTNEED)
-    if trim := getattr(libc, "malloc_trim", None):  # glibc alone has it
+    if trim := getattr(libc, "malloc_trim", None):  # only glibc has it
         trim(0)

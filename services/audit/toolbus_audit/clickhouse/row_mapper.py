@@ -12,7 +12,7 @@ from msgspec import Meta, Struct
 from toolbus_common.contracts.events.base import subject_of
 
 LONGEST_RAW = 65_536  # characters of an unreadable line that are stored
-LAST_LINE = 65_535  # the greatest value of the column `line`, UInt16; publishers send 256 lines
+LAST_LINE = 65_535  # the greatest value of the column `line` (UInt16)
 
 Text = Annotated[str, Meta(min_length=1)]
 Natural = Annotated[int, Meta(ge=0, le=2**63 - 1)]
@@ -124,7 +124,7 @@ Written = Rows | list[CheckpointRow] | list[CosignatureRow]
 
 
 class Columns(NamedTuple):
-    """Rows as columns: of each its name, its type in ClickHouse, and the values of all rows."""
+    """Rows in columnar form: per column its name, its ClickHouse type, and one value per row."""
 
     names: list[str]
     types: list[str]
@@ -132,7 +132,8 @@ class Columns(NamedTuple):
 
 
 _decode = msgspec.json.Decoder(EventRow).decode
-# By the type of a value. ClickHouse casts to a column's own type, for example `LowCardinality`.
+# ClickHouse types by Python type. ClickHouse casts values to the column's own type, for example
+# `LowCardinality`.
 _TYPES = {
     str: "String",
     int: "Int64",
@@ -147,8 +148,8 @@ def read(
 ) -> tuple[list[EventRow], list[DeadRow]]:
     """Map every line of one message to an event row or a dead letter; no line is skipped.
 
-    What follows line `LAST_LINE - 1` is one dead letter if it has several lines: the number of a
-    further line would overflow its column, and two lines would have the same position.
+    If the message has more than `LAST_LINE + 1` lines, all lines from number `LAST_LINE` on are one
+    dead letter, because a greater line number would overflow its column.
     """
     rows: list[EventRow] = []
     dead: list[DeadRow] = []

@@ -16,8 +16,8 @@ from clickhouse_connect.driver import options
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, DataError, Error, OperationalError
 
+from toolbus_audit.clickhouse import embedded_engine, row_policies
 from toolbus_audit.clickhouse import row_mapper as rows
-from toolbus_audit.clickhouse import row_policies
 from toolbus_audit.clickhouse.cluster_ddl import database
 from toolbus_audit.clickhouse.embedded_memory import EMBEDDED_SETTINGS
 from toolbus_audit.clickhouse.errors import RowsRejectedError, StoreDownError
@@ -33,7 +33,7 @@ T = TypeVar("T")
 Position = tuple[int, int, str]
 
 INSERT_SECONDS = 8.0  # after which ClickHouse aborts an insert
-WAIT_SECONDS = 10.0  # longer: an insert without a response after this time did not happen
+WAIT_SECONDS = 10.0  # exceeds INSERT_SECONDS: an insert without a response by then was aborted
 SEQUENCES_AT_ONCE = 5_000
 QUERY_BYTES = 256 * 1024 * 1024
 MAX_OWN_ROWS = 1_000_000  # rows that a statement of audit itself may return
@@ -87,6 +87,8 @@ class ClickHouse:
         self._client: Client | None = None
         self._own_reader: Client | None = None  # for statements of audit itself
         self._lock: int | None = None
+        if self.embedded:
+            embedded_engine.load()
 
     @property
     def location(self) -> str:

@@ -50,7 +50,7 @@ class Store(Protocol):
         """Return which of these event ids are stored."""
 
     async def delete_dead_letters(self, letters: Sequence[Position]) -> None:
-        """Delete dead letters whose lines have been stored as rows since."""
+        """Delete dead letters whose lines have been stored as rows since then."""
 
 
 class Backfill:

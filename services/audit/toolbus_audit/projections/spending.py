@@ -33,6 +33,8 @@ SELECT call_id,
     anyIf(parent_id, is_intent) AS parent_,
     anyIf(trace_id, is_intent) AS trace_,
     anyIf(charge, is_intent) AS held_,
+    anyIf(arrayStringConcat(JSONExtract(detail, 'aliases', 'Array(String)'), ' '), is_intent)
+        AS aliases_,
     maxIf(JSONExtractFloat(detail, 'deadline'), is_intent OR is_extension) AS deadline_,
     toFloat64(minIf(at, is_intent)) AS at_,
     minIf(stream_seq, is_intent) AS seq_,
@@ -58,15 +60,15 @@ FROM (
 GROUP BY call_id
 """
 _SPENDING = """
-SELECT key_, user_, team_, server_, tool_, {step}, sum(n) AS calls, sum(c) AS micro FROM (
+SELECT key_, user_, team_, server_, tool_, {step}, sum(n) AS calls, sum(c) AS micro{aliases} FROM (
     SELECT *, if(ended, counted, 1) AS n,
         if(ended, if(counted, outcome_charge, 0), unknown_charge) AS c
     FROM ({calls}) WHERE ended OR unknowns > 0)
-GROUP BY 1, 2, 3, 4, 5, 6
+GROUP BY 1, 2, 3, 4, 5, 6{aliases}
 """
 _OPEN = """
 SELECT call_id, parent_, trace_, key_, user_, team_, server_, tool_, held_, at_, deadline_,
-    if(unknowns > 0, unknown_at, 0), seq_ FROM ({calls})
+    if(unknowns > 0, unknown_at, 0), seq_, aliases_ FROM ({calls})
 WHERE outcomes = 0 AND (unknowns = 0 OR unknown_at >= {late})
 """
 
@@ -74,7 +76,8 @@ WHERE outcomes = 0 AND (unknowns = 0 OR unknown_at >= {late})
 async def spending(store: ReadOnlyStore, people: PersonKeys, query: SpendingQuery) -> SpendingReply:
     """Return the charges by key, user, team, server, tool and step. Raises `InvalidError`."""
     step = f"intDiv(toInt64(at_), {query.step:d})" if query.step else "0"
-    sql = _SPENDING.format(calls=_calls(query), step=step)
+    aliases = ", aliases_" if query.aliases else ""
+    sql = _SPENDING.format(calls=_calls(query), step=step, aliases=aliases)
     rows = await _rows(store, sql)
     oldest = await _rows(store, "SELECT toFloat64(min(at)), count() FROM events")
     return SpendingReply(

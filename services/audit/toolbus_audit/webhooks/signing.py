@@ -32,7 +32,7 @@ def signers_of(secret: str) -> tuple[Signer, ...]:
     except ValueError:
         raise NoSecretError(f"its secret is not {FORM}") from None
     if not keys:
-        raise NoSecretError("its secret is empty")
+        raise NoSecretError(f"its secret is empty; it must be {FORM}")
     return tuple(map(Signer, keys))
 
 

@@ -50,7 +50,7 @@ class Attempts:
         self._followed = followed
 
     def sender(self, upstream: Upstream, method: str) -> Send:
-        """Return how calls of a method are sent that are not plain (see `plain_sender`)."""
+        """Return the function that sends calls that are not plain (see `plain_sender`)."""
         if method in (SUBSCRIBE, FOLLOW):
             return partial(self._subscribe, upstream)
         return partial(self._round_trips.send, upstream)

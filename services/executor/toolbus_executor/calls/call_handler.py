@@ -228,7 +228,8 @@ class CallHandler:
         """Return the error of a cancelled call: its caller cancelled it, or the service stops."""
         if call.call_id not in self._cancelled:
             return OutcomeUnknownError(
-                "The executor stopped during the call; the call may have been executed."
+                "The executor stopped during the call; the call may have been executed. Check the "
+                "audit log before repeating it."
             )
         self._cancelled.discard(call.call_id)
         task = asyncio.current_task()

@@ -183,8 +183,8 @@ def _reject_error_answers(call: CallAdmitted) -> None:
         found = error_in(raw)
         if found is not None and "action" not in msgspec.json.decode(raw):
             raise InvalidError(
-                "The client answered the server's request with an error: "
+                "The server's request was answered with an error: "
                 f"{found.get('message', '')} ({found.get('code')}). "
-                "Call again and answer the request.",
+                "Correct the cause, then call again.",
                 sent=False,
             )

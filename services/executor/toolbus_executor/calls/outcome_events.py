@@ -40,10 +40,10 @@ class CompletionEvents:
     def build(
         self, call: CallAdmitted, outcome: CallOutcome, seconds: float, misfit: str = ""
     ) -> EncodedCompletion:
-        """Return the event of a call the server answered.
+        """Return the event of a call that the server answered.
 
-        The digest of the result is always included; its text and the user only if the text is
-        recorded.
+        The event always has the digest of the result. It has the result's text and the user only if
+        the content of results is recorded.
         """
         reply, whole = outcome.reply, len(outcome.reply.body) + outcome.kept
         result = recorded(reply.body, call.result_content) if call.result_content else ""

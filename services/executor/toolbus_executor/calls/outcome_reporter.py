@@ -49,7 +49,7 @@ class OutcomeReporter:
     async def failed(
         self, call: CallAdmitted, error: ToolbusError, began: float, charge: int | None = None
     ) -> CallError:
-        """Record a failure and return the reply. `charge` is that of `outcome_events.failed`."""
+        """Record a failure and return the reply. `charge` is passed to `outcome_events.failed`."""
         sent = bool(error.data.pop("sent", True))
         # Adapters do not know the configured name of the server; the caller needs it.
         # The upstream's own text stays unchanged.

@@ -21,8 +21,8 @@ class ExecutionPlan:
     """Decisions about the calls of one method and tool over one connection to the server.
 
     `generation` is that of the server's definitions. `send` sends the call; it is None without a
-    connection. `is_plain` is set if it is the adapter's own function, without sessions, round
-    trips, tasks, replicas, tokens of users and spans.
+    connection. `is_plain` is true if `send` is the adapter's own function, so that the calls use no
+    sessions, round trips, tasks, replicas, tokens of users or spans.
     """
 
     upstream: Upstream | None
@@ -48,7 +48,7 @@ class ExecutionPlans:
         cache: ResponseCache | None,
         other_sender: Callable[[Upstream, str], Send],
     ) -> None:
-        """Create the plans. `other_sender` returns how other than plain calls are sent."""
+        """Start without plans. `other_sender` returns the function for calls that are not plain."""
         self._other_sender = other_sender
         self._checks = checks
         self._extending = extending

@@ -35,7 +35,10 @@ class Signer:
 
 
 async def _no_oauth() -> IdentityKeyReply:
-    raise UnavailableError("No oauth service is configured here.")
+    raise UnavailableError(
+        "The signing key for caller identity is not available, because this executor has no "
+        "connection to oauth. Start oauth, or remove 'identity' from the server."
+    )
 
 
 class IdentityKeys:

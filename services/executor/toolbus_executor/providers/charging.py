@@ -5,6 +5,14 @@ from math import ceil
 from toolbus_common.contracts.model_calls import Usage
 
 
+def savings_of_cache(usage: Usage, price: tuple[float, ...]) -> int:
+    """Return how much less the cached input cost than other input, in micro-dollars."""
+    if not price:
+        return 0
+    plain, cached, *_ = price
+    return max(0, int(round((plain - cached) * usage.cached, 6)))
+
+
 def charge_of_usage(usage: Usage, price: tuple[float, ...]) -> int:
     """Return the charge in micro-dollars, rounded up once. It can exceed the reserved amount.
 

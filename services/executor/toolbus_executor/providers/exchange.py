@@ -29,10 +29,10 @@ from toolbus_common.errors import (
 )
 from toolbus_common.observability.tracing import CLIENT, NOTHING, Nothing, Span
 from toolbus_executor.providers.api_keys import COOLING_STATUSES
-from toolbus_executor.providers.charging import charge_of_usage
+from toolbus_executor.providers.charging import charge_of_usage, savings_of_cache
 from toolbus_executor.providers.http import ERROR, ProviderClient
 from toolbus_executor.providers.provider_errors import refusal, retry_after
-from toolbus_executor.providers.request_body import rewritten
+from toolbus_executor.providers.request_body import limit_field, rewritten
 from toolbus_executor.providers.streamed_response import StreamedResponse
 from toolbus_executor.providers.translation.base import Translation
 from toolbus_executor.providers.usage import (
@@ -99,7 +99,7 @@ class Exchange:
         if call.method not in served:
             self._translation, body = _translated_request(call, served, provider.max_output)
             self._method = self._translation.provider_method
-        limit = (provider.limit_field(self._method), provider.max_output) if call.price else None
+        limit = (limit_field(self._method, served), provider.max_output) if call.price else None
         self._body, added = rewritten(body, call.tool, self._method, streamed=streamed, limit=limit)
         self._drops_usage = added and self._translation is None
 
@@ -168,6 +168,16 @@ class Exchange:
         return self.stream.size if self.stream is not None else 0
 
     @property
+    def parts(self) -> int:
+        """The number of parts of the stream that were sent to the caller; 0 without a stream."""
+        return self.stream.parts if self.stream is not None and self.stream.began else 0
+
+    @property
+    def was_sent(self) -> bool:
+        """Whether a request was written, for which the provider may charge."""
+        return self._requested_at > 0
+
+    @property
     def usage(self) -> Usage:
         """The usage, reported or estimated."""
         if self._usage is not None:
@@ -201,11 +211,12 @@ class Exchange:
     def charge_of(self, error: ToolbusError) -> int:
         """Return the charge of a call that failed.
 
-        A rejected request is free. A stream that ended early costs what was used, also if its
-        caller cancelled it before the first event. Otherwise the outcome is unknown, which costs
-        the reserved amount.
+        A rejected request is free, and so is one that was not written, because its caller cancelled
+        it before there was a connection. A stream that ended early costs what was used; if its
+        caller cancelled it before the first event, this is its input. Otherwise the outcome is
+        unknown, which costs the reserved amount.
         """
-        if isinstance(error, ModelRefusedError) or not self._requested_at:
+        if isinstance(error, ModelRefusedError) or not self.was_sent:
             return 0
         cancelled = isinstance(error, CallCancelledError) and self.stream is not None
         return self.charge if self.has_usage or cancelled else self.call.charge
@@ -234,6 +245,7 @@ class Exchange:
             "cut": cut,
             "tools_offered": self.model_call.tools,
             "tools_suggested": facts.tools,
+            "cached_savings": savings_of_cache(usage, call.price),
         }
 
     async def _send(self, client: ProviderClient, key: Any) -> tuple[Head, bytes]:
@@ -244,14 +256,24 @@ class Exchange:
             seconds = min(self._provider.timeout, seconds)
         untranslated = self._translation is None and self._method in _ANTHROPIC
         beta = self.model_call.beta.encode() if untranslated else b""
-        self._requested_at = monotonic()
+        self._requested_at = 0.0
         try:
             return await client.send(
-                self._method, key, self._traceparent, self._body, stream, seconds, beta
+                self._method,
+                key,
+                self._traceparent,
+                self._body,
+                stream,
+                seconds,
+                beta,
+                self._note_written,
             )
         finally:
             if stream is not None:
                 stream.release()
+
+    def _note_written(self) -> None:
+        self._requested_at = monotonic()
 
     def _new_stream(self) -> StreamedResponse:
         facts = StreamFacts(self._method, len(self._body))

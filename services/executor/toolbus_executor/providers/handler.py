@@ -107,7 +107,7 @@ class ProviderHandler:
             cancelled = self._running.end(call.call_id)
             return await self._failed(exchange, _error_of(call, error, cancelled=cancelled), began)
         self._running.end(call.call_id)
-        reply, took = CallResult(body), perf_counter() - began
+        reply, took = CallResult(body, exchange.parts), perf_counter() - began
         outcome = CallOutcome(reply, is_error=False, kept=exchange.streamed, charge=exchange.charge)
         self.outcomes.completed(call, outcome, took)
         exchange.end_span(self._publish_usage(exchange, began, took, cut=False))
@@ -179,6 +179,8 @@ class ProviderHandler:
         """Report a failure. Return the reply after the parts of the stream that have arrived."""
         exchange.note_cut()
         charge = exchange.charge_of(error)
+        if not exchange.was_sent:
+            error.data.setdefault("sent", False)
         used = None
         if exchange.has_usage:
             used = self._publish_usage(exchange, began, perf_counter() - began, cut=True)

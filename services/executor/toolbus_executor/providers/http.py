@@ -1,5 +1,6 @@
 """HTTP client of one provider: its requests over the executor's connections."""
 
+from collections.abc import Callable
 from urllib.parse import urlsplit
 
 from toolbus_common.config import Provider
@@ -82,7 +83,7 @@ class ProviderClient:
         self._models = f"GET {base}/models{query}".encode() + common
         self._pool = Pool(provider.base_url, dialer, _ProviderConnection)
 
-    async def send(
+    async def send(  # noqa: PLR0913, PLR0917 - one request, on the call path
         self,
         method: str,
         key: ApiKey,
@@ -91,10 +92,12 @@ class ProviderClient:
         stream: StreamedResponse | None,
         seconds: float,
         beta: bytes = b"",
+        on_written: Callable[[], None] | None = None,
     ) -> tuple[Head, bytes]:
         """Send a request, and return the response. `stream` receives the body of an event stream.
 
-        `beta` is the value of `anthropic-beta`; empty for none.
+        `beta` is the value of `anthropic-beta`; empty for none. `on_written` is called when the
+        request is written to a connection.
 
         Raises:
             UpstreamDeadError: the provider cannot be reached, or the connection broke.
@@ -106,7 +109,7 @@ class ProviderClient:
         request = b"%b%b%btraceparent: %b\r\ncontent-length: %d\r\n\r\n%b" % (
             self._heads[method], key.line, betas, traceparent.encode(), len(body), body,
         )  # fmt: skip
-        head, raw = await self._exchange(request, stream, seconds)
+        head, raw = await self._exchange(request, stream, seconds, on_written)
         if REDIRECTION <= head.status < ERROR:
             raise UpstreamInvalidError(
                 "The upstream redirects requests; configure its current URL."
@@ -132,10 +135,14 @@ class ProviderClient:
         self._pool.close()
 
     async def _exchange(
-        self, request: bytes, stream: StreamedResponse | None, seconds: float
+        self,
+        request: bytes,
+        stream: StreamedResponse | None,
+        seconds: float,
+        on_written: Callable[[], None] | None = None,
     ) -> tuple[Head, bytes]:
         try:
-            return await self._pool.request(request, stream, seconds, stream)
+            return await self._pool.request(request, stream, seconds, stream, on_written)
         except TooLargeError as error:
             raise UpstreamInvalidError(f"The upstream's response is too large: {error}.") from error
         except NotSentError as error:

@@ -1,5 +1,7 @@
 """Bodies of requests to providers: the client's body with another model (no I/O)."""
 
+from collections.abc import Collection
+
 import msgspec
 
 from toolbus_common.contracts.model_calls import CHAT, RESPONSES
@@ -19,6 +21,18 @@ GOVERNED = frozenset(
 _OTHER_MODELS = frozenset({"models", "route", "fallbacks"})
 _TIERS = frozenset({b"null", b'"auto"', b'"default"', b'"flex"', b'"standard_only"'})
 _LIMITS = {CHAT: ("max_tokens", "max_completion_tokens"), RESPONSES: ("max_output_tokens",)}
+
+
+def limit_field(method: str, served: Collection[str]) -> str:
+    """Return the member for the limit of output tokens in a request of this method.
+
+    `served` are the methods that the provider serves. A provider of the responses API knows the
+    current member of chat completions, and OpenAI's reasoning models refuse the old one. Of other
+    providers only the old member is certain to be effective.
+    """
+    if method == RESPONSES:
+        return "max_output_tokens"
+    return "max_completion_tokens" if RESPONSES in served else "max_tokens"
 
 
 def rewritten(

@@ -11,6 +11,7 @@ from toolbus_common.contracts import Notification
 from toolbus_common.contracts.model_calls import CHUNK
 from toolbus_common.contracts.replies import CallContext
 from toolbus_common.errors import ToolbusError, UpstreamInvalidError
+from toolbus_common.model_api.event_stream import EventSplitter
 from toolbus_executor.providers.translation.base import StreamTranslation
 from toolbus_executor.providers.usage import StreamFacts, is_usage_only
 from toolbus_executor.results.large.spill_registry import MessageSpill
@@ -42,11 +43,12 @@ class StreamedResponse(MessageSpill):
         self.began = False  # the head of the stream was received
         self.first_at = 0.0  # `perf_counter` at the first complete event
         self.size = 0  # bytes
+        self.parts = 0  # parts sent to the caller, each with its number
         self._context = context
         self._timeout = timeout
         self._deadline = deadline
         self._last_at = monotonic()
-        self._rest = bytearray()  # an incomplete event
+        self._splitter = EventSplitter()
         self._unsent: deque[bytes] = deque()
         self._unsent_bytes = 0
         self._paused = False
@@ -86,7 +88,7 @@ class StreamedResponse(MessageSpill):
 
     async def finish(self) -> None:
         """Send the rest of the stream, after its last piece."""
-        rest, self._rest = bytes(self._rest), bytearray()
+        rest = self._splitter.take_rest()
         if rest.strip():
             self._forward(rest + b"\n\n")
         if self.translation is not None:
@@ -104,18 +106,8 @@ class StreamedResponse(MessageSpill):
             self._sender.cancel()
 
     def _complete_events(self, piece: bytes) -> bytes:
-        """Return the complete events, and store the rest. Only new bytes are searched."""
-        rest = self._rest
-        if not rest and piece.endswith((b"\n\n", b"\r\n\r\n")):
-            return piece
-        searched = max(0, len(rest) - 3)
-        rest += piece
-        end = max(rest.rfind(b"\n\n", searched) + 2, rest.rfind(b"\r\n\r\n", searched) + 4)
-        if end < 4:  # noqa: PLR2004 - neither was found: -1 + 2 and -1 + 4
-            end = 0
-        part = bytes(rest[:end])
-        del rest[:end]
-        if len(rest) > LARGEST_EVENT:
+        part = self._splitter.feed(piece)
+        if len(self._splitter.rest) > LARGEST_EVENT:
             raise UpstreamInvalidError(f"The upstream's event exceeds {LARGEST_EVENT} bytes.")
         return part
 
@@ -152,7 +144,8 @@ class StreamedResponse(MessageSpill):
     async def _send_all(self) -> None:
         while self._unsent:
             part = self._unsent.popleft()
-            await self._context.send(Notification(CHUNK, part))
+            self.parts += 1
+            await self._context.send(Notification(CHUNK, part, self.parts))
             self._unsent_bytes -= len(part)
         if self._paused and self.flow is not None:
             self._paused = False

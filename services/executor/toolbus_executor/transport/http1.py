@@ -302,8 +302,11 @@ class Pool:
         on_stream: OnStream | None = None,
         seconds: float | None = DEFAULT_SECONDS,
         large: MessageSpill | None = None,
+        on_written: Callable[[], None] | None = None,
     ) -> tuple[Head, bytes]:
         """Send a request on an idle or new connection, and return the response.
+
+        `on_written` is called when the request is written.
 
         Raises:
             NotSentError: no connection could be opened. Nothing was sent.
@@ -316,7 +319,10 @@ class Pool:
             connection = await self._connect(seconds or CONNECT_SECONDS)
             seconds = None if seconds is None else seconds - (monotonic() - began)
         try:
-            response = await connection.send(request, on_stream, seconds, large)
+            waiting = connection.send(request, on_stream, seconds, large)
+            if on_written is not None:
+                on_written()
+            response = await waiting
             if connection.spill is not None:
                 response = await connection.completed(response)
         except BaseException:

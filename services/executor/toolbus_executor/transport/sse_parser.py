@@ -81,7 +81,7 @@ class EventReader:
         first = b"".join(parts[:_FIELD])  # no part is empty, so these include the field's name
         if not first.startswith(b"data:"):
             raise UpstreamInvalidError(
-                "The upstream's event has a line without data that is too long."
+                "The upstream's event has a line that is too long and is not a data line."
             )
         self._spill = large.begin()
         for part in (first[_FIELD:], *parts[_FIELD:]):  # in pieces, to limit memory

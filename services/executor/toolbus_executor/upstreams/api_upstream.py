@@ -121,7 +121,7 @@ def _binding(definition: dict[str, Any]) -> str:
 def no_such_method() -> UpstreamRefusedError:
     """Return the error for methods that do not concern tools."""
     return UpstreamRefusedError(
-        "The server offers tools and nothing else.", upstream_code=METHOD_NOT_FOUND, sent=False
+        "The server offers only tools.", upstream_code=METHOD_NOT_FOUND, sent=False
     )
 
 

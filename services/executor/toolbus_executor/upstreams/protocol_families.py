@@ -207,7 +207,7 @@ class BothFamilies:
         return self._connect_and_call(call, seconds, caller)
 
     def plain_sender(self, tool: str) -> Send | None:
-        """Return how plain calls of a tool are sent: their callers use the first family."""
+        """Return the function that sends plain calls of a tool, in the first family."""
         return plain_sender(self._first, tool)
 
     async def subscribe(self, call: CallAdmitted, seconds: float) -> bytes:

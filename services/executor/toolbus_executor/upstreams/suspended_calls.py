@@ -191,7 +191,9 @@ def error_in(answer: msgspec.Raw) -> Any:
 def expired() -> UpstreamRefusedError:
     """Return the error for a state that belongs to no suspended call."""
     return UpstreamRefusedError(
-        "Invalid or expired requestState", upstream_code=INVALID_PARAMS, sent=False
+        "Invalid or expired requestState. Restart the request.",
+        upstream_code=INVALID_PARAMS,
+        sent=False,
     )
 
 

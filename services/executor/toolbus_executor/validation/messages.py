@@ -138,7 +138,7 @@ def _of_another_type(error: ValidationError, here: list[str | int]) -> bool:
 def _unexpected(names: list[str], schema: Any, location: str) -> str:
     known = schema.get("properties") if isinstance(schema, dict) else None
     known_names = (
-        f"; there are: {_listed(list(known))}" if isinstance(known, dict) and known else ""
+        f"; known names: {_listed(list(known))}" if isinstance(known, dict) and known else ""
     )
     none = f"{location} has no" if location.startswith("'") else "there is no argument"
     return f"{none} {_listed(names, ' and ')}{known_names}"

@@ -17,7 +17,9 @@ async def list_budgets(
     customer: Annotated[
         str,
         Query(
-            max_length=64, pattern=r"^[A-Za-z0-9_-]*$", description="Only entries of this customer."
+            max_length=64,
+            pattern=r"^[A-Za-z0-9_-]*$",
+            description="Return only budgets of this customer.",
         ),
     ] = "",
 ) -> Response:

@@ -25,7 +25,10 @@ Limit = Annotated[
     matching("[0-9]{1,4}", "limit must be a number from 1 to 1000."),
 ]
 After = Annotated[
-    str, Query(max_length=256, description="Only names after this name: `next` of the last page.")
+    str,
+    Query(
+        max_length=256, description="Return the names after this one: `next` of the previous page."
+    ),
 ]
 IfMatch = Annotated[
     str,

@@ -1,4 +1,4 @@
-"""An operation of one administrator: authorized, completely read, then performed by policy."""
+"""Administration operations: authorize the caller, read the body, have policy perform them."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any

@@ -26,7 +26,7 @@ NOTE = {
     "additionalProperties": {"type": "string"},
     "example": {"reason": "Not today."},
 }
-_PROBLEMS = problems(400, 401, 403, 404, 431, 503, on_404="No call with this id waits.")
+_PROBLEMS = problems(400, 401, 403, 404, 431, 503, on_404="No pending approval has this id.")
 _DECIDED: dict[str, Any] = {
     "response_model": ApprovalState,
     "responses": _PROBLEMS | problems(408, 413),

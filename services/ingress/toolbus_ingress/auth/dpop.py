@@ -92,7 +92,7 @@ def challenge_headers(
 ) -> tuple[Header, ...]:
     """Return the headers of a 401: the accepted schemes, and where to get a token.
 
-    `metadata` are the challenge's parameters about sign-in, empty if it is disabled. `scheme` is
+    `metadata` are the challenge's sign-in parameters; empty if sign-in is disabled. `scheme` is
     the scheme of the request's credential, empty without a credential. With sign-in, a challenge
     to a request without DPoP names both schemes.
     """

@@ -22,7 +22,8 @@ class KnownCallers:
     def __init__(self, directory: ConfigView) -> None:
         self._directory = directory
         self._snapshot = directory.now
-        # By the digest of the header and the server of the endpoint: the caller, and its expiry.
+        # The key is the digest of the header and the endpoint's server; the value is the caller
+        # and the time at which the caller's key expires.
         self._callers: dict[tuple[bytes, str], tuple[Caller, float]] = {}
 
     def find(self, headers: Headers, server: str, query: bytes) -> Caller | None:
@@ -36,9 +37,9 @@ class KnownCallers:
         return found[0] if found is not None and time() < found[1] else None
 
     def add(self, headers: Headers, query: bytes, caller: Caller) -> None:
-        """Store the caller of an authenticated request, if only its header and server decide it.
+        """Cache the caller of an authenticated request, if header and server determine the caller.
 
-        Callers without a credential and people, whose tokens are verified, are not stored.
+        Anonymous callers and holders of access tokens are not cached.
         """
         key = _key_of(headers, caller.server, query)
         if key is None or caller.holder:

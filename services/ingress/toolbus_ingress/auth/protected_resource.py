@@ -182,7 +182,7 @@ class ProtectedResource:
         return Response(200, msgspec.json.encode(document), (_CACHEABLE,))
 
     def challenge(self, path: str) -> bytes:
-        """Return the parameters about sign-in of a 401 challenge; empty if sign-in is disabled."""
+        """Return the sign-in parameters of a 401 challenge; empty if sign-in is disabled."""
         if not self.enabled:
             return b""
         return self._metadata_url(path) + f', scope="{" ".join(self._scopes)}"'.encode()

@@ -188,7 +188,7 @@ class Catalogue:
         return self._directory.now.serves(server)
 
     def deadline(self, server: str, tool: str, now: float) -> float:
-        """Return the first deadline of a call, as its server is configured."""
+        """Return the initial deadline of a call, from the configuration of its server."""
         return deadline_of(self._directory.now.configuration.servers.get(server), tool, now)
 
     def definition(self, server: str, tool: str) -> dict[str, Any] | None:

@@ -90,7 +90,7 @@ def result(request_id: bytes, body: bytes) -> Response:
 
 
 def notification(method: str, params: dict[str, Any]) -> bytes:
-    """Return a notification; without params it has no member for them."""
+    """Return a notification; the member `params` is omitted if there are no params."""
     body: dict[str, Any] = {"jsonrpc": "2.0", "method": method}
     return strict_json.dump({**body, "params": params} if params else body)
 

@@ -100,7 +100,7 @@ class RequestGuard:
 def check_post(headers: Headers, largest_body: int, *, events: bool = False) -> None:
     """Check the headers of a POST with a JSON body. Raises `RejectedRequestError`.
 
-    With `events`, a client may accept only an event stream.
+    With `events`, an Accept header that lists only event streams is valid too.
     """
     content_type = headers.get(b"content-type", b"").partition(b";")[0].strip().lower()
     if content_type != b"application/json":

@@ -8,13 +8,10 @@ from typing import Any
 import msgspec
 
 from toolbus_common import strict_json
-from toolbus_common.access.anonymous import KEY_DIGEST as ANONYMOUS
-from toolbus_common.calls.idempotency_key import validated_key
 from toolbus_common.contracts import (
     FOLLOW,
     IDEMPOTENCY,
     NOTHING,
-    TOOLS_CALL,
     CallCancelled,
     CallRequested,
     FinalReply,
@@ -40,11 +37,11 @@ from toolbus_ingress.mcp.legacy.client_requests import PendingClientRequests
 from toolbus_ingress.mcp.request_target import (
     TASKS,
     CallTarget,
-    RoutePlan,
     RouteTable,
     call_target,
+    idempotency_key,
 )
-from toolbus_ingress.mcp.streaming_call import StreamingCall
+from toolbus_ingress.mcp.streaming_call import StreamingCall, cannot_provide_input
 from toolbus_ingress.mcp.tasks import (
     DEFERRED_NAME,
     RESULT,
@@ -57,13 +54,13 @@ from toolbus_ingress.mcp.tasks import (
 )
 from toolbus_ingress.mcp.tracing import TraceContext, trace_context_of
 from toolbus_ingress.protocol_versions import META, Request
+from toolbus_ingress.sampling.sampler import Sampler, Samplers
 from toolbus_ingress.sessions.event_log_store import EventLogStore
 from toolbus_ingress.sessions.sealed_claims import ClaimSealer, StateClaims
 from toolbus_ingress.sessions.session_store import LEVELS, Session, capabilities_of
 from toolbus_ingress.sessions.sse_writer import DisconnectWatch
 
 STATE_SECONDS = 900.0  # how long a caller may take to provide requested input
-LARGEST_CAPABILITIES = 8 * 1024
 _OK = call_count(CALLS.labels("ok"))
 _SECONDS = CALL_SECONDS.labels("")
 _LOG_LEVEL = META + "logLevel"
@@ -87,6 +84,7 @@ class CallHandler:
         sealer: ClaimSealer,
         client_requests: PendingClientRequests,
         event_logs: EventLogStore,
+        samplers: Samplers,
         timeout: float | None,
     ) -> None:
         self._service = service
@@ -95,6 +93,7 @@ class CallHandler:
         self.tasks = Tasks(sealer, catalogue)
         self._client_requests = client_requests
         self._event_logs = event_logs
+        self._samplers = samplers
         self._timeout = timeout
         self.on_task_created: Callable[[Session, str, str], None] = lambda *_: None
         self._routes = RouteTable(catalogue)
@@ -123,9 +122,10 @@ class CallHandler:
             target = call_target(request, context.caller, self._routes, self._sealer)
             route = target.route
             if route and route.param_headers and request.family is ProtocolFamily.MODERN:
-                _check_param_headers(context, request, route)
-            call = self._call(context, request, target, call_id, trace)
-            answer = await self._run_while_wanted(context, request, call)
+                param_headers.check(route.param_headers, request, context.headers)
+            sampler = self._samplers.find(context, request.method, target.server)
+            call = self._call(context, request, target, call_id, trace, sampler)
+            answer = await self._run_while_wanted(context, request, call, sampler)
         except ToolbusError as error:
             CALLS.labels(error.code).inc()
             tracing.record_failure(error)
@@ -144,8 +144,12 @@ class CallHandler:
         trace = trace_context_of(request.meta, context.headers)
         with tracing.request_span(trace, request.method):
             target = call_target(request, context.caller, self._routes, self._sealer)
-            call = self._call(context, request, target, call_id, trace)
-            reply = await self._service.calls.request(call)
+            sampler = self._samplers.find(context, request.method, target.server)
+            call = self._call(context, request, target, call_id, trace, sampler)
+            if sampler is None:
+                reply = await self._service.calls.request(call)
+            else:
+                reply = await self._streaming(context, request, sampler).run(call)
             tracing.record_result(reply)
             if isinstance(reply, InputRequired | TaskCreated):
                 raise InvalidError(
@@ -179,9 +183,10 @@ class CallHandler:
         return task_key(target.server, msgspec.json.decode(target.arguments)["taskId"])
 
     async def cancel(self, call_id: str) -> None:
-        """Publish that the result of a call is no longer needed."""
-        cancelled = CallCancelled(call_id=call_id)
-        await self._service.bus.publish(cancelled.subject, cancelled.encode())
+        """Publish that the result of a call, and of its model requests, is no longer needed."""
+        for each in self._samplers.leave(call_id):
+            cancelled = CallCancelled(call_id=each)
+            await self._service.bus.publish(cancelled.subject, cancelled.encode())
 
     # -- the call ------------------------------------------------------------------------------
 
@@ -192,10 +197,15 @@ class CallHandler:
         target: CallTarget,
         call_id: str,
         trace: TraceContext | None = None,
+        sampler: Sampler | None = None,
     ) -> CallRequested:
         meta, session, sid, now = request.meta, context.session, context.sid, time()
         trace = trace or trace_context_of(meta, context.headers)
         modern = request.family is ProtocolFamily.MODERN
+        declared = protocol_versions.declared_capabilities
+        capabilities = declared(meta) if modern else capabilities_of(session)
+        if sampler is not None:
+            capabilities = sampler.capabilities(capabilities)
         level = meta.get(_LOG_LEVEL) if modern else session and session.level
         seconds, events = self._timeout, context.accepts_events
         if seconds is None:
@@ -214,14 +224,14 @@ class CallHandler:
             tracestate=trace.state,
             baggage=trace.baggage,
             progress=isinstance(meta.get("progressToken"), str | int) and events,
-            capabilities=_declared_capabilities(meta) if modern else capabilities_of(session),
+            capabilities=capabilities,
             log_level=level if level in LEVELS and events else "",
             # Without a level, clients with a session receive what the server logs by default.
             default_logs=session is not None and events and not level,
             extra=self._extra(context, request, target),
             restriction=context.caller.restrictions,
             run=trace.run or sid,
-            idempotency_key=_idempotency_key(request.method, meta, context.caller.key_digest),
+            idempotency_key=idempotency_key(request, context.caller),
             terms=context.caller.code_mode_options.encode() if target.server == BUILT_IN else "",
             session=sid,
             suggested_by=context.suggested_by,
@@ -264,7 +274,11 @@ class CallHandler:
     # -- the result ----------------------------------------------------------------------------
 
     async def _run_while_wanted(
-        self, context: RequestContext, request: Request, call: CallRequested
+        self,
+        context: RequestContext,
+        request: Request,
+        call: CallRequested,
+        sampler: Sampler | None,
     ) -> Response | None:
         """Run the call, and cancel it when its client stops waiting.
 
@@ -279,7 +293,7 @@ class CallHandler:
                 raise protocol_versions.duplicate_id(request.id)
             session.in_flight[request.id] = call.call_id
         try:
-            return await self._run(context, request, call)
+            return await self._run(context, request, call, sampler)
         finally:
             if watch is not None:
                 watch.stop()
@@ -287,32 +301,25 @@ class CallHandler:
                 session.in_flight.pop(request.id, None)
 
     async def _run(
-        self, context: RequestContext, request: Request, call: CallRequested
+        self,
+        context: RequestContext,
+        request: Request,
+        call: CallRequested,
+        sampler: Sampler | None,
     ) -> Response | None:
         """Return the response, or stream it if notifications precede it."""
         session = context.session
         interactive = session is not None and (session.polls or call.capabilities != NOTHING)
-        if not context.accepts_events or not (
-            interactive or call.progress or call.log_level or call.default_logs
-        ):
+        streams = interactive or call.progress or call.log_level or call.default_logs
+        if sampler is None and not (context.accepts_events and streams):
             reply = await self._service.calls.request(call)
             if isinstance(reply, InputRequired) and request.family is ProtocolFamily.LEGACY:
                 self._cancel_soon(call.call_id)
-                raise InvalidError(
-                    "The server requires input from its caller, but this client cannot provide "
-                    "it. Use a session, declare the capability, and accept text/event-stream."
-                )
+                raise cannot_provide_input()
             answer = jsonrpc.result(request.id, self._body(context, request, call, reply))
             _OK.count += 1
             return answer
-        streaming = StreamingCall(
-            self._service.calls,
-            self._client_requests,
-            self._event_logs,
-            context,
-            request,
-            self._cancel_soon,
-        )
+        streaming = self._streaming(context, request, sampler)
         try:
             reply = await streaming.run(call)
             answer = jsonrpc.result(request.id, self._body(context, request, call, reply))
@@ -326,6 +333,19 @@ class CallHandler:
             named = with_requested_name(error, request, target)
             answer = error_response(named, request, call.call_id)
         return await streaming.finish(answer)
+
+    def _streaming(
+        self, context: RequestContext, request: Request, sampler: Sampler | None
+    ) -> StreamingCall:
+        return StreamingCall(
+            self._service.calls,
+            self._client_requests,
+            self._event_logs,
+            context,
+            request,
+            self._cancel_soon,
+            sampler,
+        )
 
     def _body(
         self, context: RequestContext, request: Request, call: CallRequested, reply: FinalReply
@@ -364,34 +384,6 @@ class CallHandler:
 
     def _cancel_soon(self, call_id: str) -> None:
         self._service.spawn(self.cancel(call_id))
-
-
-def _idempotency_key(method: str, meta: dict[str, Any], key_digest: str) -> str:
-    """Return the idempotency key of a tool call; empty for other methods."""
-    key = validated_key(meta.get(IDEMPOTENCY)) if method == TOOLS_CALL else ""
-    if key and key_digest == ANONYMOUS:
-        raise InvalidError(
-            "An idempotency key requires an identified caller, and this request is anonymous. "
-            "Send an API key, start a session, or remove the idempotency key."
-        )
-    return key
-
-
-def _check_param_headers(context: RequestContext, request: Request, route: RoutePlan) -> None:
-    arguments = request.params.get("arguments", {})
-    header = param_headers.first_mismatch(route.param_headers, arguments, context.headers)
-    if header:
-        raise protocol_versions.param_mismatch(header, request.id)
-
-
-def _declared_capabilities(meta: dict[str, Any]) -> str:
-    capabilities = meta.get(protocol_versions.CAPABILITIES)
-    if not capabilities:
-        return NOTHING
-    raw = strict_json.dump(capabilities)
-    if len(raw) > LARGEST_CAPABILITIES:
-        raise InvalidError(f"The client's capabilities exceed {LARGEST_CAPABILITIES} bytes.")
-    return raw.decode()
 
 
 def _digest(method: str, target: CallTarget) -> str:

@@ -68,7 +68,7 @@ class Listener:
     subscription_id: bytes = b""
     client: str = NONE
     seen: dict[str, bytes] = field(default_factory=dict)
-    renewal: asyncio.TimerHandle | asyncio.Task[None] = field(init=False)  # the next one
+    renewal: asyncio.TimerHandle | asyncio.Task[None] = field(init=False)  # the next renewal
 
     def notify(self, method: str, params: dict[str, Any]) -> None:
         """Append a notification to the stream's log."""
@@ -94,7 +94,7 @@ class NotificationHub:
         self._reported_changes: set[NotificationKey] = set()
         self._keys_changed: set[str] = set()
         self._lists_changed = False
-        # Updates to deliver: the params, and whether no client had subscribed.
+        # Updates to deliver: the params, and whether the update was sent without a subscription.
         self._updates: dict[NotificationKey, tuple[dict[str, Any], bool]] = {}
         self._update_timer: asyncio.TimerHandle | None = None
         self.on_server_request: Callable[[ServerNotification], None] = lambda _request: None
@@ -217,7 +217,7 @@ class NotificationHub:
         }
 
     def _schedule_renewal(self, listener: Listener, request: Request) -> None:
-        """Schedule a renewal. Most streams end before, and need no task for it."""
+        """Schedule the next renewal by a timer, because most streams end before it is due."""
 
         def start() -> None:
             listener.renewal = asyncio.create_task(self._renew(listener, request))
@@ -309,7 +309,9 @@ class NotificationHub:
     def _notify_update(
         self, listener: Listener, server: str, params: dict[str, Any], *, alone: bool
     ) -> bool:
-        """Notify one stream if it subscribed, or if no client did (`alone`); return whether it did.
+        """Notify one stream of a resource update; return whether the stream was notified.
+
+        A session's stream also receives updates to which no client subscribed (`alone`).
 
         A stream of the stateless family receives only updates that it subscribed to.
         """

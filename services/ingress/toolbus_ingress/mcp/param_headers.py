@@ -1,10 +1,12 @@
-"""Arguments repeated in headers (`x-mcp-header`, MCP 2026-07-28): compared with the body."""
+"""Compare headers that repeat arguments (`x-mcp-header`, MCP 2026-07-28) with the body."""
 
 import re
 from typing import Any
 
 from toolbus_common.mcp.param_headers import PREFIX, RAW_PREFIX, annotated, decoded, value_at
+from toolbus_ingress import protocol_versions
 from toolbus_ingress.http.request_guard import Headers
+from toolbus_ingress.protocol_versions import Request
 
 _INTEGER = re.compile(r"-?[0-9]{1,400}")  # Python does not parse much longer integers
 
@@ -12,6 +14,13 @@ _INTEGER = re.compile(r"-?[0-9]{1,400}")  # Python does not parse much longer in
 def required_headers(schema: Any) -> dict[str, tuple[str, ...]]:
     """Return the lower-case headers that an input schema requires, and their values' paths."""
     return {name.lower(): path for name, path in annotated(schema)}
+
+
+def check(required: dict[str, tuple[str, ...]], request: Request, headers: Headers) -> None:
+    """Raise `ProtocolError` if a header does not repeat its argument."""
+    header = first_mismatch(required, request.params.get("arguments", {}), headers)
+    if header:
+        raise protocol_versions.param_mismatch(header, request.id)
 
 
 def first_mismatch(

@@ -6,8 +6,10 @@ from typing import Any
 from msgspec import Struct
 
 from toolbus_common import strict_json
+from toolbus_common.access.anonymous import KEY_DIGEST as ANONYMOUS
 from toolbus_common.access.tool_names import is_own_name
-from toolbus_common.contracts import FOLLOW, TOOLS_CALL, ProtocolFamily
+from toolbus_common.calls.idempotency_key import validated_key
+from toolbus_common.contracts import FOLLOW, IDEMPOTENCY, TOOLS_CALL, ProtocolFamily
 from toolbus_common.errors import InvalidError, UnknownToolError
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.catalog.tool_catalog import Catalogue
@@ -31,10 +33,10 @@ _NOT_FORWARDED = frozenset({"_meta", "inputResponses", "requestState"})
 
 
 class RoutePlan(Struct, frozen=True):
-    """What is the same for every call of one name at one endpoint.
+    """The properties that all calls of one name at one endpoint share.
 
-    `seconds` is the first time limit of a call, without a setting of the gateway. `param_headers`
-    are the headers that must repeat arguments of a tool, and the paths of the arguments.
+    `seconds` is the initial time limit of a call if `call_timeout` is not set. `param_headers` are
+    the headers that must repeat arguments of a tool, and the paths of the arguments.
     """
 
     server: str
@@ -66,7 +68,7 @@ class RouteTable:
         return self._plans.get(key) or self._make(key)
 
     def seconds(self, server: str, name: str) -> float:
-        """Return the first time limit of a call."""
+        """Return the initial time limit of a call, from the configuration of its server."""
         return self.catalogue.deadline(server, name, 0.0)
 
     def _make(self, key: tuple[str, str, str]) -> RoutePlan:
@@ -170,10 +172,26 @@ def _task_target(params: dict[str, Any], caller: Caller, sealer: ClaimSealer) ->
 
 
 def _forwarded(params: dict[str, Any]) -> dict[str, Any]:
-    """Return the params without the members that are sent besides the arguments."""
+    """Return the params without the members that are sent separately from the arguments."""
     return {name: value for name, value in params.items() if name not in _NOT_FORWARDED}
 
 
 def is_server_name(name: str) -> bool:
     """Return whether a server could be configured under this name."""
     return _SERVER.fullmatch(name) is not None
+
+
+def idempotency_key(request: Request, caller: Caller) -> str:
+    """Return the idempotency key of a tool call; empty for other methods.
+
+    Raises:
+        InvalidError: the key is malformed, or the caller is anonymous.
+
+    """
+    key = validated_key(request.meta.get(IDEMPOTENCY)) if request.method == TOOLS_CALL else ""
+    if key and caller.key_digest == ANONYMOUS:
+        raise InvalidError(
+            "An idempotency key requires an identified caller, and this request is anonymous. "
+            "Send an API key, start a session, or remove the idempotency key."
+        )
+    return key

@@ -40,7 +40,7 @@ class ServerRequests:
             self._service.spawn(self._forward(listener, request))
 
     def publish(self, sid: str, what: str, about: str = "", body: bytes = b"") -> None:
-        """Publish a client session's message to the executors with connections of the session."""
+        """Publish a session's message to the executors that have connections for the session."""
         self._service.spawn(self._publish(sid, what, about, body))
 
     def end_session(self, sid: str) -> None:

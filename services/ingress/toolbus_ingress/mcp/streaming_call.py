@@ -31,6 +31,7 @@ from toolbus_ingress.mcp.legacy.client_requests import (
 )
 from toolbus_ingress.mcp.tasks import RESULT
 from toolbus_ingress.protocol_versions import Request
+from toolbus_ingress.sampling.sampler import Sampler
 from toolbus_ingress.sessions.event_log import RETRY_MS, EventLog
 from toolbus_ingress.sessions.event_log_store import ANSWER_STREAM, EventLogStore
 from toolbus_ingress.sessions.session_store import Session
@@ -52,6 +53,7 @@ class StreamingCall:
         context: RequestContext,
         request: Request,
         cancel: Callable[[str], None],
+        sampler: Sampler | None = None,
     ) -> None:
         self._calls = calls
         self._cancel = cancel
@@ -60,12 +62,14 @@ class StreamingCall:
         self._context = context
         self._request = request
         session = context.session
-        self._polls = session is not None and session.polls and context.write is None
+        can_poll = context.accepts_events and context.write is None
+        self._polls = session is not None and session.polls and can_poll
+        self._sampler = sampler
         self._event_log: EventLog | None = None  # created with the first event
         self._writer: asyncio.Task[None] | None = None
-        self._suspended = ""  # the last call that ended with a request for input
+        self._suspended = ""  # id of the last call that ended with a request for input
         self._task = str(request.params.get("taskId")) if request.method == RESULT else ""
-        self._seconds = 0.0  # the time limit of each round; a person's time is not counted
+        self._seconds = 0.0  # time limit of each round, without the wait for input
 
     @property
     def started(self) -> bool:
@@ -73,7 +77,10 @@ class StreamingCall:
         return self._event_log is not None
 
     async def run(self, call: CallRequested) -> FinalReply:
-        """Run the call; for session-based clients, forward each request for input to the client.
+        """Run the call, and answer the server's requests for input as far as possible.
+
+        The sampler answers sampling requests. Other requests are forwarded to session-based
+        clients; a stateless client receives them as the reply.
 
         Raises:
             ToolbusError: the call failed.
@@ -83,14 +90,15 @@ class StreamingCall:
         first, timers = call.call_id, self._start_timers() if self._polls else []
         try:
             for _ in range(MAX_ROUNDS):
+                if self._sampler is not None:
+                    self._sampler.begin_round(call.call_id)
                 reply = await self._calls.request(call, self._notify)
-                if (
-                    not isinstance(reply, InputRequired)
-                    or self._request.family is ProtocolFamily.MODERN
-                ):
+                if not isinstance(reply, InputRequired):
                     return reply
-                self._suspended = call.call_id
-                call = self._next_round(call, await self._collect_input(reply.body), first)
+                params = await self._input(reply.body, call, first)
+                if params is None:
+                    return reply
+                call = self._next_round(call, params, first)
             raise InvalidError(  # noqa: TRY301 - cancelled below like any other failure
                 f"The server requested input {MAX_ROUNDS} times without returning a result. "
                 "The call was cancelled."
@@ -102,6 +110,8 @@ class StreamingCall:
         finally:
             for timer in timers:
                 timer.cancel()
+            if self._sampler is not None:
+                self._sampler.close()
 
     async def finish(self, answer: Response) -> Response | None:
         """Return the answer, or write it to the stream and return None."""
@@ -170,14 +180,33 @@ class StreamingCall:
 
     # -- input ---------------------------------------------------------------------------------
 
-    async def _collect_input(self, body: bytes) -> dict[str, Any]:
-        """Send all requests for input to the client; return the params of the next round."""
+    async def _input(self, body: bytes, call: CallRequested, first: str) -> dict[str, Any] | None:
+        """Return the params of the next round; None if the client is to continue the call itself.
+
+        A stateless client continues with the requests that the sampler does not answer.
+        """
+        modern = self._request.family is ProtocolFamily.MODERN
+        if modern and self._sampler is None:
+            return None
+        self._suspended = call.call_id
         required = msgspec.json.decode(body)
         requests = required.get("inputRequests") or {}
-        for each in requests.values():
-            # Fails before the client receives the first request.
-            client_request("", each, self._session())
-        sending = [asyncio.ensure_future(self._request_input(each)) for each in requests.values()]
+        sampled = {name for name, each in requests.items() if self._samples(each)}
+        if modern:
+            requests = {name: each for name, each in requests.items() if name in sampled}
+            if not requests:
+                return None
+        for name, each in requests.items():
+            if name not in sampled:  # fails before the first request is sent
+                client_request("", each, self._session())
+        sending = [
+            asyncio.ensure_future(
+                self._sampler.answer(each, call, first)
+                if self._sampler is not None and name in sampled
+                else self._request_input(each)
+            )
+            for name, each in requests.items()
+        ]
         try:
             responses = await asyncio.gather(*sending)
         finally:
@@ -203,7 +232,12 @@ class StreamingCall:
             raise CallCancelledError("The caller cancelled the call before providing input.")
         return input_response(message, input_request["method"])
 
+    def _samples(self, input_request: Any) -> bool:
+        return self._sampler is not None and self._sampler.answers(input_request)
+
     def _session(self) -> Session:
+        if not self._context.accepts_events:
+            raise cannot_provide_input()
         if self._context.session is None:
             raise InvalidError(
                 "The server requires input from its caller, which needs a session. "
@@ -229,3 +263,11 @@ class StreamingCall:
                 "extra": strict_json.dump(extra).decode(),
             }
         )
+
+
+def cannot_provide_input() -> InvalidError:
+    """Return the error for a client that a server requires input from, and that cannot give it."""
+    return InvalidError(
+        "The server requires input from its caller, but this client cannot provide it. Use a "
+        "session, declare the capability, and accept text/event-stream."
+    )

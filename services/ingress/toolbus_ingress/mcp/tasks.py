@@ -24,13 +24,13 @@ RESULT, CANCEL = "tasks/result", "tasks/cancel"
 RELATED = META + "related-task"
 DEFERRED_NAME = DEFERRED.encode()
 DONE_SECONDS = 3600.0
-LARGEST_DONE = 40 * 1024  # bytes of a result; sealed, it must still be short enough to open
+LARGEST_DONE = 40 * 1024  # bytes of a result, so that its sealed handle stays within `LONGEST`
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 
 
 class _ToolResult(msgspec.Struct):
-    """Member of a tool result: whether the tool reports an error."""
+    """The member of a tool result that states whether the tool failed."""
 
     isError: bool | None = None  # noqa: N815 - the name on the wire
 
@@ -64,8 +64,7 @@ class Tasks:
         if len(result) > LARGEST_DONE:
             raise InvalidError(
                 f"The tool was executed, but its result of {len(result)} bytes is too large for "
-                "a task "
-                f"(at most {LARGEST_DONE}). Call the tool without 'task'."
+                f"a task (at most {LARGEST_DONE}). Call the tool without 'task'."
             )
         claims = DoneClaims(result, call.server, call.tool, self._owner(call), time())
         return msgspec.json.encode({"task": _task(claims, self._sealer.close(claims))})
@@ -150,7 +149,7 @@ def with_task_id(body: bytes, handle: str) -> bytes:
 
 
 def with_error_codes(body: bytes) -> bytes:
-    """Return a task of policy, with the protocol's error code if the task failed."""
+    """Return a task that policy created, with the protocol's error code if the task failed."""
     members = _members(body)
     error = msgspec.json.decode(members["error"]) if "error" in members else {}
     if not isinstance(error.get("code"), str):

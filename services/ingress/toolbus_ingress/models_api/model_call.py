@@ -9,7 +9,7 @@ from msgspec import Struct
 
 from toolbus_common.access.principal import Principal
 from toolbus_common.config import Configuration, ModelTarget, Patterns
-from toolbus_common.contracts import CallRequested, ProtocolFamily
+from toolbus_common.contracts import CallRequested, CallResult, ProtocolFamily
 from toolbus_common.contracts.base import trusted
 from toolbus_common.contracts.model_calls import ModelCall, model_name
 from toolbus_common.errors import CallCancelledError, OutcomeUnknownError, ToolbusError
@@ -39,6 +39,10 @@ _STOPPED = (
 _UNREAD = (
     f"The client left more than {LARGEST_UNREAD // 2**20} MiB of the stream unread, so the request "
     "was cancelled. Read the stream faster, or request a response without a stream."
+)
+_LOST = (
+    "A part of the stream was lost between services of the gateway, so the request was cancelled. "
+    "Repeat it."
 )
 
 Pairs = tuple[tuple[bytes, bytes], ...]
@@ -162,7 +166,10 @@ class ModelRun:
             return (await self._calls.request(call)).body
         stream = ChunkStream(self._context.send, attempt.headers, self._cancel)
         self._stream = stream
-        return (await self._calls.request(call, stream.put)).body
+        reply = await self._calls.request(call, stream.put)
+        if isinstance(reply, CallResult) and reply.parts:
+            stream.check(reply.parts)
+        return reply.body
 
     def _call(self, attempt: Attempt, configuration: Configuration, first: str) -> CallRequested:
         request, target, trace = self._request, attempt.target, self._trace
@@ -203,7 +210,7 @@ class ModelRun:
         assert attempt is not None  # noqa: S101
         if stream is None or (body and not stream.started):
             return Response(OK, body, attempt.headers)
-        await stream.end(self._overflow_event() if stream.overflowed else b"")
+        await stream.end(self._cut_event(stream) if stream.is_cut else b"")
         return None
 
     async def _fail(self, error: ToolbusError) -> Response | None:
@@ -213,16 +220,16 @@ class ModelRun:
         if span.recorded:
             span.fail(error.code)
         stream = self._stream
-        if stream is not None and (stream.started or stream.overflowed):
+        if stream is not None and (stream.started or stream.is_cut):
             event = errors.error_event(error, self._request.method, self._dialect)
-            await stream.end(self._overflow_event() if stream.overflowed else event)
+            await stream.end(self._cut_event(stream) if stream.is_cut else event)
             return None
         resource = self._endpoint.protected_resource
         headers = self._attempt.headers if self._attempt is not None else ()
         return errors.failure(error, self._dialect, self._context.scope, resource, headers)
 
-    def _overflow_event(self) -> bytes:
-        error = CallCancelledError(_UNREAD)
+    def _cut_event(self, stream: ChunkStream) -> bytes:
+        error = OutcomeUnknownError(_LOST) if stream.lost else CallCancelledError(_UNREAD)
         return errors.error_event(error, self._request.method, self._dialect)
 
     def _leave(self) -> None:

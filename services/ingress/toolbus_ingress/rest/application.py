@@ -28,12 +28,12 @@ _ABOUT = (
     "Administration (`/api/v1`) requires an admin key, or the access token of a person whose "
     "access rule has a role. Tools and approvals require an API key or an access token."
 )
-_CUSTOM = "Value error, "  # pydantic adds it to the reasons of our own checks
+_CUSTOM = "Value error, "  # pydantic's prefix for the reasons of our own validators
 
 
 @dataclass(slots=True)
 class _Outcome:
-    """For ingress itself: the reason why a response rejects a credential, else empty."""
+    """The reason why a response rejects a credential, which ingress counts; else empty."""
 
     rejected: str = ""
 
@@ -88,7 +88,7 @@ class Application(FastAPI):
 
     async def run(self, scope: MutableMapping[str, Any], receive: Receive) -> Response:
         """Return the response to a request instead of sending it."""
-        if scope["path"].endswith("\n"):  # Starlette's patterns ignore it, as `$` does
+        if scope["path"].endswith("\n"):  # Starlette's patterns ignore this, as `$` does
             return problems.unknown_path()
         outcome, body = _Outcome(), bytearray()
         head: dict[str, Any] = {}

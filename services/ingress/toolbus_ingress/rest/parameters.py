@@ -56,10 +56,10 @@ async def reject_unknown_parameters(request: Request) -> None:
     try:
         pairs = parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_PARAMETERS)
     except ValueError as error:
-        raise InvalidError("Too many query parameters. Send each once.") from error
+        raise InvalidError("Too many query parameters. Send each parameter once.") from error
     names = [name for name, _ in pairs]
     if set(names) - set(known) or len(set(names)) < len(names):
         raise InvalidError(
-            "Unknown or repeated query parameter. Send each once; known here: "
+            "Unknown or repeated query parameter. This path accepts each of these at most once: "
             f"{', '.join(known) or 'none'}."
         )

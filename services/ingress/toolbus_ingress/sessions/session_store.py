@@ -14,13 +14,16 @@ from toolbus_ingress.sessions.sealed_claims import ClaimSealer, SessionClaims
 
 LIFETIME = 24 * 3600.0  # seconds
 MAX_KNOWN = 20_000
-MAX_ENDED = 100_000  # stored ended sessions; the id of a dropped session still requires its key
+MAX_ENDED = 100_000  # stored ids of ended sessions; an older id is valid again, with its key only
 LARGEST_CAPABILITIES = 1024  # bytes; they are part of the session's id, which is a header
 MAX_URIS = 1000
 MAX_TASKS = 256  # of one session, for status notifications
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
 
-_FORWARDED = ("response", "message")  # not stored: only the replica that waits for it uses it
+_FORWARDED = (
+    "response",
+    "message",
+)  # not stored: only a waiting replica uses them
 _REQUESTABLE = ("elicitation", "sampling", "roots", "tasks")
 
 
@@ -126,7 +129,7 @@ class Sessions:
         """Change a session here, and publish the change to the other replicas."""
         message = SessionMessage(session=session.sid, what=what, about=about, body=body)
         if what in _FORWARDED and self._forward(message):
-            return  # it was for this replica
+            return  # this replica waited for the message, so no other replica needs it
         if what != "cancelled":
             self._apply(session, message)
         # A cancellation is applied when this replica receives it from the bus. If it were applied
@@ -145,7 +148,7 @@ class Sessions:
 
     def _apply(self, session: Session, message: SessionMessage) -> None:
         if message.what == "ended":
-            # The answers to these requests have no receiver any more.
+            # The session has ended, so the client does not receive the answers to these requests.
             for request_id in tuple(session.in_flight):
                 self.on_cancelled(session, request_id)
             self._known.pop(session.token, None)

@@ -5,17 +5,12 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from toolbus_common.http_server.protocol import GONE, LEFT
+from toolbus_common.model_api.event_stream import HEADERS
 from toolbus_ingress.sessions.event_log import Entry, Reader
 
 Send = Callable[[dict[str, Any]], Awaitable[None]]
 DATA = b"data: "
 KEEP_ALIVE_SECONDS = 15.0
-
-_HEADERS = [
-    (b"content-type", b"text/event-stream"),
-    (b"cache-control", b"no-store"),
-    (b"x-accel-buffering", b"no"),
-]
 
 
 class EventStream:
@@ -29,7 +24,7 @@ class EventStream:
         """Send the head and a comment: a proxy may delay a head without a body. Idempotent."""
         if not self.started:
             self.started = True
-            await self._send({"type": "http.response.start", "status": 200, "headers": _HEADERS})
+            await self._send({"type": "http.response.start", "status": 200, "headers": [*HEADERS]})
             await self._write(b": \n\n", more=True)
 
     async def event(self, message: bytes, event_id: bytes = b"", *, more: bool = True) -> None:

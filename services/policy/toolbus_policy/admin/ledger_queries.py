@@ -52,8 +52,8 @@ class LedgerQueryHandler:
         )
         if reply is None:
             raise InvalidError(
-                f"Customer '{query.customer}' has no counters, because none of "
-                "its calls was charged yet."
+                f"Customer '{query.customer}' has no counters to rebuild, because none of "
+                "its calls has been charged. Check the customer's name."
             )
         return reply
 

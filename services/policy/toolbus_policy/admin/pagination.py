@@ -5,7 +5,7 @@ from typing import Any
 
 import msgspec
 
-LARGEST_PAGE = 2 * 1024 * 1024  # bytes; a single larger item still fits a page
+LARGEST_PAGE = 2 * 1024 * 1024  # bytes; a larger item is a page of its own
 
 
 def page(

@@ -5,8 +5,8 @@ HTTP, only commands and variables that policy's settings allow are accepted, so 
 key can neither start programs nor send credentials elsewhere. The environment of a configured
 process is restricted too, because NODE_OPTIONS or LD_PRELOAD can run any program in it.
 
-Addresses are checked as written, so that the author receives an early error. The binding check is
-made by the service that connects, on the resolved address.
+Addresses are checked as written, so that the author receives an early error. The service that
+connects makes the authoritative check, on the resolved address.
 """
 
 import re
@@ -34,7 +34,7 @@ _DENIED = (
 )
 _EXPORT_DENIED = "destinations of events cannot be configured over HTTP; use 'toolbus apply'"
 _ANONYMOUS_DENIED = "anonymous access cannot be enabled over HTTP; use 'toolbus apply'"
-_FILE_DENIED = "is a file, which may not be configured over HTTP; {}use 'toolbus apply'"
+_FILE_DENIED = "the path of a file cannot be configured over HTTP; {}use 'toolbus apply'"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ SEMANTIC_ERROR = "value_error"  # the shape is valid, but the values contradict 
 
 
 def parse_body(wanted: Any, body: bytes) -> Any:
-    """Return the body as this model.
+    """Return the body, parsed and validated as the type `wanted`.
 
     Raises `InvalidError` if the body does not match the schema, and `InvalidConfigurationError` if
     only its values contradict each other.

@@ -27,7 +27,8 @@ from toolbus_policy.ledger.admitted_call import Admission, Payer
 from toolbus_policy.ledger.limits import budgets_of, loops_of, rates_of
 from toolbus_policy.models.requests import terms_of
 
-# Methods whose target must be listed. A resource need not be: templates generate any number.
+# Methods whose target must be in the server's list. Resources are exempt, because a template can
+# have any number of URIs that are not listed.
 _LISTED = {TOOLS_CALL: "tools", "prompts/get": "prompts"}
 _COMPLETION, _READ = "completion/complete", "resources/read"
 METHODS = frozenset(
@@ -36,7 +37,7 @@ METHODS = frozenset(
         "tasks/get", "tasks/update", "tasks/result", "tasks/cancel", FOLLOW,
     }
 )  # fmt: skip
-# Methods that can need approval. Other methods belong to a call already made, or send nothing.
+# Methods that can need approval. Other methods belong to an earlier call, or have no effect.
 _APPROVABLE = frozenset({TOOLS_CALL, "prompts/get", _READ})
 
 
@@ -143,7 +144,7 @@ class Authorizer:
     def _admit_new(self, plan: tuple[str, str, str, str], principal: Principal) -> Admission | None:
         """Return an admission that is not cached for tools, and cache it.
 
-        Callers choose the names of models, so these have a cache of their own.
+        Models have a separate cache: callers choose the names, and must not evict tools.
         """
         _, server, method, tool = plan
         cache = self.cache.models if is_model_method(method) else self.cache.admissions
@@ -162,7 +163,8 @@ class Authorizer:
         principal = self.snapshot.principal_of(key, now)
         if principal is None:
             raise UnauthorizedError(
-                "The API key that made this call was revoked, deleted or has expired."
+                "The API key that made this call was revoked, deleted or has expired. Repeat the "
+                "call with a valid key."
             )
         return self._payer(principal)
 

@@ -31,6 +31,11 @@ def may_need_approval(decision: Decision, call: CallRequested) -> bool:
     return bool(needed or (call.extra and STATE_PREFIX in call.extra))
 
 
+def waits_for_approval(admission: Admission) -> bool:
+    """Return whether the call can wait for approval: model requests only if a server caused it."""
+    return admission.size is None or bool(admission.size.sampled_by)
+
+
 def evaluate_rules(authorizer: Authorizer, call: CallRequested, admission: Admission) -> Verdict:
     """Return the verdict of the rules. Raises `RuleDeniedError`."""
     if authorizer.rule_evaluator is None:
@@ -39,7 +44,7 @@ def evaluate_rules(authorizer: Authorizer, call: CallRequested, admission: Admis
     verdict = authorizer.rule_evaluator.verdict(call, principal, charge, time(), admission.size)
     if verdict.denied_by:
         raise RuleDeniedError(verdict.reason, rule=verdict.denied_by)
-    if verdict.approve_by and admission.size is not None:
+    if verdict.approve_by and not waits_for_approval(admission):
         raise RuleDeniedError(
             f"The rule '{verdict.approve_by}' requires approval, and model requests cannot wait "
             "for approval, so the request is denied. Change the request, or ask an operator.",

@@ -280,7 +280,10 @@ class AdmissionHandler:
 
     def _check_accepting(self, call: CallRequested, now: float) -> None:
         if now > call.deadline:
-            raise InvalidError("The call's deadline passed before the call was authorized.")
+            raise InvalidError(
+                "The call's deadline passed before the call was authorized; it was not dispatched. "
+                "Retry."
+            )
         if self.service.events.full:
             raise BusDownError(
                 "Audit outbox full: calls are rejected until the bus is reachable. Retry later."

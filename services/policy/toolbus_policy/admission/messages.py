@@ -96,6 +96,7 @@ def build_intent(
         policy_version=authorizer.version,
         approval=approval,
         definition_digest=admission.definition,
+        aliases=admission.terms.aliases if admission.terms is not None else (),
         actors=authorizer.snapshot.actors(payer.key, call.key_digest),
         suggested_by=call.suggested_by,
     )

@@ -75,6 +75,7 @@ def model_context(size: ModelSize) -> dict[str, Any]:
         "output": size.output,
         "tools": size.tools,
         "stream": size.stream,
+        "sampled_by": size.sampled_by,
     }
 
 

@@ -26,7 +26,7 @@ MAX_NOTE_LENGTH = 512
 MAX_NAME_LENGTH = 64
 MAX_LISTED = 100
 LISTED_ARGUMENT_LENGTH = 4096  # characters of each call's arguments in a list
-PROPAGATION_SECONDS = 1.0  # the wait for a new approval of another replica
+PROPAGATION_SECONDS = 1.0  # the longest wait for an approval that another replica just created
 ATTEMPTS = 4
 
 

@@ -89,10 +89,10 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
         return self.state not in _VOID and now < self.ends
 
     def applies_to(self, state: str, now: float) -> bool:
-        """Return whether the approval applies to a call that contains this state of its server.
+        """Return whether the approval covers a call with this `requestState` of its server.
 
-        A call that used its approval may answer its server's requests, once for each state the
-        server returned. Any other call needs a new approval.
+        After the approval was used, it covers only continuations of the same call, one for each
+        state that the server returned. Any other call needs a new approval.
         """
         if not self.is_current(now) or self.state is not State.USED:
             return self.is_current(now)

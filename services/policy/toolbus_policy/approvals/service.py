@@ -10,6 +10,7 @@ from typing import Any
 from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.contracts import CallRequested, InputRequired, TaskCreated
+from toolbus_common.contracts.model_calls import is_model_method
 from toolbus_common.errors import (
     ApprovalRequiredError,
     BusDownError,
@@ -102,6 +103,8 @@ class ApprovalService:
     ) -> ApprovalResult:
         """Return the result for the call; None if the call has waited and must be authorized again.
 
+        A model request has no person at its client, so it waits for the decision at once.
+
         Raises:
             ApprovalRequiredError: no decision yet, or the client cannot open the approval page.
             ApprovalRejectedError: a person rejected the call.
@@ -123,7 +126,7 @@ class ApprovalService:
             stored = await self.approval_repository.load(binding)
             if stored is None or not stored.approval.applies_to(response.state, time()):
                 made = await self._request(call, principal, cause, binding, stored)
-                if made is not None:
+                if made is not None and not is_model_method(call.method):
                     return await self._request_input(made, call, ApprovalResponse())
             elif stored.approval.state is State.PENDING:
                 return await self._wait_for_decision(stored, call, response)
@@ -188,7 +191,8 @@ class ApprovalService:
         """Wait for the decision if the caller opened the page; otherwise request to open it."""
         own = response.approval == stored.approval.id
         seconds = (call.deadline - time()) * WAIT_SHARE
-        if not own or response.action != ACCEPTED:
+        waits = is_model_method(call.method) or (own and response.action == ACCEPTED)
+        if not waits:
             return await self._request_input(stored, call, response if own else ApprovalResponse())
         waiting = asyncio.ensure_future(self.approval_repository.wait_for_change(stored, seconds))
         self._waiting[call.call_id] = waiting

@@ -114,8 +114,8 @@ def replay_reply(stored: StoredOutcome, family: ProtocolFamily) -> Outcome:
     if isinstance(reply, TaskCreated) and stored.family is not family:
         error = OutcomeNotStoredError(
             "The first call with this idempotency key became a task, which only a client of the "
-            "same protocol family can follow. It is not repeated: follow the task there, or use a "
-            "new key.",
+            "same protocol family can follow. It is not repeated: follow the task with such a "
+            "client, or use a new key.",
             firstCallId=stored.call_id,
         )
         return CallError(error)

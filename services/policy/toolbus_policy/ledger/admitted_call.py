@@ -59,8 +59,9 @@ class ModelTerms:
     """The terms of one model for one payer, before the size of a request is known.
 
     `name` is `provider/model`, and `names` are the names by which the payer may use the model.
-    `prices` are those of `CallAdmitted.price`; None if the model has no price. `budgets` are those
-    that count the model.
+    `aliases` are all its aliases.
+    `prices` has the form of `CallAdmitted.price`; None if the model has no price. `budgets` are the
+    budgets that count the model.
     """
 
     provider: Provider
@@ -68,6 +69,7 @@ class ModelTerms:
     names: frozenset[str]
     prices: tuple[float, ...] | None
     budgets: tuple[BudgetLimit, ...]
+    aliases: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -75,6 +77,7 @@ class ModelSize:
     """The size of a model request, as limits and rules see it. Both bounds are in tokens.
 
     `alias` is the name by which the caller requested the model; empty for `provider/model`.
+    `sampled_by` is the server whose sampling request caused the request; else empty.
     """
 
     alias: str
@@ -82,6 +85,7 @@ class ModelSize:
     output: int
     tools: int
     stream: bool
+    sampled_by: str = ""
 
     @property
     def tokens(self) -> int:

@@ -26,7 +26,7 @@ from toolbus_policy.ledger.valkey_store import (
 
 log = logging.getLogger(__name__)
 
-NO_LIMIT = 1e11  # the year 5138, so that only the clock of Redis limits
+NO_LIMIT = 1e11  # the year 5138: only the clock of Redis limits the search
 MAX_LOGGED = 200  # characters of a reply
 MAX_EXPIRED = 1000  # reservations claimed in one step; their intents are searched together
 T = TypeVar("T")
@@ -35,7 +35,7 @@ EndKind = Literal["settle", "refund", "unknown"]
 
 @dataclass(frozen=True, slots=True)
 class ReservationEnd:
-    """How a reservation ends. `actual` is in micro-dollars and counts only for `settle`."""
+    """The end of a reservation. `actual` (micro-dollars) is used only if `how` is `settle`."""
 
     rid: str
     customer: str
@@ -111,7 +111,8 @@ class Ledger:
         """Reserve the price at every level and pass every rate and loop limit, or change nothing.
 
         Raises:
-            BudgetExceededError, RateExceededError, LoopDetectedError: naming level and limit.
+            BudgetExceededError, RateExceededError, LoopDetectedError: a limit would be exceeded;
+                the error names the limit and its level.
             LedgerDownError: the counters cannot be read.
             LedgerRebuildingError: the counters are lost and being rebuilt.
 
@@ -215,7 +216,7 @@ class Ledger:
     async def _reserve_agreed(
         self, customer: str, requests: list[ReservationRequest]
     ) -> list[ToolbusError | None]:
-        """Reserve in the generation that the bus has.
+        """Reserve in the generation that is stored on the bus.
 
         Raises `LedgerDownError`, or `LedgerRebuildingError` if Redis has another generation.
         """
@@ -289,7 +290,7 @@ class Ledger:
     async def _agree(self, customer: str) -> CounterState:
         known = await self.generations.known(customer)
         if known is None:
-            # If replicas begin concurrently, Redis decides; the bus then stores the result.
+            # If replicas begin a generation concurrently, all use the one that Redis stored.
             found = await self.store.begin_generation(customer, secrets.token_hex(4))
             known = await self.generations.begin(customer, found)
         return self._remember(customer, known)
@@ -320,8 +321,8 @@ def _errors_of(
 ) -> list[ToolbusError | None]:
     """Return the error of each reservation by the script's reply, which also has the new tick.
 
-    Raises `LedgerDownError` for a reply of another form. What it reserved is refunded when it is
-    due, because the calls are denied.
+    Raises `LedgerDownError` for a reply of another form. The calls are then denied, and their
+    reservations are refunded when they are due.
     """
     try:
         tick, results = answer

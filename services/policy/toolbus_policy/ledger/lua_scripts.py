@@ -32,15 +32,15 @@ class ScriptRunner:
     """Runs scripts.
 
     A script is sent again, once, if the connection breaks before its reply. Both copies may arrive,
-    in any order and at any time: the first copy even after the call has ended. All scripts allow
-    that; `reserve` remembers the calls of a second copy.
+    in any order and at any time: the first copy even after the call has ended. All scripts are
+    idempotent; `reserve` stores the ids of the calls in a script that is sent again.
     """
 
     def __init__(self, url: str, seconds: float) -> None:
         self._seconds = seconds
         self._pool = ConnectionPool.from_url(
             url,
-            protocol=2,  # without messages that no command asked for
+            protocol=2,  # RESP3 has messages that no command requested
             socket_timeout=None,
             socket_connect_timeout=seconds,
             retry=Retry(NoBackoff(), 0),
@@ -96,7 +96,7 @@ class ScriptRunner:
             self._opening = asyncio.get_running_loop().create_task(self._open())
 
     async def _open(self) -> None:
-        """Open the connection and send what waits for it."""
+        """Open the connection and send the waiting commands."""
         while self._waiting:
             connection = ScriptConnection(self._sources, self._lost)
             try:

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from toolbus_common.config import Budget, Period
 
 HOUR = 3600
-PARTS = 60  # a rolling period has this many parts, and one more so that it never overshoots
+PARTS = 60  # of a rolling period; one part more is counted, so that no spending is missed
 ROLLING = {
     Period.HOUR: HOUR,
     Period.DAY: 24 * HOUR,

@@ -14,7 +14,8 @@ from redis.exceptions import ResponseError
 log = logging.getLogger(__name__)
 
 _INCOMPLETE = object()
-# The server did not run the script because it is a replica: the name of the server may have moved.
+# The server did not run the script because it is a replica. The primary's name may have moved to
+# another server.
 _NOT_PRIMARY = ("READONLY", "MASTERDOWN")
 
 
@@ -35,9 +36,9 @@ class ScriptConnection(asyncio.Protocol):
     """Sends commands and ends the oldest one with each reply.
 
     The connection is closed, and `on_lost` receives the unanswered commands, if it breaks, if a
-    reply is late, if the server is a replica, and if the server sends what no command asked for:
-    then the order of the replies is unknown. A script that the server does not have is loaded and
-    sent again.
+    reply is late, if the server is a replica, or if the server sends a message that no command
+    requested, because the order of the replies is then unknown. A script that the server does not
+    have is loaded and sent again.
     """
 
     def __init__(
@@ -60,7 +61,7 @@ class ScriptConnection(asyncio.Protocol):
     async def open(self, client: Connection) -> None:
         """Let the client connect and authenticate, and take over its transport.
 
-        The client has no public accessor of the transport: pyproject.toml names the versions.
+        The client has no public accessor of the transport, so pyproject.toml limits its versions.
         Raises the client's errors.
         """
         try:
@@ -108,7 +109,7 @@ class ScriptConnection(asyncio.Protocol):
 
     def _end_oldest(self, reply: Any) -> None:
         if not self._unanswered or isinstance(reply, PushNotification):
-            raise BrokenError("The server sent a message that no command asked for.")
+            raise BrokenError("The server sent a message that no command requested.")
         if isinstance(reply, ResponseError) and str(reply).startswith(_NOT_PRIMARY):
             raise BrokenError(str(reply))  # the command remains unanswered
         self._end(self._unanswered.popleft(), reply)

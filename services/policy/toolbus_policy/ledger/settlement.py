@@ -83,7 +83,7 @@ class SettlementConsumer:
         return self.ledger.newest
 
     async def sweep(self) -> None:
-        """Forever charge expired reservations with an intent in the stream, and refund all others.
+        """Charge expired reservations with an intent in the stream, and refund all others, forever.
 
         Only reservations due before the newest outcome that all replicas have processed are
         examined, because an outcome that a killed replica had received is redelivered later.

@@ -44,6 +44,7 @@ def terms_of(declared: Configuration, payer: Payer, provider: str, model: str) -
         names=frozenset(name for name in every if may_use_model(payer.principal, name)),
         prices=None if price is None else micro_dollars_of(price),
         budgets=tuple(each for each in payer.budgets if each.counts_model(every, 1)),
+        aliases=every[1:],
     )
 
 
@@ -55,7 +56,7 @@ def sized(admission: Admission, terms: ModelTerms, call: CallRequested) -> Admis
 
     Raises:
         InvalidError: `extra` is not a `ModelCall`, a bound is invalid, or the request has an
-            idempotency key.
+            idempotency key, or the server may not sample this model.
         UnknownModelError: the name is unknown, not granted or not in `restriction` (the same
             error), or the model has no price.
         InsufficientScopeError: the model is granted, but this access token has a smaller scope.
@@ -78,12 +79,14 @@ def sized(admission: Admission, terms: ModelTerms, call: CallRequested) -> Admis
         output=_output_bound(requested, terms, call.method),
         tools=requested.tools,
         stream=requested.stream,
+        sampled_by=requested.sampled_by,
     )
     cost = FREE if call.method == COUNT_TOKENS else _cost(terms.prices, size)
     budgets = terms.budgets
     if not cost.reserved:
         budgets = tuple(each for each in budgets if not each.in_money)
-    return replace(admission, cost=cost, budgets=budgets, size=size)
+    cause = _sampling_cause(admission.payer.principal.declared, requested, name)
+    return replace(admission, cost=cost, budgets=budgets, size=size, cause=cause)
 
 
 def unknown_error(name: str) -> UnknownModelError:
@@ -110,6 +113,25 @@ def _requested(call: CallRequested) -> ModelCall:
             "negative or zero; correct the request."
         )
     return requested
+
+
+def _sampling_cause(declared: Configuration, requested: ModelCall, name: str) -> str:
+    """Return the cause of the approval that a sampling request needs; empty for none.
+
+    Raises:
+        InvalidError: the server's sampling requests are not answered by this model.
+
+    """
+    if not requested.sampled_by:
+        return ""
+    server = declared.servers.get(requested.sampled_by)
+    sampling = server.sampling if server is not None else None
+    if sampling is None or sampling.model != name:
+        raise InvalidError(
+            f"The sampling requests of the server '{requested.sampled_by}' are not answered by "
+            f"the model '{name}' any more; set servers.{requested.sampled_by}.sampling."
+        )
+    return f"server:{requested.sampled_by}" if sampling.approve else ""
 
 
 def _denial(principal: Principal, call: CallRequested, name: str) -> ToolbusError:

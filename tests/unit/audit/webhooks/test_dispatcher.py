@@ -286,8 +286,9 @@ def test_the_signature_matches_the_specifications_example() -> None:
 def test_an_invalid_secret_is_rejected_without_being_shown(secret: str) -> None:
     with pytest.raises(NoSecretError) as caught:
         signers_of(secret)
-    form = "its secret is not whsec_ and the Base64 of 24 to 64 bytes"
-    assert str(caught.value) == (form if secret.strip() else "its secret is empty")
+    form = "whsec_ and the Base64 of 24 to 64 bytes"
+    empty = f"its secret is empty; it must be {form}"
+    assert str(caught.value) == (f"its secret is not {form}" if secret.strip() else empty)
     words = [each.removeprefix("whsec_") for each in secret.split()]
     assert not any(word in str(caught.value) for word in words if word not in ("", "secret"))
 

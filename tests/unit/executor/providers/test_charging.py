@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common.contracts.model_calls import Usage
-from toolbus_executor.providers.charging import charge_of_usage
+from toolbus_executor.providers.charging import charge_of_usage, savings_of_cache
 
 COUNTS = st.integers(0, 10_000_000)
 PRICES = st.tuples(*[st.floats(0, 1000, allow_subnormal=False)] * 6)
@@ -57,3 +57,10 @@ def test_a_model_without_a_price_is_free() -> None:
 def test_contradictory_usage_never_becomes_a_credit() -> None:
     usage = Usage(input=5, cached=10**7, cache_write=10**7, output=0)
     assert charge_of_usage(usage, (3.0, 0.3, 0.0, 15.0, 15.0, 0.0)) == 0
+
+
+def test_cached_input_saves_the_difference_of_the_prices() -> None:
+    usage = Usage(input=1000, cached=400, output=7)
+    assert savings_of_cache(usage, (3.0, 0.3, 0.0, 15.0, 15.0, 0.0)) == 1080
+    assert savings_of_cache(usage, (1.0, 2.0, 0.0, 0.0, 0.0, 0.0)) == 0
+    assert savings_of_cache(usage, ()) == 0

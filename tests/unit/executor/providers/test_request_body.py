@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from toolbus_common.contracts.model_calls import CHAT, EMBEDDINGS, MESSAGES, RESPONSES
 from toolbus_common.errors import InvalidError
-from toolbus_executor.providers.request_body import GOVERNED, rewritten
+from toolbus_executor.providers.request_body import GOVERNED, limit_field, rewritten
 
 NAMES = st.text().filter(lambda name: name.casefold() not in GOVERNED)
 VALUES = st.recursive(
@@ -97,6 +97,20 @@ def test_a_request_without_a_limit_is_sent_with_the_reserved_one(
     body = json.dumps(given).encode()
     raw, _ = rewritten(body, "m", method, streamed=False, limit=(field, 9))
     assert json.loads(raw) == {"model": "m"} | expected
+
+
+@pytest.mark.parametrize(
+    ("method", "served", "field"),
+    [
+        (CHAT, {CHAT}, "max_tokens"),
+        (CHAT, {CHAT, RESPONSES}, "max_completion_tokens"),
+        (RESPONSES, {CHAT, RESPONSES}, "max_output_tokens"),
+    ],
+)
+def test_the_limit_is_sent_in_the_member_that_the_provider_knows(
+    method: str, served: set[str], field: str
+) -> None:
+    assert limit_field(method, served) == field
 
 
 @pytest.mark.parametrize("body", [b"", b"[]", b"1", b'{"a":', b'{"a":1}x', b"\xff"])

@@ -103,7 +103,7 @@ async def skip_reason(schema: Any) -> str:
         ({"query": "q", "since": 1.5}, "'since' must be a string or null; it is a number"),
         ({"query": "q", "tags": ["a", None]}, "'tags[1]' must be a string; it is null"),
         ({"query": "q", "tags": ["a"] * 4}, "'tags' must have at most 3 items"),
-        ({"query": "q", "filter": {"c": 1}}, "'filter' has no 'c'; there are: 'a', 'b'"),
+        ({"query": "q", "filter": {"c": 1}}, "'filter' has no 'c'; known names: 'a', 'b'"),
         (
             {"query": "q", "shape": {"kind": "circle"}},
             (

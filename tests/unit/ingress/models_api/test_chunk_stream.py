@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.waits import until
 from toolbus_common.contracts import Notification, Progress
 from toolbus_common.contracts.model_calls import CHUNK
+from toolbus_ingress.models_api import chunk_stream
 from toolbus_ingress.models_api.chunk_stream import LARGEST_UNREAD, ChunkStream
 
 ERROR = b"event: error\ndata: {}\n\n"
@@ -40,8 +42,8 @@ class Client:
     def _overflow(self) -> None:
         self.overflows += 1
 
-    def put(self, chunk: bytes) -> None:
-        self.stream.put(Notification(CHUNK, chunk))
+    def put(self, chunk: bytes, number: int = 0) -> None:
+        self.stream.put(Notification(CHUNK, chunk, number))
 
     @property
     def received(self) -> bytes:
@@ -132,3 +134,42 @@ async def test_a_reader_that_keeps_up_is_never_cut_off() -> None:
         await pause()
     await client.stream.end()
     assert (client.overflows, len(client.received)) == (0, count * len(MIB))
+
+
+async def test_a_lost_chunk_cuts_the_stream() -> None:
+    client = Client()
+    client.put(b"data: 1\n\n", 1)
+    client.put(b"data: 3\n\n", 3)
+    client.put(b"data: 4\n\n", 4)
+    assert (client.stream.lost, client.overflows) == (True, 1)
+    await client.stream.end(ERROR)
+    assert client.received == b"data: 1\n\n" + ERROR
+
+
+async def test_a_lost_last_chunk_is_found_by_the_number_of_chunks() -> None:
+    client = Client()
+    client.put(b"data: 1\n\n", 1)
+    client.stream.check(1)
+    assert not client.stream.is_cut
+    client.stream.check(2)
+    assert client.stream.is_cut
+
+
+async def test_only_a_silent_stream_has_comments(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(chunk_stream, "KEEP_ALIVE_SECONDS", 0.001)
+    client = Client()
+    client.put(b"data: 1\n\ndata: ")
+    await until(lambda: client.received.count(b": ping\n\n") > 1, "two comments")
+    client.put(b"2\n\n")
+    await client.stream.end()
+    assert client.received.replace(b": ping\n\n", b"") == b"data: 1\n\ndata: 2\n\n"
+    assert client.complete
+
+
+async def test_a_stream_without_silence_has_no_comments() -> None:
+    client = Client()
+    client.put(b"data: 1\n\n")
+    client.stream._keep()
+    await pause()
+    await client.stream.end()
+    assert client.received == b"data: 1\n\n"

@@ -141,8 +141,8 @@ async def test_approvals_need_the_credential_of_an_approver(edge: RestEdge) -> N
 @pytest.mark.parametrize(
     ("query", "text"),
     [
-        ("limit=1&limit=2", "Send each once"),
-        ("other=1", "known here: limit, after"),
+        ("limit=1&limit=2", "at most once"),
+        ("other=1", "at most once: limit, after"),
         ("limit=1&" * 17, "Too many query parameters"),
         *((f"limit={each}", "limit") for each in ("0", "1001", "-1", "+5", "1_0", "%205", "", "5.0",
                                                    "99999", "٣", "NaN")),
@@ -179,7 +179,7 @@ async def test_no_path_accepts_unknown_or_repeated_parameters(
 ) -> None:
     answer = await edge.request("GET", f"{path}?{query}", role="")
     assert (answer.status, problem(answer)["code"]) == (400, "invalid")
-    assert f"known here: {known}." in problem(answer)["detail"]
+    assert f"at most once: {known}." in problem(answer)["detail"]
 
 
 async def test_the_mode_of_a_list_of_tools_is_a_known_parameter(

@@ -36,8 +36,9 @@ def test_sums_of_models_and_tools_count_in_their_budgets() -> None:
     rows = [
         ("bot", "", "", "local", "gemma", 0, 3, over),
         ("bot", "", "", "local", "llama", 0, 1, 10),
-        ("bot", "", "", "docs", "search", 0, 1, 7),
+        ("bot", "", "", "docs", "search", 0, 1, 7, ""),
+        ("bot", "", "", "local", "removed", 0, 1, 5, "fast former"),
     ]
     rebuild.add_sums(need, rows)
     spent = [rebuild.contents.levels[limit.counter]["spent"] for limit in limits["key:bot"]]
-    assert spent == [over + 17, over, 0, 7]
+    assert spent == [over + 22, over + 5, 0, 7]

@@ -366,3 +366,45 @@ def test_a_rule_sees_no_arguments_of_a_model_request() -> None:
 def test_a_rule_that_requires_approval_denies_a_model_request() -> None:
     text = "forbid(principal, action, resource);"
     assert ruled(text, effect="approve") == "the-rule"
+
+
+def sampling_authorizer(rules: dict[str, Any] | None = None, **sampling: Any) -> Authorizer:
+    server = {"url": "http://127.0.0.1:1/mcp", "sampling": {"model": "team-fast", **sampling}}
+    return authorizer({"models": ["*"]}, servers={"docs": server}, rules=rules or {})
+
+
+SAMPLED = ModelCall(alias="team-fast", sampled_by="docs")
+
+
+def test_a_sampling_request_needs_approval_where_its_server_is_configured_so() -> None:
+    assert admit(sampling_authorizer(approve=True), SAMPLED).cause == "server:docs"
+    assert admit(sampling_authorizer(), SAMPLED).cause == ""
+    assert admit(sampling_authorizer(approve=True), FAST).cause == ""
+
+
+@pytest.mark.parametrize(
+    "requested",
+    [
+        ModelCall(alias="team-fast", sampled_by="other"),
+        ModelCall(alias="other", sampled_by="docs"),
+    ],
+)
+def test_a_server_samples_only_its_declared_model(requested: ModelCall) -> None:
+    with pytest.raises(InvalidError, match="sampling"):
+        admit(sampling_authorizer(), requested, "claude", "haiku")
+
+
+def test_a_rule_can_require_approval_of_a_sampling_request_or_deny_it() -> None:
+    text = (
+        "forbid(principal, action, resource) "
+        'when { context has model && context.model.sampled_by == "docs" };'
+    )
+    for effect in ("approve", "deny"):
+        decides = sampling_authorizer({"watch": {"effect": effect, "cedar": text}})
+        call = requested_call(tool="gemma", server="local", method=CHAT, extra=SAMPLED.encode())
+        admission = admit(decides, SAMPLED)
+        if effect == "approve":
+            assert evaluate_rules(decides, call, admission).approve_by == "watch"
+        else:
+            with pytest.raises(RuleDeniedError):
+                evaluate_rules(decides, call, admission)

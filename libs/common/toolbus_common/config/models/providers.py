@@ -9,7 +9,6 @@ from toolbus_common.config.base import ConfigModel, Name
 from toolbus_common.config.servers.endpoints import http_url
 from toolbus_common.config.servers.server import Server
 from toolbus_common.config.servers.tools import LONGEST_CALL
-from toolbus_common.contracts.model_calls import RESPONSES
 
 Kind = Literal["openai", "anthropic"]
 Api = Literal["chat", "responses", "messages", "embeddings"]
@@ -102,12 +101,6 @@ class Provider(ConfigModel):
             return ("messages",)
         default = ("chat", "responses", "embeddings")
         return self.apis or (default if self.base_url == OPENAI else ("chat", "embeddings"))
-
-    def limit_field(self, method: str) -> str:
-        """Return the member of a request that limits its output tokens."""
-        if method == RESPONSES:
-            return "max_output_tokens"
-        return "max_completion_tokens" if self.base_url == OPENAI else "max_tokens"
 
     @property
     def endpoint(self) -> Server:

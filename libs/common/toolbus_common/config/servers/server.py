@@ -21,6 +21,7 @@ from toolbus_common.config.servers.isolation import (
 )
 from toolbus_common.config.servers.oauth import ServerOAuth, misfit
 from toolbus_common.config.servers.results import Results
+from toolbus_common.config.servers.sampling import Sampling
 from toolbus_common.config.servers.tools import LONGEST_CALL, Misfits, ToolView
 from toolbus_common.secrets import REFERENCE
 
@@ -46,7 +47,7 @@ MAX_REPLICAS = 16
 LARGEST_LIST = 6 << 20  # bytes; the lists of a server are one entry of a bucket
 MAX_SESSIONS = {True: 32, False: 1024}  # default for processes, and for connections
 _OF_PROCESS = BOUNDS
-_OF_SESSIONS = ("idle", "sessions", "max_sessions", "max_sessions_per_principal")
+_OF_SESSIONS = ("idle", "sessions", "max_sessions", "max_sessions_per_principal", "sampling")
 _OF_OPENAPI = ("base_url", "credentials", "probe_path")
 _PROBE_PATH = re.compile(r"/[!-~]*")
 _OF_DESCRIBED = ("operations", "refresh")  # for servers with an API description
@@ -91,7 +92,7 @@ class Server(ConfigModel):
     `proxy` is the HTTP proxy for the URL (`none` disables proxies). The PEM files `ca`,
     `certificate` and `key` are the trusted certificate authorities and the client certificate with
     its key. `oauth` configures tokens, and `identity` sends the caller's identity with each
-    request.
+    request. `sampling` names the model that answers the server's sampling requests.
     """
 
     url: str = ""
@@ -135,6 +136,7 @@ class Server(ConfigModel):
     max_total_timeout: float | None = Field(default=None, gt=0, le=LONGEST_CALL)
     list_limit: int = Field(default=LARGEST_LIST, ge=64 << 10, le=LARGEST_LIST)
     results: Results = Results()
+    sampling: Sampling | None = None
     validation: Validation = "report"
     content: Content | None = None
     result_content: Content | None = None

@@ -168,6 +168,11 @@ def _model_patterns(data: Any) -> Iterator[tuple[ConfigPath, str]]:
     yield from _level_patterns(data, ("models",))
     for pattern, _ in _section(data, "model_prices"):
         yield ("model_prices", pattern), str(pattern)
+    for name, server in _section(data, "servers"):
+        sampling = server.get("sampling")
+        model = sampling.get("model") if isinstance(sampling, dict) else None
+        if isinstance(model, str):
+            yield ("servers", name, "sampling", "model"), model
 
 
 def _level_patterns(data: Any, fields: tuple[str, ...]) -> Iterator[tuple[ConfigPath, str]]:

@@ -86,7 +86,7 @@ class CallAllowed(Decided):
     have denied the call or required approval. A shadow rule that failed to evaluate is listed as
     `name:error`. `policy_version` is the revision of the configuration. `approval` is the id of the
     approval that allowed the call, if one was required. `definition_digest` is the digest of the
-    tool or prompt as clients see it.
+    tool or prompt as clients see it. `aliases` are the aliases that contained the requested model.
     """
 
     NAME: ClassVar[str] = "call.allowed"
@@ -99,6 +99,7 @@ class CallAllowed(Decided):
     policy_version: int = 0
     approval: str = ""
     definition_digest: str = ""
+    aliases: tuple[str, ...] = ()
 
 
 class CallDenied(Decided):

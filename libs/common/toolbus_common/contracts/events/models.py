@@ -11,7 +11,8 @@ class ModelUsed(CallEvent):
     It complements `call.completed` or `call.failed` with the same `call_id`: `server` is the
     provider and `tool` is the model. `alias` is the name that the caller used; empty for none.
     `provider_kind` is the provider's API. `charge` is the charge in micro-dollars. The token counts
-    are those of `toolbus_common.contracts.model_calls.Usage`. `attempt` is the number of targets
+    are those of `toolbus_common.contracts.model_calls.Usage`. `cached_savings` is how much less the
+    cached input cost than other input, in micro-dollars. `attempt` is the number of targets
     that were tried before. `first_token_us` is the time to the first part of a streamed response,
     and `latency_us` is the whole duration, both in microseconds. `cut` means that the stream ended
     early. `tools_offered` counts the tools in the request, and `tools_suggested` counts the tool
@@ -37,3 +38,4 @@ class ModelUsed(CallEvent):
     cut: bool = False
     tools_offered: int = 0
     tools_suggested: int = 0
+    cached_savings: int = 0

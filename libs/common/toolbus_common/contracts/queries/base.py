@@ -98,7 +98,8 @@ class SpendingQuery(Query):
     """Return a customer's charges for tools, from the events. Policy sends this query to audit.
 
     A call counts at the time when it was allowed, from `start` and before `end` (seconds since the
-    epoch), in steps of `step` seconds (0 means one step).
+    epoch), in steps of `step` seconds (0 means one step). With `aliases`, a last column has the
+    aliases that contained a model when its request was allowed, separated by spaces.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.spending"
@@ -107,10 +108,11 @@ class SpendingQuery(Query):
     start: float
     end: float
     step: int = 0
+    aliases: bool = False
 
 
 class SpendingReply(Message):
-    """Rows of key, user, team, server, tool, step, calls, micro-dollars.
+    """Rows of key, user, team, server, tool, step, calls, micro-dollars, and requested aliases.
 
     `since` is the time of the oldest stored event. `more` is true if there are too many rows or
     calls for one reply. In this case, query a shorter interval.
@@ -141,7 +143,7 @@ class OpenCall(Message):
 
     `unknown_at` is the time when the call was charged as unknown, or 0. `charge` is in
     micro-dollars. `stream_seq` is the sequence number of its `call.allowed` event in the stream
-    EVENTS.
+    EVENTS. `aliases` are those that contained a model then, separated by spaces.
     """
 
     call_id: str
@@ -157,6 +159,7 @@ class OpenCall(Message):
     deadline: float
     unknown_at: float = 0.0
     stream_seq: int = 0
+    aliases: str = ""
 
 
 class OpenCallsReply(Message):

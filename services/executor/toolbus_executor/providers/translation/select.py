@@ -5,6 +5,7 @@ from typing import Any
 
 from toolbus_common.contracts.model_calls import CHAT, MESSAGES, RESPONSES
 from toolbus_common.errors import InvalidError
+from toolbus_executor.providers.request_body import limit_field
 from toolbus_executor.providers.translation.base import StreamTranslation, Translation
 from toolbus_executor.providers.translation.chat_to_messages.request import messages_request
 from toolbus_executor.providers.translation.chat_to_messages.response import completion
@@ -17,11 +18,9 @@ from toolbus_executor.providers.translation.responses_to_chat.response import re
 from toolbus_executor.providers.translation.responses_to_chat.stream import ResponseStream
 from toolbus_executor.providers.translation.sse import events
 
-MAX_OUTPUT = 4096  # tokens
-
 
 def translation_for(
-    client_method: str, served_methods: Collection[str], max_output: int = MAX_OUTPUT
+    client_method: str, served_methods: Collection[str], max_output: int
 ) -> Translation | None:
     """Return a new translation for one request; None if the provider serves the client's API.
 
@@ -31,9 +30,7 @@ def translation_for(
     """
     if client_method in served_methods:
         return None
-    # Providers that serve the responses API know the current field, and OpenAI's reasoning models
-    # refuse the old one. Of other providers only the old field is certain to be effective.
-    limit = "max_completion_tokens" if RESPONSES in served_methods else "max_tokens"
+    limit = limit_field(CHAT, served_methods)
     if client_method == MESSAGES and CHAT in served_methods:
         return MessagesToChat(limit)
     if client_method == CHAT and MESSAGES in served_methods:

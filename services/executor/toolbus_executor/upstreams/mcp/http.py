@@ -214,7 +214,7 @@ class HttpUpstream:
         return await self._tasking.request(call, seconds, caller, self._face.call, modern=modern)
 
     def plain_sender(self, tool: str) -> Send | None:
-        """Return how plain calls of a tool are sent, if the server is stateless."""
+        """Return the function that sends plain calls of a tool, if the server is stateless."""
         if self._is_toolbus or self._tasking.requires(tool):
             return None
         return self._face.call if isinstance(self._face, ModernHttp) else None

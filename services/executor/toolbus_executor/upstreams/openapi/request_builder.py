@@ -81,7 +81,7 @@ def _checked(operation: Operation, arguments: Any) -> dict[str, Any]:
     unknown = sorted(set(arguments) - set(known))
     if unknown:
         raise ArgumentError(
-            f"there is no argument {unknown[0][:64]!r}; there are: {', '.join(known) or 'none'}"
+            f"there is no argument {unknown[0][:64]!r}; known names: {', '.join(known) or 'none'}"
         )
     present = {name: each for name, each in arguments.items() if each is not None or name == "body"}
     missing = [name for name in schema.get("required", ()) if name not in present]

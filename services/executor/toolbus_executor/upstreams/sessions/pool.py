@@ -219,7 +219,8 @@ class Pool(Generic[K]):
         except TimeoutError as error:
             self._note_failure(session.key)
             raise UpstreamDeadError(
-                f"A session at {self.server} did not open within {BEGIN_SECONDS:g} s.", sent=False
+                f"A session at {self.server} did not open within {BEGIN_SECONDS:g} s; retry.",
+                sent=False,
             ) from error
         except ToolbusError as error:
             self._note_failure(session.key)
@@ -228,7 +229,7 @@ class Pool(Generic[K]):
         if self._sessions.get(session.key) is not session:
             await kept.close()
             raise UpstreamDeadError(
-                f"{self.server} was closed while it was connecting.", sent=False
+                f"{self.server} was closed while it was connecting; retry.", sent=False
             )
         session.kept = kept
         self._check_later()

@@ -189,7 +189,7 @@ class Separated:
             self._turns.learn(call, caller, completed=completed)
 
     def plain_sender(self, tool: str) -> Send | None:
-        """Return how plain calls of a tool are sent, if one connection serves all owners."""
+        """Return the function for plain calls of a tool, if one connection serves all owners."""
         return None if self.separates else plain_sender(self._main and self._main.upstream, tool)
 
     async def subscribe(self, call: CallAdmitted, seconds: float) -> bytes:

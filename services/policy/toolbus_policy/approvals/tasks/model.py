@@ -199,7 +199,9 @@ def end_error(task: DeferredCall, approval: Approval | None) -> ToolbusError:
         return CallCancelledError("The caller cancelled the call; it was not dispatched.")
     if state is State.USED:
         return ApprovalRequiredError(
-            "A repetition of this call used the approval.", approval=task.id
+            "Another call with the same arguments used the approval, so this call was not made. "
+            "Repeat the call to request approval again.",
+            approval=task.id,
         )
     why = f" ({task.retry_reason})" if task.retry_reason else ""
     return ApprovalRequiredError(
@@ -281,5 +283,6 @@ def _input_required_error() -> UpstreamInvalidError:
 
 def _unreadable_error() -> UpstreamInvalidError:
     return UpstreamInvalidError(
-        "The stored result of this task cannot be decoded. Repeat the call."
+        "The stored result of this task cannot be decoded; the call may have been executed. Check "
+        "the audit log before repeating the call."
     )

@@ -60,7 +60,7 @@ def _status(task: DeferredCall) -> str:
     reply = task.reply
     if isinstance(reply, CallError):
         return "cancelled" if isinstance(reply.error, CallCancelledError) else "failed"
-    # In the session-based family a tool that reports an error leaves a failed task.
+    # In the session-based family, a task has failed if its tool reports an error.
     legacy = task.family is ProtocolFamily.LEGACY
     reported = legacy and msgspec.json.decode(reply.body, type=_ToolResult).isError
     return "failed" if reported else "completed"

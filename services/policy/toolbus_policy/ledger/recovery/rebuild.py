@@ -191,7 +191,7 @@ class Rebuilder:
 
     def _spending(self, customer: str, step: int) -> Query[SpendingReply]:
         async def request(start: float, end: float) -> SpendingReply:
-            query = SpendingQuery(customer=customer, start=start, end=end, step=step)
+            query = SpendingQuery(customer=customer, start=start, end=end, step=step, aliases=True)
             return await self.service.requests.request(query, SpendingReply, QUERY_SECONDS)
 
         return request

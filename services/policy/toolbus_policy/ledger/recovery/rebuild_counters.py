@@ -77,8 +77,9 @@ class CounterRebuild:
 
     def add_sums(self, need: RequiredSum, rows: Iterable[Row]) -> None:
         """Add the rows of one required sum."""
-        for key, user, team, server, tool, step, calls, charge in rows:
-            for limit in self._counting(key, user, team, server, tool, 1):
+        for key, user, team, server, tool, step, calls, charge, *aliases in rows:
+            names = " ".join(aliases).split()
+            for limit in self._counting(key, user, team, server, tool, 1, names):
                 if self._needs[limit.counter] == need:
                     amount = charge if limit.in_money else calls
                     level, field = self._level(limit), f"b{step}" if need.step else "spent"
@@ -89,7 +90,15 @@ class CounterRebuild:
 
         The charge of a call that was charged as unknown is already counted.
         """
-        limits = self._counting(call.key, call.user, call.team, call.server, call.tool, call.charge)
+        limits = self._counting(
+            call.key,
+            call.user,
+            call.team,
+            call.server,
+            call.tool,
+            call.charge,
+            call.aliases.split(),
+        )
         if not limits:
             return
         if not call.unknown_at:
@@ -107,13 +116,24 @@ class CounterRebuild:
         self.contents.due[call.call_id] = int(due * 1000)
 
     def _counting(
-        self, key: str, user: str, team: str, server: str, tool: str, charge: int
+        self,
+        key: str,
+        user: str,
+        team: str,
+        server: str,
+        tool: str,
+        charge: int,
+        aliases: Iterable[str],
     ) -> list[BudgetLimit]:
-        """Return the budgets that count a tool, or a provider's model, at this price."""
+        """Return the budgets that count a tool, or a provider's model, at this price.
+
+        `aliases` are those that contained the model when the call was allowed. It counts against
+        their budgets, although the model may have been removed from them.
+        """
         levels = (f"key:{key}", f"user:{user}", f"team:{team}", f"customer:{self._customer}")
         limits = [limit for level in levels for limit in self._limits.get(level, ())]
         if limits and server in self._declared.providers:
-            names = tuple(names_of(self._declared, server, tool))
+            names = {*names_of(self._declared, server, tool), *aliases}
             return [limit for limit in limits if limit.counts_model(names, charge)]
         name = full_name(server, tool)
         return [limit for limit in limits if limit.counts(name, charge)]

@@ -21,16 +21,9 @@ from harness.clients.model_sdks import (
     check_response,
     payloads,
 )
-from toolbus_executor.providers.translation.base import Translation
-from toolbus_executor.providers.translation.select import translation_for
+from harness.models.translations import PAIRS, translation
 
 GOLDEN = Path(__file__).parent / "golden"
-PAIRS = {
-    "messages_to_chat": (MESSAGES, CHAT),
-    "chat_to_messages": (CHAT, MESSAGES),
-    "responses_to_chat": (RESPONSES, CHAT),
-    "responses_to_messages": (RESPONSES, MESSAGES),
-}
 _HELLO = [{"role": "user", "content": "Hi"}]
 REQUESTS: dict[str, dict[str, Any]] = {
     CHAT: {"model": "m", "messages": _HELLO, "stream_options": {"include_usage": True}},
@@ -47,14 +40,6 @@ def cases(kind: str) -> list[tuple[str, str]]:
 
 def source(kind: str, pair: str, name: str) -> Any:
     return yaml.safe_load((GOLDEN / f"{kind}.yaml").read_text())[pair][name]
-
-
-def translation(pair: str) -> Translation:
-    client, provider = PAIRS[pair]
-    found = translation_for(client, {provider})
-    assert found is not None
-    assert found.provider_method == provider
-    return found
 
 
 def golden(kind: str, pair: str, name: str, made: Any) -> None:

@@ -23,7 +23,7 @@ FUNCTION = {"type": "function", "function": {"name": "f"}}
 
 @pytest.mark.parametrize("method", sorted(MODEL_METHODS))
 def test_an_api_that_the_provider_serves_needs_no_translation(method: str) -> None:
-    assert translation_for(method, {method, CHAT}) is None
+    assert translation_for(method, {method, CHAT}, 9) is None
 
 
 @pytest.mark.parametrize(
@@ -38,7 +38,7 @@ def test_an_api_that_the_provider_serves_needs_no_translation(method: str) -> No
     ],
 )
 def test_a_direct_translation_is_preferred(client: str, served: set[str], provider: str) -> None:
-    found = translation_for(client, served)
+    found = translation_for(client, served, 4096)
     assert found is not None
     assert found.provider_method == provider
 
@@ -55,7 +55,7 @@ def test_a_direct_translation_is_preferred(client: str, served: set[str], provid
 )
 def test_the_error_names_the_apis_that_the_provider_serves(client: str, served: set[str]) -> None:
     with pytest.raises(InvalidError) as caught:
-        translation_for(client, served)
+        translation_for(client, served, 4096)
     for each in (client, *served):
         assert f"'{each}'" in caught.value.reason
 
@@ -88,7 +88,7 @@ def test_a_translated_limit_never_exceeds_the_limit_of_the_client(
 
 
 def translate(client: str, served: set[str], body: dict[str, Any]) -> dict[str, Any]:
-    found = translation_for(client, served)
+    found = translation_for(client, served, 4096)
     assert found is not None
     return found.request(body)
 

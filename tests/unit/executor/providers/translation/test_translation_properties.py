@@ -19,17 +19,10 @@ from harness.clients.model_sdks import (
     check_response,
     payloads,
 )
+from harness.models.translations import PAIRS, translation
 from toolbus_common.errors import InvalidError, UpstreamInvalidError
-from toolbus_executor.providers.translation.base import Translation
-from toolbus_executor.providers.translation.select import translation_for
 
 GOLDEN = Path(__file__).parent / "golden"
-PAIRS = {
-    "messages_to_chat": (MESSAGES, CHAT),
-    "chat_to_messages": (CHAT, MESSAGES),
-    "responses_to_chat": (RESPONSES, CHAT),
-    "responses_to_messages": (RESPONSES, MESSAGES),
-}
 SOURCES = {
     kind: yaml.safe_load((GOLDEN / f"{kind}.yaml").read_text())
     for kind in ("requests", "responses", "streams")
@@ -51,13 +44,6 @@ REPLY = st.fixed_dictionaries(
         "tokens": st.tuples(*[st.integers(0, 1000)] * 3),
     }
 )
-
-
-def translation(pair: str) -> Translation:
-    client, provider = PAIRS[pair]
-    found = translation_for(client, {provider})
-    assert found is not None
-    return found
 
 
 def mutated(body: Any, data: st.DataObject) -> Any:

@@ -3,71 +3,37 @@
 from typing import Any
 
 from toolbus_executor.providers.translation.apis import chat, messages
-from toolbus_executor.providers.translation.body import decoder
+from toolbus_executor.providers.translation.chat_stream import ChatStreamTranslation
 from toolbus_executor.providers.translation.messages_to_chat.response import head, stop_reason
-from toolbus_executor.providers.translation.sse import CUT, DONE_DATA, named
-from toolbus_executor.providers.translation.streamed_calls import StreamedCalls, check_choice
+from toolbus_executor.providers.translation.sse import named
 
-_decode = decoder(chat.Response)
 TEXT, THINKING, TOOL = "text", "thinking", "tool_use"
 
 
-class MessageStream:
+class MessageStream(ChatStreamTranslation):
     """The stream for the client: one message whose blocks follow each other.
 
-    Invariants: at most one block is open. The event `message_delta` is sent when the provider's
-    stream ends, because its usage follows its finish reason.
+    Invariant: at most one block is open.
     """
 
     def __init__(self) -> None:
-        self._started = self._ended = self._refused = False
+        super().__init__()
+        self._refused = False
         self._open = ""  # the type of the open block
         self._index = -1  # of the last block
-        self._calls = StreamedCalls()
-        self._finish_reason: str | None = None
-        self._usage: chat.Usage | None = None
 
-    def feed(self, _event: str, data: bytes) -> bytes:
-        """Return the client's events for one chunk."""
-        if self._ended or not data:
-            return b""
-        if data == DONE_DATA:
-            return self.end()
-        chunk = _decode(data)
-        if chunk.error is not None:
-            return self._failed(chat.error_message(chunk.error))
-        parts = [] if self._started else [self._start(chunk)]
-        if chunk.usage is not None:
-            self._usage = chunk.usage
-        for choice in chunk.choices or ():
-            check_choice(choice)
-            if choice.delta is not None:
-                self._delta(choice.delta, parts)
-            if choice.finish_reason:
-                self._finish_reason = choice.finish_reason
-                self._close(parts)
-        return b"".join(parts)
+    def _start(self, chunk: chat.Response, parts: list[bytes]) -> None:
+        parts.append(named({"type": "message_start", "message": head(chunk.id, chunk.model)}))
 
-    def end(self) -> bytes:
-        """Return the last events; an error if the provider's stream has no finish reason."""
-        if self._ended:
-            return b""
-        if self._finish_reason is None:
-            return self._failed(CUT)
-        self._ended = True
-        reason = stop_reason(self._finish_reason, bool(self._calls.indexes), self._refused)
+    def _finished(self, reason: str) -> bytes:
+        reason = stop_reason(reason, bool(self._calls.indexes), self._refused)
         usage = messages.usage_body(chat.usage_of(self._usage))
         delta = {"stop_reason": reason, "stop_sequence": None}
         return named({"type": "message_delta", "delta": delta, "usage": usage}) + named(
             {"type": "message_stop"}
         )
 
-    def _start(self, chunk: chat.Response) -> bytes:
-        self._started = True
-        return named({"type": "message_start", "message": head(chunk.id, chunk.model)})
-
-    def _failed(self, message: str) -> bytes:
-        self._ended = True
+    def _failure(self, message: str) -> bytes:
         return named(messages.error_body(message))
 
     def _delta(self, delta: chat.Reply, parts: list[bytes]) -> None:

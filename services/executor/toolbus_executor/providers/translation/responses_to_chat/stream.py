@@ -3,17 +3,15 @@
 from typing import Any
 
 from toolbus_executor.providers.translation.apis import chat, responses
-from toolbus_executor.providers.translation.body import decoder
+from toolbus_executor.providers.translation.chat_stream import ChatStreamTranslation
 from toolbus_executor.providers.translation.responses_to_chat.response import head, outcome
-from toolbus_executor.providers.translation.sse import CUT, DONE_DATA, named
-from toolbus_executor.providers.translation.streamed_calls import StreamedCalls, check_choice
+from toolbus_executor.providers.translation.sse import named
 
-_decode = decoder(chat.Response)
 TEXT, REFUSAL, CALL, REASONING = "output_text", "refusal", "function_call_arguments", "reasoning"
 _SUMMARY = "reasoning_summary_text"
 
 
-class ResponseStream:
+class ResponseStream(ChatStreamTranslation):
     """The stream for the client: one response whose items follow each other.
 
     Invariant: at most one item is open, and it is the last one of the output. `fields` are the
@@ -21,6 +19,7 @@ class ResponseStream:
     """
 
     def __init__(self, fields: dict[str, Any]) -> None:
+        super().__init__()
         self._response: dict[str, Any] = {}
         self._fields = fields
         self._sequence = 0
@@ -28,49 +27,17 @@ class ResponseStream:
         self._open = ""  # the kind of the open item
         self._texts: list[str] = []  # the parts of its text
         self._place: dict[str, Any] = {}  # the fields that locate it
-        self._calls = StreamedCalls()
-        self._finish_reason: str | None = None
-        self._usage: chat.Usage | None = None
-        self._started = self._ended = False
 
-    def feed(self, _event: str, data: bytes) -> bytes:
-        """Return the client's events for one chunk."""
-        if self._ended or not data:
-            return b""
-        if data == DONE_DATA:
-            return self.end()
-        chunk = _decode(data)
-        if chunk.error is not None:
-            return self._failed(chat.error_message(chunk.error))
-        parts: list[bytes] = []
-        self._start(chunk, parts)
-        if chunk.usage is not None:
-            self._usage = chunk.usage
-        for choice in chunk.choices or ():
-            check_choice(choice)
-            if choice.delta is not None:
-                self._delta(choice.delta, parts)
-            if choice.finish_reason:
-                self._finish_reason = choice.finish_reason
-                self._close(parts)
-        return b"".join(parts)
-
-    def end(self) -> bytes:
-        """Return the last event: a failure if the provider's stream has no finish reason."""
-        if self._ended:
-            return b""
-        if self._finish_reason is None:
-            return self._failed(CUT)
-        self._ended = True
-        end = outcome(self._finish_reason)
+    def _finished(self, reason: str) -> bytes:
+        end = outcome(reason)
         usage = responses.usage_body(chat.usage_of(self._usage))
         self._response |= {**end, "output": self._output, "usage": usage}
         return self._event(f"response.{end['status']}", response=self._response)
 
-    def _failed(self, message: str) -> bytes:
+    def _failure(self, message: str) -> bytes:
         parts: list[bytes] = []
-        self._start(chat.Response(), parts)
-        self._ended = True
+        if not self._started:
+            self._start(chat.Response(), parts)
         error = {"code": "server_error", "message": message}
         self._response |= {"status": "failed", "error": error, "output": self._output}
         return b"".join(parts) + self._event("response.failed", response=self._response)
@@ -81,11 +48,9 @@ class ResponseStream:
         return made
 
     def _start(self, chunk: chat.Response, parts: list[bytes]) -> None:
-        if not self._started:
-            self._started = True
-            self._response = head(chunk, self._fields)
-            parts.append(self._event("response.created", response=self._response))
-            parts.append(self._event("response.in_progress", response=self._response))
+        self._response = head(chunk, self._fields)
+        parts.append(self._event("response.created", response=self._response))
+        parts.append(self._event("response.in_progress", response=self._response))
 
     def _delta(self, delta: chat.Reply, parts: list[bytes]) -> None:
         if thought := delta.thought:

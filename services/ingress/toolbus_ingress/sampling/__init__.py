@@ -1,0 +1,1 @@
+"""Answers of a declared model to the sampling requests that servers send during calls."""
