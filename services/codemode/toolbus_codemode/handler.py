@@ -85,7 +85,9 @@ class ProgramHandler:
         began = perf_counter()
         try:
             if call.method == AGENT_RUN:
-                return self._end(call, await self._run_agent(call, context), began)
+                response = await self._run_agent(call, context)
+                self._completed(call, response.body, began)
+                return response
             result, is_error = await self._cancellable(call, context)
         except ToolbusError as error:
             return await self._fail(call, error, began)
@@ -121,7 +123,7 @@ class ProgramHandler:
         finally:
             del self._running[call.call_id]
 
-    async def _run_agent(self, call: CallAdmitted, context: CallContext) -> bytes:
+    async def _run_agent(self, call: CallAdmitted, context: CallContext) -> CallResult:
         """Return the response of a run. `cancel` can interrupt this step."""
         self._running[call.call_id] = asyncio.current_task()
         try:
@@ -188,17 +190,17 @@ class ProgramHandler:
         if is_error:
             result["isError"] = True
         body = msgspec.json.encode(result)
-        self._end(call, body, began, is_error=is_error)
+        self._completed(call, body, began, is_error=is_error)
         if call.claim is not None:
             await self._outcomes.end(call, call.claim, CallResult(body))
         # Counting takes time, so the caller receives its reply first.
         asyncio.get_running_loop().call_soon(self._count, call, result)
         return CallResult(body)
 
-    def _end(
+    def _completed(
         self, call: CallAdmitted, body: bytes, began: float, *, is_error: bool = False
-    ) -> CallResult:
-        """Publish the completion of a call, and return its reply."""
+    ) -> None:
+        """Publish the completion of a call."""
         self._service.events.publish(
             CallCompleted(
                 id=f"{call.call_id}.completed",
@@ -212,7 +214,6 @@ class ProgramHandler:
                 **result_fields(call, body),
             )
         )
-        return CallResult(body)
 
     def _count(self, call: CallAdmitted, result: dict[str, Any]) -> None:
         """Count the call's tokens."""

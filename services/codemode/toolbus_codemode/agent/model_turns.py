@@ -27,7 +27,7 @@ from toolbus_common.contracts.model_calls import (
     ModelReport,
     decode_report,
 )
-from toolbus_common.errors import ToolbusError, UpstreamInvalidError
+from toolbus_common.errors import OutcomeUnknownError, ToolbusError, UpstreamInvalidError
 from toolbus_common.model_api import routing
 from toolbus_common.observability.metrics import MODEL_FALLBACKS
 from toolbus_common.observability.trace_context import child_of
@@ -124,15 +124,19 @@ class ModelTurns:
 
     async def _send(self, call: CallRequested, on_part: Callable[[bytes], None]) -> bytes:
         failed: list[ToolbusError] = []
+        parts = 0
 
         def receive(notification: CallNotification) -> None:
+            nonlocal parts
             if not isinstance(notification, Notification):
                 return
             if notification.method == REPORT:
                 self.on_report(decode_report(notification.body))
             elif notification.method == CHUNK and not failed:
                 self.started = True
+                parts += 1
                 try:
+                    check_parts(notification.number or parts, parts)
                     on_part(notification.body)
                 except ToolbusError as error:  # the rest of the stream is useless
                     failed.append(error)
@@ -152,6 +156,7 @@ class ModelTurns:
             raise failed[0]
         if not isinstance(reply, CallResult):
             raise UpstreamInvalidError("The provider's reply is no response of a model.")
+        check_parts(reply.parts or parts, parts)
         return reply.body
 
     async def until_ended(self) -> None:
@@ -163,3 +168,12 @@ class ModelTurns:
         """Publish that the response of a call is no longer needed."""
         cancelled = CallCancelled(call_id=call_id)
         await self.service.bus.publish(cancelled.subject, cancelled.encode())
+
+
+def check_parts(sent: int, received: int) -> None:
+    """Check that no part of a stream was lost. Raises `OutcomeUnknownError`."""
+    if sent != received:
+        raise OutcomeUnknownError(
+            "A part of the model's stream was lost between services of the gateway. Continue the "
+            "run: the model is then asked again."
+        )

@@ -10,13 +10,16 @@ from toolbus_common.contracts.model_calls import CHUNK
 from toolbus_common.contracts.replies import CallContext
 
 Spawn = Callable[[Coroutine[Any, Any, None]], "asyncio.Task[None]"]
-KEEP_ALIVE = b": the run continues\n\n"  # a comment, which clients ignore
 
 
 class Outlet:
-    """Sender of complete events. `put` never waits, so a stream of the model is not delayed."""
+    """Sender of complete events. `put` never waits, so a stream of the model is not delayed.
+
+    `parts` counts the sent notifications, so that the receiver notices a lost one.
+    """
 
     def __init__(self, context: CallContext, spawn: Spawn) -> None:
+        self.parts = 0
         self._context = context
         self._spawn = spawn
         self._parts: deque[bytes] = deque()
@@ -38,4 +41,5 @@ class Outlet:
     async def _send(self) -> None:
         while self._parts:
             part = self._parts.popleft()
-            await self._context.send(Notification(CHUNK, part))
+            self.parts += 1
+            await self._context.send(Notification(CHUNK, part, self.parts))

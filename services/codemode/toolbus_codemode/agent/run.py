@@ -13,7 +13,7 @@ from toolbus_codemode.agent.dialects.base import Dialect, Ending, Json, Result, 
 from toolbus_codemode.agent.dialects.events import data_of
 from toolbus_codemode.agent.limits import Reached
 from toolbus_codemode.agent.model_turns import ModelTurns
-from toolbus_codemode.agent.outlet import KEEP_ALIVE, Outlet
+from toolbus_codemode.agent.outlet import Outlet
 from toolbus_codemode.agent.run_record import Content, State, Step
 from toolbus_codemode.agent.run_store import RunEntry
 from toolbus_codemode.agent.tool_calls import Outcome, ToolCalls, Waiting, Wanted
@@ -29,7 +29,6 @@ from toolbus_common.service.service import Service
 
 LARGEST_KEPT = 1 << 20  # characters of the content of a run that has completed
 AT_ONCE = 16  # tool calls of one turn
-KEEP_ALIVE_SECONDS = 15.0
 NameOf = Callable[[str], str]  # the full name of a tool that runs automatically; else empty
 
 
@@ -174,13 +173,8 @@ class AgentRun:
         number, gate = len(self.content.turns), asyncio.Semaphore(AT_ONCE)
         await self.save(State.RUNNING)
         async with asyncio.TaskGroup() as group:
-            ticking = group.create_task(self._keep_alive())
-            work = [
+            for at, name, call in wanted:
                 group.create_task(self._execute_one(gate, turn, f"{number}/{at}", name, call))
-                for at, name, call in wanted
-            ]
-            await asyncio.wait(work, return_when=asyncio.FIRST_EXCEPTION)
-            ticking.cancel()
         return None
 
     async def _execute_one(
@@ -199,11 +193,6 @@ class AgentRun:
             turn.results[call.call_id] = outcome.result
             self._used().cost = self.budget.spent
             await self.save(State.RUNNING)
-
-    async def _keep_alive(self) -> None:
-        while True:
-            await asyncio.sleep(KEEP_ALIVE_SECONDS)
-            self._put(KEEP_ALIVE if self._stream is not None else b"")
 
     # -- the state -----------------------------------------------------------------------------
 

@@ -33,6 +33,7 @@ from toolbus_common.access.tool_patterns import full_name, granted
 from toolbus_common.config.access.agent_mode import AgentMode
 from toolbus_common.contracts import (
     CallAdmitted,
+    CallResult,
     DeadlineExtended,
     OwnRunsRequest,
     RunsReply,
@@ -69,7 +70,9 @@ class AgentRuns:
         """Set the bucket of the runs."""
         self.store = RunStore(bucket)
 
-    async def run(self, call: CallAdmitted, principal: Principal, context: CallContext) -> bytes:
+    async def run(
+        self, call: CallAdmitted, principal: Principal, context: CallContext
+    ) -> CallResult:
         """Run one request to its end, and return its response; it is empty after a stream.
 
         Raises:
@@ -110,7 +113,7 @@ class AgentRuns:
         finally:
             beat.cancel()
         events.completed()
-        return response
+        return CallResult(response, outlet.parts if outlet is not None else 0)
 
     def _made(
         self,

@@ -181,7 +181,7 @@ class Gateway:
         call = self.call(call_id, resumed, body)
         principal = self.directory.now.principal_for(DIGEST, time())
         assert principal
-        return json.loads(await self.runs.run(call, principal, cast("Any", Context())))
+        return json.loads((await self.runs.run(call, principal, cast("Any", Context()))).body)
 
     def call(self, call_id: str, resumed: str, body: bytes) -> CallAdmitted:
         asked = AgentCall(CHAT, "m/x", names=NAMES, resumed=resumed)
