@@ -210,9 +210,9 @@ def test_the_model_learns_that_its_call_was_rejected(agents: AgentGateway) -> No
         agents.reject(waiting_approval(agents))
         running.result()
     assert agents.calls() == []
-    told = agents.mock.received()[1].body["messages"][-1]
-    assert told["content"].startswith("approval_rejected: ")
-    assert "not today" in told["content"]
+    answer = agents.mock.received()[1].body["messages"][-1]
+    assert answer["content"].startswith("approval_rejected: ")
+    assert "not today" in answer["content"]
 
 
 # -- runs ------------------------------------------------------------------------------------------

@@ -44,7 +44,7 @@ class ModelTurns:
     service: Service
     directory: ConfigView
     outer: CallAdmitted
-    asked: AgentCall
+    requested: AgentCall
     run: str
     trace: str
     on_begin: Callable[[str, ModelTarget], None]  # receives the id of each call
@@ -65,10 +65,10 @@ class ModelTurns:
             ToolbusError: no target answered; this is the error of the last one.
 
         """
-        asked, declared = self.asked, self.directory.now.configuration
+        requested, declared = self.requested, self.directory.now.configuration
         self.started = False
         targets = routing.targets_of(
-            asked.model, principal, declared, asked.models, asked.sticky.encode()
+            requested.model, principal, declared, requested.models, requested.sticky.encode()
         )
         for number, target in enumerate(targets):
             call = self._call(target, number, declared, body, max_charge)
@@ -80,7 +80,7 @@ class ModelTurns:
                 if last or self.started or not routing.falls_back(error):
                     raise
                 MODEL_FALLBACKS.labels(error.code).inc()
-        raise routing.unknown_model(asked.model)  # not reached: there is a target
+        raise routing.unknown_model(requested.model)  # not reached: there is a target
 
     def _call(
         self,
@@ -90,17 +90,17 @@ class ModelTurns:
         body: bytes,
         max_charge: int | None,
     ) -> CallRequested:
-        asked, outer = self.asked, self.outer
+        requested, outer = self.requested, self.outer
         call_id = self.service.calls.new_call_id()
         seconds = declared.providers[target.provider].max_total_timeout
-        alias = asked.model if asked.model in declared.models else ""
+        alias = requested.model if requested.model in declared.models else ""
         extra = ModelCall(
             alias,
-            asked.stream,
-            asked.output,
+            requested.stream,
+            requested.output,
             attempt=number,
-            tools=asked.tools,
-            beta=asked.beta,
+            tools=requested.tools,
+            beta=requested.beta,
             report=True,
         )
         return _call_requested(
@@ -108,7 +108,7 @@ class ModelTurns:
             reply_to=self.service.calls.address(call_id),
             server=target.provider,
             tool=target.model,
-            method=asked.method,
+            method=requested.method,
             key_digest=outer.key_digest,
             family=ProtocolFamily.MODERN,
             deadline=min(outer.deadline, time() + seconds),
@@ -116,7 +116,7 @@ class ModelTurns:
             tracestate=outer.tracestate,
             parent_id=self.run,
             extra=extra.encode(),
-            restriction=asked.models,
+            restriction=requested.models,
             max_charge=max_charge,
             run=self.run,
             arguments=body,
@@ -175,5 +175,5 @@ def check_parts(sent: int, received: int) -> None:
     if sent != received:
         raise OutcomeUnknownError(
             "A part of the model's stream was lost between services of the gateway. Continue the "
-            "run: the model is then asked again."
+            "run: the model is then requested again."
         )

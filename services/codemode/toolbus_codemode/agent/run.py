@@ -117,7 +117,7 @@ class AgentRun:
             used.asking = False
             raise
         turn = self._stream.turn() if self._stream is not None else self.dialect.read(response)
-        turn.asked = self._step.call_id if self._step is not None else ""
+        turn.request_id = self._step.call_id if self._step is not None else ""
         self._end_step("done")
         used.asking = False
         turns.append(turn)
@@ -186,7 +186,7 @@ class AgentRun:
             self.entry.record.steps.append(step)
             key = f"toolbus.run/{self.entry.record.run}/{place}"
             recording = _Recording(self, step)
-            wanted = Wanted(name, call, key, turn.asked)
+            wanted = Wanted(name, call, key, turn.request_id)
             outcome: Outcome = await self.calls.make(wanted, self.budget, recording)
             step.state, step.code = ("failed" if outcome.code else "done"), outcome.code
             self.entry.record.approval = ""
@@ -305,7 +305,7 @@ class _Recording(Waiting):
 def interrupted_calls(entry: RunEntry) -> list[str]:
     """Return the calls that an interrupted request has left and that need not continue.
 
-    These are model requests, whose response nobody receives, and calls that wait for approval.
+    These are model requests, whose response has no receiver, and calls that wait for approval.
     """
     record = entry.record
     waiting = record.state is State.WAITING

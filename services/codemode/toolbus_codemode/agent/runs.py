@@ -79,19 +79,19 @@ class AgentRuns:
             ToolbusError: the request is invalid, or the run failed; its message names the run.
 
         """
-        asked = decode_agent_call(call.extra)
+        requested = decode_agent_call(call.extra)
         limits = principal.own.agent
         if limits is None:
             raise UnknownToolError(
                 "Agent mode is not enabled for this key. Set 'agent' of the key."
             )
-        body = request_of(asked.method, call.arguments)
-        entry, content = await self._begun(call, asked, limits)
+        body = request_of(requested.method, call.arguments)
+        entry, content = await self._started(call, requested, limits)
         events = RunEvents(call, principal, entry.record, self.service.events.publish)
-        earlier = await self._earlier(asked.method, body, call)
-        body = restored(asked.method, body, earlier)
-        outlet = Outlet(context, self.service.calls.spawn) if asked.stream else None
-        run = self._made(call, asked, principal, limits, (entry, content, body, outlet))
+        earlier = await self._earlier(requested.method, body, call)
+        body = restored(requested.method, body, earlier)
+        outlet = Outlet(context, self.service.calls.spawn) if requested.stream else None
+        run = self._made(call, requested, principal, limits, (entry, content, body, outlet))
         events.started()
         beat = asyncio.create_task(_keep_waiting(context))
         try:
@@ -118,7 +118,7 @@ class AgentRuns:
     def _made(
         self,
         call: CallAdmitted,
-        asked: AgentCall,
+        requested: AgentCall,
         principal: Principal,
         limits: AgentMode,
         state: tuple[RunEntry, Content, Json, Outlet | None],
@@ -133,10 +133,10 @@ class AgentRuns:
             entry,
             content,
             limits,
-            DIALECTS[asked.method],
+            DIALECTS[requested.method],
             body,
             call.key_digest,
-            automatic_tools(principal, asked.names),
+            automatic_tools(principal, requested.names),
             calls,
             outlet,
         )
@@ -144,7 +144,7 @@ class AgentRuns:
             self.service,
             self.directory,
             outer,
-            asked,
+            requested,
             record.run,
             record.trace,
             run.begin_model_call,
@@ -152,8 +152,8 @@ class AgentRuns:
         )
         return run
 
-    async def _begun(
-        self, call: CallAdmitted, asked: AgentCall, limits: AgentMode
+    async def _started(
+        self, call: CallAdmitted, requested: AgentCall, limits: AgentMode
     ) -> tuple[RunEntry, Content]:
         """Return a new run, or the one that the request continues, which is then its only writer.
 
@@ -164,15 +164,15 @@ class AgentRuns:
             UnavailableError: the content cannot be decrypted, or the bus is down.
 
         """
-        body, now = digest_of_body(asked.method, call.arguments), time()
-        if not asked.resumed:
+        body, now = digest_of_body(requested.method, call.arguments), time()
+        if not requested.resumed:
             record = RunRecord(
                 run=call.call_id,
                 principal=call.principal_id,
                 customer=call.customer,
                 key=call.key,
-                method=asked.method,
-                model=asked.model,
+                method=requested.method,
+                model=requested.model,
                 call=call.call_id,
                 body=body,
                 trace=call.traceparent,
@@ -180,7 +180,7 @@ class AgentRuns:
                 updated=now,
             )
             return self.store.new(record), Content()
-        entry = await self.store.get(call.principal_id, asked.resumed)
+        entry = await self.store.get(call.principal_id, requested.resumed)
         record = entry.record
         if record.state in CLOSED:
             raise closed_run(record.run)

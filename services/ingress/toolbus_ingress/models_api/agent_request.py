@@ -101,7 +101,7 @@ class AgentModelRun(ModelRun):
 
     def _agent_call(self, call_id: str, resumed: str, sticky: bytes) -> CallRequested:
         request, trace, caller = self._request, self._trace, self._context.caller
-        asked = AgentCall(
+        requested = AgentCall(
             request.method,
             request.model,
             request.stream,
@@ -125,7 +125,7 @@ class AgentModelRun(ModelRun):
             traceparent=trace.traceparent,
             tracestate=trace.state,
             parent_id=resumed,
-            extra=asked.encode(),
+            extra=requested.encode(),
             restriction=caller.restrictions,
             run=resumed or call_id,
             arguments=request.body,

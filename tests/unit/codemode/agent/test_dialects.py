@@ -116,18 +116,18 @@ def test_a_malformed_request_is_refused(method: str, body: bytes) -> None:
 
 @pytest.mark.parametrize("method", APIS)
 def test_the_next_request_has_the_calls_and_their_results(method: str) -> None:
-    asked = DIALECTS[method].conversation(request(method), executed(method)[:1])
-    said = asked["input" if method == RESPONSES else "messages"][1:]
+    body = DIALECTS[method].conversation(request(method), executed(method)[:1])
+    sent = body["input" if method == RESPONSES else "messages"][1:]
     if method == CHAT:
-        assert said[0]["tool_calls"][0]["id"] == "c1"
-        assert said[1] == {"role": "tool", "tool_call_id": "c1", "content": "red"}
+        assert sent[0]["tool_calls"][0]["id"] == "c1"
+        assert sent[1] == {"role": "tool", "tool_call_id": "c1", "content": "red"}
     elif method == MESSAGES:
-        assert said[0]["content"][1]["id"] == "c1"
+        assert sent[0]["content"][1]["id"] == "c1"
         result = {"type": "tool_result", "tool_use_id": "c1", "content": "red"}
-        assert said[1] == {"role": "user", "content": [result]}
+        assert sent[1] == {"role": "user", "content": [result]}
     else:
-        assert said[1]["call_id"] == "c1"
-        assert said[2] == {"type": "function_call_output", "call_id": "c1", "output": "red"}
+        assert sent[1]["call_id"] == "c1"
+        assert sent[2] == {"type": "function_call_output", "call_id": "c1", "output": "red"}
 
 
 @pytest.mark.parametrize("method", [RESPONSES, MESSAGES])
@@ -160,10 +160,10 @@ def test_a_result_joins_the_results_of_the_client_in_the_messages_api() -> None:
         {"role": "assistant", "content": response["content"]},
         {"role": "user", "content": [own]},
     ]
-    said = restored(MESSAGES, body, {})["messages"]
-    assert [each["type"] for each in said[1]["content"]] == ["text", "tool_use", "tool_use"]
+    sent = restored(MESSAGES, body, {})["messages"]
+    assert [each["type"] for each in sent[1]["content"]] == ["text", "tool_use", "tool_use"]
     failed = {"type": "tool_result", "tool_use_id": "c1", "content": "red", "is_error": True}
-    assert said[2] == {"role": "user", "content": [failed, own]}
+    assert sent[2] == {"role": "user", "content": [failed, own]}
 
 
 def test_blocks_of_a_provider_s_own_servers_are_not_changed() -> None:
@@ -188,9 +188,9 @@ def test_the_chat_api_gets_earlier_turns_from_the_run_of_a_pending_call() -> Non
     answer = {"role": "tool", "tool_call_id": pending["id"], "content": "yes"}
     body["messages"] += [choice["message"], answer]
     assert earlier_runs(CHAT, body) == {RUN}
-    said = restored(CHAT, body, {RUN: turns})["messages"]
-    assert said[1:-1] == chat.messages_of(turns)
-    assert said[-1] == {"role": "tool", "tool_call_id": "c3", "content": "yes"}
+    sent = restored(CHAT, body, {RUN: turns})["messages"]
+    assert sent[1:-1] == chat.messages_of(turns)
+    assert sent[-1] == {"role": "tool", "tool_call_id": "c3", "content": "yes"}
     assert restored(CHAT, body, {}) == body  # the run has expired: still a valid conversation
 
 

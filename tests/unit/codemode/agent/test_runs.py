@@ -85,7 +85,7 @@ class Chain:
     def __init__(self, script: list[list[str]]) -> None:
         self.script = script
         self.executed: list[str] = []
-        self.asked: list[CallRequested] = []
+        self.requests: list[CallRequested] = []
         self.outcomes: dict[str, FinalReply] = {}
         self.before: Hook = lambda _call: None
         self.after: Hook = lambda _call: None
@@ -120,12 +120,12 @@ class Chain:
     def _answer(self, call: CallRequested, receive: Any) -> FinalReply:
         if call.max_charge is not None and call.max_charge < BOUND:
             raise RunBudgetExceededError("too much")
-        self.asked.append(call)
+        self.requests.append(call)
         receive(Notification(REPORT, ModelReport(BOUND).encode()))
         self.after(call)
         receive(Notification(REPORT, ModelReport(CHARGE, 7, 3, is_final=True).encode()))
-        said = json.loads(call.arguments)["messages"]
-        turn = sum(each["role"] == "assistant" for each in said)
+        sent = json.loads(call.arguments)["messages"]
+        turn = sum(each["role"] == "assistant" for each in sent)
         names = self.script[turn] if turn < len(self.script) else []
         message: dict[str, Any] = {"role": "assistant", "content": f"turn {turn}"}
         message["tool_calls"] = [
@@ -149,7 +149,7 @@ class Context:
 
 
 class Gateway:
-    """Codemode, which can be started anew with the same bucket."""
+    """Codemode, which can be started again with the same bucket."""
 
     def __init__(self, script: list[list[str]], **limits: Any) -> None:
         terms: dict[str, Any] = {
@@ -184,10 +184,10 @@ class Gateway:
         return json.loads((await self.runs.run(call, principal, cast("Any", Context()))).body)
 
     def call(self, call_id: str, resumed: str, body: bytes) -> CallAdmitted:
-        asked = AgentCall(CHAT, "m/x", names=NAMES, resumed=resumed)
+        agent_call = AgentCall(CHAT, "m/x", names=NAMES, resumed=resumed)
         return admitted_call(
             call_id=call_id, server=BUILT_IN, tool=AGENT, method=AGENT_RUN, key="bot",
-            key_digest=DIGEST, principal_id=self.owner(), extra=asked.encode(), arguments=body,
+            key_digest=DIGEST, principal_id=self.owner(), extra=agent_call.encode(), arguments=body,
             deadline=time() + 60,
         )  # fmt: skip
 
@@ -220,7 +220,7 @@ async def test_calls_of_a_turn_have_keys_of_their_own_and_one_parent() -> None:
     assert response["choices"][0]["message"]["content"] == "turn 0\n\nturn 1\n\nturn 2"
     keys = list(gateway.chain.outcomes)
     assert keys == [f"toolbus.run/a1/{place}" for place in ("1/0", "1/1", "2/0")]
-    assert {each.parent_id for each in gateway.chain.asked} == {"a1"}
+    assert {each.parent_id for each in gateway.chain.requests} == {"a1"}
     state = await gateway.state()
     assert (state.state, state.turns, state.calls, state.tokens) == ("completed", 3, 3, 30)
     assert state.cost == 3 * CHARGE
@@ -244,18 +244,18 @@ async def test_an_interrupted_call_is_not_made_again(tool: str) -> None:
     response = await gateway.run("a2", "a1")
     assert response["choices"][0]["message"]["content"] == "turn 0\n\nturn 1\n\nturn 2"
     assert gateway.chain.executed == ["say {}", "count {}"]
-    assert len(gateway.chain.asked) == 3
+    assert len(gateway.chain.requests) == 3
 
 
 async def test_an_interrupted_model_request_is_asked_again_when_the_run_continues() -> None:
     gateway = Gateway([["say"]])
-    second = lambda call: len(gateway.chain.asked) == 2 and bool(call.method == CHAT)  # noqa: E731
+    second = lambda call: len(gateway.chain.requests) == 2 and bool(call.method == CHAT)  # noqa: E731
     gateway.chain.after = first_time(second, UpstreamDeadError("gone"))
     with pytest.raises(UpstreamDeadError, match="x-toolbus-run: a1"):
         await gateway.run()
     assert (await gateway.state()).state == "failed"
     await gateway.run("a2", "a1")
-    assert (len(gateway.chain.asked), gateway.chain.executed) == (3, ["say {}"])
+    assert (len(gateway.chain.requests), gateway.chain.executed) == (3, ["say {}"])
     assert (await gateway.state()).turns == 3
 
 
@@ -264,7 +264,7 @@ async def test_without_a_stored_state_no_step_is_made() -> None:
     gateway.bucket.down = True
     with pytest.raises(BusDownError):
         await gateway.run()
-    assert (gateway.chain.asked, gateway.chain.executed) == ([], [])
+    assert (gateway.chain.requests, gateway.chain.executed) == ([], [])
 
 
 async def test_a_request_that_continues_a_run_ends_the_earlier_one() -> None:
@@ -294,7 +294,7 @@ async def test_only_the_same_request_continues_a_run() -> None:
     with pytest.raises(UnknownEntryError):
         await gateway.run("a2", "ffff")
     assert (await gateway.run("a2", "a1"))["id"] == "chatcmpl-a1"
-    assert len(gateway.chain.asked) == 1
+    assert len(gateway.chain.requests) == 1
 
 
 async def test_a_run_of_another_principal_looks_unknown() -> None:
@@ -344,5 +344,5 @@ async def test_money_ends_a_run_before_a_request_that_could_exceed_it() -> None:
     gateway = Gateway([["say"]] * 9, usd=(BOUND + CHARGE) / 1e6, repeats=9)
     response = await gateway.run()
     assert response["toolbus"]["limit"] == "usd"
-    assert len(gateway.chain.asked) == 2
+    assert len(gateway.chain.requests) == 2
     assert (await gateway.state()).cost <= BOUND + CHARGE

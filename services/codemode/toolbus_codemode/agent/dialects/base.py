@@ -38,7 +38,7 @@ class Turn(Struct):
 
     `content` is the part of the response that belongs to the conversation, `head` has the other
     fields of the response, and `usage` is its usage, all in the form of the API. `counted` means
-    that its calls count against the limits of the run. `asked` is the id of the model request.
+    that its calls count against the limits of the run. `request_id` is the id of the model request.
     """
 
     head: Json
@@ -47,7 +47,7 @@ class Turn(Struct):
     usage: Json = field(default_factory=dict)
     results: dict[str, Result] = field(default_factory=dict)
     counted: bool = False
-    asked: str = ""
+    request_id: str = ""
 
 
 class Ending(Struct, frozen=True):

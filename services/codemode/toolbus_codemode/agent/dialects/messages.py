@@ -258,7 +258,7 @@ def _turn(head: Json, blocks: list[Json], usage: object) -> Turn:
 def _split(blocks: list[Json]) -> tuple[list[Json], list[Json]]:
     """Return the messages of an assistant message with executed calls, and its last results."""
     messages: list[Json] = []
-    said: list[Json] = []
+    spoken: list[Json] = []
     results: list[Json] = []
     executed = {
         block["id"]
@@ -271,20 +271,20 @@ def _split(blocks: list[Json]) -> tuple[list[Json], list[Json]]:
             continue
         if results:  # the next turn begins
             messages += [
-                {"role": "assistant", "content": said},
+                {"role": "assistant", "content": spoken},
                 {"role": "user", "content": results},
             ]
-            said, results = [], []
+            spoken, results = [], []
         if block.get("type") == USE and block.get("id") in executed:
             call_id = block["id"].removeprefix(EXECUTED)
-            said.append(
+            spoken.append(
                 {"type": "tool_use", "id": call_id}
                 | {name: block.get(name) for name in ("name", "input")}
             )
         else:
-            said.append(block)
-    if said:
-        messages.append({"role": "assistant", "content": said})
+            spoken.append(block)
+    if spoken:
+        messages.append({"role": "assistant", "content": spoken})
     return messages, results
 
 
