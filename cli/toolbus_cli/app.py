@@ -94,6 +94,16 @@ def _add_approving(app: typer.Typer) -> None:
     _add(app, approving.reject, "toolbus reject 5f1c… --reason 'Use the archive instead.'")
 
 
+@part("runs")
+def _add_runs(app: typer.Typer) -> None:
+    runs = _commands("access.runs")
+    about = typer.Typer(help="See and cancel runs of agent mode.", no_args_is_help=True)
+    _add(about, runs.list_runs, "toolbus runs list", "toolbus runs list --json", name="list")
+    _add(about, runs.show, "toolbus runs show 4f0c…")
+    _add(about, runs.cancel, "toolbus runs cancel 4f0c…")
+    app.add_typer(about, name="runs")
+
+
 @part("connect")
 def _add_connect(app: typer.Typer) -> None:
     connect = _commands("servers.connect")

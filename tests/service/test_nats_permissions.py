@@ -10,6 +10,7 @@ from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR, rights
 from toolbus_common.nats.topology import (
+    AGENT_RUNS,
     APPROVALS,
     BUCKETS,
     CATALOGUE,
@@ -78,7 +79,7 @@ ADMINISTERED = ("configuration", "origin", "key.k", "admin.k")
 WRITES = {
     "policy": {LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE},
     "executor": {CATALOGUE, LEASES, SESSIONS, PINS, OUTCOMES, PEOPLE, MODEL_CACHE},
-    "codemode": {OUTCOMES, PEOPLE},
+    "codemode": {OUTCOMES, PEOPLE, AGENT_RUNS},
     "audit": {SEALS, EXPORTS},
     "oauth": {OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS},
     OPERATOR: {CONFIG, PEOPLE, PINS},

@@ -3,7 +3,7 @@
 -- runs: UInt32 = 100 | the maximum number of runs
 SELECT min(at) AS started, any(u.customer) AS customer, max(u.team) AS team, max(u.user) AS user,
     arrayStringConcat(groupUniqArray(10)(key), ' ') AS keys,
-    sumIf(calls, kind = 'models') AS model_requests, sumIf(calls, kind != 'models') AS tool_calls,
+    sumIf(calls, kind = 'models') AS model_requests, sumIf(calls, kind NOT IN ('models', 'agents')) AS tool_calls,
     sum(u.failed) AS failed, sum(u.denied) AS denied,
     sum(u.input_tokens) AS input_tokens, sum(u.output_tokens) AS output_tokens,
     sumIf(charge, kind = 'models') / 1e6 AS model_dollars,

@@ -1,5 +1,6 @@
--- Calls of one run in order, of tools and models, and the calls that its models suggested.
--- run: String | the run, which is the trace id of its calls
+-- Calls of one run in order, of tools and models, with tokens and dollars. Calls that a model of the
+-- run suggested are included, with the id of the model request.
+-- run: String | the run: the trace id of its calls, or the id of a run of agent mode
 -- since: DateTime = 30d | start of the period
 SELECT min(at) AS started, any(u.kind) AS kind, any(u.server) AS server, any(u.tool) AS tool,
     multiIf(max(u.denied) > 0, 'denied', max(u.failed) > 0, 'failed', max(u.calls) > 0, 'completed', 'open')
@@ -15,7 +16,7 @@ LEFT JOIN
     WHERE events.suggested_by != '' AND at >= {since:DateTime}
     GROUP BY linked
 ) AS s ON u.call_id = s.linked
-WHERE (run = {run:String} OR s.suggested_by IN (SELECT call_id FROM usage WHERE run = {run:String}))
+WHERE (run = {run:String} OR parent_id = {run:String} OR call_id = {run:String} OR s.suggested_by IN (SELECT call_id FROM usage WHERE run = {run:String}))
     AND at >= {since:DateTime}
 GROUP BY call_id
 ORDER BY started

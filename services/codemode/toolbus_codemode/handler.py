@@ -8,6 +8,7 @@ from typing import Any
 
 import msgspec
 
+from toolbus_codemode.agent.runs import AgentRuns
 from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.catalog.read_tools import answer
 from toolbus_codemode.programs.repeated_failures import RepeatedFailures
@@ -27,6 +28,7 @@ from toolbus_common.contracts import (
     DeadlineExtended,
     ProtocolFamily,
 )
+from toolbus_common.contracts.agent_runs import AGENT_RUN
 from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import (
     CallCancelledError,
@@ -57,9 +59,11 @@ class ProgramHandler:
         programs: Programs,
         spending: ContextMeter,
         outcomes: OutcomeStore,
+        agent_runs: AgentRuns,
     ) -> None:
         self._service = service
         self._outcomes = outcomes
+        self._agent_runs = agent_runs
         self._spending = spending
         self._programs = programs
         self._directory = directory
@@ -80,6 +84,10 @@ class ProgramHandler:
         """Run one admitted call; publish its outcome event and return its reply."""
         began = perf_counter()
         try:
+            if call.method == AGENT_RUN:
+                response = await self._run_agent(call, context)
+                self._completed(call, response.body, began)
+                return response
             result, is_error = await self._cancellable(call, context)
         except ToolbusError as error:
             return await self._fail(call, error, began)
@@ -112,6 +120,14 @@ class ProgramHandler:
         self._running[call.call_id] = asyncio.current_task()
         try:
             return await self._result(call, context)
+        finally:
+            del self._running[call.call_id]
+
+    async def _run_agent(self, call: CallAdmitted, context: CallContext) -> CallResult:
+        """Return the response of a run. `cancel` can interrupt this step."""
+        self._running[call.call_id] = asyncio.current_task()
+        try:
+            return await self._agent_runs.run(call, await self._known(call), context)
         finally:
             del self._running[call.call_id]
 
@@ -174,6 +190,17 @@ class ProgramHandler:
         if is_error:
             result["isError"] = True
         body = msgspec.json.encode(result)
+        self._completed(call, body, began, is_error=is_error)
+        if call.claim is not None:
+            await self._outcomes.end(call, call.claim, CallResult(body))
+        # Counting takes time, so the caller receives its reply first.
+        asyncio.get_running_loop().call_soon(self._count, call, result)
+        return CallResult(body)
+
+    def _completed(
+        self, call: CallAdmitted, body: bytes, began: float, *, is_error: bool = False
+    ) -> None:
+        """Publish the completion of a call."""
         self._service.events.publish(
             CallCompleted(
                 id=f"{call.call_id}.completed",
@@ -187,11 +214,6 @@ class ProgramHandler:
                 **result_fields(call, body),
             )
         )
-        if call.claim is not None:
-            await self._outcomes.end(call, call.claim, CallResult(body))
-        # Counting takes time, so the caller receives its reply first.
-        asyncio.get_running_loop().call_soon(self._count, call, result)
-        return CallResult(body)
 
     def _count(self, call: CallAdmitted, result: dict[str, Any]) -> None:
         """Count the call's tokens."""

@@ -3,9 +3,9 @@
 subscribes  calls of the built-in server `toolbus` (`tb.run.toolbus`), `tb.cancel.*`;
             buckets `tb_config`, `tb_catalogue` and `tb_tokens`
 publishes   `call.completed`, `call.failed`, `context.spent`, `context.measured`, `run.started`,
-            `run.completed`, `run.failed`; `tb.call.<server>` for the calls of programs
+            `run.completed`, `run.failed`; `tb.call.<server>` for the calls of programs and runs
 owns        the entry of the built-in server in `tb_catalogue`, its outcomes in `tb_outcomes`, the
-            object store `tb_results`
+            object store `tb_results`, and the bucket `tb_agent_runs`
 """
 
 import asyncio
@@ -13,6 +13,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from toolbus_codemode.agent.runs import AgentRuns
 from toolbus_codemode.catalog.builtin_tools import own_listing
 from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.handler import ProgramHandler
@@ -23,11 +24,11 @@ from toolbus_codemode.settings import Settings
 from toolbus_codemode.tokens.context_savings import ContextMeter
 from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.calls.outcome_store import OutcomeStore
-from toolbus_common.contracts import CallAdmitted, CallCancelled
+from toolbus_common.contracts import CallAdmitted, CallCancelled, OwnRunsRequest, RunsRequest
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.model_api.embeddings import EmbeddingModel, NoModelError
 from toolbus_common.nats.object_store import Objects
-from toolbus_common.nats.topology import CATALOGUE, CONFIG, OUTCOMES, RESULTS, TOKENS
+from toolbus_common.nats.topology import AGENT_RUNS, CATALOGUE, CONFIG, OUTCOMES, RESULTS, TOKENS
 from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
@@ -45,6 +46,8 @@ def build(process: ProcessContext) -> Service:
     service = Service("codemode", settings, process)
     use_person_keys(service)
     directory = _directory(service)
+    runs = AgentRuns(service, directory)
+    _serve_queries(service, runs)
     meaning = _model(settings.search_model)
     catalogue = Catalogue(directory, meaning)
     service.watch_bucket(CATALOGUE)(catalogue.apply_change)
@@ -62,7 +65,8 @@ def build(process: ProcessContext) -> Service:
         programs = Programs(service, directory, sandbox, results, usual)
         spending = ContextMeter(service.events.publish)
         outcomes = await _opened(service, directory)
-        handler = ProgramHandler(service, directory, catalogue, programs, spending, outcomes)
+        runs.open(await service.bucket(AGENT_RUNS))
+        handler = ProgramHandler(service, directory, catalogue, programs, spending, outcomes, runs)
         await (await service.bucket(CATALOGUE)).put(BUILT_IN, own_listing().encode())
         await service.calls.serve(CallAdmitted, BUILT_IN, handler.run, "codemode")
         await service.bus.subscribe(
@@ -78,6 +82,15 @@ def build(process: ProcessContext) -> Service:
 
     service.add_resource(served)
     return service
+
+
+def _serve_queries(service: Service, runs: AgentRuns) -> None:
+    """Answer the queries about runs of agent mode."""
+    queue, at_once = service.name, RunsRequest.AT_ONCE
+    service.broker.subscriber(RunsRequest.SUBJECT, queue=queue, max_workers=at_once)(runs.answer)
+    service.broker.subscriber(OwnRunsRequest.SUBJECT, queue=queue, max_workers=at_once)(
+        runs.answer_own
+    )
 
 
 def _directory(service: Service) -> ConfigView:

@@ -19,12 +19,14 @@ _PATHS = re.compile(
 )
 _REQUEST_HEADERS = re.compile(
     r"accept|authorization|content-type|dpop|last-event-id|idempotency-key|traceparent|tracestate|"
-    r"mcp-[a-z0-9-]{1,64}|x-toolbus-(?:servers|tools|models|program|session|inject|suggestion)|x-api-key|"
+    r"mcp-[a-z0-9-]{1,64}|x-api-key|"
+    r"x-toolbus-(?:servers|tools|models|program|session|inject|suggestion|agent|run)|"
     r"(?:anthropic|openai|x-stainless)-[a-z0-9-]{1,64}"
 )
 _EXPOSED_HEADERS = (
     b"WWW-Authenticate, Mcp-Session-Id, Retry-After, DPoP-Nonce, X-Should-Retry, X-Toolbus-Model, "
-    b"X-Toolbus-Call-Id, X-Toolbus-Fallbacks, X-Toolbus-Suggestion, X-Toolbus-Error"
+    b"X-Toolbus-Call-Id, X-Toolbus-Fallbacks, X-Toolbus-Suggestion, X-Toolbus-Run-Id, "
+    b"X-Toolbus-Error"
 )
 _METHODS = b"GET, POST, DELETE"
 _MAX_AGE_SECONDS = b"600"

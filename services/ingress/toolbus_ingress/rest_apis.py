@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from toolbus_ingress.rest.application import Application
 
 
+_RUNS = "/v1/agent/runs"
+
+
 @dataclass(slots=True)
 class RestApis:
     """Serves the REST APIs with FastAPI, except for the execution of tool calls.
@@ -62,7 +65,8 @@ class RestApis:
 
 def serves(path: str) -> bool:
     """Return whether a path belongs to the REST APIs."""
-    return path == "/api" or path.startswith("/api/") or path in (TOOLS, EXECUTE)
+    own = path in (TOOLS, EXECUTE) or path == _RUNS or path.startswith(f"{_RUNS}/")
+    return own or path == "/api" or path.startswith("/api/")
 
 
 def _build(endpoint: Endpoint) -> "Application":

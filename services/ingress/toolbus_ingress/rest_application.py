@@ -1,7 +1,15 @@
 """All REST APIs as one FastAPI application; imported for the first request (see `RestApis`)."""
 
 from toolbus_common.admin_api.models import KINDS
-from toolbus_ingress.admin_api import admins, budgets, configuration, description, entries, keys
+from toolbus_ingress.admin_api import (
+    admins,
+    budgets,
+    configuration,
+    description,
+    entries,
+    keys,
+    runs,
+)
 from toolbus_ingress.admin_api import approvals as admin_approvals
 from toolbus_ingress.admin_api import model_cache as cache
 from toolbus_ingress.approvals import routes as approvals
@@ -9,6 +17,7 @@ from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.models_api import routes as models
 from toolbus_ingress.rest.application import Application
 from toolbus_ingress.tools_api import routes as tools
+from toolbus_ingress.tools_api import runs as own_runs
 
 
 def build(endpoint: Endpoint) -> Application:
@@ -23,8 +32,10 @@ def build(endpoint: Endpoint) -> Application:
         budgets.router,
         cache.router,
         admin_approvals.router,
+        runs.router,
         approvals.router,
         tools.router,
+        own_runs.router,
         models.router,
     ]
     extensions = (

@@ -7,6 +7,7 @@ request's body can contain more options. The options are:
 - `delay`: the milliseconds before the response; `hang`: no response at all
 - `status`: the status of the response; `retry`: its `Retry-After`
 - `input`, `cached`, `output`: the reported tokens; `silent`: no tokens are reported
+- the field `script` of the body: tool calls of each turn (`harness.models.scripted_calls`)
 - `wait`, `cut`, `reset`: after this number of parts, the stream waits until the client disconnects,
   ends without the rest, or ends with a TCP reset
 """

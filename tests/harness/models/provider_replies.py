@@ -11,6 +11,8 @@ from typing import Any
 
 import msgspec
 
+from harness.models import scripted_calls as scripts
+
 encode = msgspec.json.Encoder().encode
 CHAT, RESPONSES, MESSAGES = "/chat/completions", "/responses", "/messages"
 EMBEDDINGS, COUNT_TOKENS, MODELS = "/embeddings", "/messages/count_tokens", "/models"
@@ -59,6 +61,11 @@ class Request:
     def limited(self) -> bool:
         """Whether the caller's limit made the text shorter."""
         return self.parts < self.options.get("chunks", 5)
+
+    @property
+    def calls(self) -> list[Json]:
+        """The scripted tool calls of this response."""
+        return scripts.next_calls(self.body)
 
     @property
     def model(self) -> str:
@@ -113,10 +120,18 @@ def _chat_usage(request: Request) -> Json:
     }
 
 
+def _reason(request: Request) -> str:
+    if request.calls:
+        return "tool_calls"
+    return "length" if request.limited else "stop"
+
+
 def _chat(request: Request) -> Json:
-    message = {"role": "assistant", "content": "".join(request.texts), "refusal": None}
-    reason = "length" if request.limited else "stop"
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+    text = "".join(request.texts)
+    message: Json = {"role": "assistant", "content": text, "refusal": None}
+    if request.calls:
+        message["tool_calls"] = scripts.chat_calls(request.calls)
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": _reason(request)}
     return {
         "id": f"chatcmpl-{request.number}",
         "object": "chat.completion",
@@ -142,7 +157,8 @@ def _chat_stream(request: Request) -> tuple[bytes, list[bytes], bytes]:
         choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}
         return _data({**head, "choices": [choice], **empty})
 
-    rest = event({}, "length" if request.limited else "stop")
+    rest = b"".join(map(event, scripts.chat_deltas(request.calls)))
+    rest += event({}, _reason(request))
     if reported:
         rest += _data({**head, "choices": [], "usage": _chat_usage(request)})
     parts = [event({"content": text}) for text in request.texts]
@@ -194,7 +210,8 @@ def _status(request: Request) -> str:
 
 def _whole_response(request: Request) -> Json:
     status, text = _status(request), _part("".join(request.texts))
-    return _response(request, status, [_item(request, status, [text])])
+    items = [_item(request, status, [text]), *scripts.response_items(request.calls)]
+    return _response(request, status, items)
 
 
 def _response_stream(request: Request) -> tuple[bytes, list[bytes], bytes]:
@@ -218,11 +235,12 @@ def _response_stream(request: Request) -> tuple[bytes, list[bytes], bytes]:
     ]
     status, text = _status(request), "".join(request.texts)
     item = _item(request, status, [_part(text)])
-    ended = _response(request, status, [item])
+    ended = _response(request, status, [item, *scripts.response_items(request.calls)])
     after = [
         event("response.output_text.done", **place, text=text, logprobs=[]),
         event("response.content_part.done", **place, part=_part(text)),
         event("response.output_item.done", output_index=0, item=item),
+        scripts.response_events(request.calls, 1, event),
         event(f"response.{status}", response=ended),
     ]
     return b"".join(before), parts, b"".join(after)
@@ -255,12 +273,15 @@ def _message(request: Request, content: list[Json], reason: str | None, usage: J
 
 
 def _stop_reason(request: Request) -> str:
+    if request.calls:
+        return "tool_use"
     return "max_tokens" if request.limited else "end_turn"
 
 
 def _whole_message(request: Request) -> Json:
     text = {"type": "text", "text": "".join(request.texts), "citations": None}
-    return _message(request, [text], _stop_reason(request), _message_usage(request))
+    content = [text, *scripts.message_blocks(request.calls)]
+    return _message(request, content, _stop_reason(request), _message_usage(request))
 
 
 def _message_stream(request: Request) -> tuple[bytes, list[bytes], bytes]:
@@ -283,6 +304,7 @@ def _message_stream(request: Request) -> tuple[bytes, list[bytes], bytes]:
     output = {"output_tokens": request.usage["output"]}
     after = [
         event("content_block_stop", index=0),
+        scripts.message_events(request.calls, 1, event),
         event("message_delta", delta=ended, usage=output),
         event("message_stop"),
     ]

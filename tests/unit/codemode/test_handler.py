@@ -60,7 +60,13 @@ async def test_a_cancellation_after_the_end_of_a_call_changes_nothing(
     service: Any = SimpleNamespace(events=SimpleNamespace(publish=messages.append))
     spending: Any = SimpleNamespace(note=lambda _spent: None)
     service = ProgramHandler(
-        service, directory, Catalogue(directory), cast("Any", None), spending, cast("Any", outcomes)
+        service,
+        directory,
+        Catalogue(directory),
+        cast("Any", None),
+        spending,
+        cast("Any", outcomes),
+        cast("Any", None),
     )
     claim = OutcomeClaim(name="n", revision=1, digest="d")
     call = admitted_call(
@@ -81,7 +87,9 @@ async def test_the_third_identical_failure_has_another_answer(directory: ConfigV
     service: Any = SimpleNamespace(events=SimpleNamespace(publish=lambda _event: None))
     spending: Any = SimpleNamespace(note=lambda _spent: None)
     unused = cast("Any", None)
-    handler = ProgramHandler(service, directory, Catalogue(directory), unused, spending, unused)
+    handler = ProgramHandler(
+        service, directory, Catalogue(directory), unused, spending, unused, unused
+    )
     call = admitted_call(
         server=BUILT_IN, tool=READ, deadline=time() + 60, key_digest=KEY_DIGEST,
         arguments=b'{"fileName": "/tmp/a"}',

@@ -34,6 +34,9 @@ OPERATIONS: dict[str, Right | None] = {
     "show_approval": "approvals",
     "approve_call": "decide",
     "reject_call": "decide",
+    "list_runs": "read",
+    "show_run": "read",
+    "cancel_run": "decide",
 }
 
 

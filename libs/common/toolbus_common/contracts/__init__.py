@@ -146,6 +146,12 @@ from toolbus_common.contracts.queries.model_cache import (
     PurgeCacheReply,
     PurgeCacheRequest,
 )
+from toolbus_common.contracts.queries.runs import (
+    AgentRunState,
+    OwnRunsRequest,
+    RunsReply,
+    RunsRequest,
+)
 from toolbus_common.contracts.queries.unresolved_calls import (
     UnresolvedCall,
     UnresolvedCallsQuery,
@@ -197,6 +203,7 @@ __all__ = [
     "AccessRejected",
     "AdminReply",
     "AdminRequest",
+    "AgentRunState",
     "ApprovalEvent",
     "ApprovalExpired",
     "ApprovalGranted",
@@ -281,6 +288,7 @@ __all__ = [
     "OpenCallsQuery",
     "OpenCallsReply",
     "OutcomeClaim",
+    "OwnRunsRequest",
     "PageReply",
     "PageRequest",
     "PersonErased",
@@ -301,6 +309,8 @@ __all__ = [
     "RunEvent",
     "RunFailed",
     "RunStarted",
+    "RunsReply",
+    "RunsRequest",
     "ServerCommand",
     "ServerCommandEvent",
     "ServerConnected",

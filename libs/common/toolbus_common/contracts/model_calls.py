@@ -4,6 +4,7 @@ A model request is a `CallRequested` with one of `MODEL_METHODS`. `server` is th
 is the model's name at the provider, `arguments` is the body of the client's request, and `extra` is
 a `ModelCall`. The response of a streamed request is sent as notifications of the method `CHUNK`,
 each with a part of the event stream in the form of the client's API; the final reply is then empty.
+A request whose `ModelCall` has `report` is also answered with notifications of the method `REPORT`.
 """
 
 from msgspec import Struct
@@ -12,7 +13,7 @@ from msgspec.json import Decoder, Encoder
 CHAT, RESPONSES, MESSAGES = "models/chat", "models/responses", "models/messages"
 EMBEDDINGS, COUNT_TOKENS = "models/embeddings", "models/count_tokens"
 MODEL_METHODS = frozenset({CHAT, RESPONSES, MESSAGES, EMBEDDINGS, COUNT_TOKENS})
-CHUNK = "models/chunk"
+CHUNK, REPORT = "models/chunk", "models/report"
 # The notification before a response that the cache could have: its body is a `CacheNote`.
 CACHE = "models/cache"
 SEPARATOR = "/"  # between the provider and the model in the name of a model without an alias
@@ -27,7 +28,9 @@ class ModelCall(Struct, frozen=True, omit_defaults=True):
     were tried before. `tools` is the number of tools offered to the model. `beta` is the client's
     header `anthropic-beta`; empty for none. `sampled_by` is the server whose sampling
     request, during the call `parent_id`, caused the request; else empty. `cache` is the client's
-    header `Cache-Control`, if it is `no-cache` or `no-store`; else empty.
+    header `Cache-Control`, if it is `no-cache` or `no-store`; else empty. With `report`, the caller
+    receives a `ModelReport` before the request is sent to the provider, and another one before the
+    final reply.
     """
 
     alias: str = ""
@@ -37,6 +40,7 @@ class ModelCall(Struct, frozen=True, omit_defaults=True):
     attempt: int = 0
     tools: int = 0
     beta: str = ""
+    report: bool = False
     sampled_by: str = ""
     cache: str = ""
 
@@ -76,6 +80,22 @@ class CacheNote(Struct, frozen=True, omit_defaults=True):
         return _encode(self)
 
 
+class ModelReport(Struct, frozen=True, omit_defaults=True):
+    """The cost of a model request, in micro-dollars: an upper bound, or the charge if `is_final`.
+
+    `input` and `output` are the tokens of the final report.
+    """
+
+    charge: int
+    input: int = 0
+    output: int = 0
+    is_final: bool = False
+
+    def encode(self) -> bytes:
+        """Return the body of a notification."""
+        return _encode(self)
+
+
 class Usage(Struct, frozen=True, omit_defaults=True):
     """The tokens of one model request. `input` includes `cached` and `cache_write` tokens.
 
@@ -95,6 +115,7 @@ _encode = Encoder().encode
 decode_model_call = Decoder(ModelCall).decode
 decode_cache_terms = Decoder(CacheTerms).decode
 decode_cache_note = Decoder(CacheNote).decode
+decode_report = Decoder(ModelReport).decode
 
 
 def is_model_method(method: str) -> bool:

@@ -61,6 +61,16 @@ def messages_of(form: Form, results: list[dict[str, Any]]) -> dict[str, Any]:
     return {"messages": results}
 
 
+def result_text(result: dict[str, Any]) -> str:
+    """Return a result of MCP as the text of a tool message. Content other than text stays JSON."""
+    blocks = result.get("content") or []
+    if blocks and all(block.get("type") == "text" for block in blocks):
+        return "\n".join(str(block.get("text", "")) for block in blocks)
+    if not blocks and "structuredContent" in result:
+        return strict_json.dump(result["structuredContent"]).decode()
+    return strict_json.dump(blocks).decode()
+
+
 def parse_suggestion(body: dict[str, Any]) -> ToolCall | list[ToolCall]:
     """Parse one tool call, or an assistant message with several.
 

@@ -53,12 +53,14 @@ from toolbus_common.contracts import (
     ModelCachePurged,
     ModelUsed,
     OpenCallsQuery,
+    OwnRunsRequest,
     PageRequest,
     PersonErased,
     PurgeCacheRequest,
     Query,
     RunCompleted,
     RunFailed,
+    RunsRequest,
     RunStarted,
     ServerConnected,
     ServerDrained,
@@ -81,6 +83,7 @@ from toolbus_common.nats.connection import LARGEST_MESSAGE
 from toolbus_common.nats.kv_bucket import watched
 from toolbus_common.nats.topology import (
     ADMIN_PREFIX,
+    AGENT_RUNS,
     APPROVALS,
     CATALOGUE,
     CONFIG,
@@ -204,7 +207,7 @@ _SERVICES = (
         publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.stream.*", "tb.client.*"),
         subscribes=("tb.notification.*", "tb.session.*", "tb.stream.*"),
         reads=(CONFIG, CATALOGUE, TOKENS),
-        queries=(ApproverRequest, AdminRequest, PageRequest, TokenQuery),
+        queries=(ApproverRequest, AdminRequest, PageRequest, TokenQuery, OwnRunsRequest),
     ),
     _Service(
         "policy",
@@ -231,7 +234,7 @@ _SERVICES = (
         writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE),
         queries=(
             SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery, CachedResponsesQuery,
-            PurgeCacheRequest,
+            PurgeCacheRequest, RunsRequest,
         ),
     ),
     _Service(
@@ -266,8 +269,8 @@ _SERVICES = (
             *_objects(RESULTS),
         ),
         subscribes=(f"tb.run.{BUILT_IN}", "tb.cancel.*"),
-        reads=(CONFIG, CATALOGUE, PEOPLE, TOKENS),
-        writes=(PEOPLE,),
+        reads=(CONFIG, CATALOGUE, PEOPLE, TOKENS, AGENT_RUNS),
+        writes=(PEOPLE, AGENT_RUNS),
         ends_calls=True,
     ),
     _Service(

@@ -46,6 +46,7 @@ EXPORTS = "tb_exports"  # the cursor of each export and sink: written by audit
 PEOPLE = "tb_person_keys"  # written by services that publish events; operators delete keys
 MODEL_CACHE = "tb_model_cache"  # descriptions of cached model responses: written by executor
 MODEL_RESPONSES = "tb_model_responses"  # object store of these responses: written by executor
+AGENT_RUNS = "tb_agent_runs"  # runs of agent mode, encrypted: written by codemode
 RESULTS = "tb_results"  # object store of large results: written by codemode and executor
 
 LEASE_SECONDS = 2.0
@@ -62,6 +63,7 @@ WEBHOOKS = "webhooks"  # the consumer of events that are posted to webhooks
 MAX_APPROVAL_BYTES = 256 << 20
 MAX_TASK_BYTES = 1 << 30
 MAX_OUTCOME_BYTES = 2 << 30
+MAX_RUN_BYTES = 2 << 30
 RESULT_SECONDS = 3600.0
 MAX_RESULT_BYTES = 2 << 30
 CACHE_SECONDS = 7 * DAY  # the longest lifetime of a cached model response
@@ -163,6 +165,9 @@ BUCKETS = (
         storage=StorageType.FILE,
         ttl=CACHE_SECONDS,
         max_bytes=MAX_CACHE_BYTES,
+    ),
+    KeyValueConfig(
+        bucket=AGENT_RUNS, history=1, storage=StorageType.FILE, ttl=DAY, max_bytes=MAX_RUN_BYTES
     ),
 )
 OBJECTS = {

@@ -15,6 +15,7 @@ from typing import Any
 from cedarpy import Schema, policies_from_json_str, validate_policies
 
 from toolbus_common.contracts import FOLLOW
+from toolbus_common.contracts.agent_runs import AGENT_RUN
 from toolbus_common.contracts.model_calls import MODEL_METHODS
 from toolbus_common.rules.argument_types import (
     LONG,
@@ -36,7 +37,7 @@ from toolbus_common.rules.parser import (
 )
 
 METHODS = (
-    "completion/complete", "prompts/get", "resources/read", "resources/subscribe",
+    AGENT_RUN, "completion/complete", "prompts/get", "resources/read", "resources/subscribe",
     "tasks/cancel", FOLLOW, "tasks/get", "tasks/result", "tasks/update", "tools/call",
 )  # fmt: skip
 _KEY = {"team": TEXT, "user": TEXT, "customer": TEXT, "environment": TEXT}

@@ -16,8 +16,10 @@ from toolbus_common.contracts.model_calls import (
     COUNT_TOKENS,
     MESSAGES,
     MODEL_METHODS,
+    REPORT,
     CacheNote,
     ModelCall,
+    ModelReport,
     Usage,
     decode_model_call,
 )
@@ -174,6 +176,20 @@ class Exchange:
                 raise refused
             tried.append(key.name)
             client.keys.pause(key, model, status, pause, monotonic())
+
+    async def report_bound(self) -> None:
+        """Tell the caller the most that the request can cost, if the call asks for reports."""
+        if self.model_call.report:
+            await self._report(ModelReport(self.call.charge))
+
+    async def report_charge(self, charge: int) -> None:
+        """Tell the caller the charge and the tokens, if the call asks for reports."""
+        if self.model_call.report:
+            usage = self.usage
+            await self._report(ModelReport(charge, usage.input, usage.output, is_final=True))
+
+    async def _report(self, report: ModelReport) -> None:
+        await self.context.send(Notification(REPORT, report.encode()))
 
     def end_span(self, used: ModelUsed | None, failure: str = "") -> None:
         """End the span of the request. `failure` is the error's code."""

@@ -113,6 +113,7 @@ class ProviderHandler:
         outcome = CallOutcome(reply, is_error=False, kept=exchange.streamed, charge=exchange.charge)
         self.outcomes.completed(call, outcome, took)
         exchange.end_span(self.publish_usage(exchange, began, took, cut=False))
+        await exchange.report_charge(exchange.charge)
         if call.claim is not None and not exchange.streamed:
             await self.outcomes.store(call, call.claim, reply)
         return reply
@@ -147,6 +148,7 @@ class ProviderHandler:
                     f"The provider '{self.name}' cannot be called now: {self.why_not}", sent=False
                 )
             exchange.prepare()
+            await exchange.report_bound()
             return await self._attempt(exchange, self.client)
         finally:
             self.bulkhead.leave()
@@ -198,6 +200,7 @@ class ProviderHandler:
             used = self.publish_usage(exchange, began, perf_counter() - began, cut=True)
         exchange.end_span(used, error.code)
         reply = await self.outcomes.failed(exchange.call, error, began, charge)
+        await exchange.report_charge(charge)
         if exchange.stream is not None:
             if isinstance(error, CallCancelledError):
                 exchange.stream.discard()

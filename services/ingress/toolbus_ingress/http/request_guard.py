@@ -35,6 +35,7 @@ _SINGLE = frozenset(
         b"content-encoding", b"mcp-protocol-version", b"mcp-method", b"mcp-name",
         b"mcp-session-id", b"last-event-id", b"if-match", b"idempotency-key",
         b"x-toolbus-servers", b"x-toolbus-tools", b"x-toolbus-models", b"dpop", b"x-api-key",
+        b"x-toolbus-agent", b"x-toolbus-run",
         b"x-toolbus-inject", b"x-toolbus-suggestion",
     }
 )  # fmt: skip

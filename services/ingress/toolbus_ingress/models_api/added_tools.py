@@ -7,7 +7,7 @@ from msgspec import UNSET, Raw, Struct, UnsetType
 from msgspec.structs import replace
 
 from toolbus_common.access.principal import Principal
-from toolbus_common.config import InjectionLimits
+from toolbus_common.config import Injection, InjectionLimits
 from toolbus_common.contracts import ProtocolFamily
 from toolbus_common.contracts.model_calls import CHAT, COUNT_TOKENS, MESSAGES, RESPONSES
 from toolbus_common.errors import InvalidError
@@ -42,28 +42,42 @@ class ToolInjector:
         self._added = ViewCache[AddedTools]()
         catalogue.on_change.append(self._added.clear)
 
-    def apply(
-        self, request: ModelRequest, caller: Caller, principal: Principal, headers: Headers
-    ) -> ModelRequest:
-        """Return the request with the caller's tools, or unchanged.
+    def added(
+        self,
+        request: ModelRequest,
+        caller: Caller,
+        principal: Principal,
+        headers: Headers,
+        default: Injection | None = None,
+    ) -> AddedTools | None:
+        """Return the tools to add to a request; None for none.
+
+        `default` applies if neither the key nor the request says which tools to add.
 
         Raises:
-            InvalidError: the header is unknown, the tools are too many or too large, or the client
-                has another tool of the same name.
+            InvalidError: the header is unknown, or the tools are too many or too large.
 
         """
-        mode = principal.own.inject
+        mode = principal.own.inject or default
         if mode is None and INJECT not in headers:
-            return request
+            return None
         form = _FORMS.get(request.method)
         requested = injection_of(headers, mode)
         if form is None or requested is None:
-            return request
+            return None
         if principal.code_mode is False:
             requested = Mode.TOOLS  # as in lists of tools
-        body, count = self._extended(
-            request.body, self._tools(caller, form, requested, principal.declared.injection)
-        )
+        return self._tools(caller, form, requested, principal.declared.injection)
+
+    def extended(self, request: ModelRequest, added: AddedTools) -> ModelRequest:
+        """Return the request with added tools.
+
+        Raises:
+            InvalidError: the request is too large then, or the client has another tool of the same
+                name.
+
+        """
+        body, count = self._extended(request.body, added)
         if len(body) > self._largest_body:
             raise InvalidError(
                 f"The request has {len(body)} bytes with the added tools, and at most "

@@ -7,6 +7,7 @@ from time import time
 from typing import Any
 
 from toolbus_common.access.principal import Principal
+from toolbus_common.config import Injection
 from toolbus_common.contracts.model_calls import (
     CHAT,
     COUNT_TOKENS,
@@ -35,6 +36,7 @@ from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.mcp.tracing import request_span, trace_context_of
 from toolbus_ingress.models_api import errors, model_list
 from toolbus_ingress.models_api.added_tools import ToolInjector
+from toolbus_ingress.models_api.agent_request import AgentModelRun, full_names, is_agent_request
 from toolbus_ingress.models_api.errors import Dialect
 from toolbus_ingress.models_api.model_call import ModelRun
 from toolbus_ingress.models_api.request_reader import read_request
@@ -104,7 +106,11 @@ class ModelsApi:
     async def _run(self, context: RequestContext, method: str, body: bytes) -> Response | None:
         headers, principal = context.headers, self._principal(context.caller)
         request = read_request(method, body)
-        request = self.injector.apply(request, context.caller, principal, headers)
+        in_agent_mode = is_agent_request(method, headers, principal)
+        default: Injection | None = "tools" if in_agent_mode else None
+        added = self.injector.added(request, context.caller, principal, headers, default)
+        if added is not None:
+            request = self.injector.extended(request, added)
         trace = trace_context_of({}, headers)
         bind(trace.traceparent)
         session = _session_of(headers)
@@ -112,7 +118,14 @@ class ModelsApi:
         sticky = session.encode() or request.user_key or run.encode()
         dialect = dialect_of(context.scope)
         restrictions = model_restrictions_of(headers)
-        work = ModelRun(self.endpoint, context, request, dialect, restrictions, trace, run)
+        arguments = (dialect, restrictions, trace, run)
+        if in_agent_mode:
+            agent_run = AgentModelRun(self.endpoint, context, request, *arguments)
+            if added is not None:
+                agent_run.names = full_names(added.names, self.endpoint.catalogue)
+            work: ModelRun = agent_run
+        else:
+            work = ModelRun(self.endpoint, context, request, *arguments)
         return await request_span(trace, method).around(work.answer(principal, sticky))
 
     async def _list(self, headers: Headers, scope: dict[str, Any]) -> Response:

@@ -3,6 +3,7 @@
 import asyncio
 import re
 from time import perf_counter, time
+from typing import Protocol
 
 from msgspec import Struct
 
@@ -63,6 +64,24 @@ _BETAS = re.compile(rb"[A-Za-z0-9._, -]{1,1024}")
 _call_requested = trusted(CallRequested)
 
 
+class Answered(Protocol):
+    """The call that answers a request."""
+
+    @property
+    def call_id(self) -> str:
+        """The id of the call."""
+        ...
+
+    @property
+    def headers(self) -> Pairs:
+        """The headers that tell the client how its request was served."""
+        ...
+
+    def receive(self, notification: CallNotification) -> None:
+        """Accept a notification that is not a part of a stream."""
+        ...
+
+
 class Attempt(Struct):
     """A call to one target. `number` counts the targets that were tried before.
 
@@ -114,7 +133,7 @@ class ModelRun:
         self._restrictions = restrictions
         self._trace = trace
         self._run_id = run
-        self._attempt: Attempt | None = None
+        self._attempt: Answered | None = None
         self._stream: ChunkStream | None = None
         self._left = False
 
@@ -167,7 +186,7 @@ class ModelRun:
             link = self._endpoint.suggestions.issue(call_id, self._context.caller.name)
         return Attempt(target, call_id, number, link)
 
-    async def _send(self, call: CallRequested, attempt: Attempt) -> bytes:
+    async def _send(self, call: CallRequested, attempt: Answered) -> bytes:
         if self._left:
             raise CallCancelledError("The client disconnected before the request was sent.")
         if not self._request.stream:
@@ -209,7 +228,7 @@ class ModelRun:
                 request.choices,
                 attempt.number,
                 request.tools,
-                _beta_of(self._context.headers),
+                beta_of(self._context.headers),
                 cache=_cache_control_of(self._context.headers),
             ).encode(),
             restriction=self._restrictions,
@@ -259,7 +278,7 @@ class ModelRun:
             self._endpoint.service.spawn(cancel(self._attempt.call_id))
 
 
-def _beta_of(headers: Headers) -> str:
+def beta_of(headers: Headers) -> str:
     """Return the header `anthropic-beta`; empty if it is missing or invalid."""
     value = headers.get(b"anthropic-beta", b"")
     return value.decode() if _BETAS.fullmatch(value) else ""

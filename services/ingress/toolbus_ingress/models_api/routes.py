@@ -5,6 +5,7 @@ from typing import Any, Literal
 from fastapi import APIRouter
 from pydantic import BaseModel, ConfigDict, Field
 
+from toolbus_ingress.models_api.agent_request import RUN_ID
 from toolbus_ingress.models_api.handler import METHODS, MODELS
 from toolbus_ingress.models_api.model_call import CALL_ID, FALLBACKS, MODEL
 from toolbus_ingress.models_api.request_reader import LONGEST_NAME, MAX_CHOICES
@@ -21,6 +22,7 @@ _HEADERS = {
     CALL_ID.decode(): "The id of the call in the audit log.",
     SUGGESTION.decode(): "The link for the tool calls that the response suggests.",
     FALLBACKS.decode(): "The number of targets that failed before; missing for 0.",
+    RUN_ID.decode(): "The run, in agent mode; the header `x-toolbus-run` continues it.",
 }
 router = APIRouter(tags=["models"])
 

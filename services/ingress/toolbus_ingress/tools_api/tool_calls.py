@@ -17,6 +17,7 @@ from toolbus_common.model_api.tool_forms import (
     messages_of,
     parse_object,
     parse_suggestion,
+    result_text,
 )
 from toolbus_ingress.auth.api_key_header import with_credential
 from toolbus_ingress.auth.request_context import Caller, RequestContext
@@ -107,7 +108,7 @@ class _Run:
         call_id = self._service.calls.new_call_id()
         self._call_ids.append(call_id)
         result = msgspec.json.decode(await self._call_handler.run(self._context, request, call_id))
-        return _text(result), result.get("isError") is True
+        return result_text(result), result.get("isError") is True
 
     async def _call_one_of_many(self, tool_call: ToolCall) -> tuple[str, bool]:
         """Run a tool call like `_call`, but return errors as text, so that the others continue."""
@@ -116,16 +117,6 @@ class _Run:
             return await self._call(tool_call, key)
         except ToolbusError as error:
             return f"{error.code}: {error.reason}", True
-
-
-def _text(result: dict[str, Any]) -> str:
-    """Return a result as the text of a tool message. Content other than text stays JSON."""
-    blocks = result.get("content") or []
-    if blocks and all(block.get("type") == "text" for block in blocks):
-        return "\n".join(str(block.get("text", "")) for block in blocks)
-    if not blocks and "structuredContent" in result:
-        return strict_json.dump(result["structuredContent"]).decode()
-    return strict_json.dump(blocks).decode()
 
 
 def _response(body: dict[str, Any], *, failed: bool) -> Response:

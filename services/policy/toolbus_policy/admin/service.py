@@ -27,8 +27,9 @@ from toolbus_common.contracts import (
     LedgerReply,
     PurgeCacheReply,
     PurgeCacheRequest,
+    RunsReply,
+    RunsRequest,
 )
-from toolbus_common.contracts.base import Message
 from toolbus_common.errors import (
     ForbiddenError,
     InvalidError,
@@ -54,7 +55,7 @@ class AdminService:
     approvers: ApproverService
     ledger: Callable[[LedgerQuery], Awaitable[LedgerReply]]
     restrictions: RemoteRestrictions
-    executor: Callable[..., Awaitable[Message]]
+    request: Callable[..., Awaitable[Any]]
 
     async def handle(self, request: AdminRequest) -> AdminReply:
         """Perform the operation, if the caller's role allows it.
@@ -256,13 +257,13 @@ class AdminService:
         """Return the selected cached responses without their content."""
         selection = request_parser.parse_body(models.CacheSelection, request.body)
         query = CachedResponsesQuery(limit=request.limit, **selection.model_dump())
-        return _json((await self.executor(query, CachedResponsesReply)).model_dump())
+        return _json((await self.request(query, CachedResponsesReply)).model_dump())
 
     async def purge_cache(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Remove the selected cached responses."""
         selection = request_parser.parse_body(models.CachePurge, request.body)
         purge = PurgeCacheRequest(by=administrator.by, **selection.model_dump())
-        return _json((await self.executor(purge, PurgeCacheReply)).model_dump())
+        return _json((await self.request(purge, PurgeCacheReply)).model_dump())
 
     # -- budgets and approvals -----------------------------------------------------------------
 
@@ -292,6 +293,25 @@ class AdminService:
     async def reject_call(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Reject a call."""
         return await self._decide(request, administrator, approve=False)
+
+    # -- runs of agent mode --------------------------------------------------------------------
+
+    async def list_runs(self, request: AdminRequest, _administrator: Administrator) -> AdminReply:
+        """Return one page of runs."""
+        query = RunsRequest(limit=request.limit, after=request.after)
+        return _json((await self.request(query, RunsReply)).model_dump())
+
+    async def show_run(self, request: AdminRequest, _administrator: Administrator) -> AdminReply:
+        """Return one run."""
+        return await self._run(RunsRequest(run=request.name))
+
+    async def cancel_run(self, request: AdminRequest, _administrator: Administrator) -> AdminReply:
+        """Cancel a run."""
+        return await self._run(RunsRequest(run=request.name, cancel=True))
+
+    async def _run(self, query: RunsRequest) -> AdminReply:
+        (run,) = (await self.request(query, RunsReply)).runs
+        return _json(run.model_dump())
 
     async def _decide(
         self, request: AdminRequest, administrator: Administrator, *, approve: bool

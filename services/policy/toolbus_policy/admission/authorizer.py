@@ -1,5 +1,7 @@
 """Authorize calls: tools, prices and limits of one key (no clock, no I/O)."""
 
+from dataclasses import replace
+
 from toolbus_common.access import session_owner
 from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.access.oauth_scopes import needed
@@ -8,6 +10,7 @@ from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_patterns import full_name, granted
 from toolbus_common.config import Patterns
 from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Listing
+from toolbus_common.contracts.agent_runs import AGENT, AGENT_RUN
 from toolbus_common.contracts.model_calls import MODEL_METHODS, is_model_method
 from toolbus_common.errors import (
     InsufficientScopeError,
@@ -216,6 +219,8 @@ class Authorizer:
     def _admit_model(
         self, payer: Payer, provider: str, method: str, model: str
     ) -> Admission | None:
+        if method == AGENT_RUN:
+            return self._admit_run(payer, provider, model)
         declared = self.snapshot.configuration
         if not is_model_method(method) or provider not in declared.providers:
             return None
@@ -226,6 +231,17 @@ class Authorizer:
             result_content=result_content,
             terms=terms_of(declared, payer, provider, model),
         )
+
+    def _admit_run(self, payer: Payer, server: str, target: str) -> Admission | None:
+        """Return the admission of a run of agent mode, which itself costs nothing.
+
+        Every model request and tool call of the run is a call of its own, with its own admission.
+        """
+        if (server, target) != (BUILT_IN, AGENT) or payer.principal.own.agent is None:
+            return None
+        content, result_content = payer.principal.recording(server)
+        free = replace(payer, rates=(), token_rates=())
+        return Admission(free, content=content, result_content=result_content)
 
     def _payer(self, principal: Principal) -> Payer:
         try:

@@ -1,4 +1,4 @@
-"""Events about programs of code mode: started, completed or failed, with their resource usage."""
+"""Events about programs of code mode, and about runs of agent mode, with their resource usage."""
 
 from typing import ClassVar
 
@@ -8,9 +8,10 @@ from toolbus_common.contracts.events.base import CallEvent
 
 
 class RunEvent(CallEvent):
-    """Fields of every event about a program.
+    """Fields of every event about a program, or about a run of agent mode.
 
-    `call_id` is the call whose argument is the program. `engine` is the language of the program.
+    `call_id` is the call whose argument is the program, or the run. `engine` is the language of the
+    program; it is `agent` for a run of agent mode, whose other fields about the program are empty.
     `program_digest` is SHA-256 of its text in hex, and `lines` is the number of its lines.
     """
 

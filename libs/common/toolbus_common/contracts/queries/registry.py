@@ -51,6 +51,7 @@ from toolbus_common.contracts.queries.model_cache import (
     PurgeCacheReply,
     PurgeCacheRequest,
 )
+from toolbus_common.contracts.queries.runs import OwnRunsRequest, RunsReply, RunsRequest
 from toolbus_common.contracts.queries.unresolved_calls import (
     UnresolvedCallsQuery,
     UnresolvedCallsReply,
@@ -77,10 +78,12 @@ REPLIES: Mapping[type[Query], type[Message]] = MappingProxyType(
         IdentityRequest: IdentityReply,
         LedgerQuery: LedgerReply,
         OpenCallsQuery: OpenCallsReply,
+        OwnRunsRequest: RunsReply,
         PageRequest: PageReply,
         PurgeCacheRequest: PurgeCacheReply,
         RebuildRequest: RebuildReply,
         RejectRequest: ApprovalsReply,
+        RunsRequest: RunsReply,
         ServersQuery: ServersReply,
         SessionsQuery: SessionsReply,
         SpendingQuery: SpendingReply,
