@@ -220,6 +220,6 @@ async def test_a_token_endpoint_in_a_private_network_is_refused_without_a_reques
     async with gateway.executor(p=provider("vertex", model, key=key)):
         error = await gateway.error("1", body=BODIES[CHAT])
         assert isinstance(error, UpstreamDeadError)
-        assert error.data["sent"] is False
+        assert (await gateway.outcome("1"))["charge"] == 0
         assert "Google issued no access token" in error.reason
         assert model.requests == []

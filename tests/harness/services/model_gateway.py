@@ -69,6 +69,7 @@ class ModelGateway:
 
     async def begin(self, number: str, *, streamed: bool = False, **more: Any) -> None:
         """Publish a request to the model m of the provider p."""
+        tool = more.pop("tool", "m")
         body = more.pop("body", {"model": "alias", "messages": [], "stream": streamed})
         raw = body if isinstance(body, bytes) else json.dumps(body).encode()
         fields = {
@@ -82,7 +83,7 @@ class ModelGateway:
             "price": PRICE,
             **more,
         }
-        call = admitted("m", **fields).model_copy(update={"arguments": raw})
+        call = admitted(tool, **fields).model_copy(update={"arguments": raw})
         await self._policy.publish(call.subject, call.encode())
 
     async def cancel(self, number: str) -> None:

@@ -55,7 +55,7 @@ def test_a_declared_price_applies_to_an_unpriced_provider() -> None:
         ({"kind": "anthropic"}, "claude-haiku-4-5"),
         ({"kind": "gemini", "key": "k"}, "gemini-2.5-flash"),
         ({**VERTEX, "location": "global"}, "gemini-2.5-flash"),
-        ({**VERTEX, "location": "europe-west1"}, "gemini-embedding-001"),
+        ({**VERTEX, "location": "europe-west1"}, "gemini-2.5-pro"),
         ({**VERTEX, "location": "eu"}, "claude-haiku-4-5@20251001"),
         (BEDROCK, "amazon.nova-lite-v1:0"),
         (BEDROCK, "eu.anthropic.claude-haiku-4-5-20251001-v1:0"),
