@@ -117,3 +117,12 @@ def model_usage_attributes(
         "gen_ai.usage.output_tokens": usage.output,
         **{name: value for name, value in optional.items() if value},
     }
+
+
+def end_span(span: Span, attributes: Attributes, failure: str) -> None:
+    """Add the attributes to a span, and end it. `failure` is an error's code; empty for none."""
+    for name, value in attributes.items():
+        span.note(name, value)
+    if failure:
+        span.fail(failure)
+    span.end()

@@ -50,6 +50,7 @@ from toolbus_executor.providers.translation.translated_request import translated
 from toolbus_executor.providers.usage import (
     UNREADABLE,
     Facts,
+    Response,
     StreamFacts,
     facts_of,
     usage_or_estimate,
@@ -57,6 +58,7 @@ from toolbus_executor.providers.usage import (
 from toolbus_executor.resilience.failure_log import GarbageError
 from toolbus_executor.tracing import (
     TRACER,
+    end_span,
     model_request_attributes,
     model_span_name,
     model_usage_attributes,
@@ -66,16 +68,6 @@ from toolbus_executor.transport.http1 import Head
 _ANTHROPIC = frozenset({MESSAGES, COUNT_TOKENS})
 HIDDEN_TOKENS_PER_SECOND = 100  # of a model that reasons: more than most generate
 _CODED = (b"content-length", b"transfer-encoding")
-
-
-class Response(Struct, frozen=True, array_like=True):
-    """A complete response in the form of the client's API; with `streamed`, its event stream."""
-
-    body: bytes
-    streamed: bool
-    usage: Usage
-    finish_reason: str = ""
-    tools: int = 0
 
 
 class Exchange:
@@ -194,18 +186,12 @@ class Exchange:
     def end_span(self, used: ModelUsed | None, failure: str = "") -> None:
         """End the span of the request. `failure` is the error's code."""
         span = self._span
-        if not isinstance(span, Span):
-            return
-        attributes = model_request_attributes(self.call, self.model_call, self._provider.kind)
-        if used is not None:
-            attributes |= model_usage_attributes(
-                self.usage, used.finish_reason, used.first_token_us / 1e6
-            )
-        for name, value in attributes.items():
-            span.note(name, value)
-        if failure:
-            span.fail(failure)
-        span.end()
+        if isinstance(span, Span):
+            attributes = model_request_attributes(self.call, self.model_call, self._provider.kind)
+            if used is not None:
+                first_token = used.first_token_us / 1e6
+                attributes |= model_usage_attributes(self.usage, used.finish_reason, first_token)
+            end_span(span, attributes, failure)
 
     @property
     def streamed(self) -> int:

@@ -119,6 +119,16 @@ _answer_event = msgspec.json.Decoder(_AnswerEvent).decode
 _only_usage = msgspec.json.Decoder(_Start).decode
 
 
+class Response(Struct, frozen=True, array_like=True):
+    """A complete response in the form of the client's API; with `streamed`, its event stream."""
+
+    body: bytes
+    streamed: bool
+    usage: Usage
+    finish_reason: str = ""
+    tools: int = 0
+
+
 class Facts(Struct):
     """What the gateway reads in a response: its usage, its finish reason and its tool calls.
 

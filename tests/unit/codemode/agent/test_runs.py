@@ -229,7 +229,7 @@ async def test_calls_of_a_turn_have_keys_of_their_own_and_one_parent() -> None:
 
 @pytest.mark.parametrize("tool", ["say", "count"])
 async def test_an_interrupted_call_is_not_made_again(tool: str) -> None:
-    """Its outcome is stored, but not the state of the run, as if codemode were killed then."""
+    """Store its outcome, but not the state of the run, as if codemode were killed then."""
     gateway = Gateway([["say"], ["count"]])
 
     def kill(call: CallRequested) -> None:

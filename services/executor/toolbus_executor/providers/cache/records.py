@@ -14,7 +14,7 @@ from msgspec import Struct
 from toolbus_common.contracts import CallAdmitted
 from toolbus_common.crypto.aead import Aead
 from toolbus_common.privacy.person_key import PersonKey
-from toolbus_executor.providers.exchange import Response
+from toolbus_executor.providers.usage import Response
 
 ENTRY, PURGE = "e.", "p."  # prefixes of the names in the bucket
 _PURPOSE = b"model cache"

@@ -27,7 +27,7 @@ from toolbus_executor.providers.cache.records import (
     decode_response,
     encode,
 )
-from toolbus_executor.providers.exchange import Response
+from toolbus_executor.providers.usage import Response
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from toolbus_common.config import InjectionLimits
 from toolbus_common.errors import InvalidError
 from toolbus_common.model_api.tool_forms import Form, definition_of
-from toolbus_common.model_api.tool_injection import (
+from toolbus_ingress.models_api.tool_injection import (
     add_tools,
     added_tools,
     safe_name,
