@@ -79,7 +79,7 @@ def measure(setting: Setting, size: int, mode: str, tasks: tuple[Task, ...], pat
         return
     for task in missing:
         setting.workspace.reset()
-        run = agent.run(task.request(setting.workspace))
+        run = agent.run(task.question_in(setting.workspace))
         called = completed(setting, run)
         judged = verdict(
             is_right=run["ended"] == "answered" and task.is_right(run["answer"], setting.workspace),

@@ -36,7 +36,7 @@ class Task:
     tools: frozenset[str]
     changed: Callable[[Workspace], bool] = lambda _: True
 
-    def request(self, workspace: Workspace) -> str:
+    def question_in(self, workspace: Workspace) -> str:
         """Return the question with the paths of the workspace."""
         return self.question.format(dir=workspace.directory)
 

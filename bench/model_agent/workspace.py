@@ -35,7 +35,7 @@ BRANCH = "harvest"
 
 
 class Workspace:
-    """A directory with all files. `reset` writes them anew before each task."""
+    """A directory with all files. `reset` writes them again before each task."""
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
