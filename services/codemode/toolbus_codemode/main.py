@@ -86,11 +86,13 @@ def build(process: ProcessContext) -> Service:
 
 def _serve_queries(service: Service, runs: AgentRuns) -> None:
     """Answer the queries about runs of agent mode."""
-    queue, at_once = service.name, RunsRequest.AT_ONCE
-    service.broker.subscriber(RunsRequest.SUBJECT, queue=queue, max_workers=at_once)(runs.answer)
-    service.broker.subscriber(OwnRunsRequest.SUBJECT, queue=queue, max_workers=at_once)(
-        runs.answer_own
+    queue = service.name
+    service.broker.subscriber(RunsRequest.SUBJECT, queue=queue, max_workers=RunsRequest.AT_ONCE)(
+        runs.answer
     )
+    service.broker.subscriber(
+        OwnRunsRequest.SUBJECT, queue=queue, max_workers=OwnRunsRequest.AT_ONCE
+    )(runs.answer_own)
 
 
 def _directory(service: Service) -> ConfigView:

@@ -229,7 +229,7 @@ async def test_calls_of_a_turn_have_keys_of_their_own_and_one_parent() -> None:
 
 @pytest.mark.parametrize("tool", ["say", "count"])
 async def test_an_interrupted_call_is_not_made_again(tool: str) -> None:
-    """Its outcome is stored, but not the state of the run, as if codemode were killed then."""
+    """Store the outcome but not the state of the run, as if codemode were killed then."""
     gateway = Gateway([["say"], ["count"]])
 
     def kill(call: CallRequested) -> None:
@@ -247,7 +247,7 @@ async def test_an_interrupted_call_is_not_made_again(tool: str) -> None:
     assert len(gateway.chain.requests) == 3
 
 
-async def test_an_interrupted_model_request_is_asked_again_when_the_run_continues() -> None:
+async def test_an_interrupted_model_request_is_repeated_when_the_run_continues() -> None:
     gateway = Gateway([["say"]])
     second = lambda call: len(gateway.chain.requests) == 2 and bool(call.method == CHAT)  # noqa: E731
     gateway.chain.after = first_time(second, UpstreamDeadError("gone"))
