@@ -25,6 +25,7 @@ SUMMARIES = {  # the first sentence of each command's help; a test compares both
     "approvals": "List calls that wait for an approval, oldest first.",
     "approve": "Approve a waiting call once; the call continues, or the caller repeats it.",
     "reject": "Reject a waiting call, with a reason the caller can act on.",
+    "runs": "See and cancel runs of agent mode.",
     "connect": "Run an MCP server on stdio that forwards to the endpoint.",
     "import": "Import servers from an MCP client or an HTTP API.",
     "keys": "Manage the keys of agents.",

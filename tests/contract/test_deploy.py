@@ -31,11 +31,13 @@ from toolbus_common.contracts import (
     IdentityRequest,
     LedgerQuery,
     OpenCallsQuery,
+    OwnRunsRequest,
     PageRequest,
     PurgeCacheRequest,
     Query,
     RebuildRequest,
     RejectRequest,
+    RunsRequest,
     ServersQuery,
     SessionsQuery,
     SpendingQuery,
@@ -72,12 +74,13 @@ DEPLOY = ROOT / "deploy"
 OPERATOR_QUERIES: tuple[type[Query], ...] = (
     ApprovalsQuery, ApproveRequest, AuditQuery, EventsQuery, IdentityRequest, LedgerQuery,
     BackfillLinesRequest, OpenCallsQuery, RebuildRequest, BackfillRequest,
-    RejectRequest, ServersQuery, SessionsQuery, CachedResponsesQuery, PurgeCacheRequest,
+    RejectRequest, RunsRequest, ServersQuery, SessionsQuery, CachedResponsesQuery, PurgeCacheRequest,
     SpendingQuery, StatusQuery, UnresolvedCallsQuery,
 )  # fmt: skip
 QUERIES_OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)
 QUERIES_OF_POLICY: set[type[Query]] = {
     CachedResponsesQuery,
+    RunsRequest,
     OpenCallsQuery,
     PurgeCacheRequest,
     SpendingQuery,
@@ -298,7 +301,14 @@ def test_every_query_is_covered_by_these_tests() -> None:
     }
     assert found == {
         *OPERATOR_QUERIES,
-        *(ApproverRequest, AdminRequest, PageRequest, TokenQuery, *QUERIES_OF_EXECUTOR),
+        *(
+            ApproverRequest,
+            AdminRequest,
+            OwnRunsRequest,
+            PageRequest,
+            TokenQuery,
+            *QUERIES_OF_EXECUTOR,
+        ),
     }
 
 
@@ -308,6 +318,11 @@ def test_only_executor_may_query_upstream_tokens_and_identity_keys(
 ) -> None:
     assert publishers(query.SUBJECT) == {"executor"}
     assert subscribers(query.SUBJECT) == {"oauth"}
+
+
+def test_ingress_sends_requests_about_the_runs_of_callers_to_codemode() -> None:
+    assert publishers(OwnRunsRequest.SUBJECT) == {"ingress", OPERATOR}
+    assert subscribers(OwnRunsRequest.SUBJECT) == {"codemode"}
 
 
 def test_ingress_sends_requests_of_approvers_and_admins_to_policy() -> None:

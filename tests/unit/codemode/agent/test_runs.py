@@ -247,7 +247,7 @@ async def test_an_interrupted_call_is_not_made_again(tool: str) -> None:
     assert len(gateway.chain.requests) == 3
 
 
-async def test_an_interrupted_model_request_is_asked_again_when_the_run_continues() -> None:
+async def test_an_interrupted_model_request_is_repeated_when_the_run_continues() -> None:
     gateway = Gateway([["say"]])
     second = lambda call: len(gateway.chain.requests) == 2 and bool(call.method == CHAT)  # noqa: E731
     gateway.chain.after = first_time(second, UpstreamDeadError("gone"))
