@@ -74,8 +74,8 @@ DEPLOY = ROOT / "deploy"
 OPERATOR_QUERIES: tuple[type[Query], ...] = (
     ApprovalsQuery, ApproveRequest, AuditQuery, EventsQuery, IdentityRequest, LedgerQuery,
     BackfillLinesRequest, OpenCallsQuery, RebuildRequest, BackfillRequest,
-    RejectRequest, RunsRequest, ServersQuery, SessionsQuery, CachedResponsesQuery, PurgeCacheRequest,
-    SpendingQuery, StatusQuery, UnresolvedCallsQuery,
+    RejectRequest, RunsRequest, ServersQuery, SessionsQuery, CachedResponsesQuery,
+    PurgeCacheRequest, SpendingQuery, StatusQuery, UnresolvedCallsQuery,
 )  # fmt: skip
 QUERIES_OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)
 QUERIES_OF_POLICY: set[type[Query]] = {

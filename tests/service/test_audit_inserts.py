@@ -3,14 +3,20 @@
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
+from harness.audit.sample_events import event as sample
 from harness.engines.migrated_tables import migrated
 from toolbus_audit.clickhouse.errors import RowsRejectedError
 from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.settings import Settings
+from toolbus_cli.analytics import saved_queries
+from toolbus_common.contracts import EVENTS, ModelUsed
+from toolbus_common.contracts.events.base import CallEvent
 
 
 @pytest.fixture
@@ -81,3 +87,30 @@ async def test_bytes_of_calls_are_read_from_the_event_itself(store: ClickHouse) 
     assert await store._in_write_thread(store._rows, counted) == [
         ("1", 5, 5), ("2", 3, 8), ("3", 7, 7), ("4", 0, 0), ("5", 0, 0),
     ]  # fmt: skip
+
+
+async def rows_of(store: ClickHouse, sql: str, **parameters: str) -> list[dict[str, Any]]:
+    body = json.loads(await store.query(sql, 10_000, parameters))
+    names = [column["name"] for column in body["meta"]]
+    return [dict(zip(names, row, strict=True)) for row in body["data"]]
+
+
+async def test_an_event_of_every_kind_is_stored_with_all_its_fields(store: ClickHouse) -> None:
+    lines = [msgspec.json.encode(sample(name, id=name)) for name in EVENTS]
+    rows, dead = read("tb.event", 1, b"\n".join(lines))
+    assert dead == []
+    await store.insert("events", rows, token(rows))
+    found = await rows_of(store, "SELECT event, id, detail FROM events ORDER BY line")
+    assert [each["id"] for each in found] == list(EVENTS)
+    assert [each["detail"].encode() for each in found] == lines
+
+
+async def test_every_event_about_a_call_is_found_by_the_calls_id(store: ClickHouse) -> None:
+    names = [name for name, kind in EVENTS.items() if issubclass(kind, CallEvent)]
+    assert ModelUsed.NAME in names
+    lines = [msgspec.json.encode(sample(name, id=name, call_id="one")) for name in names]
+    rows, _ = read("tb.event", 1, b"\n".join(lines))
+    await store.insert("events", rows, token(rows))
+    question = saved_queries.chosen("one-call", None)
+    found = await rows_of(store, question.sql, call="one")
+    assert sorted(each["event"] for each in found) == sorted(names)

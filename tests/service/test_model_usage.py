@@ -14,7 +14,6 @@ from prometheus_client import REGISTRY
 
 from harness.apis.model_provider import ModelProvider
 from harness.audit.events import allowed, completed
-from harness.audit.sample_events import event as sample
 from harness.engines.migrated_tables import migrated
 from harness.services.model_gateway import ModelGateway, provider
 from toolbus_audit.clickhouse.row_mapper import read, token
@@ -24,14 +23,13 @@ from toolbus_audit.projections.spending import open_calls, spending
 from toolbus_audit.settings import Settings
 from toolbus_cli.analytics import saved_queries
 from toolbus_common.contracts import (
-    EVENTS,
     CallDenied,
     CallFailed,
     ModelUsed,
     OpenCallsQuery,
     SpendingQuery,
 )
-from toolbus_common.contracts.events.base import CallEvent, Event
+from toolbus_common.contracts.events.base import Event
 from toolbus_common.contracts.model_calls import CHAT
 from toolbus_common.privacy.key_store import PersonKeys
 
@@ -310,14 +308,8 @@ async def test_savings_of_the_cache_are_summed_by_team_and_model(store: ClickHou
         ],
     )
     names = (
-        "team",
-        "requests",
-        "hits",
-        "semantic_hits",
-        "saved_tokens",
-        "saved_dollars",
-        "dollars",
-    )
+        "team", "requests", "hits", "semantic_hits", "saved_tokens", "saved_dollars", "dollars",
+    )  # fmt: skip
     found = [part(each, *names) for each in await ask(store, "cache-savings")]
     assert found == [
         ("support", 1, 1, 0, 14, 0.00025, 0.0),
@@ -397,24 +389,3 @@ def counted(direction: str) -> float:
     """Return the tokens that executor has counted for the provider p."""
     labels = {"provider": "p", "api": "chat", "direction": direction}
     return REGISTRY.get_sample_value("toolbus_model_tokens_total", labels) or 0.0
-
-
-async def test_an_event_of_every_kind_is_stored_with_all_its_fields(store: ClickHouse) -> None:
-    lines = [msgspec.json.encode(sample(name, id=name)) for name in EVENTS]
-    rows, dead = read("tb.event", 1, b"\n".join(lines))
-    assert dead == []
-    await store.insert("events", rows, token(rows))
-    found = await query(store, "SELECT event, id, detail FROM events ORDER BY line")
-    assert [each["id"] for each in found] == list(EVENTS)
-    assert [each["detail"].encode() for each in found] == lines
-
-
-async def test_every_event_about_a_call_is_found_by_the_calls_id(store: ClickHouse) -> None:
-    names = [name for name, kind in EVENTS.items() if issubclass(kind, CallEvent)]
-    assert ModelUsed.NAME in names
-    lines = [msgspec.json.encode(sample(name, id=name, call_id="one")) for name in names]
-    rows, _ = read("tb.event", 1, b"\n".join(lines))
-    await store.insert("events", rows, token(rows))
-    question = saved_queries.chosen("one-call", None)
-    found = await query(store, question.sql, call="one")
-    assert sorted(each["event"] for each in found) == sorted(names)

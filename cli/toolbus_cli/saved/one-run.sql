@@ -1,5 +1,4 @@
--- Calls of one run in order, of tools and models, with tokens and dollars. Calls that a model of the
--- run suggested are included, with the id of the model request.
+-- Calls of one run in order, with tokens and dollars, and the calls that its models suggested.
 -- run: String | the run: the trace id of its calls, or the id of a run of agent mode
 -- since: DateTime = 30d | start of the period
 SELECT min(at) AS started, any(u.kind) AS kind, any(u.server) AS server, any(u.tool) AS tool,

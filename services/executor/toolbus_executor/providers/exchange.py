@@ -5,7 +5,7 @@ from time import monotonic, perf_counter, time
 from typing import Any
 
 import msgspec
-from msgspec import Struct, structs
+from msgspec import structs
 
 from toolbus_common.calls.event_fields import call_fields
 from toolbus_common.config import Provider
@@ -100,12 +100,7 @@ class Exchange:
         self._requested_at = 0.0  # when a request was written, for which the provider may charge
 
     def describe(self) -> None:
-        """Read the description of the request.
-
-        Raises:
-            InvalidError: the description is invalid.
-
-        """
+        """Read the description of the request. Raises `InvalidError` if it is invalid."""
         call, self._is_described = self.call, True
         try:
             self.model_call = decode_model_call(call.extra) if call.extra else ModelCall()

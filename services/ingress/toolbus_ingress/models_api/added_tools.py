@@ -13,13 +13,13 @@ from toolbus_common.contracts.model_calls import CHAT, COUNT_TOKENS, MESSAGES, R
 from toolbus_common.errors import InvalidError
 from toolbus_common.mcp.builtin_server import Mode
 from toolbus_common.model_api.tool_forms import Form
-from toolbus_ingress.models_api.tool_injection import AddedTools, added_tools, with_tools
 from toolbus_ingress.auth.request_context import Caller
 from toolbus_ingress.auth.request_scope import INJECT, injection_of
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 from toolbus_ingress.catalog.view_cache import ViewCache
 from toolbus_ingress.http.request_guard import Headers
 from toolbus_ingress.models_api.request_reader import InvalidBodyError, ModelRequest
+from toolbus_ingress.models_api.tool_injection import AddedTools, added_tools, with_tools
 
 _FORMS = {
     CHAT: Form.CHAT,

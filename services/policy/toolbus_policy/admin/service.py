@@ -129,10 +129,8 @@ class AdminService:
         """Return one page of entries of a kind."""
         now = await self.repository_for(administrator.by).declared()
         found = entries(now.configuration, request.kind)
-        listing = page(
-            found, lambda n: {"name": n, "value": found[n]}, request.after, request.limit
-        )
-        return _json({**listing, "revision": now.revision}, now.revision)
+        shown = page(found, lambda n: {"name": n, "value": found[n]}, request.after, request.limit)
+        return _json({**shown, "revision": now.revision}, now.revision)
 
     async def show_entry(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Return one entry."""
@@ -310,8 +308,7 @@ class AdminService:
         return await self._run(RunsRequest(run=request.name, cancel=True))
 
     async def _run(self, query: RunsRequest) -> AdminReply:
-        (run,) = (await self.request(query, RunsReply)).runs
-        return _json(run.model_dump())
+        return _json((await self.request(query, RunsReply)).runs[0].model_dump())
 
     async def _decide(
         self, request: AdminRequest, administrator: Administrator, *, approve: bool
