@@ -148,7 +148,7 @@ def configuration(mock: MockProvider, upstream: Upstream) -> Configuration:
             "url": mock.url,
             "key": "sk-mock",
             "models": ["mock"],
-            "max_total_timeout": 10 * SECONDS,
+            "max_total_timeout": 2 * SECONDS,
             **fields,
         }
 
