@@ -29,7 +29,7 @@ _COPIED = {
 # Models with a level of thinking, and those with a budget of tokens; others do not think.
 # Source: "Thinking" and "OpenAI compatibility" in the documentation of the Gemini API.
 _LEVELED, _BUDGETED = re.compile(r"gemini-([3-9]|\d{2})"), re.compile(r"gemini-2\.5")
-# These models cannot be told not to think.
+# Thinking of these models cannot be disabled.
 _LEVELS = {"none": "low", "minimal": "low", "low": "low", "medium": "medium", "high": "high"}
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576}
 _EFFORTS = (*_BUDGETS, *chat.MAX_EFFORTS)
