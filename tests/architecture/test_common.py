@@ -19,7 +19,6 @@ STAYING = {
     "egress.httpx_adapter": "imports httpx, which only common may import",
     "nats.accounts": BUS,
     "nats.permissions": BUS,
-    "nats.bucket_sizes": "reads the stream behind a bucket, which only common knows",
     "privacy.crypto_shredding": "imports the NATS client, which only common may import",
     "observability.logging": PROCESS,
     "observability.otlp_env": PROCESS,

@@ -70,6 +70,7 @@ CACHE_SECONDS = 7 * DAY  # the longest lifetime of a cached model response
 MAX_CACHE_BYTES = 128 << 20
 MAX_RESPONSE_BYTES = 1 << 30
 _EVICTED = frozenset({MODEL_CACHE, MODEL_RESPONSES})  # full ones delete their oldest entries
+_SIZES_ONLY = frozenset({OUTCOMES, AGENT_RUNS})  # watchers receive sizes without data
 # Settings that provisioning also applies to existing buckets and object stores.
 _RULES = ("republish", "allow_rollup_hdrs", "deny_purge", "allow_direct", "max_msgs_per_subject")
 # Streams of builds before ADR 29, which are no longer read, with their names in messages.
@@ -284,7 +285,7 @@ def _bucket(bucket: KeyValueConfig, replicas: int) -> StreamConfig:
         allow_rollup_hdrs=False,  # with roll-ups, a writer of one entry could purge all of them
         allow_direct=True,
         republish=RePublish(
-            src=">", dest=watched(bucket.bucket), headers_only=bucket.bucket == OUTCOMES
+            src=">", dest=watched(bucket.bucket), headers_only=bucket.bucket in _SIZES_ONLY
         ),
     )
 

@@ -91,7 +91,7 @@ async def test_a_run_with_too_much_content_fails_and_cannot_be_continued() -> No
         await gateway.run("a2", "a1")
 
 
-async def test_a_conversation_that_is_too_large_is_refused_before_the_model_is_asked() -> None:
+async def test_a_conversation_that_is_too_large_is_refused_before_a_model_request() -> None:
     gateway = Gateway([["say"] * 2, ["say"] * 2, ["push"]], repeats=99)
     gateway.chain.result = "x" * (1 << 20)
     calls = []
