@@ -391,7 +391,8 @@ def test_an_equal_request_is_answered_from_the_cache(
     assert (hit["call.completed"]["charge"], used["cache"]) == (0, "hit")
     assert used["saved"] > 0
     entry = second["x-toolbus-cache-key"]
-    shown = models.command("cache", "show", "--entry", entry)["responses"]
-    assert [(each["provider"], each["model"]) for each in shown] == [("cached", "mock")]
+    show = ("cache", "show", "--entry", entry)
+    (shown,) = until_blocking(lambda: models.command(*show)["responses"], "the entry")
+    assert (shown["provider"], shown["model"]) == ("cached", "mock")
     assert models.command("cache", "purge", "--entry", entry) == {"removed": 1}
     assert ask()[0]["x-toolbus-cache"] == "miss"
