@@ -390,3 +390,9 @@ def test_an_equal_request_is_answered_from_the_cache(
     used = json.loads(hit["model.used"]["detail"])
     assert (hit["call.completed"]["charge"], used["cache"]) == (0, "hit")
     assert used["saved"] > 0
+    entry = second["x-toolbus-cache-key"]
+    show = ("cache", "show", "--entry", entry)
+    (shown,) = until_blocking(lambda: models.command(*show)["responses"], "the entry")
+    assert (shown["provider"], shown["model"]) == ("cached", "mock")
+    assert models.command("cache", "purge", "--entry", entry) == {"removed": 1}
+    assert ask()[0]["x-toolbus-cache"] == "miss"

@@ -1,5 +1,8 @@
 """Gateway with mock providers of models, and keys with and without limits."""
 
+import json
+import os
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -10,6 +13,7 @@ import anthropic
 import openai
 
 from harness.clients.bus_operator import Row, key
+from harness.engines.engine import installed
 from harness.gateway.cluster import Cluster
 from harness.models.mock_provider import MockProvider
 from harness.waits import PATIENCE, until_blocking
@@ -90,6 +94,16 @@ class ModelGateway:
     def events(self, call_id: str, *names: str) -> dict[str, Row]:
         """Wait until audit has these events of a call, and return its events by name."""
         return self.cluster.eventual_events(f"call_id = '{call_id}'", *names)
+
+    def command(self, *words: str) -> Any:
+        """Run a command of an operator, and return the JSON that it shows."""
+        result = subprocess.run(
+            [installed("toolbus"), *words, "--state-dir", str(self.cluster.state_dir), "--json"],
+            capture_output=True, text=True, timeout=180, check=False,
+            env={**os.environ, "TOOLBUS_NATS_URL": self.cluster.nats_url},
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr
+        return json.loads(result.stdout)
 
     def forget(self) -> None:
         """Remove the records of all providers."""

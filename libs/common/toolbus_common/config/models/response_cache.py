@@ -12,7 +12,7 @@ MAX_CACHED = 1 << 20  # bytes of one response
 
 
 class SemanticCache(ConfigModel):
-    """Responses to similar requests: only the text of the last user message may differ.
+    """Responses to similar requests: only the form of the last user message may differ.
 
     `threshold` is the lowest cosine similarity of two texts that share a response. `embeddings` is
     the model `provider/model` that compares them; empty for the bundled model, which runs in the

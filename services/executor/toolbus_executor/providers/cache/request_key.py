@@ -21,7 +21,7 @@ from toolbus_common.contracts.model_calls import (
     RESPONSES,
     ModelCall,
 )
-from toolbus_executor.providers.cache.wording import wording_of
+from toolbus_executor.providers.cache.text_identity import wording_of
 
 CACHEABLE = frozenset({CHAT, RESPONSES, MESSAGES, EMBEDDINGS})
 _NOT_COMPARED = frozenset({"model", "stream"})

@@ -18,7 +18,7 @@ from toolbus_common.contracts.model_calls import (
     ModelCall,
 )
 from toolbus_executor.providers.cache.request_key import RequestKey, fingerprint_of, request_key
-from toolbus_executor.providers.cache.wording import LONGEST_TEXT, wording_of
+from toolbus_executor.providers.cache.text_identity import LONGEST_TEXT, wording_of
 
 SEMANTIC = SemanticCache()
 IMAGE = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
