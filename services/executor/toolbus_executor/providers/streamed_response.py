@@ -162,7 +162,7 @@ class StreamedResponse(MessageSpill):
     ) -> bool:
         """Send translated events, and return whether there was any.
 
-        The event that tells the client of a failure is not sent: its caller sends the error that
+        The event that reports a failure is not sent: the receiver of this call sends the error that
         is raised, or tries another target if nothing was sent.
 
         Raises `ToolbusError` if the response failed.

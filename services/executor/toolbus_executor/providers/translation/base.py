@@ -11,7 +11,7 @@ class StreamTranslation(Protocol):
     """The translation of one streamed response.
 
     `facts` are those that it notes; None if they are read in the provider's events. `failure` is
-    set with the part that tells the client that the response failed.
+    set with the part that reports the failure to the client.
     """
 
     facts: DecodedFacts | None
