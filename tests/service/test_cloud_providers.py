@@ -191,11 +191,60 @@ async def test_a_stream_of_bedrock_that_fails_is_charged_by_an_estimate(
 
     model.answer = fail
     async with gateway.executor(p=provider("bedrock", model)):
-        await gateway.call("1", streamed=True, body=BODIES[CHAT] | {"stream": True})
-        assert b"Too many tokens" in gateway.chunks("1")
+        error = await gateway.error("1", streamed=True, body=BODIES[CHAT] | {"stream": True})
+        assert error.reason == "Too many tokens"
+        assert b"Hello there" not in gateway.chunks("1")
+        assert b"Hello" in gateway.chunks("1")
+        assert (await gateway.outcome("1"))["event"] == "call.failed"
         used = await gateway.event("1", "model.used")
         assert used["estimated"]
         assert 0 < used["charge"] < RESERVED
+
+
+@pytest.mark.parametrize("method", list(BODIES))
+@pytest.mark.parametrize("kind", ["gemini", "bedrock"])
+async def test_a_stream_that_begins_with_an_error_is_refused_and_free(
+    kind: str, method: str, gateway: ModelGateway, model: ModelProvider
+) -> None:
+    async def fail(request: ModelRequest) -> None:
+        if kind == "bedrock":
+            await request.begin_stream("application/vnd.amazon.eventstream")
+            exception = {"message": "Busy"}
+            await request.send(clouds.frame("serviceUnavailableException", exception, "exception"))
+        else:
+            await request.begin_stream()
+            error = {"code": 503, "message": "Busy", "status": "UNAVAILABLE"}
+            await request.send(b"data: %b\n\n" % json.dumps({"error": error}).encode())
+        await request.end_stream()
+
+    model.answer = fail
+    async with gateway.executor(p=provider(kind, model)):
+        body = BODIES[method] | {"stream": True}
+        error = await gateway.error("1", method=method, streamed=True, body=body)
+        assert isinstance(error, ModelRefusedError)
+        assert (error.reason, error.data["status"]) == ("Busy", 503)
+        assert gateway.chunks("1") == b""
+        outcome = await gateway.outcome("1")
+        assert (outcome["event"], outcome["charge"]) == ("call.failed", 0)
+
+
+@pytest.mark.parametrize("method", list(BODIES))
+async def test_a_stream_without_a_finish_reason_fails_although_its_response_is_complete(
+    method: str, gateway: ModelGateway, model: ModelProvider
+) -> None:
+    async def cut(request: ModelRequest) -> None:
+        await request.begin_stream()
+        event = {"candidates": [{"content": {"parts": [{"text": "Hello"}]}}]}
+        await request.send(b"data: %b\n\n" % json.dumps(event).encode())
+        await request.end_stream()
+
+    model.answer = cut
+    async with gateway.executor(p=provider("gemini", model)):
+        body = BODIES[method] | {"stream": True}
+        error = await gateway.error("1", method=method, streamed=True, body=body)
+        assert isinstance(error, UpstreamDeadError)
+        assert b"Hello" in gateway.chunks("1")
+        assert 0 < (await gateway.outcome("1"))["charge"] < RESERVED
 
 
 async def test_a_stream_of_bedrock_with_a_wrong_checksum_fails(

@@ -89,7 +89,7 @@ def key_lines(kind: str, values: Mapping[str, str], weights: Mapping[str, int]) 
     """
     if kind == "vertex":  # each request has a token of the service account
         return [ApiKey(name, b"", weights.get(name, 1)) for name in values]
-    if SIGNED in values:  # each request is signed with the pair of keys
+    if kind == "bedrock" and SIGNED in values:  # each request is signed with the pair of keys
         return [ApiKey(SIGNED, b"")]
     header = _HEADERS.get(kind, "authorization: Bearer ")
     keys = []

@@ -154,10 +154,13 @@ class Exchange:
             if key is None:
                 assert refused is not None  # noqa: S101 - the first attempt always has a key
                 raise refused
-            head, raw = await self._send(client, key)
-            if head.status < ERROR:
-                return await self._reply(head, raw)
-            refused = refusal(self._name, head, raw, client.secrets)
+            try:
+                head, raw = await self._send(client, key)
+                if head.status < ERROR:
+                    return await self._reply(head, raw)
+                refused = refusal(self._name, head, raw, client.secrets)
+            except ModelRefusedError as error:  # as the first event of a stream
+                self.stream, refused = None, error
             status, pause = refused.data["status"], refused.data.get("retry_after", 0.0)
             if status not in COOLING_STATUSES or not key.name:
                 raise refused
@@ -255,15 +258,16 @@ class Exchange:
         await self.context.send(Notification(CHUNK, response.body, 1))
         return b""
 
-    def note_cut(self) -> None:
+    def note_cut(self, error: ToolbusError) -> None:
         """Estimate the output of a stream that ended before its first text and without usage.
 
         Models can reason without sending text, and their providers charge for it. So the output is
-        estimated by the time, up to the limit of the request.
+        estimated by the time, up to the limit of the request; also if its caller did not wait.
         """
         usage = self.usage
-        began = self.stream is not None and self.stream.began
-        if not began or usage.output or not usage.estimated:
+        if self.stream is None or usage.output or not usage.estimated:
+            return
+        if not self.stream.began and not (isinstance(error, CallCancelledError) and self.was_sent):
             return
         bound = self.model_call.output or self._provider.max_output * self.model_call.choices
         hidden = ceil((monotonic() - self._requested_at) * HIDDEN_TOKENS_PER_SECOND)
@@ -278,14 +282,12 @@ class Exchange:
         """Return the charge of a call that failed.
 
         A rejected request is free, and so is one that was not written, because its caller cancelled
-        it before there was a connection. A stream that ended early costs what was used; if its
-        caller cancelled it before the first event, this is its input. Otherwise the outcome is
-        unknown, which costs the reserved amount.
+        it before there was a connection. A stream that ended early costs what was used; see
+        `note_cut`. Otherwise the outcome is unknown, which costs the reserved amount.
         """
         if isinstance(error, ModelRefusedError) or not self.was_sent:
             return self.added_charge
-        cancelled = isinstance(error, CallCancelledError) and self.stream is not None
-        return self.charge if self.has_usage or cancelled else self.call.charge
+        return self.charge if self.has_usage else self.call.charge
 
     def event_fields(self, began: float, *, cut: bool) -> dict[str, Any]:
         """Return the fields of `ModelUsed` but the duration. `began` is of `perf_counter`."""
@@ -320,7 +322,7 @@ class Exchange:
 
     async def _send(self, client: ProviderClient, key: Any) -> tuple[Head, bytes]:
         """Send the request once."""
-        stream = self.stream = self._new_stream() if self.model_call.stream else None
+        stream = self.stream = self._new_stream(client) if self.model_call.stream else None
         seconds = self._deadline - time()
         if stream is not None:  # another response has no parts before its end
             seconds = min(self._provider.timeout, seconds)
@@ -346,13 +348,14 @@ class Exchange:
     def _note_written(self) -> None:
         self._requested_at = monotonic()
 
-    def _new_stream(self) -> StreamedResponse:
+    def _new_stream(self, client: ProviderClient) -> StreamedResponse:
         translation = self._translation.stream() if self._translation is not None else None
         noted = translation.facts if translation is not None else None
         if noted is not None:
             noted.request_bytes = len(self._body)
         facts = noted or StreamFacts(self._method, len(self._body))
         stream = StreamedResponse(self.context, facts, self._provider.timeout, self._deadline)
+        stream.secrets = client.secrets
         stream.drops_usage = self._drops_usage
         stream.copy = [] if self._is_copied else None
         stream.translation = translation

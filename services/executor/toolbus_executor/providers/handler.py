@@ -28,6 +28,7 @@ from toolbus_executor.model_metrics import record_model_use
 from toolbus_executor.providers.cache.provider_cache import ProviderCache
 from toolbus_executor.providers.exchange import Exchange
 from toolbus_executor.providers.http import ProviderClient
+from toolbus_executor.providers.provider_errors import UNAVAILABLE
 from toolbus_executor.providers.running_requests import RunningRequests
 from toolbus_executor.resilience.breaker_reporter import BreakerReporter
 from toolbus_executor.resilience.bulkhead import Bulkhead
@@ -36,7 +37,6 @@ from toolbus_executor.tracing import TRACER
 
 log = logging.getLogger(__name__)
 
-UNAVAILABLE = frozenset({502, 503, 504, 529})
 _model_used = trusted(ModelUsed)
 
 
@@ -191,7 +191,7 @@ class ProviderHandler:
 
     async def _failed(self, exchange: Exchange, error: ToolbusError, began: float) -> Reply:
         """Report a failure. Return the reply after the parts of the stream that have arrived."""
-        exchange.note_cut()
+        exchange.note_cut(error)
         charge = exchange.charge_of(error)
         if not exchange.was_sent:
             error.data.setdefault("sent", False)

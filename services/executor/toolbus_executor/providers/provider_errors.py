@@ -7,7 +7,12 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.errors import ModelRefusedError
+from toolbus_common.errors import (
+    ModelRefusedError,
+    ToolbusError,
+    UpstreamDeadError,
+    UpstreamInvalidError,
+)
 from toolbus_common.web.json_view import visible
 from toolbus_executor.known_secrets import KnownSecrets
 from toolbus_executor.transport.http1 import Head
@@ -15,6 +20,7 @@ from toolbus_executor.transport.http1 import Head
 MAX_TEXT, MAX_TYPE = 1000, 64  # characters
 MAX_PARSED = 256 * 1024  # bytes of a body that is searched for a message
 LONGEST_PAUSE = 3600.0
+UNAVAILABLE = frozenset({502, 503, 504, 529})
 BAD_REQUEST, UNAUTHORIZED, FAILED_DEPENDENCY, BAD_GATEWAY = 400, 401, 424, 502
 _INVALID_KEY = b"API_KEY_INVALID"  # the reason in Google's `ErrorInfo`
 _AWS_TYPE = b"x-amzn-errortype"
@@ -39,6 +45,25 @@ def refusal(provider: str, head: Head, body: bytes, secrets: KnownSecrets) -> Mo
         "status in its documentation."
     )
     return ModelRefusedError(reason, **data)
+
+
+def stream_failure(
+    failure: ToolbusError, secrets: KnownSecrets, *, is_partial: bool
+) -> ToolbusError:
+    """Return the error for a failure within a stream, without the secrets that Toolbus sent.
+
+    After a part of the response was sent to the caller, it is no refusal: what was made is charged.
+    """
+    if not isinstance(failure, ModelRefusedError):
+        return failure
+    status, kind = failure.data["status"], str(failure.data.get("type", ""))
+    (text, kind) = (visible(each) for each in secrets.struck([failure.reason[:MAX_TEXT], kind]))
+    if not is_partial:
+        named = {"type": kind[:MAX_TYPE]} if kind else {}
+        return ModelRefusedError(text, status=status, **named)
+    if status in UNAVAILABLE:
+        return UpstreamDeadError(text)
+    return UpstreamInvalidError(text)
 
 
 def retry_after(head: Head) -> float:

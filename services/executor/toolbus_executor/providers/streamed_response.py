@@ -4,7 +4,8 @@ import asyncio
 import logging
 import re
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from functools import partial
 from time import monotonic, perf_counter, time
 
 from toolbus_common.config.models.response_cache import MAX_CACHED
@@ -13,7 +14,9 @@ from toolbus_common.contracts.model_calls import CHUNK
 from toolbus_common.contracts.replies import CallContext
 from toolbus_common.errors import ToolbusError, UpstreamInvalidError
 from toolbus_common.model_api.event_stream import EventSplitter
+from toolbus_executor.known_secrets import KnownSecrets
 from toolbus_executor.providers.endpoints.aws_events import AwsEvents
+from toolbus_executor.providers.provider_errors import stream_failure
 from toolbus_executor.providers.translation.base import StreamTranslation
 from toolbus_executor.providers.translation.decoded_facts import DecodedFacts
 from toolbus_executor.providers.usage import StreamFacts, is_usage_only
@@ -47,6 +50,7 @@ class StreamedResponse(MessageSpill):
         self.facts = facts
         self.drops_usage = False  # the client did not request the usage of its chat stream
         self.translation: StreamTranslation | None = None
+        self.secrets = KnownSecrets()  # that the provider's errors must not contain
         self.framing: AwsEvents | None = None  # of a stream that is not in server-sent events
         self.began = False  # the head of the stream was received
         self.first_at = 0.0  # `perf_counter` at the first complete event
@@ -70,6 +74,7 @@ class StreamedResponse(MessageSpill):
 
         Raises:
             UpstreamInvalidError: an event or the stream is too large.
+            ToolbusError: the provider sent an error, see `_translated`.
 
         """
         self._last_at = monotonic()
@@ -107,12 +112,12 @@ class StreamedResponse(MessageSpill):
             flow(True)  # noqa: FBT003 - as in asyncio's flow control
 
     async def finish(self) -> None:
-        """Send the rest of the stream, after its last piece."""
+        """Send the rest of the stream, after its last piece. Raises as `_translated`."""
         rest = self._splitter.take_rest()
         if rest.strip():
             self._forward(rest + b"\n\n")
         if self.translation is not None:
-            self._send(_checked(self.translation.end))
+            self._translated(self.translation, [self.translation.end])
         await self.flush()
 
     async def flush(self) -> None:
@@ -137,8 +142,9 @@ class StreamedResponse(MessageSpill):
             self.first_at = perf_counter()
         has_facts = self.facts.feed(part)
         if self.translation is not None:
-            part = self._in_client_form(part, self.translation)
-        elif has_facts and self.drops_usage:
+            self._in_client_form(part, self.translation)
+            return
+        if has_facts and self.drops_usage:
             part = _without_usage(part)
         self._send(part)
 
@@ -146,18 +152,40 @@ class StreamedResponse(MessageSpill):
         """Translate the complete events of a stream in another form."""
         assert self.translation is not None  # noqa: S101 - no client reads this form
         feed = self.translation.feed
-        part = b"".join(_checked(feed, name, data) for name, data in framing.feed(piece))
-        if part and not self.first_at:
+        events = (partial(feed, name, data) for name, data in framing.feed(piece))
+        if self._translated(self.translation, events) and not self.first_at:
             self.first_at = perf_counter()
-        self._send(part)
 
-    def _in_client_form(self, part: bytes, translation: StreamTranslation) -> bytes:
+    def _in_client_form(self, part: bytes, translation: StreamTranslation) -> None:
         reader = self._events = self._events or EventReader()
-        return b"".join(
-            _checked(translation.feed, reader.name, data)
+        events = (
+            partial(translation.feed, reader.name, data)
             for data in reader.feed(part)
             if data != _DONE
         )
+        self._translated(translation, events)
+
+    def _translated(
+        self, translation: StreamTranslation, events: Iterable[Callable[[], bytes]]
+    ) -> bool:
+        """Send translated events, and return whether there was any.
+
+        The event that reports a failure is not sent: the receiver of this call sends the error that
+        is raised, or tries another target if nothing was sent.
+
+        Raises `ToolbusError` if the response failed.
+        """
+        parts: list[bytes] = []
+        for event in events:
+            part = _checked(event)
+            if translation.failure is not None:
+                self._send(b"".join(parts))
+                is_partial = self.parts > 0 or bool(self._unsent)
+                raise stream_failure(translation.failure, self.secrets, is_partial=is_partial)
+            parts.append(part)
+        made = b"".join(parts)
+        self._send(made)
+        return bool(made)
 
     def _send(self, part: bytes) -> None:
         if not part:
@@ -197,7 +225,7 @@ def _without_usage(part: bytes) -> bytes:
     )
 
 
-def _checked(translate: Callable[..., bytes], *arguments: object) -> bytes:
+def _checked(translate: Callable[[], bytes]) -> bytes:
     """Return the result of a translation. Its unexpected errors do not look like lost connections.
 
     Raises:
@@ -205,7 +233,7 @@ def _checked(translate: Callable[..., bytes], *arguments: object) -> bytes:
 
     """
     try:
-        return translate(*arguments)
+        return translate()
     except ToolbusError:
         raise
     except Exception as error:

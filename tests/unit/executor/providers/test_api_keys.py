@@ -96,6 +96,14 @@ def test_the_header_of_a_key_depends_on_the_kind_and_is_never_shown() -> None:
     assert (key.line, key.weight) == (b"x-api-key: canary\r\n", 1)
 
 
+def test_a_key_is_sent_although_it_has_the_name_of_a_key_of_aws() -> None:
+    for kind in ("openai", "anthropic", "gemini"):
+        (key,) = key_lines(kind, {"access_key": "canary"}, {})
+        assert b"canary" in key.line
+    (key,) = key_lines("bedrock", {"access_key": "canary", "secret_key": "s"}, {})
+    assert key.line == b""
+
+
 @pytest.mark.parametrize("value", ["", "a\r\nx: y", "a\nb", "\u00fc", "a\0"])
 def test_a_key_that_no_header_can_contain_is_rejected_without_its_value(value: str) -> None:
     with pytest.raises(ValueError, match="the API key 'k'") as caught:

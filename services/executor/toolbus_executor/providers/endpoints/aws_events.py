@@ -1,5 +1,6 @@
 """Events of a stream in AWS's binary form (`application/vnd.amazon.eventstream`)."""
 
+import struct
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,12 +24,12 @@ class AwsEvents:
         Raises `UpstreamInvalidError` for a stream that has another form, and for a large event.
         """
         self._pending += len(piece)
-        self._buffer.add_data(piece)
         try:
+            self._buffer.add_data(piece)
             for event in self._buffer:
                 self._pending -= event.prelude.total_length
                 yield _type_of(event.headers), event.payload
-        except (self._errors, ValueError, TypeError, KeyError, UnicodeDecodeError) as error:
+        except (self._errors, struct.error, ValueError, TypeError, KeyError, IndexError) as error:
             raise UpstreamInvalidError(
                 f"The upstream sent an invalid event: {type(error).__name__}. Check the provider's "
                 "'url' and 'kind'."

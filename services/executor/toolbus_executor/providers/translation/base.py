@@ -2,6 +2,7 @@
 
 from typing import Any, Protocol
 
+from toolbus_common.errors import ToolbusError
 from toolbus_executor.providers.translation.decoded_facts import DecodedFacts
 from toolbus_executor.providers.usage import Facts
 
@@ -9,10 +10,16 @@ from toolbus_executor.providers.usage import Facts
 class StreamTranslation(Protocol):
     """The translation of one streamed response.
 
-    `facts` are those that it notes; None if they are read in the provider's events.
+    `facts` are those that it notes; None if they are read in the provider's events. `failure` is
+    set with the part that reports the failure to the client.
     """
 
     facts: DecodedFacts | None
+
+    @property
+    def failure(self) -> ToolbusError | None:
+        """Why the response failed; a `ModelRefusedError` if the provider sent an error."""
+        ...
 
     def feed(self, event: str, data: bytes) -> bytes:
         """Return the client's part of the event stream for one event of the provider's stream.

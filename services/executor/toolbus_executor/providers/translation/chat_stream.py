@@ -2,9 +2,11 @@
 
 from abc import ABC, abstractmethod
 
+from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_executor.providers.translation.apis import chat
 from toolbus_executor.providers.translation.body import decoder
 from toolbus_executor.providers.translation.decoded_facts import DecodedFacts
+from toolbus_executor.providers.translation.sent_errors import error_in
 from toolbus_executor.providers.translation.sse import CUT, DONE_DATA
 from toolbus_executor.providers.translation.streamed_calls import StreamedCalls, check_choice
 
@@ -21,6 +23,7 @@ class ChatStreamTranslation(ABC):
     facts: DecodedFacts | None = None
 
     def __init__(self) -> None:
+        self.failure: ToolbusError | None = None
         self._calls = StreamedCalls()
         self._finish_reason: str | None = None
         self._usage: chat.Usage | None = None
@@ -34,7 +37,7 @@ class ChatStreamTranslation(ABC):
             return self.end()
         chunk = _decode(data)
         if chunk.error is not None:
-            return self._failed(chat.error_message(chunk.error))
+            return self._failed(error_in(chunk.error))
         parts: list[bytes] = []
         if not self._started:
             self._started = True
@@ -55,13 +58,13 @@ class ChatStreamTranslation(ABC):
         if self._ended:
             return b""
         if self._finish_reason is None:
-            return self._failed(CUT)
+            return self._failed(UpstreamDeadError(CUT))
         self._ended = True
         return self._finished(self._finish_reason)
 
-    def _failed(self, message: str) -> bytes:
-        self._ended = True
-        return self._failure(message)
+    def _failed(self, error: ToolbusError) -> bytes:
+        self._ended, self.failure = True, error
+        return self._failure(error.reason)
 
     @abstractmethod
     def _start(self, chunk: chat.Response, parts: list[bytes]) -> None:

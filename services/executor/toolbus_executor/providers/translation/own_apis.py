@@ -14,12 +14,14 @@ from toolbus_executor.providers.endpoints.methods import (
     VERTEX_COUNT,
 )
 from toolbus_executor.providers.translation.base import StreamTranslation, Translation
+from toolbus_executor.providers.translation.body import CONVERSE_API, unsupported
 from toolbus_executor.providers.translation.chat_to_gemini import embeddings
 from toolbus_executor.providers.translation.chat_to_gemini import response as from_gemini
 from toolbus_executor.providers.translation.chat_to_gemini.request import gemini_request
 from toolbus_executor.providers.translation.chat_to_gemini.stream import GeminiStream
 from toolbus_executor.providers.translation.decoded_facts import text_estimate
 from toolbus_executor.providers.translation.messages_to_converse import response as from_converse
+from toolbus_executor.providers.translation.messages_to_converse.conversation import has_long_cache
 from toolbus_executor.providers.translation.messages_to_converse.request import converse_request
 from toolbus_executor.providers.translation.messages_to_converse.stream import ConverseStream
 from toolbus_executor.providers.usage import Facts
@@ -59,17 +61,24 @@ class ChatToGemini:
 
 
 class MessagesToConverse:
-    """Translation of a client of the messages API to the Converse API."""
+    """Translation of a client of the messages API to the Converse API.
+
+    `is_priced` means that the tokens are charged. A price has one value for cache writes, and
+    Bedrock does not report which of them last an hour and cost more, so these are refused.
+    """
 
     provider_method = CONVERSE
 
-    def __init__(self) -> None:
+    def __init__(self, *, is_priced: bool = True) -> None:
+        self._is_priced = is_priced
         self.facts: Facts | None = None
         self._model = ""
 
     def request(self, body: dict[str, Any]) -> dict[str, Any]:
         """Return the body for the provider."""
         made = converse_request(body)
+        if self._is_priced and has_long_cache(made):
+            raise unsupported("a cache of one hour with a price", CONVERSE_API, "Use the ttl '5m'")
         self._model = str(body.get("model", ""))
         return made
 

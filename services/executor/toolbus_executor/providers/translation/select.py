@@ -11,7 +11,7 @@ from toolbus_common.contracts.model_calls import (
     MODEL_METHODS,
     RESPONSES,
 )
-from toolbus_common.errors import InvalidError
+from toolbus_common.errors import InvalidError, ToolbusError
 from toolbus_executor.providers.endpoints.methods import CONVERSE, GENERATE
 from toolbus_executor.providers.request_body import limit_field
 from toolbus_executor.providers.translation.base import StreamTranslation, Translation
@@ -95,7 +95,7 @@ def _to_own_api(
         outer: Translation = MessagesToChat(_LIMIT, extended=True)
         of_messages: Translation = Composition(outer, inner)
     elif CONVERSE in served:
-        of_messages = MessagesToConverse()
+        of_messages = MessagesToConverse(is_priced=limited)
         inner = Composition(ChatToMessages(max_output), of_messages)
     else:
         return None
@@ -212,6 +212,11 @@ class ComposedStream:
     def __init__(self, outer: StreamTranslation, inner: StreamTranslation) -> None:
         self._outer, self._inner = outer, inner
         self.facts = inner.facts
+
+    @property
+    def failure(self) -> ToolbusError | None:
+        """The failure of the inner translation, which knows the provider's status, if it failed."""
+        return self._inner.failure or self._outer.failure
 
     def feed(self, event: str, data: bytes) -> bytes:
         """Return the client's part of the stream for one event."""

@@ -196,6 +196,46 @@ def test_only_a_public_url_of_a_file_is_sent(url: str, *, is_sent: bool) -> None
                 translation("chat_to_gemini").request(body)
 
 
+@pytest.mark.parametrize("pair", ["chat_to_gemini", "messages_to_converse"])
+def test_an_unknown_finish_reason_is_no_success(pair: str) -> None:
+    content = {"parts": [{"text": "Hi"}]}
+    made = translation(pair).response(
+        {
+            "candidates": [{"content": content, "finishReason": "A_NEW_REASON"}],
+            "output": {"message": {"content": [{"text": "Hi"}]}},
+            "stopReason": "a_new_reason",
+        }
+    )
+    expected = "content_filter" if pair == "chat_to_gemini" else "refusal"
+    assert expected in (made.get("stop_reason"), made.get("choices", [{}])[0].get("finish_reason"))
+
+
+CACHED = {"cache_control": {"type": "ephemeral", "ttl": "1h"}}
+CACHED_TEXT = [{"type": "text", "text": "Hi", **CACHED}]
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"system": CACHED_TEXT},
+        {"messages": [{"role": "user", "content": CACHED_TEXT}]},
+        {"tools": [{"name": "f", "input_schema": {"type": "object"}, **CACHED}]},
+    ],
+    ids=["system", "message", "tool"],
+)
+def test_a_cache_of_one_hour_on_bedrock_needs_a_model_without_a_price(
+    fields: dict[str, Any],
+) -> None:
+    body = {"model": MODEL, "messages": HI, "max_tokens": 9, **fields}
+    priced = translation_for(MESSAGES, {CONVERSE}, MAX_OUTPUT)
+    free = translation_for(MESSAGES, {CONVERSE}, MAX_OUTPUT, limited=False)
+    assert priced is not None
+    assert free is not None
+    with pytest.raises(InvalidError, match="a cache of one hour"):
+        priced.request(body)
+    assert "'ttl': '1h'" in str(free.request(body))
+
+
 TOOL = {"type": "function", "function": {"name": "f"}}
 USE = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}]}
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/tiff", "data": "AA=="}}

@@ -3,8 +3,8 @@
 from typing import Any
 
 from toolbus_common.contracts.model_calls import Usage
-from toolbus_common.errors import UpstreamInvalidError
-from toolbus_executor.providers.translation.apis import chat, gemini
+from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamInvalidError
+from toolbus_executor.providers.translation.apis import gemini
 from toolbus_executor.providers.translation.body import decoder
 from toolbus_executor.providers.translation.chat_to_gemini.response import (
     blocked,
@@ -15,6 +15,7 @@ from toolbus_executor.providers.translation.chat_to_gemini.response import (
 )
 from toolbus_executor.providers.translation.chunk_writer import ChunkWriter
 from toolbus_executor.providers.translation.decoded_facts import DecodedFacts
+from toolbus_executor.providers.translation.sent_errors import error_in
 from toolbus_executor.providers.translation.sse import CUT
 
 _decode = decoder(gemini.Response)
@@ -25,6 +26,7 @@ class GeminiStream:
 
     def __init__(self, *, include_usage: bool) -> None:
         self.facts: DecodedFacts | None = DecodedFacts()
+        self.failure: ToolbusError | None = None
         self._facts = self.facts
         self._chunks = ChunkWriter(include_usage=include_usage)
         self._calls = self._blocks = 0
@@ -38,7 +40,7 @@ class GeminiStream:
             return b""
         response = _decode(data)
         if response.error is not None:
-            return self._failed(chat.error_message(response.error))
+            return self._failed(error_in(response.error))
         parts: list[bytes] = []
         if not self._chunks.started:
             parts.append(self._chunks.start(response.response_id, response.model_version))
@@ -68,11 +70,11 @@ class GeminiStream:
             try:
                 reason = finish_reason(self._candidate, has_calls=bool(self._calls))
             except UpstreamInvalidError as error:
-                return self._failed(error.reason)
+                return self._failed(error)
         elif self._refused:
             reason = "content_filter"
         else:
-            return self._failed(CUT)
+            return self._failed(UpstreamDeadError(CUT))
         self._ended = True
         usage = self._facts.facts.usage or Usage()
         return self._chunks.chunk({}, reason) + self._chunks.end(usage)
@@ -103,6 +105,6 @@ class GeminiStream:
         self._facts.note_text(text)
         parts.append(self._chunks.chunk(delta))
 
-    def _failed(self, message: str) -> bytes:
-        self._ended = True
-        return self._chunks.failed(message)
+    def _failed(self, error: ToolbusError) -> bytes:
+        self._ended, self.failure = True, error
+        return self._chunks.failed(error.reason)

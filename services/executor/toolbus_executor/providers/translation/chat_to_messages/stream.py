@@ -1,5 +1,6 @@
 """Translation of a stream of the messages API to the chat completions API."""
 
+from toolbus_common.errors import ToolbusError, UpstreamDeadError
 from toolbus_executor.providers.translation.apis import chat, messages
 from toolbus_executor.providers.translation.body import decoder, encode
 from toolbus_executor.providers.translation.chat_to_messages.response import (
@@ -8,6 +9,7 @@ from toolbus_executor.providers.translation.chat_to_messages.response import (
 )
 from toolbus_executor.providers.translation.chunk_writer import ChunkWriter
 from toolbus_executor.providers.translation.decoded_facts import DecodedFacts
+from toolbus_executor.providers.translation.sent_errors import error_in
 from toolbus_executor.providers.translation.sse import CUT
 
 _decode = decoder(messages.Event)
@@ -23,6 +25,7 @@ class ChatStream:
     facts: DecodedFacts | None = None
 
     def __init__(self, *, include_usage: bool) -> None:
+        self.failure: ToolbusError | None = None
         self._chunks = ChunkWriter(include_usage=include_usage)
         self._usage = messages.Usage()
         self._calls = -1  # the index of the last tool call
@@ -38,7 +41,7 @@ class ChatStream:
             return b""
         event = _decode(data)
         if event.type == "error":
-            return self._failed(chat.error_message(event.error))
+            return self._failed(error_in(event.error))
         started = b"" if self._chunks.started else self._start(event.message)
         return started + self._translated(event)
 
@@ -47,7 +50,7 @@ class ChatStream:
         if self._ended:
             return b""
         if not self._finished:
-            return self._failed(CUT)
+            return self._failed(UpstreamDeadError(CUT))
         self._ended = True
         return self._chunks.end(messages.usage_of(self._usage))
 
@@ -131,6 +134,6 @@ class ChatStream:
                 if (value := getattr(usage, name)) is not None:
                     setattr(self._usage, name, value)
 
-    def _failed(self, message: str) -> bytes:
-        self._ended = True
-        return self._chunks.failed(message)
+    def _failed(self, error: ToolbusError) -> bytes:
+        self._ended, self.failure = True, error
+        return self._chunks.failed(error.reason)

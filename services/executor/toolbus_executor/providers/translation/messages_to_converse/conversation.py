@@ -2,6 +2,7 @@
 
 import re
 from base64 import b64encode
+from itertools import chain
 from typing import Any
 
 from toolbus_common.errors import InvalidError
@@ -66,6 +67,14 @@ def cache_point(cache_control: dict[str, Any] | None) -> list[dict[str, Any]]:
     ttl = cache_control.get("ttl")
     point = {"type": "default"} | ({"ttl": ttl} if ttl in ("5m", "1h") else {})
     return [{"cachePoint": point}]
+
+
+def has_long_cache(request: dict[str, Any]) -> bool:
+    """Return whether a request for the provider caches a prefix for one hour."""
+    tools = request.get("toolConfig", {}).get("tools", [])
+    contents = [each["content"] for each in request["messages"]]
+    blocks = chain(request.get("system", []), tools, *contents)
+    return any(block.get("cachePoint", {}).get("ttl") == "1h" for block in blocks)
 
 
 def _blocks(content: str | list[messages.Block] | None) -> list[dict[str, Any]]:

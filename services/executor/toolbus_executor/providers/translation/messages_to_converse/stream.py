@@ -3,11 +3,12 @@
 from typing import Any
 
 from toolbus_common.contracts.model_calls import Usage
-from toolbus_common.errors import UpstreamInvalidError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamInvalidError
 from toolbus_executor.providers.translation.apis import converse, messages
 from toolbus_executor.providers.translation.body import decoder
 from toolbus_executor.providers.translation.decoded_facts import DecodedFacts
 from toolbus_executor.providers.translation.messages_to_converse.response import head, stop_reason
+from toolbus_executor.providers.translation.sent_errors import exception_of
 from toolbus_executor.providers.translation.sse import CUT, named
 
 _decode = decoder(converse.Event)
@@ -22,6 +23,7 @@ class ConverseStream:
 
     def __init__(self, model: str) -> None:
         self.facts: DecodedFacts | None = DecodedFacts()
+        self.failure: ToolbusError | None = None
         self._facts = self.facts
         self._model = model
         self._open = -1  # the provider's index of the open block
@@ -35,7 +37,7 @@ class ConverseStream:
             return b""
         source = _decode(data)
         if event.endswith("xception"):
-            return self._failed(source.message or f"The provider failed: {event[:64]}.")
+            return self._failed(exception_of(event, source.message))
         parts: list[bytes] = []
         if not self._started:
             self._started = True
@@ -60,11 +62,11 @@ class ConverseStream:
         if self._ended:
             return b""
         if self._stop_reason is None:
-            return self._failed(CUT)
+            return self._failed(UpstreamDeadError(CUT))
         try:
             reason = stop_reason(self._stop_reason)
         except UpstreamInvalidError as error:
-            return self._failed(error.reason)
+            return self._failed(error)
         self._ended = True
         usage = messages.usage_body(self._facts.facts.usage or Usage())
         delta = {"stop_reason": reason, "stop_sequence": None}
@@ -119,6 +121,6 @@ class ConverseStream:
             self._open = -1
             parts.append(named({"type": "content_block_stop", "index": self._index}))
 
-    def _failed(self, message: str) -> bytes:
-        self._ended = True
-        return named(messages.error_body(message))
+    def _failed(self, error: ToolbusError) -> bytes:
+        self._ended, self.failure = True, error
+        return named(messages.error_body(error.reason))
