@@ -13,6 +13,8 @@ import pytest
 from harness.builders.calls import admitted_call
 from harness.builders.configurations import configuration_change
 from toolbus_codemode.agent.runs import AgentRuns
+from toolbus_codemode.agent.tool_calls import MAX_ROUNDS
+from toolbus_codemode.programs.program_report import ProgramReport
 from toolbus_common.access.config_snapshot import ConfigView, hash_of
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import (
@@ -21,6 +23,7 @@ from toolbus_common.contracts import (
     CallResult,
     Event,
     FinalReply,
+    InputRequired,
     Notification,
     OwnRunsRequest,
     RunsRequest,
@@ -39,10 +42,16 @@ from toolbus_common.errors import (
     UpstreamDeadError,
 )
 from toolbus_common.mcp.builtin_server import BUILT_IN
+from toolbus_common.mcp.code_mode_options import CodeModeOptions, decode_options
 from toolbus_common.nats.kv_bucket import Change
 
 DIGEST, OTHER = "d" * 64, "e" * 64
-NAMES = {"say": "shop__say", "count": "shop__count", "push": "shop__push"}
+NAMES = {
+    "program": "toolbus__executeToolCode",
+    "say": "shop__say",
+    "count": "shop__count",
+    "push": "shop__push",
+}
 BODY = json.dumps({"model": "m/x", "messages": [{"role": "user", "content": "go"}]}).encode()
 BOUND, CHARGE = 500, 100
 Hook = Callable[[CallRequested], None]
@@ -85,6 +94,8 @@ class Chain:
     def __init__(self, script: list[list[str]]) -> None:
         self.script = script
         self.executed: list[str] = []
+        self.replies: dict[str, FinalReply] = {}
+        self.programs: list[CodeModeOptions] = []
         self.requests: list[CallRequested] = []
         self.outcomes: dict[str, FinalReply] = {}
         self.before: Hook = lambda _call: None
@@ -110,6 +121,10 @@ class Chain:
         self.before(call)
         if is_model_method(call.method):
             return self._answer(call, receive)
+        if call.tool in self.replies:
+            self.executed.append(call.tool)
+            self.programs.append(decode_options(call.terms))
+            return self.replies[call.tool]
         if call.idempotency_key not in self.outcomes:
             self.executed.append(f"{call.tool} {call.arguments.decode()}")
             text = {"content": [{"type": "text", "text": f"did {call.tool}"}]}
@@ -153,8 +168,8 @@ class Gateway:
 
     def __init__(self, script: list[list[str]], **limits: Any) -> None:
         terms: dict[str, Any] = {
-            "tools": ["*"], "models": ["*"], "auto_execute": ["shop__say", "shop__count"],
-            "agent": limits,
+            "tools": ["*"], "models": ["*"],
+            "auto_execute": ["shop__say", "shop__count", "toolbus__*"], "agent": limits,
         }  # fmt: skip
         declared = Configuration.model_validate(
             {
@@ -176,15 +191,17 @@ class Gateway:
         self.runs = AgentRuns(self.chain.service(), self.directory)
         self.runs.open(cast("Any", self.bucket))
 
-    async def run(self, call_id: str = "a1", resumed: str = "", body: bytes = BODY) -> Any:
+    async def run(
+        self, call_id: str = "a1", resumed: str = "", body: bytes = BODY, **fields: Any
+    ) -> Any:
         """Run a request, and return its response."""
-        call = self.call(call_id, resumed, body)
+        call = self.call(call_id, resumed, body, **fields)
         principal = self.directory.now.principal_for(DIGEST, time())
         assert principal
         return json.loads((await self.runs.run(call, principal, cast("Any", Context()))).body)
 
-    def call(self, call_id: str, resumed: str, body: bytes) -> CallAdmitted:
-        agent_call = AgentCall(CHAT, "m/x", names=NAMES, resumed=resumed)
+    def call(self, call_id: str, resumed: str, body: bytes, **fields: Any) -> CallAdmitted:
+        agent_call = AgentCall(CHAT, "m/x", names=NAMES, resumed=resumed, **fields)
         return admitted_call(
             call_id=call_id, server=BUILT_IN, tool=AGENT, method=AGENT_RUN, key="bot",
             key_digest=DIGEST, principal_id=self.owner(), extra=agent_call.encode(), arguments=body,
@@ -346,3 +363,73 @@ async def test_money_ends_a_run_before_a_request_that_could_exceed_it() -> None:
     assert response["toolbus"]["limit"] == "usd"
     assert len(gateway.chain.requests) == 2
     assert (await gateway.state()).cost <= BOUND + CHARGE
+
+
+def ran(**used: Any) -> CallResult:
+    """Return the result of a program with its report."""
+    result = {"content": [{"type": "text", "text": "done"}]}
+    return CallResult(json.dumps(ProgramReport(**used).added(result)).encode())
+
+
+async def test_a_program_gets_what_the_run_has_left_and_its_calls_count() -> None:
+    gateway = Gateway([["say"], ["program"], ["program"]], usd=0.01, calls=9, calls_per_tool=5)
+    gateway.chain.replies["executeToolCode"] = ran(spent=4_000, by_tool={"shop__say": 2, "b": 1})
+    await gateway.run()
+    first, second = gateway.chain.programs
+    assert (first.usd, first.calls) == ((10_000 - 2 * CHARGE) / 1e6, 7)
+    assert (second.usd, second.calls) == ((6_000 - 3 * CHARGE) / 1e6, 3)
+    assert second.run is not None
+    assert (second.run.calls_per_tool, second.run.used["shop__say"]) == (5, 3)
+    state = await gateway.state()
+    assert (state.cost, state.calls) == (8_000 + 4 * CHARGE, 9)
+
+
+async def test_a_program_without_a_report_counts_as_everything_that_was_left() -> None:
+    gateway = Gateway([["program"], ["say"]], usd=0.01, calls=9)
+    gateway.chain.replies["executeToolCode"] = CallResult(b'{"content":[]}')
+    assert (await gateway.run())["toolbus"]["limit"] == "usd"
+    state = await gateway.state()
+    assert (state.cost, state.calls, len(gateway.chain.requests)) == (10_000, 9, 1)
+
+
+@pytest.mark.parametrize(("approval", "made"), [("", 1), ("x", 1), ("a" * 32, MAX_ROUNDS + 1)])
+async def test_only_policy_requests_an_approval_and_not_without_end(
+    approval: str, made: int
+) -> None:
+    gateway = Gateway([["say"]])
+    state = {"resultType": "input_required", "requestState": "toolbus.approval." + "b" * 32}
+    gateway.chain.replies["say"] = InputRequired(json.dumps(state).encode(), approval)
+    await gateway.run()
+    assert gateway.chain.executed == ["say"] * made
+    assert (await gateway.state()).approval == ""
+
+
+async def test_a_run_continues_with_the_client_s_body_and_other_added_tools() -> None:
+    gateway = Gateway([])
+    await gateway.run(body=BODY, body_digest="d1")
+    added = BODY.replace(b'"m/x"', b'"m/x", "tools": []')
+    assert (await gateway.run("a2", "a1", added, body_digest="d1"))["id"] == "chatcmpl-a1"
+    with pytest.raises(InvalidError, match="Send the same body"):
+        await gateway.run("a3", "a1", added, body_digest="d2")
+
+
+async def test_each_model_request_has_the_client_s_cache_control() -> None:
+    gateway = Gateway([])
+    await gateway.run(cache="no-store")
+    assert json.loads(gateway.chain.requests[0].extra)["cache"] == "no-store"
+
+
+async def test_tools_that_are_no_longer_automatic_are_the_client_s_in_the_next_turn() -> None:
+    gateway = Gateway([["say"], ["count"]])
+
+    def change(call: CallRequested) -> None:
+        if call.tool == "say":
+            declared = gateway.directory.now.configuration
+            keys = {n: k.model_copy(update={"auto_execute": ()}) for n, k in declared.keys.items()}
+            changed = declared.model_copy(update={"keys": keys})
+            gateway.directory.projection.apply_change(configuration_change(changed))
+
+    gateway.chain.after = change
+    response = await gateway.run()
+    assert response["choices"][0]["message"]["tool_calls"][0]["function"]["name"] == "count"
+    assert gateway.chain.executed == ["say {}"]
