@@ -145,10 +145,10 @@ class ProgramHandler:
                     call, context, self._programs.needed_until(call, principal)
                 )
                 ran = await self._programs.run(call, principal, namespace, arguments)
-                said = ran.text
+                message = ran.text
                 if ran.is_error:
-                    said = self._failures.answer(call, ran.text, namespace)
-                return _reported(call, text(said), ran.report), ran.is_error
+                    message = self._failures.answer(call, ran.text, namespace)
+                return _reported(call, text(message), ran.report), ran.is_error
             plain = decode_options(call.terms).mode is Mode.SEARCH
             response = await answer(self._catalogue, bounds, call.tool, arguments, plain=plain)
             return text(response), False

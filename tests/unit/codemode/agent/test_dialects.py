@@ -278,8 +278,8 @@ def chunk(delta: Json, reason: str | None = None) -> bytes:
 def test_arguments_belong_to_the_last_chat_call_with_their_index() -> None:
     stream = chat.ChatStream(RUN, {}, automatic)
     for name in ("a", "b"):
-        begun = {"index": 0, "id": name, "function": {"name": name, "arguments": ""}}
-        stream.feed(chunk({"tool_calls": [begun]}))
+        first = {"index": 0, "id": name, "function": {"name": name, "arguments": ""}}
+        stream.feed(chunk({"tool_calls": [first]}))
         text = {"index": 0, "function": {"arguments": f'"{name}"'}}
         stream.feed(chunk({"tool_calls": [text]}, "tool_calls"))
     assert [(c.name, c.arguments) for c in stream.turn().calls] == [("a", '"a"'), ("b", '"b"')]
