@@ -36,7 +36,7 @@ _UNITS = {"h": "hours", "d": "days"}
 _LOAD = """
 INSERT INTO events (stream_seq, line, event, id, at, producer, seq, customer, team, user,
     environment, key, call_id, server, tool, method, approval, definition_digest, code, rule,
-    shadow, reason, charge, latency_us, is_error, sent, stream, detail)
+    shadow, reason, charge, latency_us, is_error, sent, stream, suggested_by, detail)
 SELECT number + 1, 0, kind, concat(call, '.', kind), moment, 'policy-1', number, customer,
     if(kind IN ('call.allowed', 'call.denied', 'approval.requested'), of_team, ''),
     if(kind = 'call.allowed', concat('user', toString(who % 50)), ''), 'production',
@@ -56,7 +56,8 @@ SELECT number + 1, 0, kind, concat(call, '.', kind), moment, 'policy-1', number,
         OR (kind = 'call.failed' AND h % 4 = 2),
         (which + 1) * 100, 0),
     if(kind IN ('call.completed', 'model.used'), 2000 + toInt64(exp(h % 1000 / 100) * 30), 0),
-    kind = 'call.completed' AND h % 60 = 0, kind = 'call.completed', '1', {detail}
+    kind = 'call.completed' AND h % 60 = 0, kind = 'call.completed', '1',
+    if(kind = 'call.allowed' AND h % 40 = 0, hex(c + 1), ''), {detail}
 FROM (
     SELECT number, sipHash64(number) AS h, sipHash64(intDiv(number, 2)) AS c,
         if(number > {total} * 0.97 AND h % 997 = 0, 200, toUInt64(200 * pow(c % 10007 / 10007, 3)))
@@ -95,7 +96,8 @@ _DETAIL = """concat('{"event":"', kind, '","id":"', call, '","at":',
     kind = 'model.used', concat(',"alias":"fast","provider_kind":"openai","streamed":true',
         ',"input_tokens":', toString(h % 9000 + 100), ',"cached_tokens":', toString(h % 100),
         ',"output_tokens":', toString(h % 900 + 1), ',"attempt":', toString(h % 7 = 0),
-        ',"first_token_us":', toString(h % 900 + 100), ',"finish_reason":"stop","cut":false'),
+        ',"first_token_us":', toString(h % 900 + 100), ',"finish_reason":"stop","cut":false',
+        if(h % 5 = 0, ',"cache":"hit","saved":900,"saved_tokens":70', ',"cache":"miss"')),
     kind = 'call.allowed', concat(',"arguments_digest":"', hex(sipHash128(h)), '","deadline":',
         toString(toUnixTimestamp(moment) + 30)),
     kind = 'access.rejected', concat(',"entrance":"mcp","address":"192.0.2.', toString(h % 50),

@@ -26,7 +26,7 @@ from toolbus_common.contracts import (
     PurgeCacheReply,
     PurgeCacheRequest,
 )
-from toolbus_common.contracts.model_calls import CacheNote, CacheTerms, ModelCall
+from toolbus_common.contracts.model_calls import EMBEDDINGS, CacheNote, CacheTerms, ModelCall
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
@@ -161,6 +161,35 @@ async def test_incomplete_and_failed_responses_are_not_cached(
                 await gateway.call(f"{text}{repeat}", **asked(text, streamed=streamed))
                 assert gateway.note(f"{text}{repeat}").status == "miss"
         assert len(model.requests) == 6
+
+
+async def test_a_stream_without_its_last_event_and_embeddings_with_an_error_are_not_cached(
+    gateway: ModelGateway, model: ModelProvider
+) -> None:
+    async def answer(request: ModelRequest) -> None:
+        if request.path.endswith("/embeddings"):
+            kind = request.json["input"]
+            usage = {"prompt_tokens": 6, "total_tokens": 6}
+            data = [{"embedding": [1.0]}] if kind == "valid" else []
+            error = {"error": {"message": "no"}} if kind == "error" else {}
+            await request.reply({"data": data, "usage": usage, **error})
+            return
+        await request.begin_stream()
+        for part in (chunk("Hel"), last_chunk("stop"), usage_chunk()):
+            await request.send(part)
+        await request.end_stream()
+
+    model.answer = answer
+    async with gateway.executor(p=cached(model)):
+        for repeat in ("1", "2"):
+            await gateway.call(f"cut{repeat}", **asked(streamed=True))
+            assert gateway.note(f"cut{repeat}").status == "miss"
+        for text, expected in (("error", "miss"), ("empty", "miss"), ("valid", "hit")):
+            body = {"model": "alias", "input": text}
+            call = asked() | {"body": body, "method": EMBEDDINGS}
+            for repeat in ("1", "2"):
+                await gateway.call(f"{text}{repeat}", **call)
+            assert gateway.note(f"{text}2").status == expected, text
 
 
 async def test_every_difference_is_another_entry(
@@ -321,6 +350,7 @@ async def test_a_similar_question_shares_the_response_and_others_do_not(
         for number, other in enumerate(
             (
                 asked("How do I bake bread?", **free),
+                asked("What is the city capital of France?", **free),
                 asked("Tell me not the capital city of France.", **free),
                 asked("Tell me the capital city of France 2.", **free),
                 asked(SIMILAR, **free, scope="team:other"),
@@ -349,10 +379,10 @@ async def test_the_embedding_of_a_declared_model_is_charged(
     similar = cached(model, semantic={"embeddings": "e/embed"})
     priced: dict[str, Any] = {"embedding": PRICE}
     async with gateway.executor(p=similar, e=provider(model)):
-        first = asked("an apple", **priced) | {"key": "apple"}
+        first = asked("What is the apple?", **priced) | {"key": "apple"}
         assert await status(gateway, "1", **first) == "miss"
         await stored(operator, "apple")
-        assert await status(gateway, "2", **asked("the apple", **priced)) == "semantic-hit"
+        assert await status(gateway, "2", **asked("Tell me the apple.", **priced)) == "semantic-hit"
         assert await status(gateway, "3", **asked("a pear", **priced)) == "miss"
         assert (await gateway.outcome("1"))["charge"] == COST + 6 + 7
         assert (await gateway.outcome("2"))["charge"] == 6 + 7

@@ -3,7 +3,7 @@
 import json
 from base64 import b64encode, urlsafe_b64encode
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import groupby
+from itertools import chain, groupby
 from operator import itemgetter
 from urllib.parse import quote, quote_plus
 
@@ -13,6 +13,7 @@ PIECE = 8  # consecutive characters of a secret that are redacted wherever they 
 SHORTEST = 4  # shorter values are not redacted, because they would match everywhere
 _SHORTEST_ENCODED = 6
 _LONGEST = 8192  # searched characters of a value
+_Pieces = dict[int, set[str]]
 
 
 class KnownSecrets:
@@ -23,17 +24,16 @@ class KnownSecrets:
     """
 
     def __init__(self, values: Iterable[str] = ()) -> None:
-        self._pieces: dict[int, set[str]] = {}
-        for value in values:
-            for spelling in _spellings(value[:_LONGEST]):
-                size = min(PIECE, len(spelling))
-                starts = range(len(spelling) - size + 1)
-                pieces = self._pieces.setdefault(size, set())
-                pieces.update(spelling[start : start + size] for start in starts)
+        self._pieces = _pieces_of(values)
+        self._renewed: dict[str, list[_Pieces]] = {}  # of the last two values of each name
+
+    def renew(self, name: str, value: str) -> None:
+        """Add the current value of a secret that changes. The one before it stays known."""
+        self._renewed[name] = [*self._renewed.get(name, [])[-1:], _pieces_of([value])]
 
     def struck(self, lines: Sequence[str]) -> list[str]:
         """Return consecutive lines with the secrets redacted."""
-        if not self._pieces:
+        if not self._pieces and not self._renewed:
             return list(lines)
         positions = [
             (number, column, char)
@@ -49,10 +49,22 @@ class KnownSecrets:
 
     def _found(self, text: str) -> Iterator[int]:
         """Yield the positions of all characters that belong to a secret."""
-        for size, pieces in self._pieces.items():
-            for start in range(len(text) - size + 1):
-                if text[start : start + size] in pieces:
-                    yield from range(start, start + size)
+        for known in (self._pieces, *chain.from_iterable(self._renewed.values())):
+            for size, pieces in known.items():
+                for start in range(len(text) - size + 1):
+                    if text[start : start + size] in pieces:
+                        yield from range(start, start + size)
+
+
+def _pieces_of(values: Iterable[str]) -> _Pieces:
+    """Return the pieces of all spellings of the values, by their size."""
+    found: _Pieces = {}
+    for value in values:
+        for spelling in _spellings(value[:_LONGEST]):
+            size = min(PIECE, len(spelling))
+            starts = range(len(spelling) - size + 1)
+            found.setdefault(size, set()).update(spelling[at : at + size] for at in starts)
+    return found
 
 
 def _without(line: str, columns: set[int]) -> str:

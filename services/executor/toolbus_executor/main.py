@@ -47,7 +47,6 @@ from toolbus_common.nats.topology import (
     CONFIG,
     LEASES,
     OUTCOMES,
-    PEOPLE,
     PINS,
     RESULTS,
     SESSIONS,
@@ -256,7 +255,6 @@ def build(process: ProcessContext) -> Service:
     settings = Settings()
     service = Service("executor", settings, process)
     cache = ModelCache(service, use_person_keys(service))
-    service.watch_bucket(PEOPLE)(cache.key_changed)
     decrypted = Reader.at("executor", settings.encryption).opened
     directory = ConfigView(service.share_projection(CONFIG, ConfigProjection), decrypted)
     pins = Pins(service.events)

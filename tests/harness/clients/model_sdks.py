@@ -51,7 +51,7 @@ def check_response(method: str, body: dict[str, Any]) -> None:
 def payloads(stream: bytes) -> Iterator[dict[str, Any]]:
     """Yield the data of each event; the end `[DONE]` is left out."""
     for part in stream.decode().split("\n\n"):
-        lines = dict(line.split(": ", 1) for line in part.splitlines())
+        lines = dict(line.split(": ", 1) for line in part.split("\n") if line)
         if lines and lines["data"] != "[DONE]":
             payload = json.loads(lines["data"])
             assert lines.get("event", payload.get("type")) == payload.get("type")

@@ -1,9 +1,9 @@
-"""Codemode in front of a chain that makes each call once per idempotency key."""
+"""Codemode with a bucket in memory, and a chain that makes each call once per idempotency key."""
 
 import asyncio
 import itertools
 import json
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from time import time
 from types import SimpleNamespace
 from typing import Any, cast
@@ -12,6 +12,7 @@ from harness.builders.calls import admitted_call
 from harness.builders.configurations import configuration_change
 from toolbus_codemode.agent.runs import AgentRuns
 from toolbus_common.access.config_snapshot import ConfigView, hash_of
+from toolbus_common.access.session_owner import principal_id_of
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import (
     CallAdmitted,
@@ -28,6 +29,7 @@ from toolbus_common.contracts.replies import DeadlineExtended
 from toolbus_common.errors import (
     BusDownError,
     RunBudgetExceededError,
+    ToolbusError,
 )
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.mcp.code_mode_options import CodeModeOptions, decode_options
@@ -51,6 +53,7 @@ class MemoryBucket:
     def __init__(self) -> None:
         self.entries: dict[str, tuple[int, bytes]] = {}
         self.writes = 0
+        self.read: list[str] = []
         self.down = False
 
     async def get(self, key: str) -> Change | None:
@@ -67,13 +70,18 @@ class MemoryBucket:
         return self.writes
 
     async def present(self, pattern: str) -> list[Change]:
-        owner, _, run = pattern.partition(".")
+        wanted = pattern.split(".")
         return [
             Change(key, value, revision)
             for key, (revision, value) in self.entries.items()
-            if owner in (">", "*", key.partition(".")[0])
-            and run in ("", "*", key.partition(".")[2])
+            if len(wanted) == len(parts := key.split("."))
+            and all(each in ("*", part) for each, part in zip(wanted, parts, strict=True))
         ]
+
+    async def batches(self, pattern: str) -> AsyncGenerator[list[Change]]:
+        for change in await self.present(pattern):
+            self.read.append(change.key)
+            yield [change]
 
 
 class Chain:
@@ -86,6 +94,7 @@ class Chain:
         self.programs: list[CodeModeOptions] = []
         self.requests: list[CallRequested] = []
         self.outcomes: dict[str, FinalReply] = {}
+        self.result, self.final_reports = "", True
         self.before: Hook = lambda _call: None
         self.after: Hook = lambda _call: None
         self.cancelled: list[str] = []
@@ -115,7 +124,7 @@ class Chain:
             return self.replies[call.tool]
         if call.idempotency_key not in self.outcomes:
             self.executed.append(f"{call.tool} {call.arguments.decode()}")
-            text = {"content": [{"type": "text", "text": f"did {call.tool}"}]}
+            text = {"content": [{"type": "text", "text": self.result or f"did {call.tool}"}]}
             self.outcomes[call.idempotency_key] = CallResult(json.dumps(text).encode())
         self.after(call)
         return self.outcomes[call.idempotency_key]
@@ -126,7 +135,8 @@ class Chain:
         self.requests.append(call)
         receive(Notification(REPORT, ModelReport(BOUND).encode()))
         self.after(call)
-        receive(Notification(REPORT, ModelReport(CHARGE, 7, 3, is_final=True).encode()))
+        if self.final_reports:
+            receive(Notification(REPORT, ModelReport(CHARGE, 7, 3, is_final=True).encode()))
         sent = json.loads(call.arguments)["messages"]
         turn = sum(each["role"] == "assistant" for each in sent)
         names = self.script[turn] if turn < len(self.script) else []
@@ -162,6 +172,7 @@ class Gateway:
         declared = Configuration.model_validate(
             {
                 "providers": {"m": {"kind": "openai", "url": "http://m.example/v1"}},
+                "models": {"either": [{"provider": "m", "model": name} for name in ("x", "y")]},
                 "keys": {
                     "bot": {**terms, "secret_hash": hash_of(DIGEST)},
                     "other": {**terms, "secret_hash": hash_of(OTHER)},
@@ -180,16 +191,23 @@ class Gateway:
         self.runs.open(cast("Any", self.bucket))
 
     async def run(
-        self, call_id: str = "a1", resumed: str = "", body: bytes = BODY, **fields: Any
+        self,
+        call_id: str = "a1",
+        resumed: str = "",
+        body: bytes = BODY,
+        model: str = "m/x",
+        **fields: Any,
     ) -> Any:
         """Run a request, and return its response."""
-        call = self.call(call_id, resumed, body, **fields)
+        call = self.call(call_id, resumed, body, model, **fields)
         principal = self.directory.now.principal_for(DIGEST, time())
         assert principal
         return json.loads((await self.runs.run(call, principal, cast("Any", Context()))).body)
 
-    def call(self, call_id: str, resumed: str, body: bytes, **fields: Any) -> CallAdmitted:
-        agent_call = AgentCall(CHAT, "m/x", names=NAMES, resumed=resumed, **fields)
+    def call(
+        self, call_id: str, resumed: str, body: bytes, model: str = "m/x", **fields: Any
+    ) -> CallAdmitted:
+        agent_call = AgentCall(CHAT, model, names=NAMES, resumed=resumed, **fields)
         return admitted_call(
             call_id=call_id, server=BUILT_IN, tool=AGENT, method=AGENT_RUN, key="bot",
             key_digest=DIGEST, principal_id=self.owner(), extra=agent_call.encode(), arguments=body,
@@ -197,8 +215,6 @@ class Gateway:
         )  # fmt: skip
 
     def owner(self) -> str:
-        from toolbus_common.access.session_owner import principal_id_of  # noqa: PLC0415
-
         principal = self.directory.now.principal_for(DIGEST, time())
         assert principal
         return principal_id_of(principal, DIGEST)
@@ -206,3 +222,14 @@ class Gateway:
     async def state(self, run: str = "a1") -> Any:
         (found,) = (await self.runs.answer(RunsRequest(run=run))).runs
         return found
+
+
+def first_time(wanted: Callable[[CallRequested], bool], error: ToolbusError) -> Hook:
+    """Return a hook that fails once."""
+    left = [error]
+
+    def hook(call: CallRequested) -> None:
+        if left and wanted(call):
+            raise left.pop()
+
+    return hook

@@ -1,8 +1,8 @@
 """Models of the requests and responses of the administration API."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, Field, create_model, model_validator
 
 from toolbus_common.config import (
     Access,
@@ -133,6 +133,15 @@ class CachePurge(CacheSelection):
     """A selection of cached responses to remove. Without one, `everything` must be true."""
 
     everything: bool = False
+
+    @model_validator(mode="after")
+    def _selects_entries(self) -> Self:
+        if not any(self.model_dump().values()):
+            raise ValueError(
+                "selects no entries; set customer, provider, model, key or entry, or set "
+                "'everything' to true"
+            )
+        return self
 
 
 class ResponseModel(BaseModel):

@@ -10,14 +10,23 @@ from collections.abc import Iterator
 from hashlib import sha256
 from typing import Any
 
-from toolbus_common.config import Configuration, Issuer, Place, Server, Sink, Webhook, Witness
+from toolbus_common.config import (
+    Configuration,
+    Issuer,
+    Place,
+    Provider,
+    Server,
+    Sink,
+    Webhook,
+    Witness,
+)
 from toolbus_common.config.servers.server import BOUNDS
 from toolbus_common.nats.kv_bucket import Change
 
 log = logging.getLogger(__name__)
 
 NAMED = "named"  # the name of the entry
-Target = Server | Webhook | Issuer | Place | Sink | Witness
+Target = Server | Webhook | Issuer | Place | Sink | Witness | Provider
 
 # A change of these fields does not change the destination. All other fields count: if a new
 # harmless field is missing here, the operator must repeat 'toolbus apply', but no destination is
@@ -33,10 +42,15 @@ _HARMLESS = frozenset(
 
 
 def digest_of(entry: Target) -> str:
-    """Return the digest of the destination of an entry."""
+    """Return the digest of the destination of an entry.
+
+    That of a provider also covers its kind, and whether the machine's credentials are sent there.
+    """
     destination: Any
     if isinstance(entry, Server):
         destination = entry.model_dump(mode="json", exclude_defaults=True, exclude=set(_HARMLESS))
+    elif isinstance(entry, Provider):
+        destination = [digest_of(entry.endpoint), entry.kind, entry.region, entry.ambient]
     elif isinstance(entry, Place):
         destination = [entry.to, entry.bucket_url]
     else:
@@ -50,6 +64,8 @@ def digests_of(configuration: Configuration) -> Iterator[str]:
     yield from map(digest_of, configuration.servers.values())
     for provider in configuration.providers.values():
         yield digest_of(provider.endpoint)
+        if provider.ambient:
+            yield digest_of(provider)
     yield from map(digest_of, configuration.webhooks.values())
     yield from map(digest_of, configuration.exports.values())
     yield from map(digest_of, configuration.sinks.values())

@@ -81,6 +81,15 @@ class Bucket:
             self._gather(found, batch)
         return list(found.values())
 
+    async def batches(self, pattern: str = ">") -> AsyncGenerator[list[Change]]:
+        """Yield the entries like `present`, in batches. One that changes meanwhile is repeated.
+
+        Raises `BusDownError`.
+        """
+        subjects = f"{self._prefix}{pattern}"
+        async for batch in read_on(self._client, self._stream, 1, subjects):
+            yield [self._change(entry) for entry in batch]
+
     async def watch(self) -> AsyncGenerator[Change | None, None]:
         """Yield every current entry, then None, then every later change.
 

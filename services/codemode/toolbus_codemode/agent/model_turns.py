@@ -49,6 +49,7 @@ class ModelTurns:
     trace: str
     on_begin: Callable[[str, ModelTarget], None]  # receives the id of each call
     on_report: Callable[[ModelReport], None]
+    on_failure: Callable[[ToolbusError], None]  # receives the error of each failed call
     started: bool = False  # a part of the stream was received
     _work: "asyncio.Task[FinalReply] | None" = None
 
@@ -56,10 +57,12 @@ class ModelTurns:
         self,
         principal: Principal,
         body: bytes,
-        max_charge: int | None,
+        left: Callable[[], int | None],
         on_part: Callable[[bytes], None],
     ) -> bytes:
         """Return the response of the first target that answers; it is empty after a stream.
+
+        `left` returns the most that one request may cost, which earlier targets have reduced.
 
         Raises:
             ToolbusError: no target answered; this is the error of the last one.
@@ -71,11 +74,12 @@ class ModelTurns:
             requested.model, principal, declared, requested.models, requested.sticky.encode()
         )
         for number, target in enumerate(targets):
-            call = self._call(target, number, declared, body, max_charge)
+            call = self._call(target, number, declared, body, left())
             self.on_begin(call.call_id, target)
             try:
                 return await self._send(call, on_part)
             except ToolbusError as error:
+                self.on_failure(error)
                 last = number == len(targets) - 1
                 if last or self.started or not routing.falls_back(error):
                     raise

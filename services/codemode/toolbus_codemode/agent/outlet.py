@@ -38,6 +38,11 @@ class Outlet:
         if self._sender is not None:
             await asyncio.shield(self._sender)
 
+    async def drain(self) -> None:
+        """Wait until everything is sent, or cannot be sent."""
+        if self._sender is not None:
+            await asyncio.wait([self._sender])
+
     async def _send(self) -> None:
         while self._parts:
             part = self._parts.popleft()

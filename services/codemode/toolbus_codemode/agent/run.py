@@ -25,12 +25,25 @@ from toolbus_common.config import ModelTarget
 from toolbus_common.config.access.agent_mode import AgentMode
 from toolbus_common.contracts import CallCancelled
 from toolbus_common.contracts.model_calls import ModelReport, model_name
-from toolbus_common.errors import RunBudgetExceededError, ToolbusError
+from toolbus_common.errors import (
+    CallInProgressError,
+    InvalidError,
+    OutcomeUnknownError,
+    RefusedError,
+    RunBudgetExceededError,
+    ToolbusError,
+    UnavailableError,
+    UpstreamTimeoutError,
+)
 from toolbus_common.mcp.builtin_server import BUILT_IN, EXECUTE
+from toolbus_common.nats.connection import LARGEST_MESSAGE
 from toolbus_common.service.service import Service
 
+LARGEST_CONVERSATION = LARGEST_MESSAGE - (1 << 20)  # bytes; a call has other fields
+LARGEST_RESULTS = 2 << 20  # bytes of the results of one turn
 LARGEST_KEPT = 1 << 20  # characters of the content of a run that has completed
 PROGRAM = full_name(BUILT_IN, EXECUTE)
+CLOCK_SECONDS = 0.5  # by which a step can end before the deadline of its run
 AT_ONCE = 16  # tool calls of one turn
 
 
@@ -99,40 +112,60 @@ class AgentRun:
     # -- the model -----------------------------------------------------------------------------
 
     async def _ask(self, principal: Principal) -> Reached | None:
-        """Ask the model, and append its turn; return the limit of money if it forbids this."""
+        """Ask the model, and append its turn; return the limit that ended the request, if any."""
         used, turns = self._used(), self.content.turns
         self.tools_of.refresh()
         body = msgspec.json.encode(self.dialect.conversation(self.body, turns))
+        if len(body) > LARGEST_CONVERSATION:
+            raise too_large(len(body))
         used.turns += 1
         used.asking, used.held = True, None
         await self.save(State.RUNNING)
         if self._stream is not None:
             self._stream.begin_turn()
-        left = self.budget.left
         try:
-            response = await self.models.ask(principal, body, left, self._relay)
+            response = await self.models.ask(principal, body, lambda: self.budget.left, self._relay)
         except RunBudgetExceededError:
-            self._end_step("failed", "run_budget_exceeded")
-            used.asking = False
             return bounds.run_budget(self.limits)
         except ToolbusError as error:
-            self._end_step("failed", error.code)
             used.asking = False
+            # A stream that has begun cannot be completed, so it ends with the error.
+            if self._is_late(error) and not self.models.started:
+                return bounds.out_of_time(self.limits)
             raise
+        self._settle()
         turn = self._stream.turn() if self._stream is not None else self.dialect.read(response)
         turn.request_id = self._step.call_id if self._step is not None else ""
         self._end_step("done")
-        used.asking = False
         turns.append(turn)
         return None
 
     def begin_model_call(self, call_id: str, target: ModelTarget) -> None:
         """Record a model request that is about to be sent."""
-        self._end_step("failed")
         self.content.used.asking = True
         name = model_name(target.provider, target.model)
         self._step = Step("model", name, call_id, time())
         self.entry.record.steps.append(self._step)
+
+    def note_failure(self, error: ToolbusError) -> None:
+        """Record that a model request failed; without a final report it counts at its bound."""
+        used = self.content.used
+        self._end_step("failed", error.code)
+        refused = isinstance(error, RefusedError | UnavailableError | InvalidError)
+        if used.held is None and refused:  # not sent
+            used.asking = False
+        self._settle()
+
+    def _is_late(self, error: ToolbusError) -> bool:
+        """Return whether a model request failed because the time of the run ended."""
+        timed_out = isinstance(error, OutcomeUnknownError | UpstreamTimeoutError)
+        return timed_out and self._used().seconds >= self.limits.seconds - CLOCK_SECONDS
+
+    def _settle(self) -> None:
+        """Count a model request whose charge was not reported, at the most that it can cost."""
+        used = self.content.used
+        used.settle_interrupted(self.limits)
+        self.budget.spent = used.cost
 
     def note_report(self, report: ModelReport) -> None:
         """Count what a model request costs: its bound at first, and its charge in the end."""
@@ -198,9 +231,10 @@ class AgentRun:
             wanted = Wanted(name, call, key, turn.request_id, program)
             outcome: Outcome = await self.calls.make(wanted, self.budget, recording)
             step.state, step.code = ("failed" if outcome.code else "done"), outcome.code
+            step.waiting = False
             self.entry.record.approval = ""
-            turn.results[call.call_id] = outcome.result
             used.count_program(outcome.calls, outcome.by_tool)
+            turn.results[call.call_id] = _within(turn, outcome.result)
             self._used().cost = self.budget.spent
             await self.save(State.RUNNING)
 
@@ -215,7 +249,11 @@ class AgentRun:
             record.seal(self.content, self.key_digest)
             if state is State.COMPLETED and len(record.sealed) > LARGEST_KEPT:
                 record.sealed = ""
-            await self.entry.save()
+            try:
+                await self.entry.save()
+            except CallInProgressError:
+                self.calls.taken_over = True
+                raise
 
     async def end_badly(self, state: State, code: str, reason: str) -> None:
         """Store how a run ended without a response, as far as possible."""
@@ -224,7 +262,11 @@ class AgentRun:
             if step.state == "running":
                 step.state, step.code = "unknown", code
         try:
-            await self.save(state, code, reason)
+            try:
+                await self.save(state, code, reason)
+            except InvalidError:  # the content is too large; without it the run cannot be continued
+                self.entry.record.sealed = ""
+                await self.entry.save()
         except ToolbusError:
             return  # it stays interrupted in its last stored state
 
@@ -297,6 +339,25 @@ class AgentRun:
         return bool(self.tools_of(name))
 
 
+def too_large(size: int) -> InvalidError:
+    """Return the error for a conversation that no model request can contain."""
+    return InvalidError(
+        f"The conversation has {size:,} bytes, and at most {LARGEST_CONVERSATION:,} are allowed. "
+        "Send fewer messages, or use tools that return less."
+    )
+
+
+def _within(turn: Turn, result: Result) -> Result:
+    """Return a result, cut to what the results of the turn leave of their limit."""
+    data = result.text.encode(errors="replace")
+    taken = sum(len(each.text.encode(errors="replace")) for each in turn.results.values())
+    left = max(0, LARGEST_RESULTS - taken)
+    if len(data) <= left:
+        return result
+    text = data[:left].decode(errors="ignore")
+    return Result(f"{text}\n… cut: the results of one turn are too large", result.failed)
+
+
 class _Recording(Waiting):
     """Records the progress of one call in the run's state."""
 
@@ -308,6 +369,7 @@ class _Recording(Waiting):
         self._step.call_id = call_id
 
     async def for_approval(self, approval: str) -> None:
+        self._step.waiting = True
         self._run.entry.record.approval = approval
         await self._run.save(State.WAITING)
 
@@ -317,12 +379,10 @@ def interrupted_calls(entry: RunEntry) -> list[str]:
 
     These are model requests, whose response has no receiver, and calls that wait for approval.
     """
-    record = entry.record
-    waiting = record.state is State.WAITING
     return [
         step.call_id
-        for step in record.steps
-        if step.state == "running" and step.call_id and (step.kind == "model" or waiting)
+        for step in entry.record.steps
+        if step.state == "running" and step.call_id and (step.kind == "model" or step.waiting)
     ]
 
 

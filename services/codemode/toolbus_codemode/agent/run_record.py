@@ -15,7 +15,8 @@ from toolbus_common.errors import UnavailableError
 from toolbus_common.observability.trace_context import trace_id
 
 MAX_STEPS = 500  # that a record shows; older ones are dropped
-LARGEST_RECORD = 6 << 20  # bytes
+LARGEST_CONTENT = 6 << 20  # bytes
+LONGEST_REASON = 1000  # characters
 
 
 class State(StrEnum):
@@ -36,7 +37,10 @@ CLOSED = frozenset({State.CANCELLED})
 
 
 class Step(Struct):
-    """One call of a run, without content. `state` is `running`, `done`, `failed` or `unknown`."""
+    """One call of a run, without content. `state` is `running`, `done`, `failed` or `unknown`.
+
+    `waiting` means that the call waits for an approval.
+    """
 
     kind: str
     name: str
@@ -44,6 +48,7 @@ class Step(Struct):
     at: float
     state: str = "running"
     code: str = ""
+    waiting: bool = False
 
 
 class Content(Struct):
@@ -83,8 +88,8 @@ class RunRecord(Struct):
     sealed: str = ""
 
     def encode(self) -> bytes:
-        """Return the stored form."""
-        return _encode(self)
+        """Return the stored form of the facts. The content is an entry of its own."""
+        return _encode(msgspec.structs.replace(self, sealed=""))
 
     def seal(self, content: Content, key_digest: str) -> None:
         """Encrypt the content with a key that only the caller's requests contain."""
@@ -129,6 +134,11 @@ def decode_record(data: bytes) -> RunRecord:
 def entry_name(principal: str, run: str) -> str:
     """Return the name of a run's entry, which begins with its owner."""
     return f"{owner_of(principal)}.{run}"
+
+
+def content_name(principal: str, run: str) -> str:
+    """Return the name of the entry with a run's content."""
+    return f"{entry_name(principal, run)}.content"
 
 
 def owner_of(principal: str) -> str:

@@ -1,11 +1,15 @@
 """The runs in their bucket: each has one writer at a time, which the bucket enforces."""
 
 import re
+from heapq import nlargest
 from time import time
 
+from toolbus_codemode.agent.run_quota import RunQuota
 from toolbus_codemode.agent.run_record import (
-    LARGEST_RECORD,
+    LARGEST_CONTENT,
+    LONGEST_REASON,
     RunRecord,
+    content_name,
     decode_record,
     entry_name,
     owner_of,
@@ -22,68 +26,102 @@ _RUN = re.compile(r"[0-9a-f]{1,64}")
 
 
 class RunEntry:
-    """The entry of one run, as its writer knows it."""
+    """The two entries of one run, as its writer knows them: its facts and its content.
 
-    def __init__(self, bucket: Bucket, record: RunRecord, revision: int) -> None:
+    `content` is the revision of the content; None if it was not read, so it is not written.
+    """
+
+    def __init__(
+        self, bucket: Bucket, record: RunRecord, revision: int, content: int | None = None
+    ) -> None:
         self.record = record
         self.revision = revision
+        self.content = content
         self._bucket = bucket
 
     async def save(self) -> None:
-        """Write the record.
+        """Write the content, and then the facts, which never describe steps without content.
 
         Raises:
             CallInProgressError: another request continues this run.
-            InvalidError: the record is too large.
-            BusDownError: it is unknown whether the record was written.
+            InvalidError: the content is too large.
+            BusDownError: it is unknown whether the run was written.
 
         """
-        self.record.updated = time()
-        body = self.record.encode()
-        if len(body) > LARGEST_RECORD:
-            raise InvalidError(
-                f"The state of run '{self.record.run}' exceeds {LARGEST_RECORD >> 20} MiB. Start a "
-                "new run, with tools that return less."
-            )
-        name = entry_name(self.record.principal, self.record.run)
-        revision = await self._bucket.swap(name, body, self.revision)
+        record = self.record
+        record.updated, record.reason = time(), record.reason[:LONGEST_REASON]
+        if self.content is not None:
+            if len(record.sealed) > LARGEST_CONTENT:
+                raise InvalidError(
+                    f"The state of run '{record.run}' exceeds {LARGEST_CONTENT >> 20} MiB. Start a "
+                    "new run, with tools that return less."
+                )
+            name = content_name(record.principal, record.run)
+            self.content = await self._swap(name, record.sealed.encode(), self.content)
+        name = entry_name(record.principal, record.run)
+        self.revision = await self._swap(name, record.encode(), self.revision)
+
+    async def _swap(self, name: str, body: bytes, last: int) -> int:
+        revision = await self._bucket.swap(name, body, last)
         if revision is None:
             raise CallInProgressError(
                 f"Another request continues run '{self.record.run}' or has cancelled it, so this "
                 "one has ended."
             )
-        self.revision = revision
+        return revision
 
 
 class RunStore:
     """All runs. A run of another principal looks unknown."""
 
-    def __init__(self, bucket: Bucket) -> None:
+    def __init__(self, bucket: Bucket, quota: RunQuota) -> None:
         self._bucket = bucket
+        self._quota = quota
 
     def new(self, record: RunRecord) -> RunEntry:
-        """Return the entry of a new run, which is not yet written."""
-        return RunEntry(self._bucket, record, 0)
+        """Return the entry of a new run, which is not yet written.
 
-    async def find(self, principal: str, run: str) -> RunEntry | None:
-        """Return a run of a principal; None if it does not exist. Raises `BusDownError`."""
+        Raises:
+            RateExceededError: the principal has stored too much.
+            OverloadedError: all principals together have stored too much.
+
+        """
+        self._quota.check(owner_of(record.principal), record.key)
+        return RunEntry(self._bucket, record, 0, 0)
+
+    async def find(self, principal: str, run: str, *, whole: bool = True) -> RunEntry | None:
+        """Return a run of a principal; None if it does not exist. Raises `BusDownError`.
+
+        `whole` includes its content.
+        """
         if not _RUN.fullmatch(run):
             return None
         found = await self._bucket.get(entry_name(principal, run))
         if found is None or found.value is None:
             return None
         record = decode_record(found.value)
-        return RunEntry(self._bucket, record, found.revision) if record.run == run else None
+        if record.run != run:
+            return None
+        if not whole:
+            return RunEntry(self._bucket, record, found.revision)
+        content = await self._bucket.get(content_name(principal, run))
+        if content is None:
+            return RunEntry(self._bucket, record, found.revision, 0)
+        record.sealed = (content.value or b"").decode()
+        return RunEntry(self._bucket, record, found.revision, content.revision)
 
-    async def get(self, principal: str, run: str) -> RunEntry:
+    async def get(self, principal: str, run: str, *, whole: bool = True) -> RunEntry:
         """Return a run of a principal. Raises `UnknownEntryError` or `BusDownError`."""
-        found = await self.find(principal, run)
+        found = await self.find(principal, run, whole=whole)
         if found is None:
             raise unknown_run(run)
         return found
 
     async def of_anyone(self, run: str) -> RunEntry:
-        """Return a run, for an operator. Raises `UnknownEntryError` or `BusDownError`."""
+        """Return a run without its content, for an operator.
+
+        Raises `UnknownEntryError` or `BusDownError`.
+        """
         if _RUN.fullmatch(run):
             for change in await self._bucket.present(f"*.{run}"):
                 if change.value is not None:
@@ -97,19 +135,32 @@ class RunStore:
 
         `principal` is None for the runs of all principals. Raises `BusDownError`.
         """
-        pattern = ">" if principal is None else f"{owner_of(principal)}.*"
-        found = [
-            decode_record(change.value)
-            for change in await self._bucket.present(pattern)
-            if change.value is not None
-        ]
-        found.sort(key=lambda each: (each.started, each.run), reverse=True)
+        end = None
         if after:
-            at = next((n for n, each in enumerate(found, 1) if each.run == after), None)
-            if at is None:
-                raise unknown_run(after)
-            found = found[at:]
-        return found[:limit], len(found) > limit
+            found = (
+                self.of_anyone(after)
+                if principal is None
+                else self.get(principal, after, whole=False)
+            )
+            end = _age((await found).record)
+        newest: dict[str, RunRecord] = {}
+        async for changes in self._bucket.batches(f"{owner_of(principal) if principal else '*'}.*"):
+            for change in changes:
+                if change.value is None:
+                    continue
+                record = decode_record(change.value)
+                if end is None or _age(record) < end:
+                    record.steps.clear()
+                    newest[record.run] = record
+            if len(newest) > limit:
+                kept = nlargest(limit + 1, newest.values(), key=_age)
+                newest = {each.run: each for each in kept}
+        page = sorted(newest.values(), key=_age, reverse=True)
+        return page[:limit], len(page) > limit
+
+
+def _age(record: RunRecord) -> tuple[float, str]:
+    return record.started, record.run
 
 
 def unknown_run(run: str) -> UnknownEntryError:

@@ -1,6 +1,7 @@
 """The runs of agent mode: begun, continued, listed and cancelled."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from time import time
@@ -16,8 +17,15 @@ from toolbus_codemode.agent.dialects.select import (
 )
 from toolbus_codemode.agent.model_turns import ModelTurns
 from toolbus_codemode.agent.outlet import Outlet
-from toolbus_codemode.agent.run import AgentRun, cancel_calls, interrupted_calls
+from toolbus_codemode.agent.run import (
+    LARGEST_CONVERSATION,
+    AgentRun,
+    cancel_calls,
+    interrupted_calls,
+    too_large,
+)
 from toolbus_codemode.agent.run_events import RunEvents
+from toolbus_codemode.agent.run_quota import RunQuota
 from toolbus_codemode.agent.run_record import (
     CLOSED,
     Content,
@@ -30,6 +38,7 @@ from toolbus_codemode.agent.tool_calls import ToolCalls
 from toolbus_common.access.config_snapshot import ConfigView, hash_of
 from toolbus_common.access.principal import Principal
 from toolbus_common.access.session_owner import principal_id_of
+from toolbus_common.calls.event_fields import extended
 from toolbus_common.config.access.agent_mode import AgentMode
 from toolbus_common.contracts import (
     CallAdmitted,
@@ -45,6 +54,7 @@ from toolbus_common.errors import (
     CallInProgressError,
     ConflictError,
     InvalidError,
+    RateExceededError,
     ToolbusError,
     UnauthorizedError,
     UnknownToolError,
@@ -53,6 +63,7 @@ from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.service.service import Service
 
 MAX_PAGE = 1000
+MAX_AT_ONCE = 64  # runs of one principal in one replica
 
 
 @dataclass(slots=True)
@@ -61,11 +72,13 @@ class AgentRuns:
 
     service: Service
     directory: ConfigView
+    quota: RunQuota = field(default_factory=RunQuota)
     store: RunStore = field(init=False, repr=False)
+    _at_once: Counter[str] = field(default_factory=Counter)
 
     def open(self, bucket: Bucket) -> None:
         """Set the bucket of the runs."""
-        self.store = RunStore(bucket)
+        self.store = RunStore(bucket, self.quota)
 
     async def run(
         self, call: CallAdmitted, principal: Principal, context: CallContext
@@ -76,6 +89,24 @@ class AgentRuns:
             ToolbusError: the request is invalid, or the run failed; its message names the run.
 
         """
+        owner = call.principal_id
+        if self._at_once[owner] >= MAX_AT_ONCE:
+            raise RateExceededError(
+                f"'key:{call.key}' has {MAX_AT_ONCE} agent runs in progress in this replica, which "
+                "is the limit. Wait until one of them has ended.",
+                level=f"key:{call.key}",
+            )
+        self._at_once[owner] += 1
+        try:
+            return await self._run(call, principal, context)
+        finally:
+            self._at_once[owner] -= 1
+            if not self._at_once[owner]:
+                del self._at_once[owner]
+
+    async def _run(
+        self, call: CallAdmitted, principal: Principal, context: CallContext
+    ) -> CallResult:
         requested = decode_agent_call(call.extra)
         limits = principal.own.agent
         if limits is None:
@@ -85,13 +116,15 @@ class AgentRuns:
         body = request_of(requested.method, call.arguments)
         entry, content = await self._started(call, requested, limits)
         events = RunEvents(call, principal, entry.record, self.service.events.publish)
-        earlier = await self._earlier(requested.method, body, call)
-        body = restored(requested.method, body, earlier)
         outlet = Outlet(context, self.service.calls.spawn) if requested.stream else None
         run = self._made(call, requested, limits, (entry, content, body, outlet))
         events.started()
+        # Without a later deadline, a sweeper would report that the outcome of the call is unknown.
+        self.service.events.publish(extended(call, run.models.outer.deadline + LEASE))
         beat = asyncio.create_task(_keep_waiting(context))
         try:
+            earlier = await self._earlier(requested.method, body, call)
+            run.body = restored(requested.method, body, earlier)
             response = await run.run(principal)
         except asyncio.CancelledError:
             reason = "The client disconnected, the run was cancelled, or the service stopped."
@@ -145,6 +178,7 @@ class AgentRuns:
             record.trace,
             run.begin_model_call,
             run.note_report,
+            run.note_failure,
         )
         return run
 
@@ -191,12 +225,17 @@ class AgentRuns:
                 f"The run '{record.run}' has completed, and its response was too large to store. "
                 "Start another run."
             )
+        if not record.sealed and record.turns:
+            raise ConflictError(
+                f"The content of run '{record.run}' was too large to store, so it cannot be "
+                "continued. Start another run."
+            )
         content = record.open(call.key_digest)
         content.used.settle_interrupted(limits)
         left_over = interrupted_calls(entry)
         for step in record.steps:
             if step.state == "running":
-                step.state = "unknown"
+                step.state, step.waiting = "unknown", False
         record.call, record.approval = call.call_id, ""
         if record.state not in (State.COMPLETED, State.PENDING):
             record.state = State.RUNNING
@@ -210,12 +249,21 @@ class AgentRuns:
 
         A run that expired, or whose content cannot be decrypted, is omitted: the conversation is
         valid without it.
+
+        Raises:
+            InvalidError: all turns together are too large for a request.
+            BusDownError: a run could not be read.
+
         """
         found: dict[str, list[Turn]] = {}
+        size = len(call.arguments)
         for run in earlier_runs(method, body):
             entry = await self.store.find(call.principal_id, run)
             if entry is None:
                 continue
+            size += len(entry.record.sealed) * 3 // 4
+            if size > LARGEST_CONVERSATION:
+                raise too_large(size)
             try:
                 turns = entry.record.open(call.key_digest).turns
             except ToolbusError:
@@ -239,7 +287,9 @@ class AgentRuns:
         if principal is None:
             raise UnauthorizedError("Invalid, revoked or expired API key.")
         owner = principal_id_of(principal, request.key_digest)
-        return await self._answer(request, owner, lambda: self.store.get(owner, request.run))
+        return await self._answer(
+            request, owner, lambda: self.store.get(owner, request.run, whole=False)
+        )
 
     async def _answer(
         self,
@@ -291,6 +341,8 @@ async def _keep_waiting(context: CallContext) -> None:
 
 
 async def _end(run: AgentRun, events: RunEvents, state: State, code: str, reason: str) -> None:
+    if run.outlet is not None:
+        await run.outlet.drain()
     await run.end_badly(state, code, reason)
     events.failed(code, reason)
 

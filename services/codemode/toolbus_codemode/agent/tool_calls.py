@@ -51,7 +51,8 @@ _STATE = "toolbus.approval."
 _APPROVAL_ID = re.compile(r"[0-9a-f]{32}")
 MAX_ROUNDS = 8  # approvals that one call can request
 WAIT_SECONDS = 600.0  # of one call that waits for an approval
-RETRY_SECONDS = 1.0
+RETRY_SECONDS = 1.0  # before the first repetition; each later pause is twice as long
+LONGEST_PAUSE = 30.0
 LARGEST_RESULT = 1 << 20  # characters that the model receives
 _OPTIONS = CodeModeOptions(Mode.CODE)
 _call_requested = trusted(CallRequested)
@@ -102,6 +103,7 @@ class ToolCalls:
     outer: CallAdmitted
     run: str
     trace: str
+    taken_over: bool = False  # by another request of the run, which waits for its calls
 
     async def make(self, wanted: Wanted, budget: RunBudget, waiting: "Waiting") -> Outcome:
         """Make one call, and return its result or its error as text for the model."""
@@ -133,14 +135,15 @@ class ToolCalls:
         self, wanted: Wanted, arguments: bytes, max_charge: int | None, waiting: "Waiting"
     ) -> FinalReply:
         """Return the reply to a call, after its approval if it needs one."""
-        extra, rounds = "", 0
+        extra, pause, rounds = "", RETRY_SECONDS, 0
         while True:
             call = self._call(wanted, arguments, max_charge, extra)
             waiting.begins(call.call_id)
             try:
                 reply = await self._await_reply(call)
             except CallInProgressError:  # this run has made the call before it was interrupted
-                await self._pause(RETRY_SECONDS)
+                await self._pause(pause)
+                pause = min(2 * pause, LONGEST_PAUSE)
                 continue
             except ApprovalRequiredError as error:
                 if not extra or not self._still_waits(error):
@@ -203,7 +206,8 @@ class ToolCalls:
         try:
             return await self.service.calls.request_detached(call)
         except asyncio.CancelledError:  # the run was cancelled
-            self.service.spawn(self._cancel(call.call_id))
+            if not self.taken_over:
+                self.service.spawn(self._cancel(call.call_id))
             raise
 
     async def _cancel(self, call_id: str) -> None:

@@ -230,12 +230,12 @@ class Exchange:
     def copied(self, body: bytes) -> Response | None:
         """Return the complete response. `body` is that of the reply; empty after a stream.
 
-        Return None if the response is too large for the cache.
+        Return None if the response is incomplete, or too large for the cache.
         """
         stream, facts = self.stream, self._facts
         if not body and stream is not None:
             facts, copy = stream.facts.facts, stream.copy
-            if copy is None:
+            if copy is None or not stream.has_ended:
                 return None
             body, is_stream = b"".join(copy), True
             return Response(body, is_stream, self.usage, facts.finish_reason, facts.tools)

@@ -85,6 +85,14 @@ class StreamedResponse(MessageSpill):
             self._forward(part)
         return self.facts.complete
 
+    @property
+    def has_ended(self) -> bool:
+        """Whether the last event was received, or the finish reason of a stream without one."""
+        facts = self.facts
+        return facts.complete or (
+            isinstance(facts, DecodedFacts) and bool(facts.facts.finish_reason)
+        )
+
     def left(self) -> float:
         """Return the seconds until the stream must continue; 0 or less after the deadline."""
         if self._paused:  # the caller reads slowly

@@ -98,13 +98,15 @@ class ProviderSupervisor:
         proxy = filled(provider.proxy, found)
         given = (each for each in (*headers.values(), *values.values()) if len(each) >= PIECE)
         dialer = self._dependencies.dialers.to(provider.endpoint, proxy)
+        secrets = KnownSecrets((*found.values(), *given))
+        confirmed = self._dependencies.dialers.named
         return ProviderClient(
             provider,
             headers,
             ApiKeys(key_lines(provider.kind, values, provider.weights)),
-            KnownSecrets((*found.values(), *given)),
+            secrets,
             dialer,
-            authorization_of(provider, values, dialer),
+            authorization_of(provider, values, dialer, secrets, confirmed),
         )
 
     def _replace(self, client: ProviderClient | None) -> None:

@@ -9,7 +9,7 @@ import logging
 import socket
 import ssl
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from toolbus_common.egress import Egress, EgressError, Target, target_of
 from toolbus_common.egress.policy import STRICT, RefusedError
@@ -41,8 +41,9 @@ class DialedSocket:
 class Dialer:
     """Dialer of one server. Its defaults allow only direct connections to public addresses.
 
-    `named` returns whether the operator configured the target; each check calls it. `identity` is
-    set if the server receives the caller's identity.
+    `named` returns whether the operator configured the target; each check calls it. With
+    `only_proxy_named`, this concerns only the proxy: the target is another host. `identity` is set
+    if the server receives the caller's identity.
     """
 
     egress: Egress = STRICT
@@ -52,6 +53,12 @@ class Dialer:
     environ: Mapping[str, str] = field(default_factory=dict)
     resolve: Resolve = resolved
     identity: Identity | None = None
+    only_proxy_named: bool = False
+
+    def to_other_hosts(self) -> "Dialer":
+        """Return a dialer for hosts that the operator has not named, without the certificate."""
+        tls = Tls(self.tls.extra, self.tls.ca)
+        return replace(self, tls=tls, identity=None, only_proxy_named=True)
 
     async def connected(self, url: str) -> DialedSocket:
         """Open a new connection. Raises `EgressError` or `OSError`."""
@@ -62,7 +69,9 @@ class Dialer:
         name = target.host if context else None
         if proxy is None:
             return DialedSocket(await self._dial(target), context, name)
-        proxied = await self._dial(proxy.target, checked=not proxy.by_environment)
+        proxied = await self._dial(
+            proxy.target, checked=not proxy.by_environment, named=self.named()
+        )
         if context is None:
             before = f"{target.scheme}://{target.authority}".encode()
             return DialedSocket(proxied, None, None, before, proxy.authorization)
@@ -77,10 +86,12 @@ class Dialer:
         target = target_of(url)
         return self._check(target, await self._resolve(target))
 
-    async def _dial(self, target: Target, *, checked: bool = True) -> socket.socket:
+    async def _dial(
+        self, target: Target, *, checked: bool = True, named: bool = False
+    ) -> socket.socket:
         found = await self._resolve(target)
         if checked:
-            found = self._check(target, found)
+            found = self._check(target, found, named=named)
         failure = OSError("no address")
         for address in found:
             try:
@@ -95,9 +106,12 @@ class Dialer:
         except UnicodeError as error:
             raise EgressError("its host name is invalid; correct it") from error
 
-    def _check(self, target: Target, found: list[str]) -> list[str]:
-        """Return the addresses. Raise `RefusedError` if the host or any address is not allowed."""
-        named = self.named()
+    def _check(self, target: Target, found: list[str], *, named: bool = False) -> list[str]:
+        """Return the addresses. Raise `RefusedError` if the host or any address is not allowed.
+
+        `named` means that the operator has named this host, even if it is not the configured one.
+        """
+        named = named or (not self.only_proxy_named and self.named())
         try:
             self.egress.check_written(target, named=named)
             return self.egress.check_addresses(target, found, named=named) if found else []

@@ -78,7 +78,9 @@ def _responses(operation: dict[str, Any], how: Performs) -> dict[str, Any]:
     if "name" in named:
         statuses.add(404)
     if changes:
-        statuses |= {409, 422}
+        statuses.add(409)
+    if changes or how.right == "purge":
+        statuses.add(422)
     if how.body is not None:
         statuses |= {408, 413, 415}
     if "If-Match" in named:

@@ -233,14 +233,14 @@ class Authorizer:
         )
 
     def _admit_run(self, payer: Payer, server: str, target: str) -> Admission | None:
-        """Return the admission of a run of agent mode, which itself costs nothing.
+        """Return the admission of a run of agent mode, which costs nothing but counts as a request.
 
         Every model request and tool call of the run is a call of its own, with its own admission.
         """
         if (server, target) != (BUILT_IN, AGENT) or payer.principal.own.agent is None:
             return None
         content, result_content = payer.principal.recording(server)
-        free = replace(payer, rates=(), token_rates=())
+        free = replace(payer, token_rates=())
         return Admission(free, content=content, result_content=result_content)
 
     def _payer(self, principal: Principal) -> Payer:

@@ -1,10 +1,11 @@
 """Terms of the response cache for a payer: who shares its responses, and the embedding's price."""
 
 from toolbus_common.access.anonymous import ANONYMOUS
+from toolbus_common.access.model_grants import may_use_model, may_use_provider
 from toolbus_common.access.session_owner import digest_of
 from toolbus_common.access.tool_patterns import granted
 from toolbus_common.config import Configuration, ResponseCache
-from toolbus_common.contracts.model_calls import SEPARATOR, CacheTerms
+from toolbus_common.contracts.model_calls import SEPARATOR, CacheTerms, model_name
 from toolbus_policy.ledger.admitted_call import Payer
 from toolbus_policy.models.prices import micro_dollars_of, price_of
 
@@ -26,7 +27,7 @@ def cache_terms_of(
     scope = _scope_of(payer, cache)
     if not scope:
         return None
-    return CacheTerms(scope, _embedding_price(declared, cache))
+    return CacheTerms(scope, _embedding_price(declared, payer, cache))
 
 
 def _scope_of(payer: Payer, cache: ResponseCache) -> str:
@@ -49,14 +50,23 @@ def _scope_of(payer: Payer, cache: ResponseCache) -> str:
     return f"key:{payer.key}:{digest_of(payer.key, own.secret_hash)}"
 
 
-def _embedding_price(declared: Configuration, cache: ResponseCache) -> tuple[float, ...] | None:
-    """Return the price of embeddings; None if similar requests must not be compared."""
+def _embedding_price(
+    declared: Configuration, payer: Payer, cache: ResponseCache
+) -> tuple[float, ...] | None:
+    """Return the price of embeddings; None if similar requests must not be compared.
+
+    The caller needs the same permission as for its own request to the embedding model.
+    """
     if cache.semantic is None:
         return None
     provider, _, model = cache.semantic.embeddings.partition(SEPARATOR)
     if not provider:
         return ()
     if provider not in declared.providers:
+        return None
+    principal = payer.principal
+    permitted = may_use_provider(principal, declared.providers[provider])
+    if not permitted or not may_use_model(principal, model_name(provider, model)):
         return None
     price = price_of(declared, provider, model)
     return None if price is None else micro_dollars_of(price)

@@ -187,7 +187,7 @@ def test_the_chat_api_gets_earlier_turns_from_the_run_of_a_pending_call() -> Non
     body = request(CHAT)
     answer = {"role": "tool", "tool_call_id": pending["id"], "content": "yes"}
     body["messages"] += [choice["message"], answer]
-    assert earlier_runs(CHAT, body) == {RUN}
+    assert earlier_runs(CHAT, body) == [RUN]
     sent = restored(CHAT, body, {RUN: turns})["messages"]
     assert sent[1:-1] == chat.messages_of(turns)
     assert sent[-1] == {"role": "tool", "tool_call_id": "c3", "content": "yes"}
@@ -322,3 +322,23 @@ def test_ids_that_are_no_text_are_left_to_the_provider() -> None:
     blocks[-1]["tool_use_id"] = []
     body = {"messages": [{"role": "assistant", "content": blocks}]}
     assert len(messages.restored(body)["messages"]) == 1
+
+
+def test_a_chat_that_repeats_a_pending_call_gets_its_run_once() -> None:
+    turn = chat.read(raw(CHAT, ("c3", "ask")))
+    ended = chat.body([turn], Ending(RUN, frozenset({"c3"})), automatic)
+    message = json.loads(ended)["choices"][0]["message"]
+    answer = {"role": "tool", "tool_call_id": message["tool_calls"][0]["id"], "content": "yes"}
+    body = request(CHAT)
+    before = len(body["messages"])
+    body["messages"] += [message, answer] * 3
+    made = restored(CHAT, body, {RUN: [turn, turn, turn]})["messages"][before:]
+    assert len(made) == 3 + 1 + 4
+    assert made[4:] == [message, answer] * 2
+
+
+def test_a_chat_gets_its_newest_earlier_runs_only() -> None:
+    body = request(CHAT)
+    for run in range(100):
+        body["messages"].append({"role": "assistant", "tool_calls": [{"id": f"tb_{run:x}_0"}]})
+    assert earlier_runs(CHAT, body) == [f"{run:x}" for run in range(99, 83, -1)]

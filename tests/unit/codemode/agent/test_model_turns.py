@@ -57,9 +57,9 @@ async def test_an_event_of_another_form_is_an_error_of_the_provider(error: Excep
     outer = admitted_call(call_id="a1", key_digest=DIGEST)
     turns = ModelTurns(
         service, directory, outer, AgentCall(CHAT, "m/x", stream=True), "a1", outer.traceparent,
-        lambda *_: None, lambda _report: None,
+        lambda *_: None, lambda *_: None, lambda *_: None,
     )  # fmt: skip
     with pytest.raises(UpstreamInvalidError, match="invalid event"):
-        await turns.ask(principal, b"{}", None, cast("Any", on_part))
+        await turns.ask(principal, b"{}", lambda: None, cast("Any", on_part))
     await asyncio.sleep(0)
     assert len(cancelled) == 1

@@ -39,9 +39,18 @@ def content() -> Content:
 def test_content_survives_and_is_not_readable_in_the_stored_form() -> None:
     made = record()
     made.seal(content(), OWN)
+    assert "secret" not in made.sealed
+    assert made.open(OWN) == content()
+
+
+def test_facts_are_stored_without_content() -> None:
+    made = record()
+    made.seal(content(), OWN)
     stored = made.encode()
     assert b"secret" not in stored
-    assert decode_record(stored).open(OWN) == content()
+    assert made.sealed.encode() not in stored
+    assert decode_record(stored).turns == made.turns
+    assert made.sealed
 
 
 def test_another_credential_cannot_read_the_content() -> None:

@@ -1,20 +1,11 @@
 """Runs against a chain that makes each call once per idempotency key, as policy and executor do."""
 
 import asyncio
-from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from harness.models.run_chain import (
-    BODY,
-    BOUND,
-    CHARGE,
-    DIGEST,
-    OTHER,
-    Gateway,
-    Hook,
-)
+from harness.models.run_chain import BODY, BOUND, CHARGE, DIGEST, OTHER, Gateway, first_time
 from toolbus_common.contracts import (
     CallRequested,
     OwnRunsRequest,
@@ -32,17 +23,6 @@ from toolbus_common.errors import (
 )
 
 
-def first_time(wanted: Callable[[CallRequested], bool], error: ToolbusError) -> Hook:
-    """Return a hook that fails once."""
-    left = [error]
-
-    def hook(call: CallRequested) -> None:
-        if left and wanted(call):
-            raise left.pop()
-
-    return hook
-
-
 async def test_calls_of_a_turn_have_keys_of_their_own_and_one_parent() -> None:
     gateway = Gateway([["say", "say"], ["count"]])
     response = await gateway.run()
@@ -53,7 +33,9 @@ async def test_calls_of_a_turn_have_keys_of_their_own_and_one_parent() -> None:
     state = await gateway.state()
     assert (state.state, state.turns, state.calls, state.tokens) == ("completed", 3, 3, 30)
     assert state.cost == 3 * CHARGE
-    assert [each.NAME for each in gateway.chain.events] == ["run.started", "run.completed"]
+    assert [each.NAME for each in gateway.chain.events] == [
+        "run.started", "call.extended", "run.completed",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("tool", ["say", "count"])

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toolbus_common.config import Rule
+from toolbus_common.contracts.agent_runs import AGENT_RUN
 from toolbus_common.rules import Asker, Case, Rulebook, RuleError, Verdict, policies, problems
 from toolbus_common.rules.policy_set import moment
 from toolbus_common.rules.request import entities_of
@@ -188,7 +189,7 @@ def test_a_long_chain_of_conditions_is_no_problem(length: int) -> None:
 
 
 def test_rules_know_every_method_that_policy_decides() -> None:
-    assert set(METHODS) == DECIDED
+    assert set(METHODS) == DECIDED | {AGENT_RUN}
 
 
 VALUES = [*map("".join, (w for n in range(5) for w in product("ab", repeat=n)))]

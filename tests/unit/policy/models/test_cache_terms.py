@@ -30,7 +30,7 @@ def admission(cache: Any, key: Any = None, **sections: Any) -> Admission:
         "users": {"ann": {"customer": "acme"}},
         "keys": {
             "bot": {
-                "models": ["p/*"], "team": "support", "user": "ann",
+                "models": ["p/*", "e/*"], "team": "support", "user": "ann",
                 "secret_hash": hash_of(KEY_DIGEST), **(key or {}),
             }
         },
@@ -127,3 +127,20 @@ def test_without_a_price_of_the_embedding_similar_requests_are_not_compared() ->
     found = terms({"semantic": {}})
     assert found is not None
     assert found.embedding == ()
+
+
+@pytest.mark.parametrize(
+    "key", [{"models": ["p/*"]}, {"model_regions": ["eu"]}, {"model_labels": ["private"]}]
+)
+def test_a_caller_without_a_grant_for_the_embedding_model_has_no_comparison(key: Any) -> None:
+    provider = {"kind": "openai", "url": "http://p/v1", "region": "eu", "labels": ["private"]}
+    found = terms(
+        None,
+        key,
+        providers={
+            "p": {**provider, "cache": {"semantic": {"embeddings": "e/embed"}}},
+            "e": {"kind": "openai", "url": "http://e/v1"},
+        },
+    )
+    assert found is not None
+    assert found.embedding is None

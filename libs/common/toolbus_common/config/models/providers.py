@@ -123,11 +123,15 @@ class Provider(ConfigModel):
             elif self.kind == "vertex" and not form.fullmatch(value):
                 example = "my-project" if name == "project" else "europe-west1 or global"
                 yield f"needs a {name} of Google Cloud, such as {example}"
+        if self.kind == "vertex" and "?" in self.url:
+            yield "needs a url without a query, because the project and location follow it"
         if self.kind == "bedrock" and not _LOCATION.fullmatch(self.region):
             yield "needs a region of AWS, such as eu-central-1"
 
     def _wrong_credentials(self) -> Iterator[str]:
         names = set(self.credentials)
+        if "" in names:
+            yield "credentials has a key without a name; name it"
         if self.ambient and self.kind not in ("vertex", "bedrock"):
             yield "ambient applies only to providers of kind vertex and bedrock; remove it"
         elif self.ambient and names:

@@ -26,6 +26,7 @@ from toolbus_codemode.agent.dialects.events import DONE, unnamed
 from toolbus_common.errors import InvalidError, UpstreamInvalidError
 
 PENDING = re.compile(r"tb_([0-9a-f]{1,64})_(\d{1,3})")  # the id of a call for the client
+MAX_EARLIER = 16  # runs whose turns are restored in one request
 _BETWEEN = "\n\n"  # the texts of two turns
 # Fields of a message that the next request repeats, and their types.
 _KEPT: dict[str, type] = {"refusal": str, "thinking_blocks": list}
@@ -58,35 +59,42 @@ def messages_of(turns: list[Turn]) -> list[Json]:
     return found
 
 
-def pending_runs(body: Json) -> set[str]:
-    """Return the runs whose pending calls are in the conversation."""
-    found = (
-        PENDING.fullmatch(text_of(call.get("id")))
-        for message in body["messages"]
-        for call in objects(message.get("tool_calls"))
-    )
-    return {match[1] for match in found if match}
+def pending_runs(body: Json) -> list[str]:
+    """Return the runs whose pending calls are in the conversation: the newest, each once."""
+    found: dict[str, None] = {}
+    for message in reversed(body["messages"]):
+        for call in objects(message.get("tool_calls")):
+            match = PENDING.fullmatch(text_of(call.get("id")))
+            if match:
+                found[match[1]] = None
+        if len(found) >= MAX_EARLIER:
+            break
+    return list(found)[:MAX_EARLIER]
 
 
 def restored(body: Json, runs: dict[str, list[Turn]]) -> Json:
     """Return the body with the turns of earlier runs in place of the message that ended each run.
 
-    The client received only that message, and ids that name the run. It returns both.
+    The client received only that message, and ids that name the run. It returns both. A run is
+    restored once; a repetition of its message stays as it is.
     """
     messages: list[Json] = []
+    left = dict(runs)
     ids: dict[str, str] = {}
     for message in body["messages"]:
         calls = objects(message.get("tool_calls"))
         matches = [PENDING.fullmatch(text_of(call.get("id"))) for call in calls]
-        run = next((match[1] for match in matches if match and match[1] in runs), "")
+        run = next((match[1] for match in matches if match and match[1] in left), "")
         if run:
-            turns = runs[run]
+            turns = left.pop(run)
             ids |= {pending_id(run, at): call.call_id for at, call in enumerate(turns[-1].calls)}
             messages += messages_of(turns)
         elif message.get("role") == "tool":
             call_id = text_of(message.get("tool_call_id"))
             messages.append({**message, "tool_call_id": ids.get(call_id, call_id)})
         else:
+            for call in calls:
+                ids.pop(text_of(call.get("id")), None)
             messages.append(message)
     return {**body, "messages": messages}
 

@@ -14,9 +14,9 @@ def request_of(method: str, raw: bytes) -> Json:
     return parsed_request(raw, "input" if method == RESPONSES else "messages")
 
 
-def earlier_runs(method: str, body: Json) -> set[str]:
+def earlier_runs(method: str, body: Json) -> list[str]:
     """Return the earlier runs whose turns the conversation needs."""
-    return chat.pending_runs(body) if method == CHAT else set()
+    return chat.pending_runs(body) if method == CHAT else []
 
 
 def restored(method: str, body: Json, runs: dict[str, list[Turn]]) -> Json:

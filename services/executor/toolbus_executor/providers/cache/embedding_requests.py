@@ -1,6 +1,7 @@
 """Embeddings of a declared model, for the semantic cache: a request within another request."""
 
 from collections.abc import Callable, Sequence
+from math import ceil
 from time import perf_counter, time
 from typing import Protocol
 
@@ -9,9 +10,11 @@ from msgspec import Struct
 
 from toolbus_common.config import Provider, SemanticCache
 from toolbus_common.contracts import ModelUsed
-from toolbus_common.contracts.model_calls import EMBEDDINGS, SEPARATOR, CacheTerms
-from toolbus_common.errors import ToolbusError
+from toolbus_common.contracts.model_calls import EMBEDDINGS, SEPARATOR, CacheTerms, Usage
+from toolbus_common.errors import OutcomeUnknownError, ToolbusError
+from toolbus_executor.providers.charging import charge_of_usage
 from toolbus_executor.providers.exchange import Exchange
+from toolbus_executor.providers.usage import BYTES_PER_TOKEN
 
 SECONDS = 10.0  # afterwards the request is sent without a comparison
 
@@ -26,6 +29,8 @@ class _Embeddings(Struct):
 
 _decode = msgspec.json.Decoder(_Embeddings).decode
 _encode = msgspec.json.Encoder().encode
+# Its request can have been processed when it is interrupted, for example by its caller.
+_UNKNOWN = OutcomeUnknownError("The request for an embedding was interrupted.")
 
 
 class Target(Protocol):
@@ -70,7 +75,7 @@ class EmbeddingRequests:
             "method": EMBEDDINGS,
             "deadline": min(call.deadline, time() + SECONDS),
             "extra": "",
-            "charge": 0,
+            "charge": _bound(text, terms.embedding),
             "reserved": False,
             "price": terms.embedding,
             "cache": "",
@@ -82,7 +87,8 @@ class EmbeddingRequests:
         began = perf_counter()
         try:
             body = await target.in_slot(request)
-        except ToolbusError as error:
+        except BaseException as raised:
+            error = raised if isinstance(raised, ToolbusError) else _UNKNOWN
             exchange.added_charge += request.charge_of(error)
             request.end_span(None, error.code)
             raise
@@ -93,3 +99,8 @@ class EmbeddingRequests:
             return _decode(body).data[0].embedding
         except (msgspec.MsgspecError, ValueError, RecursionError, IndexError):
             return None
+
+
+def _bound(text: str, price: tuple[float, ...]) -> int:
+    """Return the charge of an embedding whose outcome is unknown. It is within the reservation."""
+    return charge_of_usage(Usage(input=ceil(len(text) / BYTES_PER_TOKEN)), price)

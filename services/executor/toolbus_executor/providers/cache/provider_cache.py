@@ -4,9 +4,10 @@ import logging
 from collections.abc import Awaitable, Callable
 from math import ceil
 from time import time
+from typing import Annotated
 
 import msgspec
-from msgspec import Struct
+from msgspec import Meta, Raw, Struct
 
 from toolbus_common.config import Provider, ResponseCache
 from toolbus_common.contracts import Notification
@@ -43,9 +44,24 @@ HIT, SEMANTIC_HIT, MISS, BYPASS = "hit", "semantic-hit", "miss", "bypass"
 NO_CACHE, NO_STORE = "no-cache", "no-store"
 # A response that ended for another reason is incomplete, or was refused.
 _COMPLETE = frozenset(
-    {"stop", "end_turn", "stop_sequence", "completed", "tool_calls", "function_call", "tool_use"}
+    {
+        *("stop", "tool_calls", "function_call"),  # chat completions
+        "completed",  # the responses API
+        *("end_turn", "stop_sequence", "tool_use"),  # the messages API and Bedrock
+        "STOP",  # Gemini and Vertex AI, also for tool calls
+    }
 )
 Send = Callable[[Exchange], Awaitable[bytes]]
+
+
+class _Embeddings(Struct):
+    """What a response with embeddings must have. Some servers return errors with HTTP 200."""
+
+    data: Annotated[list[Raw], Meta(min_length=1)]
+    error: None = None
+
+
+_embeddings = msgspec.json.Decoder(_Embeddings).decode
 
 
 class _Lookup(Struct):
@@ -147,11 +163,14 @@ class ProviderCache:
         if response is None:
             return
         call = exchange.call
-        if call.method != EMBEDDINGS and response.finish_reason not in _COMPLETE:
+        if call.method == EMBEDDINGS:
+            if not _has_embeddings(body):
+                return
+        elif response.finish_reason not in _COMPLETE:
             return
         comparison, context = None, b""
         if lookup.compared is not None and lookup.key.similar is not None and not response.tools:
-            comparison = Comparison(lookup.compared.vector, lookup.key.similar.literals)
+            comparison = Comparison(lookup.compared.vector)
             context = keyed(lookup.customer, lookup.key.similar.context)
         entry = Entry(
             customer=call.customer,
@@ -165,3 +184,11 @@ class ProviderCache:
             context=context,
         )
         self._store.write(lookup.name, entry, owner_name(call), response, comparison, self._cache)
+
+
+def _has_embeddings(body: bytes) -> bool:
+    try:
+        _embeddings(body)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return False
+    return True

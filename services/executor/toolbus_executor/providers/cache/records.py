@@ -44,10 +44,9 @@ class Entry(Struct, frozen=True, array_like=True):
 
 
 class Comparison(Struct, frozen=True, array_like=True):
-    """The embedding of a text as 32-bit floats, and the parts of the text that must be equal."""
+    """The embedding of a text as 32-bit floats."""
 
     vector: bytes
-    literals: tuple[str, ...]
 
 
 class Purge(Struct, frozen=True, array_like=True):

@@ -21,39 +21,50 @@ from toolbus_common.contracts.model_calls import (
     RESPONSES,
     ModelCall,
 )
+from toolbus_executor.providers.cache.wording import wording_of
 
 CACHEABLE = frozenset({CHAT, RESPONSES, MESSAGES, EMBEDDINGS})
-LONGEST_TEXT = 2_000  # characters of a text that is compared; the bundled model reads no more
 _NOT_COMPARED = frozenset({"model", "stream"})
-# Members that refer to the state of an earlier request at the provider, or change it.
-_STATEFUL = frozenset({"previous_response_id", "conversation", "container"})
+# Members that refer to state or data at the provider, which can change, or change it.
+_STATEFUL = frozenset(
+    {
+        "previous_response_id",
+        "conversation",
+        "container",
+        "prompt",
+        "background",
+        "mcp_servers",
+        "web_search_options",
+        "cachedContent",
+        "cached_content",
+    }
+)
+# Types of tools that the client runs. A provider's own tools read data that changes.
+_CLIENT_TOOLS = frozenset({None, "function", "custom"})
 _TURNS = {CHAT: "messages", MESSAGES: "messages", RESPONSES: "input"}
-_EMPTY = frozenset({b"null", b"[]", b""})
+_EMPTY = frozenset({b"null", b"[]", b"", b"false"})
 # Content that a comparison of texts would ignore.
 _NO_TEXT = re.compile(
     rb'"type"\s*+:\s*+"(?:input_)?(?:image|image_url|audio|video|file|document|search_result)"'
 )
-_LITERAL = re.compile(
-    r"[\w@.:/#-]*\d[\w@.:/#-]*|\S+@\S+|https?://\S+|\"[^\"]*\"|'[^']{2,}'|`[^`]*`"
-    r"|\b(?:not|no|never|none|without|except|cannot|\w+n['’]t)\b",  # noqa: RUF001 - in texts
-    re.IGNORECASE,
-)
+
+
+class _Tool(Struct):
+    type: str | None = None
+
+
 _members = msgspec.json.Decoder(dict[str, Raw]).decode
 _items = msgspec.json.Decoder(list[Raw]).decode
 _any = msgspec.json.Decoder().decode
+_tools = msgspec.json.Decoder(list[_Tool] | None).decode
 _UNREADABLE = (msgspec.MsgspecError, ValueError, RecursionError)
 
 
 class SimilarText(Struct, frozen=True):
-    """The text of the last user message, and the digest of everything else in the request."""
+    """The text of the last user message, and the digest of its wording and of the other members."""
 
     text: str
     context: bytes
-
-    @property
-    def literals(self) -> tuple[str, ...]:
-        """The parts of the text that must be equal: numbers, quotations, addresses, negations."""
-        return tuple(sorted(each.lower().rstrip(".,:;") for each in _LITERAL.findall(self.text)))
 
 
 class RequestKey(Struct, frozen=True):
@@ -65,9 +76,18 @@ class RequestKey(Struct, frozen=True):
 
 def fingerprint_of(provider: Provider) -> str:
     """Return what decides the responses of a provider, besides the request."""
-    return "\n".join(
-        (provider.kind, provider.base_url, ",".join(provider.served_apis), str(provider.max_output))
+    headers = _framed(
+        part.encode() for header in sorted(provider.headers.items()) for part in header
     )
+    parts = (
+        provider.kind,
+        provider.base_url,
+        provider.region,
+        ",".join(provider.served_apis),
+        str(provider.max_output),
+        sha256(headers).hexdigest(),  # they can contain secrets
+    )
+    return "\n".join(parts)
 
 
 def request_key(
@@ -82,7 +102,10 @@ def request_key(
         return None
     try:
         members = _members(call.arguments)
+        tools = _tools(members.get("tools", b"null")) or ()
     except _UNREADABLE:
+        return None
+    if any(each.type not in _CLIENT_TOOLS for each in tools):
         return None
     if any(bytes(members.get(name, b"")) not in _EMPTY for name in _STATEFUL):
         return None
@@ -106,6 +129,8 @@ def _similar(
     turns = _TURNS.get(method, "")
     if turns not in members or (model_call.tools and not semantic.tools):
         return None
+    if method == RESPONSES and members.get("store") != b"false":
+        return None  # the id of a stored response gives access to its conversation
     try:
         if _any(members.get("temperature", b"0")) > semantic.max_temperature:
             return None
@@ -117,9 +142,10 @@ def _similar(
             text = _text_of(_any(last))
     except (*_UNREADABLE, TypeError):
         return None
-    if not text or len(text) > LONGEST_TEXT or any(map(_NO_TEXT.search, map(bytes, earlier))):
+    wording = wording_of(text) if isinstance(text, str) else None
+    if wording is None or any(map(_NO_TEXT.search, map(bytes, earlier))):
         return None
-    rest = {**members, turns: _framed(map(bytes, earlier))}
+    rest = {**members, turns: _framed((wording.encode(), *map(bytes, earlier)))}
     return SimilarText(text, _digest(b"similar", (*head, semantic.embeddings), rest))
 
 

@@ -16,7 +16,6 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.errors import InvalidError
-from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.topology import MODEL_CACHE, MODEL_RESPONSES
 from toolbus_common.privacy.key_store import PersonKeys
@@ -49,11 +48,6 @@ class ModelCache:
     async def close(self) -> None:
         """Finish the writes, and stop."""
         await self._store.close()
-
-    def key_changed(self, change: Change | None) -> None:
-        """Remove decrypted texts from memory when a person's key was erased."""
-        if change is not None and change.value is None and self._comparer is not None:
-            self._comparer.forget()
 
     async def purge(self, request: PurgeCacheRequest) -> PurgeCacheReply:
         """Remove entries, and record it. Raises `ToolbusError`."""

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from time import time
 
@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 READ_SECONDS = 1.0  # afterwards the request is sent to the provider
 START_SECONDS = 10.0
+CONCURRENT_REMOVALS = 16
 PAUSE_SECONDS = 1.0
 MAX_WRITING = 32 << 20  # bytes of responses that are being stored
 
@@ -43,6 +44,24 @@ class Found:
 
     response: Response
     age: float
+
+
+@dataclass(frozen=True, slots=True)
+class SealedComparison:
+    """The encrypted comparison of an entry, and the keys to decrypt it in any thread."""
+
+    name: str
+    entry: Entry
+    customer: PersonKey
+    owner: PersonKey
+
+    def opened(self) -> Comparison | None:
+        """Return the comparison; None if it cannot be decrypted."""
+        try:
+            aead = cipher(self.customer, self.owner)
+            return decode_comparison(aead.open(self.entry.sealed, f"{self.name} text".encode()))
+        except (DecryptionError, msgspec.MsgspecError):
+            return None
 
 
 class CacheStore:
@@ -115,7 +134,9 @@ class CacheStore:
         """Return an entry that is not older than `ttl` seconds; None if there is none."""
         writing = self._writing.get(name)
         entry = writing[0] if writing is not None else self.index.get(name)
-        return entry if entry is not None and time() - entry.at < ttl else None
+        if entry is None or time() - entry.at >= ttl:
+            return None
+        return None if writing is not None and self.index.is_purged(name, entry) else entry
 
     async def read(self, name: str, ttl: float) -> Found | None:
         """Return a cached response. Return None if it is missing, expired, erased or damaged."""
@@ -137,16 +158,11 @@ class CacheStore:
             return None
         return Found(response, age)
 
-    def comparison(self, name: str, entry: Entry) -> Comparison | None:
-        """Return the decrypted comparison of an entry; None if its key was erased."""
-        keys = self._keys(entry)
-        if keys is None:
-            return None
-        try:
-            plain = cipher(*keys).open(entry.sealed, f"{name} text".encode())
-            return decode_comparison(plain)
-        except (DecryptionError, msgspec.MsgspecError):
-            return None
+    def sealed_comparison(self, name: str) -> SealedComparison | None:
+        """Return the comparison of an entry with its keys; None if one of them was erased."""
+        entry = self.index.get(name)
+        keys = self._keys(entry) if entry is not None else None
+        return None if entry is None or keys is None else SealedComparison(name, entry, *keys)
 
     # -- writing -------------------------------------------------------------------------------
 
@@ -170,21 +186,38 @@ class CacheStore:
     async def purge(self, purge: Purge) -> int:
         """Remove the selected entries, and those of requests in progress. Return their number.
 
+        From the return on, they are not used. Their content is deleted in the background.
+
         Raises `ToolbusError`.
         """
         await self.wait_until_ready()
         await self._tasks.finish(PAUSE_SECONDS)
-        names = self.index.select(purge)
+        selected = self.index.select(purge)
         try:
             # From now on, each replica ignores the entries of requests that began before.
-            await self._bucket.put(purge.name, encode(purge))
-            for name in names:
-                await self._remove(name)
+            revision = await self._bucket.put(purge.name, encode(purge))
         except ToolbusError:
             raise
         except Exception as error:
             raise UnavailableError(f"The cache could not be purged ({error}); retry.") from error
+        names = {*selected, *self.index.purge(revision, purge)}
+        names.difference_update(name for name in selected if self.index.get(name) is not None)
+        if names:
+            self._tasks.start(self._remove_all(names))
         return len(names)
+
+    async def _remove_all(self, names: Iterable[str]) -> None:
+        """Delete purged entries, some at a time. What remains after an error expires unread."""
+        left = iter(names)
+
+        async def remove() -> None:
+            for name in left:
+                await self._delete(name)
+
+        try:
+            await asyncio.gather(*(remove() for _ in range(CONCURRENT_REMOVALS)))
+        except Exception as error:  # noqa: BLE001 - logged; the entries are not used any more
+            log.warning("model_cache.not_removed", extra={"reason": str(error)})
 
     async def _write(
         self,
@@ -233,10 +266,16 @@ class CacheStore:
             await self._remove(old)
         await self._objects.put(name, sealed)
         await self._bucket.put(name, encode(entry))
+        if self.index.is_purged(name, entry):
+            await self._remove(name)
+            return
         self.index.add(name, entry)
 
     async def _remove(self, name: str) -> None:
         self.index.drop(name)
+        await self._delete(name)
+
+    async def _delete(self, name: str) -> None:
         await self._bucket.delete(name)
         await self._objects.delete(name)
 

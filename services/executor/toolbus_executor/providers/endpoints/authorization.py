@@ -3,7 +3,9 @@
 from typing import Protocol
 
 from toolbus_common.config import Provider
+from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.errors import UpstreamDeadError
+from toolbus_executor.known_secrets import KnownSecrets
 from toolbus_executor.providers.api_keys import SIGNED, ApiKey
 from toolbus_executor.transport.dialer import Dialer
 
@@ -17,19 +19,23 @@ class Authorization(Protocol):
 
 
 def authorization_of(
-    provider: Provider, values: dict[str, str], dialer: Dialer
+    provider: Provider,
+    values: dict[str, str],
+    dialer: Dialer,
+    secrets: KnownSecrets,
+    confirmed: ConfirmedTargets,
 ) -> Authorization | None:
     """Return the authorization; None if the header line of a key is always the same.
 
-    `values` are the resolved credentials. The libraries are imported here, because most providers
-    need none.
+    `values` are the resolved credentials. `secrets` learns the tokens that are made of them. The
+    libraries are imported here, because most providers need none.
 
     Raises:
         UpstreamDeadError: a library is missing, the credentials are invalid, or they are those of
             the machine without permission.
 
     """
-    if provider.ambient and not dialer.named():
+    if provider.ambient and not confirmed.has(provider):
         raise UpstreamDeadError(
             "It uses the credentials of this machine, which only an operator may configure; "
             "configure the provider with 'toolbus apply'.",
@@ -40,7 +46,7 @@ def authorization_of(
             GoogleTokens,
         )
 
-        return GoogleTokens(values, dialer)
+        return GoogleTokens(values, dialer, secrets, ambient=provider.ambient)
     if provider.kind == "bedrock" and (SIGNED in values or provider.ambient):
         from toolbus_executor.providers.endpoints.aws_signatures import (  # noqa: PLC0415
             AwsSignatures,

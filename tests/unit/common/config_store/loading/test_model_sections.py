@@ -107,6 +107,11 @@ def test_a_pattern_that_can_match_is_no_warning(pattern: str) -> None:
             ["so neither other keys nor weights"],
         ),
         ("kind: bedrock, region: eu-west-1, key: k, apis: [chat]", ["apis applies only"]),
+        ('kind: gemini, credentials: {"": k}', ["has a key without a name"]),
+        (
+            'kind: vertex, url: "https://x.example/v1?a=b", project: p-1, location: us, key: k',
+            ["a url without a query"],
+        ),
     ],
 )
 def test_all_mistakes_about_a_kind_are_reported_at_once(fields: str, messages: list[str]) -> None:

@@ -165,6 +165,37 @@ def test_embeddings_are_made_of_a_limited_number_of_texts(value: Any, named: str
         found.request({"model": "e", "input": value})
 
 
+@pytest.mark.parametrize(
+    ("url", "is_sent"),
+    [
+        ("https://example.com/cat.png", True),
+        ("https://googleapis.com.example.com/cat.png", True),
+        ("gs://payroll-bucket/salaries.pdf", False),
+        ("http://example.com/cat.png", False),
+        ("file:///etc/passwd", False),
+        ("https:///cat.png", False),
+        ("https://[::1", False),
+        ("https://storage.googleapis.com/payroll-bucket/salaries.pdf", False),
+        ("HTTPS://a:b@Storage.GoogleAPIs.com.:443/payroll-bucket/salaries.pdf", False),
+        ("https://storage.googleapis.com\\.example.com/salaries.pdf", False),
+        ("https://storage%2egoogleapis.com/salaries.pdf", False),
+        ("https://storage.goo\tgleapis.com/salaries.pdf", False),
+        ("https://drive.google.com/file/d/1", False),
+    ],
+)
+def test_only_a_public_url_of_a_file_is_sent(url: str, *, is_sent: bool) -> None:
+    image = {"type": "image_url", "image_url": {"url": url}}
+    file = {"type": "file", "file": {"file_data": url}}
+    for part in (image, file):
+        body = {"model": MODEL, "messages": [{"role": "user", "content": [part]}]}
+        if is_sent:
+            made = translation("chat_to_gemini").request(body)
+            assert made["contents"][0]["parts"][0]["fileData"]["fileUri"] == url
+        else:
+            with pytest.raises(InvalidError, match="such a URL of a file"):
+                translation("chat_to_gemini").request(body)
+
+
 TOOL = {"type": "function", "function": {"name": "f"}}
 USE = {"role": "assistant", "content": [{"type": "tool_use", "id": "t", "name": "f", "input": {}}]}
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/tiff", "data": "AA=="}}

@@ -16,6 +16,9 @@ from toolbus_executor.providers.translation.body import (
 
 _CHECKS_SIGNATURES = re.compile(r"gemini-([3-9]|\d{2})")
 _OWN_ID = re.compile(r"call_[0-9a-f]{24}")  # an id that the translation of a response has made
+_HOST = re.compile(r"[a-z0-9.-]+")
+# Hosts with files of Google Cloud, Drive and the Gemini API.
+_OF_GOOGLE = re.compile(r"(?:.*\.)?(?:googleapis|googleusercontent|google)\.com")
 _AUDIO = {"wav": "audio/wav", "mp3": "audio/mp3"}
 
 
@@ -138,11 +141,22 @@ def _audio(audio: chat.Audio) -> dict[str, Any]:
 
 
 def _data(url: str) -> dict[str, Any]:
-    """Return the part of a data URL, or of a URL that Google reads."""
+    """Return the part of a data URL, or of a public URL that Google reads.
+
+    Google reads files of its own services with the identity of the gateway, so their URLs are
+    refused: a client could name any file that the gateway's account can read.
+    """
     if (parsed := data_url(url)) is not None:
         return {"inlineData": {"mimeType": parsed[0], "data": parsed[1]}}
     try:
-        kind = guess_type(urlsplit(url).path)[0]
+        target = urlsplit(url)
+        host = (target.hostname or "").rstrip(".").lower()
     except ValueError:
-        kind = None
+        host = ""
+    is_public = url[:8].lower() == "https://" and _HOST.fullmatch(host)
+    if not is_public or _OF_GOOGLE.fullmatch(host):
+        raise unsupported(
+            "such a URL of a file", GEMINI_API, "Send its data, or a public URL with https"
+        )
+    kind = guess_type(target.path)[0]
     return {"fileData": {"fileUri": url} | ({"mimeType": kind} if kind else {})}
