@@ -11,6 +11,7 @@ import msgspec
 from toolbus_codemode.agent.runs import AgentRuns
 from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.catalog.read_tools import answer
+from toolbus_codemode.programs.program_report import ProgramReport
 from toolbus_codemode.programs.repeated_failures import RepeatedFailures
 from toolbus_codemode.programs.runner import Programs
 from toolbus_codemode.tokens.context_savings import ContextMeter, CountedCall
@@ -144,9 +145,10 @@ class ProgramHandler:
                     call, context, self._programs.needed_until(call, principal)
                 )
                 ran = await self._programs.run(call, principal, namespace, arguments)
+                message = ran.text
                 if ran.is_error:
-                    return text(self._failures.answer(call, ran.text, namespace)), True
-                return text(ran.text), False
+                    message = self._failures.answer(call, ran.text, namespace)
+                return _reported(call, text(message), ran.report), ran.is_error
             plain = decode_options(call.terms).mode is Mode.SEARCH
             response = await answer(self._catalogue, bounds, call.tool, arguments, plain=plain)
             return text(response), False
@@ -154,7 +156,8 @@ class ProgramHandler:
             if decode_options(call.terms).mode is Mode.SEARCH:
                 return text(error.reason), True
             namespace = self._catalogue.namespace(bounds)
-            return text(self._failures.answer(call, error.reason, namespace)), True
+            failed = text(self._failures.answer(call, error.reason, namespace))
+            return _reported(call, failed, ProgramReport()), True  # no program was started
 
     async def _extended(
         self, call: CallAdmitted, context: CallContext, deadline: float
@@ -240,6 +243,12 @@ class ProgramHandler:
             started = not isinstance(error, UnauthorizedError)
             await self._outcomes.end(call, call.claim, CallError(error), sent=started)
         return CallError(error)
+
+
+def _reported(call: CallAdmitted, result: dict[str, Any], report: ProgramReport) -> dict[str, Any]:
+    """Return the result of a program; a run of agent mode receives what the program has used."""
+    of_run = call.tool == EXECUTE and decode_options(call.terms).run is not None
+    return report.added(result) if of_run else result
 
 
 def text(content: str) -> dict[str, Any]:

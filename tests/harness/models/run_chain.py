@@ -32,10 +32,16 @@ from toolbus_common.errors import (
     ToolbusError,
 )
 from toolbus_common.mcp.builtin_server import BUILT_IN
+from toolbus_common.mcp.code_mode_options import CodeModeOptions, decode_options
 from toolbus_common.nats.kv_bucket import Change
 
 DIGEST, OTHER = "d" * 64, "e" * 64
-NAMES = {"say": "shop__say", "count": "shop__count", "push": "shop__push"}
+NAMES = {
+    "program": "toolbus__executeToolCode",
+    "say": "shop__say",
+    "count": "shop__count",
+    "push": "shop__push",
+}
 BODY = json.dumps({"model": "m/x", "messages": [{"role": "user", "content": "go"}]}).encode()
 BOUND, CHARGE = 500, 100
 Hook = Callable[[CallRequested], None]
@@ -84,6 +90,8 @@ class Chain:
     def __init__(self, script: list[list[str]]) -> None:
         self.script = script
         self.executed: list[str] = []
+        self.replies: dict[str, FinalReply] = {}
+        self.programs: list[CodeModeOptions] = []
         self.requests: list[CallRequested] = []
         self.outcomes: dict[str, FinalReply] = {}
         self.result, self.final_reports = "", True
@@ -110,6 +118,10 @@ class Chain:
         self.before(call)
         if is_model_method(call.method):
             return self._answer(call, receive)
+        if call.tool in self.replies:
+            self.executed.append(call.tool)
+            self.programs.append(decode_options(call.terms))
+            return self.replies[call.tool]
         if call.idempotency_key not in self.outcomes:
             self.executed.append(f"{call.tool} {call.arguments.decode()}")
             text = {"content": [{"type": "text", "text": self.result or f"did {call.tool}"}]}
@@ -154,8 +166,8 @@ class Gateway:
 
     def __init__(self, script: list[list[str]], **limits: Any) -> None:
         terms: dict[str, Any] = {
-            "tools": ["*"], "models": ["*"], "auto_execute": ["shop__say", "shop__count"],
-            "agent": limits,
+            "tools": ["*"], "models": ["*"],
+            "auto_execute": ["shop__say", "shop__count", "toolbus__*"], "agent": limits,
         }  # fmt: skip
         declared = Configuration.model_validate(
             {
@@ -179,16 +191,23 @@ class Gateway:
         self.runs.open(cast("Any", self.bucket))
 
     async def run(
-        self, call_id: str = "a1", resumed: str = "", body: bytes = BODY, model: str = "m/x"
+        self,
+        call_id: str = "a1",
+        resumed: str = "",
+        body: bytes = BODY,
+        model: str = "m/x",
+        **fields: Any,
     ) -> Any:
         """Run a request, and return its response."""
-        call = self.call(call_id, resumed, body, model)
+        call = self.call(call_id, resumed, body, model, **fields)
         principal = self.directory.now.principal_for(DIGEST, time())
         assert principal
         return json.loads((await self.runs.run(call, principal, cast("Any", Context()))).body)
 
-    def call(self, call_id: str, resumed: str, body: bytes, model: str) -> CallAdmitted:
-        agent_call = AgentCall(CHAT, model, names=NAMES, resumed=resumed)
+    def call(
+        self, call_id: str, resumed: str, body: bytes, model: str = "m/x", **fields: Any
+    ) -> CallAdmitted:
+        agent_call = AgentCall(CHAT, model, names=NAMES, resumed=resumed, **fields)
         return admitted_call(
             call_id=call_id, server=BUILT_IN, tool=AGENT, method=AGENT_RUN, key="bot",
             key_digest=DIGEST, principal_id=self.owner(), extra=agent_call.encode(), arguments=body,

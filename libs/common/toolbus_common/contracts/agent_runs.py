@@ -21,7 +21,8 @@ class AgentCall(Struct, frozen=True, omit_defaults=True):
     the request (`toolbus_common.contracts.model_calls.ModelCall`). `models` are the request's own
     restrictions of models. `names` maps the names of the tools that ingress has added to their full
     names. `sticky` selects the first target of an alias. `resumed` is the id of an earlier run that
-    this call continues; empty for a new run.
+    this call continues; empty for a new run. `cache` is the client's header `Cache-Control` as in
+    `ModelCall`. `body_digest` is that of the client's body, before ingress added tools.
     """
 
     method: str
@@ -34,6 +35,8 @@ class AgentCall(Struct, frozen=True, omit_defaults=True):
     names: dict[str, str] = field(default_factory=dict)
     sticky: str = ""
     resumed: str = ""
+    cache: str = ""
+    body_digest: str = ""
 
     def encode(self) -> str:
         """Return the form for the field `extra`."""

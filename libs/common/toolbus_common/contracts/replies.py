@@ -77,12 +77,16 @@ class InputRequired(Struct, frozen=True):
 
     `body` is an `input_required` result (MCP 2026-07-28) for either protocol family. The caller
     continues with another call whose `extra` has `inputResponses` and this `requestState`.
+    `approval` is the id of the approval that policy requests; empty for a request of a server.
     """
 
     body: bytes
+    approval: str = ""
 
     def encode(self) -> bytes:
         """Return the wire form."""
+        if self.approval:
+            return b"v%s\n%s" % (self.approval.encode(), self.body)
         return b"q" + self.body
 
 
@@ -133,9 +137,15 @@ def decode_reply(data: bytes) -> ReplyMessage:
     return known(body)
 
 
+def _approval(body: bytes) -> InputRequired:
+    approval, _, rest = body.partition(b"\n")
+    return InputRequired(rest, approval.decode())
+
+
 _OTHERS: dict[bytes, Callable[[bytes], ReplyMessage]] = {
     b"p": Progress,
     b"q": InputRequired,
+    b"v": _approval,
     b"t": TaskCreated,
     b"s": lambda body: CallResult(b"", int(body)),
 }

@@ -1,13 +1,19 @@
 """Limits of one run of agent mode, and what counts against them (no I/O)."""
 
 from collections import Counter
+from contextlib import suppress
 from hashlib import sha256
 
+import msgspec
 from msgspec import Struct, field
 
 from toolbus_codemode.agent.dialects.base import Suggested
 from toolbus_common.config import MICRO
 from toolbus_common.config.access.agent_mode import AgentMode
+from toolbus_common.mcp.builtin_server import Mode
+from toolbus_common.mcp.code_mode_options import CodeModeOptions, RunTerms
+
+_canonical = msgspec.json.Encoder(order="deterministic").encode
 
 
 class Reached(Struct, frozen=True):
@@ -43,6 +49,17 @@ class Used(Struct):
             left = self.left(limits) or 0
             self.cost += left if self.held is None else self.held
             self.asking, self.held = False, None
+
+    def left_to_program(self, limits: AgentMode) -> CodeModeOptions:
+        """Return the number of calls that the run leaves to a program, and those it has made."""
+        run = RunTerms(limits.calls_per_tool, dict(self.by_tool))
+        return CodeModeOptions(Mode.CODE, calls=max(0, limits.calls - self.calls), run=run)
+
+    def count_program(self, calls: int, by_tool: dict[str, int]) -> None:
+        """Count the calls that a program has made."""
+        self.calls += calls
+        for name, number in by_tool.items():
+            self.by_tool[name] = self.by_tool.get(name, 0) + number
 
     def left(self, limits: AgentMode) -> int | None:
         """Return the amount that the run can still spend; None without a limit."""
@@ -107,4 +124,7 @@ def _reached(limit: str, what: str) -> Reached:
 
 
 def _digest(name: str, arguments: str) -> str:
+    # Other text is no JSON: the call fails, and its text is what repeats.
+    with suppress(msgspec.MsgspecError, ValueError, RecursionError):
+        arguments = _canonical(msgspec.json.decode(arguments or "{}")).decode()
     return sha256(f"{name}\0{arguments}".encode(errors="surrogatepass")).hexdigest()[:32]

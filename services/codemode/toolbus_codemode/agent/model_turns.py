@@ -105,6 +105,7 @@ class ModelTurns:
             attempt=number,
             tools=requested.tools,
             beta=requested.beta,
+            cache=requested.cache,
             report=True,
         )
         return _call_requested(
@@ -142,8 +143,8 @@ class ModelTurns:
                 try:
                     check_parts(notification.number or parts, parts)
                     on_part(notification.body)
-                except ToolbusError as error:  # the rest of the stream is useless
-                    failed.append(error)
+                except Exception as error:  # noqa: BLE001 - the rest of the stream is useless
+                    failed.append(_stream_error(error))
                     self.service.spawn(self.cancel(call.call_id))
 
         work = self._work = self.service.calls.spawn(self.service.calls.request(call, receive))
@@ -172,6 +173,15 @@ class ModelTurns:
         """Publish that the response of a call is no longer needed."""
         cancelled = CallCancelled(call_id=call_id)
         await self.service.bus.publish(cancelled.subject, cancelled.encode())
+
+
+def _stream_error(error: Exception) -> ToolbusError:
+    """Return the error of a part that could not be read, such as an event of another form."""
+    if isinstance(error, ToolbusError):
+        return error
+    return UpstreamInvalidError(
+        f"The provider's stream has an invalid event ({type(error).__name__}). Check the provider."
+    )
 
 
 def check_parts(sent: int, received: int) -> None:

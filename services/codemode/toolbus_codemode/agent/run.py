@@ -1,7 +1,6 @@
 """One run: the model is asked, its suggested calls are made, and it is asked again."""
 
 import asyncio
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import msgspec
 
 from toolbus_codemode.agent import limits as bounds
+from toolbus_codemode.agent.automatic_tools import AutomaticTools
 from toolbus_codemode.agent.dialects.base import Dialect, Ending, Json, Result, Suggested, Turn
 from toolbus_codemode.agent.dialects.events import data_of
 from toolbus_codemode.agent.limits import Reached
@@ -20,6 +20,7 @@ from toolbus_codemode.agent.tool_calls import Outcome, ToolCalls, Waiting, Wante
 from toolbus_codemode.programs.budget import RunBudget
 from toolbus_codemode.programs.limits import Cap
 from toolbus_common.access.principal import Principal
+from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.config import ModelTarget
 from toolbus_common.config.access.agent_mode import AgentMode
 from toolbus_common.contracts import CallCancelled
@@ -34,15 +35,16 @@ from toolbus_common.errors import (
     UnavailableError,
     UpstreamTimeoutError,
 )
+from toolbus_common.mcp.builtin_server import BUILT_IN, EXECUTE
 from toolbus_common.nats.connection import LARGEST_MESSAGE
 from toolbus_common.service.service import Service
 
 LARGEST_CONVERSATION = LARGEST_MESSAGE - (1 << 20)  # bytes; a call has other fields
 LARGEST_RESULTS = 2 << 20  # bytes of the results of one turn
 LARGEST_KEPT = 1 << 20  # characters of the content of a run that has completed
+PROGRAM = full_name(BUILT_IN, EXECUTE)
 CLOCK_SECONDS = 0.5  # by which a step can end before the deadline of its run
 AT_ONCE = 16  # tool calls of one turn
-NameOf = Callable[[str], str]  # the full name of a tool that runs automatically; else empty
 
 
 @dataclass(slots=True)
@@ -60,7 +62,7 @@ class AgentRun:
     dialect: Dialect
     body: Json
     key_digest: str
-    tools_of: NameOf
+    tools_of: AutomaticTools
     calls: ToolCalls
     outlet: Outlet | None  # of a streamed response
     models: ModelTurns = field(init=False)
@@ -112,6 +114,7 @@ class AgentRun:
     async def _ask(self, principal: Principal) -> Reached | None:
         """Ask the model, and append its turn; return the limit that ended the request, if any."""
         used, turns = self._used(), self.content.turns
+        self.tools_of.refresh()
         body = msgspec.json.encode(self.dialect.conversation(self.body, turns))
         if len(body) > LARGEST_CONVERSATION:
             raise too_large(len(body))
@@ -207,7 +210,11 @@ class AgentRun:
         await self.save(State.RUNNING)
         async with asyncio.TaskGroup() as group:
             for at, name, call in wanted:
-                group.create_task(self._execute_one(gate, turn, f"{number}/{at}", name, call))
+                if name != PROGRAM:
+                    group.create_task(self._execute_one(gate, turn, f"{number}/{at}", name, call))
+        for at, name, call in wanted:  # each program may use everything that the run has left
+            if name == PROGRAM:
+                await self._execute_one(gate, turn, f"{number}/{at}", name, call)
         return None
 
     async def _execute_one(
@@ -219,11 +226,14 @@ class AgentRun:
             self.entry.record.steps.append(step)
             key = f"toolbus.run/{self.entry.record.run}/{place}"
             recording = _Recording(self, step)
-            wanted = Wanted(name, call, key, turn.request_id)
+            used = self._used()
+            program = used.left_to_program(self.limits) if name == PROGRAM else None
+            wanted = Wanted(name, call, key, turn.request_id, program)
             outcome: Outcome = await self.calls.make(wanted, self.budget, recording)
             step.state, step.code = ("failed" if outcome.code else "done"), outcome.code
             step.waiting = False
             self.entry.record.approval = ""
+            used.count_program(outcome.calls, outcome.by_tool)
             turn.results[call.call_id] = _within(turn, outcome.result)
             self._used().cost = self.budget.spent
             await self.save(State.RUNNING)

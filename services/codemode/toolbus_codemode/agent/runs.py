@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
+from toolbus_codemode.agent.automatic_tools import AutomaticTools
 from toolbus_codemode.agent.dialects.base import Json, Turn
 from toolbus_codemode.agent.dialects.select import (
     DIALECTS,
@@ -37,7 +38,6 @@ from toolbus_codemode.agent.tool_calls import ToolCalls
 from toolbus_common.access.config_snapshot import ConfigView, hash_of
 from toolbus_common.access.principal import Principal
 from toolbus_common.access.session_owner import principal_id_of
-from toolbus_common.access.tool_patterns import full_name, granted
 from toolbus_common.calls.event_fields import extended
 from toolbus_common.config.access.agent_mode import AgentMode
 from toolbus_common.contracts import (
@@ -59,14 +59,11 @@ from toolbus_common.errors import (
     UnauthorizedError,
     UnknownToolError,
 )
-from toolbus_common.mcp.builtin_server import BUILT_IN, DOCS, LIST, READ, SEARCH
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.service.service import Service
 
 MAX_PAGE = 1000
 MAX_AT_ONCE = 64  # runs of one principal in one replica
-# The tools of code mode that only read definitions. A program needs `auto_execute`.
-_READING = frozenset(full_name(BUILT_IN, each) for each in (LIST, READ, DOCS, SEARCH))
 
 
 @dataclass(slots=True)
@@ -120,7 +117,7 @@ class AgentRuns:
         entry, content = await self._started(call, requested, limits)
         events = RunEvents(call, principal, entry.record, self.service.events.publish)
         outlet = Outlet(context, self.service.calls.spawn) if requested.stream else None
-        run = self._made(call, requested, principal, limits, (entry, content, body, outlet))
+        run = self._made(call, requested, limits, (entry, content, body, outlet))
         events.started()
         # Without a later deadline, a sweeper would report that the outcome of the call is unknown.
         self.service.events.publish(extended(call, run.models.outer.deadline + LEASE))
@@ -152,7 +149,6 @@ class AgentRuns:
         self,
         call: CallAdmitted,
         requested: AgentCall,
-        principal: Principal,
         limits: AgentMode,
         state: tuple[RunEntry, Content, Json, Outlet | None],
     ) -> AgentRun:
@@ -169,7 +165,7 @@ class AgentRuns:
             DIALECTS[requested.method],
             body,
             call.key_digest,
-            automatic_tools(principal, requested.names),
+            AutomaticTools(self.directory, call.key_digest, requested.names),
             calls,
             outlet,
         )
@@ -198,7 +194,8 @@ class AgentRuns:
             UnavailableError: the content cannot be decrypted, or the bus is down.
 
         """
-        body, now = digest_of_body(requested.method, call.arguments), time()
+        now = time()
+        body = digest_of_body(requested.method, requested.body_digest.encode() or call.arguments)
         if not requested.resumed:
             record = RunRecord(
                 run=call.call_id,
@@ -334,24 +331,6 @@ class AgentRuns:
 
 _ATTEMPTS = 8
 _OVER = frozenset({State.COMPLETED, State.PENDING, State.CANCELLED})
-
-
-def automatic_tools(principal: Principal, names: dict[str, str]) -> Callable[[str], str]:
-    """Return the function that maps a name to the full name of a tool that a run may execute.
-
-    These are the added tools that match `auto_execute`, and those that a person approves each time.
-    """
-    own = principal.own
-    allowed = {
-        name: full
-        for name, full in names.items()
-        if granted(own.auto_execute, full) or full in _READING or principal.covering(full)
-    }
-
-    def tool_of(name: str) -> str:
-        return allowed.get(name, "")
-
-    return tool_of
 
 
 async def _keep_waiting(context: CallContext) -> None:

@@ -1,17 +1,22 @@
 """Tool calls of a run: each is authorized, priced and recorded like any call, and runs once."""
 
 import asyncio
-from dataclasses import dataclass
+import dataclasses
+import re
+from dataclasses import dataclass, field
 from time import time
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from toolbus_codemode.agent.dialects.base import Result, Suggested
 from toolbus_codemode.programs.budget import RunBudget
+from toolbus_codemode.programs.program_report import report_of
 from toolbus_common.access.config_snapshot import ConfigView
 from toolbus_common.access.pricing import charged, cost_of
 from toolbus_common.access.tool_patterns import split_name
+from toolbus_common.config import MICRO
 from toolbus_common.config.servers.timeouts import deadline_of
 from toolbus_common.contracts import (
     CallAdmitted,
@@ -43,19 +48,29 @@ from toolbus_common.service.service import Service
 _CAPABILITIES = '{"elicitation":{"url":{}}}'
 _APPROVAL = "approval"  # the name of the entry in `inputRequests`
 _STATE = "toolbus.approval."
+_APPROVAL_ID = re.compile(r"[0-9a-f]{32}")
+MAX_ROUNDS = 8  # approvals that one call can request
 WAIT_SECONDS = 600.0  # of one call that waits for an approval
 RETRY_SECONDS = 1.0  # before the first repetition; each later pause is twice as long
 LONGEST_PAUSE = 30.0
 LARGEST_RESULT = 1 << 20  # characters that the model receives
+_OPTIONS = CodeModeOptions(Mode.CODE)
 _call_requested = trusted(CallRequested)
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The end of one call. `code` is the code of its error; empty if it succeeded."""
+    """The end of one call. `code` is the code of its error; empty if it succeeded.
+
+    `spent` and `calls` are the cost and the number of the calls that a program has made, and
+    `by_tool` counts them by full name. `spent` is None if it is unknown.
+    """
 
     result: Result
     code: str = ""
+    spent: int | None = 0
+    calls: int = 0
+    by_tool: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,13 +78,14 @@ class Wanted:
     """A call to make: the full name of its tool, and the call as the model suggested it.
 
     `key` is the idempotency key: a repeated call gets the first outcome. `suggested_by` is the id
-    of the model request.
+    of the model request. `program` has what the run leaves to a program; None for another tool.
     """
 
     name: str
     suggested: Suggested
     key: str
     suggested_by: str
+    program: CodeModeOptions | None = None
 
     @property
     def arguments(self) -> dict[str, Any]:
@@ -92,17 +108,26 @@ class ToolCalls:
     async def make(self, wanted: Wanted, budget: RunBudget, waiting: "Waiting") -> Outcome:
         """Make one call, and return its result or its error as text for the model."""
         cost = cost_of(wanted.name, self.directory.now.configuration.prices)
-        amount = charge = budget.hold(cost.reserved)
+        program, left = wanted.program, budget.left
+        amount = charge = budget.hold(cost.reserved if program is None else left or cost.reserved)
+        if program is not None and left is not None:
+            wanted = dataclasses.replace(wanted, program=replace(program, usd=amount / MICRO))
         try:
             arguments = msgspec.json.encode(wanted.arguments)
             reply = await self._decided(wanted, arguments, budget.limit_of(amount), waiting)
-            charge = min(amount, charged(cost.reserved, cost.parts, _size(reply)))
-            return _outcome(reply)
+            own = charged(cost.reserved, cost.parts, _size(reply))
+            outcome = _outcome(reply, program)
+            if outcome.spent is not None:
+                own += outcome.spent
+                charge = own if left is None else min(amount, own)
         except ToolbusError as error:
+            outcome = Outcome(Result(f"{error.code}: {error.reason}", failed=True), error.code)
             if isinstance(error, RefusedError | UnavailableError | InvalidError):
                 charge = 0  # not dispatched
-            text = f"{error.code}: {error.reason}"
-            return Outcome(Result(text, failed=True), error.code)
+                return outcome
+            return _unknown(outcome, program)
+        else:
+            return outcome
         finally:
             budget.settle(amount, charge)
 
@@ -110,7 +135,7 @@ class ToolCalls:
         self, wanted: Wanted, arguments: bytes, max_charge: int | None, waiting: "Waiting"
     ) -> FinalReply:
         """Return the reply to a call, after its approval if it needs one."""
-        extra, pause = "", RETRY_SECONDS
+        extra, pause, rounds = "", RETRY_SECONDS, 0
         while True:
             call = self._call(wanted, arguments, max_charge, extra)
             waiting.begins(call.call_id)
@@ -124,8 +149,8 @@ class ToolCalls:
                 if not extra or not self._still_waits(error):
                     raise
                 continue
-            approval = _approval_of(reply)
-            if not approval:
+            approval, rounds = _approval_of(reply), rounds + 1
+            if not approval or rounds > MAX_ROUNDS:
                 return reply
             await waiting.for_approval(approval)
             extra = _accepted(approval)
@@ -173,7 +198,7 @@ class ToolCalls:
             idempotency_key=wanted.key,
             suggested_by=wanted.suggested_by,
             session=outer.session,
-            terms=CodeModeOptions(Mode.CODE).encode() if server == BUILT_IN else "",
+            terms=(wanted.program or _OPTIONS).encode() if server == BUILT_IN else "",
             arguments=arguments,
         )
 
@@ -208,24 +233,39 @@ def _accepted(approval: str) -> str:
 
 
 def _approval_of(reply: FinalReply) -> str:
-    """Return the approval that a reply requests; empty for any other reply."""
-    if not isinstance(reply, InputRequired):
-        return ""
-    state = msgspec.json.decode(reply.body).get("requestState")
-    return state.removeprefix(_STATE) if str(state).startswith(_STATE) else ""
+    """Return the approval that policy requests; empty for any other reply.
+
+    A server writes the body of its own request for input, and never the field `approval`.
+    """
+    approval = reply.approval if isinstance(reply, InputRequired) else ""
+    return approval if _APPROVAL_ID.fullmatch(approval) else ""
 
 
 def _size(reply: FinalReply) -> int:
     return len(reply.body) if isinstance(reply, CallResult) else 0
 
 
-def _outcome(reply: FinalReply) -> Outcome:
+def _outcome(reply: FinalReply, program: CodeModeOptions | None) -> Outcome:
     if not isinstance(reply, CallResult):
         text = "invalid: The tool requires input from its caller, which a run cannot provide."
-        return Outcome(Result(text, failed=True), "invalid")
+        return _unknown(Outcome(Result(text, failed=True), "invalid"), program)
     result = msgspec.json.decode(reply.body)
     text = result_text(result)
     if len(text) > LARGEST_RESULT:
         text = f"{text[:LARGEST_RESULT]}\n… the result has {len(text):,} characters"
     failed = result.get("isError") is True
-    return Outcome(Result(text, failed), "tool_error" if failed else "")
+    outcome = Outcome(Result(text, failed), "tool_error" if failed else "")
+    if program is None:
+        return outcome
+    report = report_of(result)
+    if report is None:
+        return _unknown(outcome, program)
+    calls = sum(report.by_tool.values())
+    return dataclasses.replace(outcome, spent=report.spent, calls=calls, by_tool=report.by_tool)
+
+
+def _unknown(outcome: Outcome, program: CodeModeOptions | None) -> Outcome:
+    """Return the outcome of a program without a report: it counts as everything it could do."""
+    if program is None:
+        return outcome
+    return dataclasses.replace(outcome, spent=None, calls=program.calls or 0)

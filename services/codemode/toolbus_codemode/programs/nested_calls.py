@@ -33,6 +33,7 @@ from toolbus_common.contracts import (
 from toolbus_common.contracts.base import trusted
 from toolbus_common.errors import InvalidError, RefusedError, ToolbusError, UnavailableError
 from toolbus_common.mcp.builtin_server import BUILT_IN
+from toolbus_common.mcp.code_mode_options import RunTerms
 from toolbus_common.mcp.result_uris import Handle
 from toolbus_common.observability.trace_context import child_of
 from toolbus_common.observability.tracing import CLIENT, Tracer
@@ -54,7 +55,11 @@ class Tally:
 
 @dataclass(slots=True)
 class NestedCalls:
-    """Caller of tools for one program."""
+    """Caller of tools for one program.
+
+    `of_run` has the limits of the run of agent mode that the program belongs to. `by_tool` counts
+    the calls by full name.
+    """
 
     service: Service
     directory: ConfigView
@@ -63,6 +68,8 @@ class NestedCalls:
     budget: RunBudget
     trace: str = ""  # parent span of the calls
     tally: Tally = field(default_factory=Tally)
+    of_run: RunTerms | None = None
+    by_tool: dict[str, int] = field(default_factory=dict)
     _priced: Configuration | None = None
     _costs: dict[str, Cost] = field(default_factory=dict)
 
@@ -70,9 +77,13 @@ class NestedCalls:
         """Make one call and return its value or failure; the program receives both."""
         if wanted.server == BUILT_IN:
             return await self._result(wanted.arguments)
+        name = full_name(wanted.server, wanted.tool)
+        if (refused := self._beyond_run(name)) is not None:
+            return ToolOutcome(failure=refused)
         self.tally.calls += 1
+        self.by_tool[name] = self.by_tool.get(name, 0) + 1
         declared = self.directory.now.configuration
-        cost = self._cost(declared, full_name(wanted.server, wanted.tool))
+        cost = self._cost(declared, name)
         amount = charge = self.budget.hold(cost.reserved)
         try:
             reply = await self._call_tool(wanted, self.budget.limit_of(amount))
@@ -90,6 +101,17 @@ class NestedCalls:
         finally:
             self.budget.settle(amount, charge)
         return outcome
+
+    def _beyond_run(self, name: str) -> Failure | None:
+        """Return the failure of a call that exceeds `calls_per_tool` of its run; else None."""
+        run = self.of_run
+        if run is None or run.used.get(name, 0) + self.by_tool.get(name, 0) < run.calls_per_tool:
+            return None
+        return Failure(
+            "too_many_calls",
+            f"The run allows {run.calls_per_tool} calls of '{name}' ('agent.calls_per_tool' of the "
+            "key). Return the results so far.",
+        )
 
     async def _result(self, arguments: dict[str, Any]) -> ToolOutcome:
         """Read the stored result of an earlier program, or a large result of a tool."""

@@ -4,10 +4,11 @@ A value that is too large is stored under a handle, and the response shows its s
 items.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from toolbus_codemode.programs.program_report import ProgramReport
 from toolbus_codemode.programs.value_conversion import explained, shown
 from toolbus_codemode.results.preview import preview
 from toolbus_codemode.results.result_store import Results
@@ -22,12 +23,16 @@ _READ = {"starlark": 'results.read("{}")', "python": '(await results.read("{}"))
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """Text of a response; `kept` is the number of parts that are stored under handles."""
+    """Text of a response; `kept` is the number of parts that are stored under handles.
+
+    `report` is what the program has used.
+    """
 
     text: str
     is_error: bool
     output_bytes: int = 0
     kept: int = 0
+    report: ProgramReport = field(default_factory=ProgramReport)
 
 
 @dataclass(slots=True)

@@ -13,6 +13,7 @@ from toolbus_codemode.catalog.signatures import ordered, required
 from toolbus_codemode.programs.budget import RunBudget
 from toolbus_codemode.programs.limits import REQUEST, Cap, Caps, caps_of
 from toolbus_codemode.programs.nested_calls import NestedCalls
+from toolbus_codemode.programs.program_report import ProgramReport
 from toolbus_codemode.programs.response import Response, ResponseBuilder
 from toolbus_codemode.programs.run_events import Run
 from toolbus_codemode.results.result_store import LARGEST, Results
@@ -62,6 +63,7 @@ class Programs:
         caps = self.caps(call, principal)
         program = self._program(call, namespace, caps, arguments)
         nested = NestedCalls(self.service, self.directory, self.results, call, RunBudget(caps.usd))
+        nested.of_run = decode_options(call.terms).run
         run = Run(
             call, principal, program, nested.budget, nested.tally, self.service.events.publish
         )
@@ -84,7 +86,8 @@ class Programs:
             run.cancelled("internal", "Internal error; see the log of codemode for this call id.")
             raise
         run.ended(ended, answer.output_bytes, answer.kept)
-        return answer
+        budget = nested.budget
+        return replace(answer, report=ProgramReport(budget.spent + budget.held, nested.by_tool))
 
     def caps(self, call: CallAdmitted, principal: Principal) -> Caps:
         """Return the limits of a program for this call."""

@@ -6,6 +6,7 @@ import msgspec
 
 from toolbus_common.contracts.model_calls import CHAT, COUNT_TOKENS, RESPONSES
 from toolbus_common.errors import InvalidError
+from toolbus_common.model_api.output_limit import chat_limit_field
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
@@ -27,13 +28,11 @@ _LIMITS = {CHAT: ("max_tokens", "max_completion_tokens"), RESPONSES: ("max_outpu
 def limit_field(method: str, served: Collection[str]) -> str:
     """Return the member for the limit of output tokens in a request of this method.
 
-    `served` are the methods that the provider serves. A provider of the responses API knows the
-    current member of chat completions, and OpenAI's reasoning models refuse the old one. Of other
-    providers only the old member is certain to be effective.
+    `served` are the methods that the provider serves.
     """
     if method == RESPONSES:
         return "max_output_tokens"
-    return "max_completion_tokens" if RESPONSES in served else "max_tokens"
+    return chat_limit_field(serves_responses=RESPONSES in served)
 
 
 def rewritten(

@@ -16,7 +16,13 @@ from toolbus_common.errors import InvalidError, OutcomeUnknownError, Unavailable
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 from toolbus_ingress.http.request_guard import Headers
-from toolbus_ingress.models_api.model_call import CALL_ID, ModelRun, Pairs, beta_of
+from toolbus_ingress.models_api.model_call import (
+    CALL_ID,
+    ModelRun,
+    Pairs,
+    beta_of,
+    cache_control_of,
+)
 
 AGENT_HEADER, RUN, RUN_ID = b"x-toolbus-agent", b"x-toolbus-run", b"x-toolbus-run-id"
 _METHODS = frozenset({CHAT, RESPONSES, MESSAGES})
@@ -40,6 +46,11 @@ def is_agent_request(method: str, headers: Headers, principal: Principal) -> boo
             "agent mode, or omit it."
         )
     wanted = requested == b"on" or RUN in headers
+    if RUN in headers and requested in _OFF:
+        raise InvalidError(
+            "The header 'x-toolbus-run' continues a run, and 'x-toolbus-agent: off' disables agent "
+            "mode. Remove one of the two headers."
+        )
     if wanted and not enabled:
         raise InvalidError(
             "Agent mode is not available for this request. Use a key with 'agent', and one of "
@@ -79,10 +90,12 @@ class AgentAttempt:
 class AgentModelRun(ModelRun):
     """One request in agent mode. It is cancelled as soon as its client disconnects.
 
-    `names` are the full names of the added tools, by the names that the model receives.
+    `names` are the full names of the added tools, by the names that the model receives. `sent` is
+    the client's body, before tools were added to it.
     """
 
     names: Mapping[str, str] = MappingProxyType({})
+    sent: bytes = b""
 
     async def _body(self, _principal: Principal, sticky: bytes) -> bytes:
         """Return the body of the response; it is empty after a stream. Raises `ToolbusError`."""
@@ -115,6 +128,8 @@ class AgentModelRun(ModelRun):
             dict(self.names),
             sha256(sticky or call_id.encode()).hexdigest(),
             resumed,
+            cache_control_of(self._context.headers),
+            sha256(self.sent or request.body).hexdigest(),
         )
         return _call_requested(
             call_id=call_id,
@@ -127,9 +142,8 @@ class AgentModelRun(ModelRun):
             deadline=time() + LEASE,
             traceparent=trace.traceparent,
             tracestate=trace.state,
-            parent_id=resumed,
             extra=requested.encode(),
             restriction=caller.restrictions,
-            run=resumed or call_id,
+            run=call_id,
             arguments=request.body,
         )

@@ -121,6 +121,7 @@ class ModelsApi:
         arguments = (dialect, restrictions, trace, run)
         if in_agent_mode:
             agent_run = AgentModelRun(self.endpoint, context, request, *arguments)
+            agent_run.sent = body
             if added is not None:
                 agent_run.names = full_names(added.names, self.endpoint.catalogue)
             work: ModelRun = agent_run

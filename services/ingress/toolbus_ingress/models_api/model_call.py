@@ -229,7 +229,7 @@ class ModelRun:
                 attempt.number,
                 request.tools,
                 beta_of(self._context.headers),
-                cache=_cache_control_of(self._context.headers),
+                cache=cache_control_of(self._context.headers),
             ).encode(),
             restriction=self._restrictions,
             run=self._run_id,
@@ -284,7 +284,7 @@ def beta_of(headers: Headers) -> str:
     return value.decode() if _BETAS.fullmatch(value) else ""
 
 
-def _cache_control_of(headers: Headers) -> str:
+def cache_control_of(headers: Headers) -> str:
     """Return the stricter one of `no-store` and `no-cache` in `Cache-Control`; empty for none."""
     value = headers.get(b"cache-control")
     if value is None:

@@ -143,7 +143,7 @@ def sampling_result(body: bytes, model: str) -> dict[str, Any]:
         "role": "assistant",
         "content": ([own] if text else []) + content if content else own,
         "model": reported if isinstance(reported, str) and reported else model,
-        "stopReason": _STOP_REASONS.get(finish, "endTurn" if finish is None else str(finish)),
+        "stopReason": _STOP_REASONS.get(finish, finish) if isinstance(finish, str) else "endTurn",
     }
 
 

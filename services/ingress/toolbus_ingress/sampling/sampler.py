@@ -12,7 +12,6 @@ from toolbus_common.access.model_grants import may_use_model
 from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_patterns import granted
 from toolbus_common.config import Configuration, ModelTarget, Patterns, Sampling
-from toolbus_common.config.models.providers import OPENAI
 from toolbus_common.contracts import ERROR, TOOLS_CALL, CallRequested, ProtocolFamily
 from toolbus_common.contracts.base import trusted
 from toolbus_common.contracts.model_calls import CHAT, ModelCall, model_name
@@ -23,6 +22,7 @@ from toolbus_common.errors import (
     ToolbusError,
 )
 from toolbus_common.model_api import routing
+from toolbus_common.model_api.output_limit import chat_limit_field
 from toolbus_common.service.service import Service
 from toolbus_ingress.auth.request_context import RequestContext
 from toolbus_ingress.auth.request_scope import model_restrictions_of
@@ -165,7 +165,7 @@ class Sampler:
         calls, provider = self._samplers.service.calls, configuration.providers[target.provider]
         model = self._limits.model
         alias = model if model in configuration.models else ""
-        limit_field = "max_completion_tokens" if provider.base_url == OPENAI else "max_tokens"
+        limit_field = chat_limit_field(serves_responses="responses" in provider.served_apis)
         call_id = calls.new_call_id()
         return _call_requested(
             call_id=call_id,

@@ -65,7 +65,7 @@ def approval_elicitation(approval: Approval, page: str) -> InputRequired:
         "inputRequests": {REQUEST_NAME: url_elicitation(approval.server, approval.tool, page)},
         "requestState": f"{STATE_PREFIX}{approval.id}",
     }
-    return InputRequired(msgspec.json.encode(result))
+    return InputRequired(msgspec.json.encode(result), approval.id)
 
 
 def url_elicitation(server: str, tool: str, page: str) -> dict[str, Any]:

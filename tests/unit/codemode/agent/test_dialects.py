@@ -269,6 +269,61 @@ def test_the_data_of_events_is_found_between_comments_and_in_several_lines() -> 
     assert list(data_of(part)) == [b"{\n}", b"[DONE]"]
 
 
+def chunk(delta: Json, reason: str | None = None) -> bytes:
+    """Return a chunk of the chat completions API."""
+    choice = {"index": 0, "delta": delta, "finish_reason": reason}
+    return json.dumps({"id": "x", "choices": [choice]}).encode()
+
+
+def test_arguments_belong_to_the_last_chat_call_with_their_index() -> None:
+    stream = chat.ChatStream(RUN, {}, automatic)
+    for name in ("a", "b"):
+        first = {"index": 0, "id": name, "function": {"name": name, "arguments": ""}}
+        stream.feed(chunk({"tool_calls": [first]}))
+        text = {"index": 0, "function": {"arguments": f'"{name}"'}}
+        stream.feed(chunk({"tool_calls": [text]}, "tool_calls"))
+    assert [(c.name, c.arguments) for c in stream.turn().calls] == [("a", '"a"'), ("b", '"b"')]
+
+
+def test_an_index_that_is_no_number_is_an_error_of_the_provider() -> None:
+    stream = chat.ChatStream(RUN, {}, automatic)
+    with pytest.raises(UpstreamInvalidError):
+        stream.feed(chunk({"tool_calls": [{"index": [], "function": {"name": "a"}}]}))
+    with pytest.raises(UpstreamInvalidError):
+        messages.MessagesStream(RUN, {}, automatic).feed(
+            b'{"type":"content_block_start","index":[],"content_block":{}}'
+        )
+
+
+def test_the_text_of_a_chat_message_with_parts_is_joined() -> None:
+    parts = [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}]
+    turn = chat.read(json.dumps({"choices": [{"message": {"content": parts}}]}).encode())
+    shown = json.loads(chat.body([turn], Ending(RUN), automatic))
+    assert shown["choices"][0]["message"]["content"] == "ab"
+    stream = chat.ChatStream(RUN, {}, automatic)
+    assert b'"content":"ab"' in stream.feed(chunk({"content": parts}, "stop"))
+    assert stream.turn().content[0]["content"] == "ab"
+
+
+@pytest.mark.parametrize("method", [MESSAGES, RESPONSES])
+def test_an_executed_call_is_never_the_client_s(method: str) -> None:
+    (turn, *_) = executed(method)
+    shown = DIALECTS[method].body([turn], Ending(RUN), lambda _name: False)
+    assert b'"mcp_' in shown
+    assert b'"type":"tool_use"' not in shown
+    assert b'"type":"function_call"' not in shown
+    stream = DIALECTS[method].stream(RUN, {}, lambda _name: False)
+    assert b'"mcp_' in stream.replayed(turn)
+
+
+def test_ids_that_are_no_text_are_left_to_the_provider() -> None:
+    blocks: list[Json] = [{"type": "mcp_tool_use", "id": []}]
+    blocks += [{"type": "mcp_tool_use", "id": "tbx_1"}, {"type": "mcp_tool_result"}]
+    blocks[-1]["tool_use_id"] = []
+    body = {"messages": [{"role": "assistant", "content": blocks}]}
+    assert len(messages.restored(body)["messages"]) == 1
+
+
 def test_a_chat_that_repeats_a_pending_call_gets_its_run_once() -> None:
     turn = chat.read(raw(CHAT, ("c3", "ask")))
     ended = chat.body([turn], Ending(RUN, frozenset({"c3"})), automatic)

@@ -76,3 +76,9 @@ def test_without_a_limit_of_money_an_interrupted_request_without_a_bound_counts_
     used = Used(cost=4_000, asking=True)
     used.settle_interrupted(AgentMode())
     assert used.cost == 4_000
+
+
+def test_the_same_arguments_in_another_form_are_a_repetition() -> None:
+    used, limits = Used(), AgentMode(repeats=2)
+    assert count_calls(limits, used, calls('{"a":1,"b":2}', '{"b": 2, "a": 1}')) is None
+    assert name_of(count_calls(limits, used, calls(' {"a":1,"b":2}'))) == "repeats"

@@ -5,7 +5,7 @@ import pytest
 from toolbus_common.config import ModelTarget
 from toolbus_common.contracts import Notification, Progress
 from toolbus_common.contracts.model_calls import CACHE, CHUNK, CacheNote
-from toolbus_ingress.models_api.model_call import Attempt, _cache_control_of
+from toolbus_ingress.models_api.model_call import Attempt, cache_control_of
 
 
 @pytest.mark.parametrize(
@@ -23,7 +23,7 @@ from toolbus_ingress.models_api.model_call import Attempt, _cache_control_of
 )
 def test_the_strictest_known_directive_counts(value: bytes | None, expected: str) -> None:
     headers = {} if value is None else {b"cache-control": value}
-    assert _cache_control_of(headers) == expected
+    assert cache_control_of(headers) == expected
 
 
 @pytest.mark.parametrize(

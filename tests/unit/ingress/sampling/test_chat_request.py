@@ -55,6 +55,12 @@ def test_images_and_audio_are_parts() -> None:
     ]
 
 
+def test_a_finish_reason_that_is_no_text_ends_the_turn() -> None:
+    choice: dict[str, Any] = {"message": {"content": "hi"}, "finish_reason": []}
+    result = sampling_result(msgspec.json.encode({"choices": [choice]}), "local/gemma")
+    assert result["stopReason"] == "endTurn"
+
+
 def test_tool_uses_and_results_keep_their_ids() -> None:
     use = {"type": "tool_use", "id": "t1", "name": "add", "input": {"a": 1}}
     result = {"type": "tool_result", "toolUseId": "t1", "content": [{"type": "text", "text": "2"}]}

@@ -144,6 +144,18 @@ def text_of(value: Any) -> str:
     return value if isinstance(value, str) else ""
 
 
+def joined_text(content: Any) -> str:
+    """Return the text of a message's content: a text, or a list of parts with texts."""
+    if isinstance(content, list):
+        return "".join(text_of(part.get("text")) for part in objects(content))
+    return text_of(content)
+
+
+def is_executed(call_id: str, name: str, turn: Turn | None, is_automatic: IsAutomatic) -> bool:
+    """Return whether the gateway executes a call: it has a result already, or is automatic."""
+    return (turn is not None and call_id in turn.results) or is_automatic(name)
+
+
 def checked(calls: list[Suggested]) -> list[Suggested]:
     """Return the calls with unique ids. Raises `UpstreamInvalidError` if there are too many."""
     if len(calls) > MAX_CALLS:

@@ -16,6 +16,7 @@ from toolbus_codemode.agent.dialects.base import (
     Turn,
     checked,
     encode,
+    joined_text,
     objects,
     parsed_response,
     summed,
@@ -27,7 +28,8 @@ from toolbus_common.errors import InvalidError, UpstreamInvalidError
 PENDING = re.compile(r"tb_([0-9a-f]{1,64})_(\d{1,3})")  # the id of a call for the client
 MAX_EARLIER = 16  # runs whose turns are restored in one request
 _BETWEEN = "\n\n"  # the texts of two turns
-_KEPT = ("refusal", "thinking_blocks")  # fields of a message that the next request repeats
+# Fields of a message that the next request repeats, and their types.
+_KEPT: dict[str, type] = {"refusal": str, "thinking_blocks": list}
 
 
 def conversation(body: Json, turns: list[Turn]) -> Json:
@@ -120,7 +122,7 @@ def body(turns: list[Turn], ending: Ending, _is_automatic: IsAutomatic) -> bytes
     last = turns[-1] if turns else None
     head = dict(last.head) if last else _blank_head()
     reason = head.pop("finish_reason", None)
-    texts = [text_of(turn.content[0].get("content")) for turn in turns]
+    texts = [joined_text(turn.content[0].get("content")) for turn in turns]
     text = _BETWEEN.join(each for each in (*texts, ending.note) if each)
     message: Json = {"role": "assistant", "content": text or None, "refusal": None}
     if last and last.content[0].get("refusal"):
@@ -164,7 +166,8 @@ class ChatStream:
     def begin_turn(self) -> None:
         """Prepare for the chunks of another response."""
         self._texts: list[str] = []
-        self._calls: dict[int, Json] = {}
+        self._calls: list[Json] = []
+        self._open: dict[int, Json] = {}  # the last call with each index
         self._kept: Json = {}
         self._reason: str | None = None
         self._usage: Json = {}
@@ -184,7 +187,7 @@ class ChatStream:
             delta = choice.get("delta")
             if isinstance(delta, dict):
                 parts.append(self._delta(delta))
-            self._reason = choice.get("finish_reason") or self._reason
+            self._reason = text_of(choice.get("finish_reason")) or self._reason
         return b"".join(parts)
 
     def turn(self) -> Turn:
@@ -193,14 +196,14 @@ class ChatStream:
             raise UpstreamInvalidError("The provider's stream ended early. Continue the run.")
         message: Json = {"content": "".join(self._texts) or None, **self._kept}
         if self._calls:
-            message["tool_calls"] = [self._calls[index] for index in sorted(self._calls)]
+            message["tool_calls"] = self._calls
         return _turn({**self._head, "finish_reason": self._reason}, message, self._usage)
 
     def replayed(self, turn: Turn) -> bytes:
         """Return the chunks of an earlier turn."""
         self.begin_turn()
         self._note_head(turn.head)
-        text = text_of(turn.content[0].get("content"))
+        text = joined_text(turn.content[0].get("content"))
         return self._delta({"role": "assistant", "content": text}) if text else b""
 
     def results(self, turn: Turn) -> bytes:
@@ -238,11 +241,12 @@ class ChatStream:
         """Record a part of the message, and return the chunk for the client."""
         for part in objects(delta.get("tool_calls")):
             self._add_call(part)
-        for name in _KEPT:
-            if delta.get(name):
-                self._kept[name] = self._kept.get(name, type(delta[name])()) + delta[name]
+        for name, kind in _KEPT.items():
+            if isinstance(delta.get(name), kind):
+                self._kept[name] = self._kept.get(name, kind()) + delta[name]
         shown = {name: each for name, each in delta.items() if name != "tool_calls"}
-        if text := text_of(delta.get("content")):
+        if text := joined_text(delta.get("content")):
+            shown["content"] = text
             if self._has_text and not self._texts:
                 shown["content"] = f"{_BETWEEN}{text}"
             self._texts.append(text)
@@ -259,16 +263,17 @@ class ChatStream:
         name = text_of(function.get("name")) if isinstance(function, dict) else ""
         text = text_of(function.get("arguments")) if isinstance(function, dict) else ""
         index = part.get("index")
-        if not isinstance(index, int):
-            index = len(self._calls) if name else max(self._calls, default=0)
-        call = self._calls.get(index)
-        if call is not None and name and part.get("id") and part["id"] != call["id"]:
-            index = max(self._calls) + 1  # some servers send the same index for all calls
-            call = None
-        if call is None:
-            call = {"id": text_of(part.get("id")), "type": "function"}
-            self._calls[index] = call | {"function": {"name": name, "arguments": text}}
-            return
+        call_id = text_of(part.get("id"))
+        if index is None:  # some servers send no index
+            index = len(self._calls) if name else max(self._open, default=0)
+        elif not isinstance(index, int):
+            raise UpstreamInvalidError("The provider's stream has an invalid tool call.")
+        call = self._open.get(index)
+        # Some servers send the same index for all calls.
+        if call is None or (name and call_id and call_id != call["id"]):
+            call = {"id": call_id, "type": "function", "function": {"name": name, "arguments": ""}}
+            self._open[index] = call
+            self._calls.append(call)
         call["function"]["arguments"] += text
 
     def _chunk(self, delta: Json, reason: str | None = None) -> Json:

@@ -17,6 +17,7 @@ from toolbus_codemode.agent.dialects.base import (
     Turn,
     checked,
     encode,
+    is_executed,
     objects,
     parsed_response,
     summed,
@@ -74,7 +75,7 @@ def body(turns: list[Turn], ending: Ending, is_automatic: IsAutomatic) -> bytes:
     """Return the response of a run: the blocks of all turns."""
     blocks: list[Json] = []
     for turn in turns:
-        blocks += [_shown(block, is_automatic) for block in turn.content]
+        blocks += [_shown(block, turn, is_automatic) for block in turn.content]
         blocks += _shown_results(turn)
     if ending.note:
         blocks.append({"type": "text", "text": ending.note})
@@ -141,7 +142,7 @@ class MessagesStream:
         """Return the events of an earlier turn."""
         self.begin_turn()
         parts = [self._begin({**turn.head, "usage": turn.usage})]
-        parts += [self._whole(_shown(block, self._is_automatic)) for block in turn.content]
+        parts += [self._whole(_shown(block, turn, self._is_automatic)) for block in turn.content]
         return b"".join(parts)
 
     def results(self, turn: Turn) -> bytes:
@@ -174,12 +175,12 @@ class MessagesStream:
         return named({"type": "message_start", "message": shown})
 
     def _block(self, index: Any, block: Any) -> bytes:
-        if not isinstance(block, dict) or index in self._blocks or not isinstance(index, int):
+        if not isinstance(block, dict) or not isinstance(index, int) or index in self._blocks:
             raise UpstreamInvalidError("The provider's stream has an invalid content block.")
         self._blocks[index] = dict(block)
         if block.get("type") == "tool_use":
             self._inputs[index] = ""
-        return self._open(_shown(block, self._is_automatic), index)
+        return self._open(_shown(block, None, self._is_automatic), index)
 
     def _open(self, shown: Json, index: Any = None) -> bytes:
         at, self._count = self._count, self._count + 1
@@ -217,14 +218,14 @@ class MessagesStream:
         """Return the events of a complete block."""
         at, opened = self._count, {**block}
         deltas: list[Json] = []
-        if block["type"] == "text":
+        if block.get("type") == "text":
             opened["text"] = ""
             deltas.append({"type": "text_delta", "text": block.get("text", "")})
-        elif block["type"] in ("tool_use", USE):
+        elif block.get("type") in ("tool_use", USE):
             opened["input"] = {}
             text = encode(block.get("input", {})).decode()
             deltas.append({"type": "input_json_delta", "partial_json": text})
-        elif block["type"] == "thinking":
+        elif block.get("type") == "thinking":
             opened |= {"thinking": "", "signature": ""}
             deltas += [
                 {"type": f"{kind}_delta", kind: block.get(kind, "")}
@@ -261,12 +262,12 @@ def _split(blocks: list[Json]) -> tuple[list[Json], list[Json]]:
     spoken: list[Json] = []
     results: list[Json] = []
     executed = {
-        block["id"]
+        text_of(block.get("id"))
         for block in blocks
         if block.get("type") == USE and text_of(block.get("id")).startswith(EXECUTED)
     }
     for block in blocks:
-        if block.get("type") == RESULT and block.get("tool_use_id") in executed:
+        if block.get("type") == RESULT and text_of(block.get("tool_use_id")) in executed:
             results.append(_restored_result(block))
             continue
         if results:  # the next turn begins
@@ -275,7 +276,7 @@ def _split(blocks: list[Json]) -> tuple[list[Json], list[Json]]:
                 {"role": "user", "content": results},
             ]
             spoken, results = [], []
-        if block.get("type") == USE and block.get("id") in executed:
+        if block.get("type") == USE and text_of(block.get("id")) in executed:
             call_id = block["id"].removeprefix(EXECUTED)
             spoken.append(
                 {"type": "tool_use", "id": call_id}
@@ -301,12 +302,12 @@ def _result(call: Suggested, turn: Turn) -> Json:
     return {**found, "is_error": True} if result.failed else found
 
 
-def _shown(block: Json, is_automatic: IsAutomatic) -> Json:
+def _shown(block: Json, turn: Turn | None, is_automatic: IsAutomatic) -> Json:
     """Return a block for the client: a call that the gateway executes is no call for the client."""
-    if block.get("type") != "tool_use" or not is_automatic(text_of(block.get("name"))):
+    call_id, name = text_of(block.get("id")), text_of(block.get("name"))
+    if block.get("type") != "tool_use" or not is_executed(call_id, name, turn, is_automatic):
         return block
-    call_id = f"{EXECUTED}{text_of(block.get('id'))}"
-    return {**block, "type": USE, "id": call_id, "server_name": SERVER}
+    return {**block, "type": USE, "id": f"{EXECUTED}{call_id}", "server_name": SERVER}
 
 
 def _shown_results(turn: Turn) -> list[Json]:

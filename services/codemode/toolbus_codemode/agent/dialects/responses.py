@@ -15,6 +15,7 @@ from toolbus_codemode.agent.dialects.base import (
     Turn,
     checked,
     encode,
+    is_executed,
     objects,
     parsed_response,
     summed,
@@ -132,7 +133,7 @@ class ResponsesStream:
         self.begin_turn()
         parts = [self._begin(turn.head)]
         for item in turn.content:
-            shown = _shown(item, None, self._is_automatic)
+            shown = _shown(item, turn, self._is_automatic, is_open=True)
             parts.append(self._whole(shown, is_open=shown.get("type") == EXECUTED_CALL))
         return b"".join(parts)
 
@@ -274,14 +275,18 @@ def _response(turns: list[Turn], ending: Ending, items: list[Json]) -> Json:
     return {**head, "id": f"{RESPONSE_ID}{ending.run}", **ended, **about}
 
 
-def _shown(item: Json, turn: Turn | None, is_automatic: IsAutomatic) -> Json:
+def _shown(
+    item: Json, turn: Turn | None, is_automatic: IsAutomatic, *, is_open: bool = False
+) -> Json:
     """Return an item for the client: a call that the gateway executes is no call for the client."""
-    if item.get("type") != CALL or not is_automatic(text_of(item.get("name"))):
+    call_id, name = text_of(item.get("call_id")), text_of(item.get("name"))
+    if item.get("type") != CALL or not is_executed(call_id, name, turn, is_automatic):
         return item
-    call_id = text_of(item.get("call_id"))
     shown: Json = {"type": EXECUTED_CALL, "id": f"{EXECUTED}{call_id}", "server_label": SERVER}
     shown |= {name: text_of(item.get(name)) for name in ("name", "arguments")}
-    return {**shown, **(_outcome(turn, call_id) if turn else {"output": None, "error": None})}
+    if turn is None or is_open:
+        return {**shown, "output": None, "error": None}
+    return {**shown, **_outcome(turn, call_id)}
 
 
 def _outcome(turn: Turn, call_id: str) -> Json:
