@@ -30,10 +30,11 @@ def demo(
 
 
 def commands_of_the_readme(key: str) -> list[list[str]]:
-    """Return the README's commands after `make up`, with this key."""
+    """Return the README's commands for the demo, with this key. Those of models follow."""
     lines = re.findall(r"^\.venv/bin/toolbus (.*?)\s*(?:#.*)?$", README, re.MULTILINE)
     words = [re.findall(r"'([^']*)'|(\S+)", line) for line in lines]
-    return [[quoted or plain.replace("tbk_demo_…", key) for quoted, plain in row] for row in words]
+    shown = [[quoted or plain.replace("tbk_demo_…", key) for quoted, plain in row] for row in words]
+    return shown[:3]
 
 
 def test_the_readmes_commands_give_a_call_a_denial_and_their_rows(demo: Launched) -> None:

@@ -86,7 +86,7 @@ def test_the_model_answers_a_server_of_either_family(models: ModelGateway, famil
     assert sent.body == {
         "model": "mock",
         "messages": [{"role": "user", "content": "Who?"}],
-        "max_tokens": 50,
+        "max_completion_tokens": 50,
     }
     rows = models.cluster.eventual_events(
         f"trace_id = '{run}' AND event = 'model.used'", "model.used"
