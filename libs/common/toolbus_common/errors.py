@@ -11,6 +11,8 @@ class                             code                    retryable
     - RateExceededError           rate_exceeded           yes
     - LoopDetectedError           loop_detected
     - RuleDeniedError             rule_denied
+    - GuardBlockedError           guard_blocked
+    - FlowRefusedError            flow_refused
     - ApprovalRequiredError       approval_required
     - ApprovalRejectedError       approval_rejected
     - ForbiddenError              forbidden
@@ -30,6 +32,7 @@ class                             code                    retryable
     - LedgerDownError             ledger_down             yes
     - LedgerRebuildingError       ledger_rebuilding       yes
     - OverloadedError             overloaded              yes
+    - GuardFailedError            guard_failed            yes
   + UpstreamError                 upstream_failed
     - UpstreamTimeoutError        upstream_timeout
     - UpstreamDeadError           upstream_dead           yes
@@ -139,6 +142,21 @@ class RuleDeniedError(RefusedError):
     """A rule denies this call of a granted tool. `rule` in the data is the name of the rule."""
 
     code = "rule_denied"
+
+
+class GuardBlockedError(RefusedError):
+    """A guard found forbidden content. The message names the guard, but never the content.
+
+    If the content was a result, the server has executed the call.
+    """
+
+    code = "guard_blocked"
+
+
+class FlowRefusedError(RefusedError):
+    """The run has read private and untrusted data, so it must not write outside."""
+
+    code = "flow_refused"
 
 
 class ApprovalRequiredError(RefusedError):
@@ -261,6 +279,12 @@ class OverloadedError(UnavailableError):
     """A service has too much work in progress. Nothing was sent."""
 
     code = "overloaded"
+
+
+class GuardFailedError(UnavailableError):
+    """A guard that fails closed could not check the content."""
+
+    code = "guard_failed"
 
 
 class UpstreamError(ToolbusError):

@@ -32,6 +32,7 @@ from toolbus_common.config.access.rules import Rule, Webhook
 from toolbus_common.config.audit.exports import Export, Leaving, Place, Sink
 from toolbus_common.config.audit.retention import Audit, Checkpoints, Evidence, Witness
 from toolbus_common.config.base import MICRO, ConfigModel, Name, Pattern, Patterns
+from toolbus_common.config.guards.guard import Guard
 from toolbus_common.config.models.providers import Alias, ModelPrice, ModelTarget, Provider
 from toolbus_common.config.models.response_cache import ResponseCache, SemanticCache
 from toolbus_common.config.servers.endpoints import Operations
@@ -62,6 +63,7 @@ __all__ = [
     "Evidence",
     "Export",
     "Group",
+    "Guard",
     "Injection",
     "InjectionLimits",
     "Issuer",
@@ -111,7 +113,8 @@ class Configuration(ConfigModel):
 
     `prices` maps patterns of tools to dollars per call, or to a `Price`. `labels` maps patterns of
     tools to words for use in rules. `models` maps aliases to the models that they stand for, and
-    `model_prices` maps patterns of `provider/model` to prices.
+    `model_prices` maps patterns of `provider/model` to prices. `model_guards` maps such patterns to
+    the guards of these models.
     """
 
     servers: dict[Name, Server] = Field(default_factory=dict)
@@ -125,6 +128,8 @@ class Configuration(ConfigModel):
     prices: dict[Pattern, Dollars | Price] = Field(default_factory=dict)
     model_prices: dict[Pattern, ModelPrice] = Field(default_factory=dict)
     labels: dict[Pattern, tuple[Name, ...]] = Field(default_factory=dict)
+    guards: dict[Name, Guard] = Field(default_factory=dict)
+    model_guards: dict[Pattern, tuple[Name, ...]] = Field(default_factory=dict)
     rules: dict[Name, Rule] = Field(default_factory=dict)
     webhooks: dict[Name, Webhook] = Field(default_factory=dict)
     admins: dict[Name, Admin] = Field(default_factory=dict)

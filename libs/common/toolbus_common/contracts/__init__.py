@@ -52,6 +52,7 @@ from toolbus_common.contracts.events.config import (
     KeyCreated,
     KeyRevoked,
 )
+from toolbus_common.contracts.events.guards import GuardCheck, GuardFailed
 from toolbus_common.contracts.events.identity import (
     AccessRejected,
     GrantCreated,
@@ -87,6 +88,7 @@ from toolbus_common.contracts.events.servers import (
     ServerReset,
     ServerUndrained,
 )
+from toolbus_common.contracts.guards import CheckedCall, GuardQuery, ServiceVerdict
 from toolbus_common.contracts.notifications import (
     ClientMessage,
     ServerNotification,
@@ -242,6 +244,7 @@ __all__ = [
     "CallRequested",
     "CallResult",
     "CatalogEntry",
+    "CheckedCall",
     "ClientMessage",
     "ConfigApplied",
     "ConfigChanged",
@@ -264,6 +267,9 @@ __all__ = [
     "FirstListing",
     "GrantCreated",
     "GrantEnded",
+    "GuardCheck",
+    "GuardFailed",
+    "GuardQuery",
     "Handshake",
     "HoldEvent",
     "HoldLifted",
@@ -324,6 +330,7 @@ __all__ = [
     "ServersQuery",
     "ServersReply",
     "ServiceStatus",
+    "ServiceVerdict",
     "SessionMessage",
     "SessionsQuery",
     "SessionsReply",

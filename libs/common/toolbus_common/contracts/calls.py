@@ -130,7 +130,10 @@ class CallAdmitted(Plain):
     `principal_id` identifies the principal whose state at the server the call may use
     (`toolbus_common.access.session_owner`); `session` names the client's session. `checked` names
     the arguments that must match the tool's schema because rules read them; None means all. `cache`
-    is a `CacheTerms` if the response of a model may be cached; else empty.
+    is a `CacheTerms` if the response of a model may be cached; else empty. `guards` are the names
+    of the guards that executor must apply: to the result of the call, or to the response of the
+    model. `run` identifies the run whose placeholders the arguments may contain; empty if no guard
+    of the call can restore values.
     """
 
     SUBJECT: ClassVar[str] = "tb.run"
@@ -169,6 +172,8 @@ class CallAdmitted(Plain):
     session: str = ""
     checked: tuple[str, ...] | None = None
     cache: str = ""
+    guards: tuple[str, ...] = ()
+    run: str = ""
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property

@@ -44,6 +44,8 @@ from toolbus_common.contracts import (
     EventsExpired,
     GrantCreated,
     GrantEnded,
+    GuardFailed,
+    GuardQuery,
     HoldLifted,
     HoldPlaced,
     IdentityKeyQuery,
@@ -214,7 +216,7 @@ _SERVICES = (
         publishes_events=(
             CallAllowed, CallDenied, CallFailed, CallReplayed, ApprovalRequested, ApprovalGranted,
             ApprovalRejected, ApprovalExpired, ApprovalUsed, ApprovalWithdrawn, LedgerOpened,
-            KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged,
+            KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, GuardFailed,
         ),
         publishes=(
             "tb.run.*", "tb.reply.>", "tb.cancel.*",
@@ -234,7 +236,7 @@ _SERVICES = (
         writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE),
         queries=(
             SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery, CachedResponsesQuery,
-            PurgeCacheRequest, RunsRequest,
+            PurgeCacheRequest, RunsRequest, GuardQuery,
         ),
     ),
     _Service(
@@ -242,7 +244,7 @@ _SERVICES = (
         publishes_events=(
             CallCompleted, CallFailed, CallExtended, ServerConnected, ServerLost, ServerFaulted,
             BreakerOpened, BreakerClosed, DefinitionPinned, DefinitionChanged, ModelUsed,
-            ModelCachePurged,
+            ModelCachePurged, GuardFailed,
         ),
         publishes=(
             "tb.reply.>", "tb.notification.*", "tb.resume.*", *_objects(RESULTS),
@@ -262,7 +264,7 @@ _SERVICES = (
         "codemode",
         publishes_events=(
             CallCompleted, CallFailed, CallExtended, ContextSpent, ContextMeasured, RunStarted,
-            RunCompleted, RunFailed,
+            RunCompleted, RunFailed, GuardFailed,
         ),
         publishes=(
             "tb.call.*", "tb.cancel.*", "tb.reply.>", f"$KV.{CATALOGUE}.{BUILT_IN}",
@@ -271,6 +273,7 @@ _SERVICES = (
         subscribes=(f"tb.run.{BUILT_IN}", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE, PEOPLE, TOKENS, AGENT_RUNS),
         writes=(PEOPLE, AGENT_RUNS),
+        queries=(GuardQuery,),
         ends_calls=True,
     ),
     _Service(

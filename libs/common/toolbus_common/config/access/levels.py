@@ -19,13 +19,15 @@ CacheScope = Literal["off", "key", "user", "team", "customer"]
 class Group(ConfigModel):
     """Named patterns that levels can refer to: `tools` and `models` are granted, `deny` is denied.
 
-    A group without `tools` only denies the tools that match `deny`. With `scope`, the group is also
+    A group without `tools` only denies the tools that match `deny`. `guards` apply to all calls of
+    the levels that refer to the group. With `scope`, the group is also
     an OAuth scope. A client requests the scope at `first`, or `later` when it needs these tools.
     """
 
     tools: Patterns | None = None
     models: Patterns | None = None
     deny: Patterns = ()
+    guards: tuple[Name, ...] = ()
     scope: Literal["first", "later"] | None = None
 
     @model_validator(mode="after")
@@ -59,6 +61,9 @@ class Level(ConfigModel):
     `validation: strict` rejects calls whose arguments do not match the schema of their tool, even
     if the server's own setting permits them.
 
+    `guards` are names of guards that apply to all calls of this level. The guards of all levels
+    apply together: no level can remove a guard of another.
+
     `cache_scope` limits the callers that share cached responses of models, or disables the cache
     (`off`). The narrowest value of all levels and of the provider applies.
     """
@@ -81,6 +86,7 @@ class Level(ConfigModel):
     validation: Literal["strict"] | None = None
     model_regions: tuple[Region, ...] | None = Field(default=None, max_length=64)
     model_labels: tuple[Name, ...] = Field(default=(), max_length=64)
+    guards: tuple[Name, ...] = Field(default=(), max_length=64)
     cache_scope: CacheScope | None = None
 
     @property

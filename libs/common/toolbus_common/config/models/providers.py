@@ -51,6 +51,7 @@ class Provider(ConfigModel):
     `max_total_timeout` is the longest time of a request. `concurrency` limits
     the concurrent requests. A health probe is sent after `probe` idle seconds; 0 disables probes.
     `cache` stores responses and returns them for equal requests; without it, none is stored.
+    `guards` are names of guards that apply to all requests to this provider.
     `region` and `labels` are words that a target or a level can require. `proxy`, `ca`,
     `certificate` and `certificate_key` are those of a server (`proxy`, `ca`, `certificate`, `key`).
     """
@@ -72,6 +73,7 @@ class Provider(ConfigModel):
     cache: ResponseCache | None = None
     region: str = Field(default="", max_length=64)
     labels: tuple[Name, ...] = ()
+    guards: tuple[Name, ...] = Field(default=(), max_length=64)
     project: str = Field(default="", max_length=64)
     location: str = Field(default="", max_length=32)
     ambient: bool = False

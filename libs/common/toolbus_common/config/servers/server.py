@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from toolbus_common.config.access.levels import Content
-from toolbus_common.config.base import ConfigModel, Patterns
+from toolbus_common.config.base import ConfigModel, Name, Patterns
 from toolbus_common.config.servers.endpoints import Operations, Replica, as_http, http_url
 from toolbus_common.config.servers.identity import ServerIdentity
 from toolbus_common.config.servers.isolation import (
@@ -92,7 +92,8 @@ class Server(ConfigModel):
     `proxy` is the HTTP proxy for the URL (`none` disables proxies). The PEM files `ca`,
     `certificate` and `key` are the trusted certificate authorities and the client certificate with
     its key. `oauth` configures tokens, and `identity` sends the caller's identity with each
-    request. `sampling` names the model that answers the server's sampling requests.
+    request. `sampling` names the model that answers the server's sampling requests. `guards` are
+    names of guards that apply to all calls of this server, and to its definitions.
     """
 
     url: str = ""
@@ -138,6 +139,7 @@ class Server(ConfigModel):
     results: Results = Results()
     sampling: Sampling | None = None
     validation: Validation = "report"
+    guards: tuple[Name, ...] = Field(default=(), max_length=64)
     content: Content | None = None
     result_content: Content | None = None
     concurrency: int = Field(default=64, ge=1, le=4096)

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from toolbus_common.config.base import ConfigModel
+from toolbus_common.config.base import ConfigModel, Name
 from toolbus_common.config.servers.results import ToolCache
 
 Misfits = Literal["report", "strict", "none"]  # reaction to arguments that do not match the schema
@@ -18,7 +18,7 @@ class ToolView(ConfigModel):
     Grants, prices and events use the server's own name of the tool. `idempotent` is a statement by
     the operator that a failed call can be retried. Hints of the server never permit a retry.
     `timeout` and `max_total_timeout` (both in seconds) and `validation` override the settings of
-    the server.
+    the server. `guards` are names of guards that apply to the calls of this tool.
     """
 
     alias: str = ""
@@ -27,6 +27,7 @@ class ToolView(ConfigModel):
     idempotent: bool = False
     validation: Misfits | None = None
     cache: ToolCache | None = None
+    guards: tuple[Name, ...] = Field(default=(), max_length=64)
     timeout: float | None = Field(default=None, gt=0, le=3600)
     max_total_timeout: float | None = Field(default=None, gt=0, le=LONGEST_CALL)
 

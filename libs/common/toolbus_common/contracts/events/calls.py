@@ -24,6 +24,7 @@ from toolbus_common.contracts.events.config import (
     KeyCreated,
     KeyRevoked,
 )
+from toolbus_common.contracts.events.guards import GuardFailed
 from toolbus_common.contracts.events.identity import (
     AccessRejected,
     GrantCreated,
@@ -61,7 +62,8 @@ class Decided(CallEvent):
     the price in micro-dollars. `arguments` are the arguments of the call as JSON. They are set only
     if `content` is `full`, or `redacted` (without secrets). Long arguments are truncated and end in
     `…`. `suggested_by` is the id of the model request whose response suggested the call; empty if
-    the caller named none.
+    the caller named none. `guards` are the checks of the arguments or of the prompt, as a JSON
+    array of `GuardCheck`; empty if no guard applied.
     """
 
     PERSON: ClassVar[str] = "user"
@@ -75,6 +77,7 @@ class Decided(CallEvent):
     arguments: str = ""
     actors: tuple[str, ...] = ()
     suggested_by: str = ""
+    guards: str = ""
 
 
 class CallAllowed(Decided):
@@ -121,13 +124,15 @@ class Outcome(CallEvent):
 
     `charge` is the cost in micro-dollars. `reserved` is true if the ledger had a reservation.
     `latency_us` is the duration of the upstream call in microseconds. `misfit` contains the names
-    of arguments that did not match the tool's schema.
+    of arguments that did not match the tool's schema. `guards` are the checks of the result or of
+    the completion, in the form of `Decided.guards`.
     """
 
     charge: int = 0
     reserved: bool = False
     latency_us: int = 0
     misfit: str = ""
+    guards: str = ""
 
 
 class CallCompleted(Outcome):
@@ -331,6 +336,7 @@ EVENTS: dict[str, type[Event]] = {
         RunFailed,
         ModelUsed,
         ModelCachePurged,
+        GuardFailed,
         ApprovalRequested,
         ApprovalGranted,
         ApprovalRejected,

@@ -1,0 +1,1 @@
+"""Guards: checks of the content of calls."""

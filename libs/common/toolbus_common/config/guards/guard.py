@@ -1,0 +1,111 @@
+"""A guard: what it looks for, in which phases, and what it does about a finding."""
+
+import re
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
+
+from toolbus_common.config.base import ConfigModel, Name, Patterns
+from toolbus_common.config.servers.endpoints import http_url
+
+Kind = Literal[
+    "secrets", "pii", "injection", "limits",
+    "http", "mcp", "bedrock", "azure_content_safety", "azure_prompt_shields", "patronus",
+    "gray_swan", "lakera", "model_armor",
+]  # fmt: skip
+Phase = Literal["arguments", "results", "definitions", "prompts", "completions"]
+Action = Literal["block", "redact", "flag", "ask"]
+# The kinds that Toolbus evaluates itself. All other kinds send the content to another service.
+BUILT_IN_KINDS: frozenset[Kind] = frozenset({"secrets", "pii", "injection", "limits"})
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)")
+
+
+def _seconds(value: Any) -> Any:
+    """Return a duration such as `300ms` or `2s` in seconds; a number is in seconds already."""
+    found = _DURATION.fullmatch(value) if isinstance(value, str) else None
+    if found is None:
+        return value
+    return float(found[1]) / (1000 if found[2] == "ms" else 1)
+
+
+class Guard(ConfigModel):
+    """A guard of the content of calls.
+
+    `kind` is what it looks for. `secrets`, `pii`, `injection` and `limits` are built in; the other
+    kinds ask another service: `http` at `url`, `mcp` the tool `tool` of the server `server`, and
+    the named products at their own API. `options` are the settings of the kind.
+
+    `on` are the phases: the arguments of tool calls, their results, the definitions of tools,
+    the prompts (requests to models), and the completions (responses of models).
+    `action` is the reaction to a finding: `block` rejects the call, `redact` replaces what was
+    found, `flag` only records it, and `ask` requires an approval. In the mode `observe`, the
+    reaction is recorded but does not happen.
+
+    `fail` decides about a call that the guard could not check: `closed` rejects it, `open` lets it
+    pass and records an alarm. Without it, `block`, `redact` and `ask` fail closed, `flag` fails
+    open. `timeout` is the longest time for one check, in seconds or with a unit (`300ms`).
+
+    `fields` are names of JSON members whose values are never checked. `rules` are the names of
+    rules of the kind that apply; without it, all apply. `except_rules` do not apply. `min_score`
+    (0 to 1) is the lowest score of a finding that counts.
+
+    `restore` are the tools that receive the original value where a caller passes a placeholder of
+    this guard. Without it, a redaction cannot be undone.
+
+    With `always`, the guard applies to every call in its phases, without being attached.
+    """
+
+    kind: Kind
+    on: tuple[Phase, ...] = Field(min_length=1)
+    action: Action = "flag"
+    mode: Literal["enforce", "observe"] = "enforce"
+    fail: Literal["closed", "open"] | None = None
+    timeout: Annotated[float, BeforeValidator(_seconds)] = Field(default=2.0, gt=0, le=60)
+    fields: tuple[str, ...] = Field(default=(), max_length=256)
+    rules: tuple[str, ...] | None = Field(default=None, max_length=1000)
+    except_rules: tuple[str, ...] = Field(default=(), max_length=1000)
+    min_score: float = Field(default=0.0, ge=0, le=1)
+    restore: Patterns = ()
+    always: bool = False
+    url: str = ""
+    key: str = Field(default="", repr=False)
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    server: Name | None = None
+    tool: str = Field(default="", max_length=256)
+    options: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @property
+    def fails_closed(self) -> bool:
+        """Whether a call is rejected that the guard could not check."""
+        return self.mode == "enforce" and (self.fail or self._default_fail) == "closed"
+
+    @property
+    def is_built_in(self) -> bool:
+        """Whether Toolbus evaluates the guard itself."""
+        return self.kind in BUILT_IN_KINDS
+
+    @property
+    def _default_fail(self) -> str:
+        return "open" if self.action == "flag" else "closed"
+
+    @model_validator(mode="after")
+    def _fits_its_kind(self) -> Self:
+        """Report all mistakes about the kind at once."""
+        if problems := [*self._problems()]:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        if self.url:
+            http_url(self.url)
+        if self.restore and self.action != "redact":
+            yield "restore applies only to the action redact; remove it"
+        if self.kind == "http" and not self.url:
+            yield "needs the url of the service"
+        if self.kind == "mcp" and not (self.server and self.tool):
+            yield "needs the server and the tool that checks the content"
+        if self.kind != "mcp" and (self.server or self.tool):
+            yield "server and tool apply only to guards of kind mcp; remove them"
+        if self.is_built_in and (self.url or self.key or self.headers):
+            yield "url, key and headers apply only to guards that ask a service; remove them"

@@ -1,0 +1,60 @@
+"""The check of content by a guard that asks another service. Executor makes these requests."""
+
+from typing import ClassVar, Protocol
+
+from pydantic import Field
+
+from toolbus_common.contracts.base import Plain
+from toolbus_common.contracts.queries.base import Query
+
+
+class CheckedCall(Plain):
+    """The call whose content is checked. `deadline` is in seconds since the epoch."""
+
+    call_id: str
+    customer: str
+    key: str
+    server: str
+    tool: str
+    deadline: float
+
+
+class GuardQuery(Query):
+    """Check content with a guard that asks another service. Sent by policy and codemode.
+
+    `phase` is the phase of the guard, and `content` is the JSON document to check. The reply is a
+    `ServiceVerdict`, or an error if the service could not be asked.
+    """
+
+    SUBJECT: ClassVar[str] = "tb.query.executor.guard"
+    BODY: ClassVar[str | None] = "content"
+
+    guard: str
+    phase: str
+    call: CheckedCall
+    content: bytes = Field(default=b"", exclude=True, repr=False)
+
+
+class ServiceVerdict(Plain):
+    """What a service found in the content.
+
+    `findings` are the names of what it found; they are empty if it found nothing. `score` is the
+    highest score. `content` is the service's own version of the JSON document without the findings;
+    empty if it has none. `version` is the version of the service or its model, if it names one.
+    """
+
+    findings: tuple[str, ...] = ()
+    score: float = 0.0
+    content: str = Field(default="", repr=False)
+    version: str = ""
+    cached: bool = False
+
+
+class ServiceCheck(Protocol):
+    """A function that asks the service of a guard. Raises `ToolbusError` if it cannot be asked."""
+
+    async def __call__(
+        self, guard: str, phase: str, call: CheckedCall, content: bytes
+    ) -> ServiceVerdict:
+        """Return what the service found."""
+        ...
