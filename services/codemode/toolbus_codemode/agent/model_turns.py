@@ -10,7 +10,6 @@ from toolbus_common.access.principal import Principal
 from toolbus_common.config import Configuration, ModelTarget
 from toolbus_common.contracts import (
     CallAdmitted,
-    CallCancelled,
     CallNotification,
     CallRequested,
     CallResult,
@@ -145,13 +144,13 @@ class ModelTurns:
                     on_part(notification.body)
                 except Exception as error:  # noqa: BLE001 - the rest of the stream is useless
                     failed.append(_stream_error(error))
-                    self.service.spawn(self.cancel(call.call_id))
+                    self.service.spawn(self.service.calls.cancel(call.call_id))
 
         work = self._work = self.service.calls.spawn(self.service.calls.request(call, receive))
         try:
             reply = await asyncio.shield(work)
         except asyncio.CancelledError:
-            self.service.spawn(self.cancel(call.call_id))
+            self.service.spawn(self.service.calls.cancel(call.call_id))
             raise
         except ToolbusError:
             if failed:
@@ -168,11 +167,6 @@ class ModelTurns:
         """Wait until the last model request has ended, so that its charge is known."""
         if self._work is not None and not self._work.done():
             await asyncio.wait([self._work], timeout=ENDING_SECONDS)
-
-    async def cancel(self, call_id: str) -> None:
-        """Publish that the response of a call is no longer needed."""
-        cancelled = CallCancelled(call_id=call_id)
-        await self.service.bus.publish(cancelled.subject, cancelled.encode())
 
 
 def _stream_error(error: Exception) -> ToolbusError:

@@ -63,7 +63,7 @@ async def test_the_event_loop_is_shared_while_many_tasks_are_examined(
     made: Any = task_service.TaskService
     working = asyncio.create_task(
         made(
-            book, ApprovalRepository(Records(APPROVALS, [KEY])), nothing, nothing, nothing, 5.0
+            book, ApprovalRepository(Records(APPROVALS, [KEY])), nothing, nothing, 5.0
         ).run()
     )
 
