@@ -28,7 +28,7 @@ from toolbus_common.contracts.model_calls import (
 )
 from toolbus_common.errors import OutcomeUnknownError, ToolbusError, UpstreamInvalidError
 from toolbus_common.model_api import routing
-from toolbus_common.observability.metrics import MODEL_FALLBACKS
+from toolbus_common.model_api.fallbacks import first_answer
 from toolbus_common.observability.trace_context import child_of
 from toolbus_common.service.service import Service
 
@@ -72,18 +72,17 @@ class ModelTurns:
         targets = routing.targets_of(
             requested.model, principal, declared, requested.models, requested.sticky.encode()
         )
-        for number, target in enumerate(targets):
+
+        async def send(target: ModelTarget, number: int) -> bytes:
             call = self._call(target, number, declared, body, left())
             self.on_begin(call.call_id, target)
             try:
                 return await self._send(call, on_part)
             except ToolbusError as error:
                 self.on_failure(error)
-                last = number == len(targets) - 1
-                if last or self.started or not routing.falls_back(error):
-                    raise
-                MODEL_FALLBACKS.labels(error.code).inc()
-        raise routing.unknown_model(requested.model)  # not reached: there is a target
+                raise
+
+        return await first_answer(targets, send, lambda: self.started)
 
     def _call(
         self,
