@@ -234,6 +234,8 @@ _SERVICES = (
             # Intents of expired reservations. The second request is sent to the leader of the
             # stream.
             f"$JS.API.DIRECT.GET.{EVENTS}", f"$JS.API.STREAM.MSG.GET.{EVENTS}",
+            # Policy stores redacted values, but only executor and codemode read them.
+            f"$JS.API.STREAM.INFO.KV_{PLACEHOLDERS}",
         ),
         subscribes=("tb.call.*", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, TOKENS, FLOW),

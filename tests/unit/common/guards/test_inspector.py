@@ -241,7 +241,9 @@ FAULTS = {
     ],
 )
 async def test_a_guard_that_cannot_check_fails_as_declared(
-    fault: str, fields: dict[str, Any], closed: bool  # noqa: FBT001
+    fault: str,
+    fields: dict[str, Any],
+    closed: bool,  # noqa: FBT001
 ) -> None:
     body, service = FAULTS[fault]
     failures = Failures()

@@ -71,7 +71,8 @@ def expected(value: Any, secret: str) -> Any:
 
 @given(documents(), some.booleans())
 def test_a_redaction_changes_the_value_everywhere_and_nothing_else(
-    drawn: tuple[Any, str], ascii_only: bool  # noqa: FBT001
+    drawn: tuple[Any, str],
+    ascii_only: bool,  # noqa: FBT001
 ) -> None:
     value, secret = drawn
     document = JsonTexts(json.dumps(value, ensure_ascii=ascii_only).encode())
