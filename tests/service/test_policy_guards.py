@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from harness.services.approval_tasks import MODERN, approval_of, created_task, final_state
 from harness.services.policy_replicas import PolicyReplicas, declared, last_event, required
 from harness.waits import until_async
 from toolbus_common.config import Configuration, Guard
 from toolbus_common.config.access.rules import Rule
 from toolbus_common.contracts import CallResult
+from toolbus_common.contracts.model_calls import CHAT, ModelCall
 from toolbus_common.errors import (
     ApprovalRequiredError,
     GuardBlockedError,
@@ -22,6 +24,8 @@ from toolbus_common.errors import (
 from toolbus_common.guards.placeholders import PLACEHOLDER
 from toolbus_common.guards.service_inspector import placeholders_of
 from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import APPROVALS, TASKS
+from toolbus_policy.models.requests import BYTES_PER_TOKEN
 
 TOKEN = "ghp_1pqnpZSYlnhWDmkBdrVqvIWIQG8zJy3VkQ9r"
 OTHER = "ghp_8sNfQ2LkXbVt7RzYcWm4HpJd1GaE6uTo3iKq"
@@ -246,3 +250,74 @@ async def test_a_call_without_guards_is_dispatched_as_it_is(
     (call,) = policy.reached
     assert (json.loads(call.arguments), call.guards, call.run) == (SENT["arguments"], (), "")
     assert (await event(operator, "call.allowed"))["guards"] == ""
+
+
+@pytest.mark.parametrize("later", ["flag", "block"])
+async def test_the_guards_check_a_deferred_call_again_when_it_is_approved(
+    policy: PolicyReplicas, later: str
+) -> None:
+    approve = {"approve": ["docs__burn"]}
+    await policy.declare(guarded(approve, keys={"action": "flag"}))
+    task = await created_task(policy, **MODERN, **SENT)
+    await policy.declare(guarded(approve, keys={"action": later}))
+    await policy.approve(approval_of(task))
+    state = await final_state(policy, task, **MODERN)
+    assert (len(policy.reached), "guard_blocked" in json.dumps(state)) == (
+        (1, False) if later == "flag" else (0, True)
+    )
+
+
+async def test_a_deferred_call_is_stored_and_made_in_its_redacted_form(
+    policy: PolicyReplicas, operator: Bus
+) -> None:
+    await policy.declare(guarded({"approve": ["docs__burn"]}, keys={"action": "redact"}))
+    task = await created_task(policy, **MODERN, **SENT)
+    for bucket in (APPROVALS, TASKS):
+        assert TOKEN not in str(await policy.kept(bucket))
+    await policy.approve(approval_of(task))
+    assert (await final_state(policy, task, **MODERN))["status"] == "completed"
+    assert PLACEHOLDER.search(policy.reached[0].arguments.decode())
+    intent = await event(operator, "call.allowed")
+    assert [verdict for _, verdict, _ in checks_in(intent)] == ["passed"]
+
+
+PROMPT = {"model": "fast", "messages": [{"role": "user", "content": f"use {TOKEN}"}]}
+
+
+def of_models(**guard: Any) -> Configuration:
+    """Return a configuration with a guard of the alias of a model."""
+    sections = {
+        "providers": {"local": {"kind": "openai", "url": "http://127.0.0.1:9/v1"}},
+        "models": {"fast": [{"provider": "local", "model": "gemma"}]},
+        "model_prices": {"local/gemma": {"input": 1.0, "output": 0.0}},
+        "model_guards": {"fast": ["keys"]},
+    }
+    made = guarded({"models": ["*"], "guards": []}, keys={"on": ["prompts"], **guard})
+    return Configuration.model_validate(made.model_dump() | sections)
+
+
+def prompt() -> dict[str, Any]:
+    extra = ModelCall(alias="fast", output=None).encode()
+    named = {"server": "local", "tool": "gemma", "method": CHAT}
+    return {**named, "extra": extra, "arguments": PROMPT}
+
+
+async def test_a_prompt_is_redacted_before_its_size_is_reserved(
+    policy: PolicyReplicas, operator: Bus
+) -> None:
+    await policy.declare(of_models(action="redact"))
+    await policy.request(**prompt())
+    (call,) = policy.reached
+    assert TOKEN not in call.arguments.decode()
+    intent = await event(operator, "call.allowed")
+    assert checks_in(intent) == [("keys", "redacted", ["github-pat"])]
+    assert call.charge == -(-len(call.arguments) // BYTES_PER_TOKEN)
+
+
+@pytest.mark.parametrize("action", ["block", "ask"])
+async def test_a_prompt_that_cannot_wait_for_an_approval_is_blocked(
+    policy: PolicyReplicas, action: str
+) -> None:
+    await policy.declare(of_models(action=action))
+    assert isinstance(await refusal(policy, **prompt()), GuardBlockedError)
+    assert policy.reached == []
