@@ -28,9 +28,12 @@ class Service:
         self.received: list[bytes] = []
 
     async def __call__(
-        self, _guard: str, _phase: str, _call: CheckedCall, content: bytes
+        self, guard: str, phase: str, call: CheckedCall, content: bytes
     ) -> ServiceVerdict:
         """Return the verdict."""
+        assert guard
+        assert phase in ("arguments", "results")
+        assert call.call_id
         self.received.append(content)
         await asyncio.sleep(self.pause)
         if isinstance(self.verdict, Exception):

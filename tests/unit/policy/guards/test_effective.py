@@ -47,7 +47,7 @@ def merged(one: Any, other: Any) -> Any:
     return other
 
 
-def configured(*attachments: str, on: list[str] = EVERY, **more: Any) -> Authorizer:
+def configured(*attachments: str, on: list[str] = EVERY, more: Any = None) -> Authorizer:
     declared: Any = {
         "customers": {"acme": {}},
         "teams": {"ops": {"customer": "acme"}},
@@ -71,7 +71,7 @@ def configured(*attachments: str, on: list[str] = EVERY, **more: Any) -> Authori
     }  # fmt: skip
     for each in attachments:
         declared = merged(declared, ATTACHED[each])
-    snapshot = ConfigSnapshot.of(Configuration.model_validate(merged(declared, more)))
+    snapshot = ConfigSnapshot.of(Configuration.model_validate(merged(declared, more or {})))
     listings = {name: listing_of(name, "search", "read") for name in ("docs", "other")}
     return Authorizer(snapshot, listings)
 
@@ -115,8 +115,10 @@ def test_all_attachments_add_up() -> None:
 @pytest.mark.parametrize("below", ["keys.bot", "users.ann", "teams.ops", "customers.acme"])
 def test_no_level_removes_a_guard_of_another(name: str, below: str) -> None:
     section, entry = below.split(".")
-    fields = {"guards": [section.removesuffix("s"), "always"]}
-    assert name in checking(configured(name, **{section: {entry: fields}})) or name == section[:-1]
+    fields: Any = {"guards": [section.removesuffix("s"), "always"]}
+    assert (
+        name in checking(configured(name, more={section: {entry: fields}})) or name == section[:-1]
+    )
 
 
 def test_a_call_without_guards_has_none() -> None:
@@ -133,7 +135,7 @@ def test_guards_of_results_are_left_to_executor() -> None:
 
 def test_executor_learns_which_guards_restore_values_for_a_tool() -> None:
     redacting = {"action": "redact", "restore": ["docs__read"], "on": ["prompts"]}
-    decides = configured(guards={"alias": redacting})
+    decides = configured(more={"guards": {"alias": redacting}})
     found = admitted(decides, "docs", "read").guards
     assert found is not None
     assert (found.checking, found.later, found.has_placeholders) == ((), ("alias",), True)
@@ -141,7 +143,7 @@ def test_executor_learns_which_guards_restore_values_for_a_tool() -> None:
 
 
 def test_a_guard_that_is_not_configured_applies_so_that_its_check_fails() -> None:
-    assert checking(configured(keys={"bot": {"guards": ["deleted"]}})) == {"deleted"}
+    assert checking(configured(more={"keys": {"bot": {"guards": ["deleted"]}}})) == {"deleted"}
 
 
 def test_every_method_that_sends_something_to_a_server_is_checked() -> None:
