@@ -21,7 +21,7 @@ class Decision(Struct, frozen=True):
     """An authorized call: its authorizer, its admission and the verdict of the rules.
 
     `claim` is set if the call has an idempotency key. It is released unless the call is dispatched.
-    `checks` are those of its guards; `asked` is set if one of them requires approval.
+    `checks` are those of its guards; `guard_cause` is set if one of them requires approval.
     """
 
     authorizer: Authorizer
@@ -29,12 +29,12 @@ class Decision(Struct, frozen=True):
     verdict: Verdict
     claim: OutcomeClaim | None = None
     checks: tuple[GuardCheck, ...] = ()
-    asked: Cause | None = None
+    guard_cause: Cause | None = None
 
 
 def may_need_approval(decision: Decision, call: CallRequested) -> bool:
     """Return whether approval is needed, or the call contains the state of an approval."""
-    needed = decision.admission.cause or decision.verdict.approve_by or decision.asked
+    needed = decision.admission.cause or decision.verdict.approve_by or decision.guard_cause
     return bool(needed or (call.extra and STATE_PREFIX in call.extra))
 
 
@@ -72,8 +72,8 @@ def decide(
     if admission.terms is not None:  # a redaction changes the size
         admission = sized(admission, admission.terms, inspected.call)
     verdict = evaluate_rules(authorizer, inspected.call, admission)
-    asked = Cause(f"{GUARD}{inspected.ask}", inspected.why) if inspected.ask else None
-    return Decision(authorizer, admission, verdict, claim, inspected.checks, asked)
+    guard_cause = Cause(f"{GUARD}{inspected.ask}", inspected.why) if inspected.ask else None
+    return Decision(authorizer, admission, verdict, claim, inspected.checks, guard_cause)
 
 
 def approval_cause(call: CallRequested, decision: Decision) -> Cause:
@@ -81,9 +81,9 @@ def approval_cause(call: CallRequested, decision: Decision) -> Cause:
 
     A task's call was approved already, but its further input was not checked by a guard then.
     """
-    admission, verdict, asked = decision.admission, decision.verdict, decision.asked
-    if asked is not None:
-        return Cause(admission.cause or asked.name, asked.why, admission.charge)
+    admission, verdict, guard_cause = decision.admission, decision.verdict, decision.guard_cause
+    if guard_cause is not None:
+        return Cause(admission.cause or guard_cause.name, guard_cause.why, admission.charge)
     if admission.cause or not verdict.approve_by or call.method.startswith("tasks/"):
         return Cause(admission.cause, charge=admission.charge)
     return Cause(f"{RULE}{verdict.approve_by}", verdict.reason, admission.charge)

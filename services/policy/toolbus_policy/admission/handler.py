@@ -108,7 +108,10 @@ class AdmissionHandler:
             return self._learn_token(call, context, error)
         except ToolbusError as error:
             return self._deny(call, error, admission)
-        return self._admit_decided(Decision(authorizer, admission, verdict), call, context)
+        decision = Decision(authorizer, admission, verdict)
+        if call.method == TOOLS_CALL and not call.idempotency_key:
+            return self._dispatch_or_ask(decision, call, context)
+        return self._admit_decided(decision, call, context)
 
     async def _admit_guarded(
         self,

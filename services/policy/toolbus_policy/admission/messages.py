@@ -106,7 +106,7 @@ def build_intent(
         aliases=admission.terms.aliases if admission.terms is not None else (),
         actors=authorizer.snapshot.actors(payer.key, call.key_digest),
         suggested_by=call.suggested_by,
-        guards=encoded_checks(decision.checks),
+        guards=encoded_checks(decision.checks) if decision.checks else "",
     )
 
 
