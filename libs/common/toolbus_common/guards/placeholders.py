@@ -4,7 +4,7 @@ A placeholder is `[redacted:<rule>:<16 hex digits>]`. The digits are an HMAC of 
 of the run, so equal values have equal placeholders within a run, and no other run can compare them.
 All services derive the key from the same file, that of the person keys.
 
-Values that a guard may restore are stored encrypted, for an hour. The name of an entry is an HMAC
+Values that a guard may restore are stored encrypted, for a day. The name of an entry is an HMAC
 of the principal, the run and the digits, so no other principal and no other run can read it.
 """
 

@@ -123,6 +123,8 @@ def _parts(call: CallRequested, before: bytes, after: bytes) -> dict[str, Any]:
     old, new = _members(before), _members(after)
     if new.keys() != old.keys() or ("uri" in old and bytes(new["uri"]) != bytes(old["uri"])):
         raise _TargetRedactedError
+    if bytes(new["arguments"])[:1] != bytes(old["arguments"])[:1]:  # another type
+        raise _TargetRedactedError
     changed: dict[str, Any] = {"arguments": bytes(new["arguments"])}
     if "extra" in new:
         extra = _members(new["extra"])
@@ -133,7 +135,7 @@ def _parts(call: CallRequested, before: bytes, after: bytes) -> dict[str, Any]:
 
 
 class _TargetRedactedError(Exception):
-    """A guard redacted the URI of a resource, which selects the resource."""
+    """A guard redacted the URI of a resource, which selects it, or a whole part of the call."""
 
 
 def _target_error(found: Inspection) -> GuardBlockedError:
