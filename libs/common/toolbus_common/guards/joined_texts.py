@@ -18,7 +18,8 @@ class JoinedTexts:
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self.data = SEPARATOR.join(texts).encode("ascii", "replace")
+        self.text = SEPARATOR.join(texts)
+        self.data = self.text.encode("ascii", "replace")
         self._ends = [*accumulate(len(each) + len(SEPARATOR) for each in texts)]
 
     def findings(self, matches: Iterable[tuple[int, int, str, float]]) -> list[Finding]:
