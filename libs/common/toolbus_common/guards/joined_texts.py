@@ -44,6 +44,18 @@ class JoinedTexts:
             text += 1
 
 
+def without_overlap(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings in texts sorted, with those that overlap joined."""
+    by_text: dict[int, list[tuple[int, int, str, float]]] = {}
+    for each in findings:
+        by_text.setdefault(each.text, []).append((each.start, each.end, each.rule, each.score))
+    return [
+        Finding(rule, text, start, end, score)
+        for text, matches in sorted(by_text.items())
+        for start, end, rule, score in _merged(sorted(matches))
+    ]
+
+
 def _merged(matches: list[tuple[int, int, str, float]]) -> Iterator[tuple[int, int, str, float]]:
     """Yield the matches, which are sorted, with those that overlap joined."""
     if not matches:

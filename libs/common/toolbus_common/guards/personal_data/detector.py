@@ -1,16 +1,20 @@
 """Detector of personal data in texts by validated patterns, in linear time (no I/O)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache, lru_cache
 from hashlib import sha256
+from types import MappingProxyType
 from typing import Any
 
 from toolbus_common.guards.expressions import any_of, compiled, compiled_set, selected, shortened
 from toolbus_common.guards.findings import Finding
-from toolbus_common.guards.joined_texts import JoinedTexts
+from toolbus_common.guards.joined_texts import JoinedTexts, without_overlap
+from toolbus_common.guards.personal_data.models import RULES as MODEL_RULES
+from toolbus_common.guards.personal_data.models import ModelDetector
 from toolbus_common.guards.personal_data.rules import RULES, Rule, words_of
 from toolbus_common.guards.plain_text import with_plain_escapes
 
+_MODEL = "en_core_web_sm"
 _NEAR = 60  # characters before a match in which a word counts
 _NEAR_AFTER = 30
 _LONGEST = 40  # characters after a candidate in which another rule can match
@@ -26,28 +30,42 @@ class PersonalDataDetector:
     """
 
     def __init__(
-        self, rules: tuple[str, ...] | None = None, except_rules: tuple[str, ...] = ()
+        self,
+        rules: tuple[str, ...] | None = None,
+        except_rules: tuple[str, ...] = (),
+        options: Mapping[str, Any] = MappingProxyType({}),
     ) -> None:
-        """Use the named rules, or those that apply by default; without those in `except_rules`."""
-        defaults = (rule.id for rule in RULES if rule.default)
+        """Use the named rules, or those that apply by default; without those in `except_rules`.
+
+        With the option `models`, a model of Presidio finds names and places too; the options
+        `model` and `language` choose it. Raises `MissingModelError` if it is not installed.
+        """
+        defaults = {*(rule.id for rule in RULES if rule.default), *MODEL_RULES}
         names = frozenset(defaults if rules is None else rules) - frozenset(except_rules)
         self._compiled = _compiled_rules(names & known_rules())
+        self._models: ModelDetector | None = None
+        if options.get("models"):
+            model, language = options.get("model", _MODEL), options.get("language", "en")
+            self._models = ModelDetector(names, str(model), str(language))
 
     @property
     def version(self) -> str:
-        """The version of the rules."""
-        return _version()
+        """The version of the rules, and of the model."""
+        return _version() if self._models is None else f"{_version()}+{self._models.version}"
 
     def find(self, texts: Sequence[str]) -> list[Finding]:
         """Return the personal data in the texts of one document."""
         joined = JoinedTexts(texts)
-        return joined.findings(self._compiled.matches(with_plain_escapes(joined.data)))
+        found = joined.findings(self._compiled.matches(with_plain_escapes(joined.data)))
+        if self._models is None:
+            return found
+        return without_overlap([*found, *self._models.find(texts)])
 
 
 @cache
 def known_rules() -> frozenset[str]:
     """Return the names of all rules."""
-    return frozenset(rule.id for rule in RULES)
+    return frozenset({*(rule.id for rule in RULES), *MODEL_RULES})
 
 
 class _Compiled:

@@ -25,7 +25,7 @@ _LONGEST_VALUE = 2000  # characters of a name and a value that are looked at
 _SHORTEST = 8  # characters of a named value
 # A value after a name: the same operators as in the rules, and more between name and operator.
 _VALUE = (
-    r"""[ \t\w.\-]*[\s'")]*(?:=|>|:{1,3}=|\|\||:|=>|\?=|,)[\x60'"\s=]*"""
+    r"""[ \t\w.\-]*[\s'")\\]*(?:=|>|:{1,3}=|\|\||:|=>|\?=|,)[\x60'"\s=\\]*"""
     rf"""(?:[\w.=~+/%\-]{{{_SHORTEST},}}|[0-9]{{5,7}}:A[\w\-]{{8,}})"""
 )
 _LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_.-="
