@@ -19,7 +19,7 @@ def compiled(expression: str, *, captures: bool = True) -> Any:
 
 
 def compiled_set(expressions: Sequence[str]) -> Any:
-    """Return a set of expressions, which tells in one pass which of them match in a text."""
+    """Return a set of expressions, which finds in one pass those that match in a text."""
     found = re2.Set.SearchSet(_options())
     for each in expressions:
         found.Add(each.encode())

@@ -7,11 +7,12 @@ _PLACEHOLDER = re2.compile(rb"\[redacted:[\w.-]{1,64}:[0-9a-f]{16}\]")
 _REDACTED = b"[redacted:"
 # The replacement is as long as the escape, and means the same to the rules of the detectors.
 _BACKSLASHED = {
-    rb"\'": b"''",
     rb"\n": b"\n\n",
     rb"\r": b"\n\n",
     rb"\t": b"  ",
     rb"\/": b"//",
+}
+_UNICODE = {
     rb"\u003d": b"    = ",
     rb"\u0026": b";" * 6,
     rb"\u0022": b'"' * 6,
@@ -30,6 +31,7 @@ _PERCENT = {
     b"40": b"..@",
     b"0A": b"\n\n\n",
 }
+_ANY_PERCENT = re2.compile(b"(?i)%(?:" + b"|".join(_PERCENT) + b")")
 
 
 def with_plain_escapes(data: bytes) -> bytes:
@@ -39,10 +41,14 @@ def with_plain_escapes(data: bytes) -> bytes:
     """
     if _REDACTED in data:
         data = _without_placeholders(data)
+    # Each replacement reads the whole text, so the rare ones are only tried where they occur.
     if b"\\" in data:
         for escape, plain in _BACKSLASHED.items():
             data = data.replace(escape, plain)
-    if b"%" in data:
+        if rb"\u00" in data:
+            for escape, plain in _UNICODE.items():
+                data = data.replace(escape, plain)
+    if b"%" in data and _ANY_PERCENT.search(data) is not None:
         for digits, plain in _PERCENT.items():
             data = data.replace(b"%" + digits, plain).replace(b"%" + digits.lower(), plain)
     return data
