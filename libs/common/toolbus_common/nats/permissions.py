@@ -369,7 +369,7 @@ def server_configuration(
             "store_dir": store_dir,
             "sync_interval": "1s",
             "max_mem": 64 * 1024 * 1024,
-            "max_file": 16 * 1024 * 1024 * 1024,
+            "max_file": 64 * 1024 * 1024 * 1024,
         },
         "accounts": accounts(
             {user: (each.publish, each.subscribe) for user, each in granted.items()},
