@@ -31,10 +31,10 @@ from toolbus_common.contracts.records.pin_names import (
     pin_key,
     server_of,
 )
+from toolbus_common.mcp.server_instructions import instructions_entry, with_instructions
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.kv_bucket import Bucket, Change
 from toolbus_executor.catalog.definition_signals import BLOCKING, named, severity
-from toolbus_executor.catalog.instructions_entry import instructions_entry, with_instructions
 from toolbus_executor.catalog.other_servers import OtherServers
 
 log = logging.getLogger(__name__)
@@ -286,6 +286,11 @@ def _flagged(listing: Listing | None) -> Iterator[tuple[str, CatalogEntry]]:
         return
     for kind in KINDS:
         yield from ((kind, each) for each in _all_entries(listing, kind) if each.signals)
+
+
+def suspicious(listing: Listing) -> int:
+    """Return the number of definitions with signals, whether shown or quarantined."""
+    return sum(1 for _ in _flagged(listing))
 
 
 def flagged_event(server: str, kind: str, entry: CatalogEntry) -> DefinitionFlagged:

@@ -23,7 +23,7 @@ from toolbus_common.secrets import Values
 from toolbus_common.service.service import Service
 from toolbus_executor.calls.call_handler import CallHandler
 from toolbus_executor.catalog.client_specific_lists import list_for_all_classes
-from toolbus_executor.catalog.definition_pins import Pins
+from toolbus_executor.catalog.definition_pins import Pins, suspicious
 from toolbus_executor.catalog.list_problems import ListProblems
 from toolbus_executor.catalog.publisher import CatalogPublisher
 from toolbus_executor.dependencies import Dependencies
@@ -118,6 +118,7 @@ class ServerSupervisor:
             "version": shown.version,
             "tools": len(shown.tools),
             "quarantined": len(shown.quarantined),
+            "suspicious": suspicious(shown),
             "dropped": shown.dropped,
             "repaired": repairs_of(shown),
             "failed_lists": shown.failed,
