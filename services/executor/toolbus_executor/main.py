@@ -14,7 +14,7 @@ owns        the buckets tb_catalogue and tb_leases, the first pins in tb_pins, t
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -22,7 +22,7 @@ from typing import Any
 from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.concurrency import in_background
-from toolbus_common.config import Server
+from toolbus_common.config import Guard, Server
 from toolbus_common.config_store.literal_secrets import Reader
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.contracts import (
@@ -40,6 +40,7 @@ from toolbus_common.contracts import (
     UpstreamTokenReply,
 )
 from toolbus_common.contracts.events.base import subject_of
+from toolbus_common.guards.inspector import Inspector
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.object_store import Objects
@@ -62,6 +63,7 @@ from toolbus_executor.calls.early_cancellations import EarlyCancellations
 from toolbus_executor.calls.operator_commands import OperatorCommands
 from toolbus_executor.calls.session_router import SessionRouter
 from toolbus_executor.calls.suspended_call_router import SuspendedCallRouter
+from toolbus_executor.catalog.definition_guards import DefinitionGuards
 from toolbus_executor.catalog.definition_pins import Pins
 from toolbus_executor.dependencies import Dependencies
 from toolbus_executor.identity.keys import IdentityKeys
@@ -106,6 +108,8 @@ class ServerRegistry:
         self._supervisors = Reconciler(self._start, ServerSupervisor.stop)
         self._restarted: frozenset[str] = frozenset()  # servers known before this change
         self._changed = asyncio.Event()
+        self._guards: Mapping[str, Guard] = {}  # with which the servers were listed
+        self.inspector: Callable[[], Inspector | None] = lambda: None
         self._early_cancellations = early = EarlyCancellations()
         self._providers = ProviderRegistry(service, commands, dependencies, early, cache)
         self._suspended_calls = SuspendedCallRouter(
@@ -172,8 +176,12 @@ class ServerRegistry:
             await self._supervisors.reconcile(
                 {name: (each, self._commands.of(name).resets) for name, each in declared.items()}
             )
+            guards = self._directory.now.configuration.guards
             for supervisor in self._supervisors:
+                if guards != self._guards:
+                    supervisor.lists_changed.set()  # check the definitions again
                 supervisor.handler.drained = self._commands.of(supervisor.name).drained
+            self._guards = guards
             await self._providers.reconcile(self._directory.now.configuration.providers)
 
     def _start(self, name: str, entry: tuple[Server, int]) -> ServerSupervisor:
@@ -185,6 +193,7 @@ class ServerRegistry:
         supervisor = ServerSupervisor(
             name, declared, self._service, self._buckets, self._pins, self._dependencies
         )
+        supervisor.entry.guards = DefinitionGuards(name, declared, self.inspector)
         supervisor.resets = resets
         supervisor.fresh = name in self._restarted
         if supervisor.separation is not None:
