@@ -371,6 +371,8 @@ EVENTS: dict[str, type[Event]] = {
         BreakerClosed,
         DefinitionPinned,
         DefinitionChanged,
+        DefinitionFlagged,
+        DefinitionFlagged,
         DefinitionApproved,
         DefinitionRejected,
         GrantCreated,

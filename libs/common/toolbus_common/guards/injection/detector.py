@@ -37,7 +37,7 @@ RULES = {
     ENCODED: "An encoded part of the text contains instructions.",
 }
 _ALGORITHM = "1"
-_LONGEST_SENTENCE = 400
+_LONGEST_PHRASE = 400
 _LONGEST_BLOCK = 4000
 _AROUND = 300
 _QUOTED = 0.45  # the part of the score that remains for a quotation
@@ -207,7 +207,7 @@ def _extended(rule: Rule, text: str, start: int, end: int) -> tuple[int, int]:
         return start, end
     if not rule.directive:
         return start, end
-    after = text[end : end + _LONGEST_SENTENCE]
+    after = text[end : end + _LONGEST_PHRASE]
     ends = [place for mark in _ENDS if (place := after.find(mark)) >= 0]
     return start, end + (min(ends) if ends else len(after))
 
