@@ -1,10 +1,11 @@
 """The executor service: calls upstream servers and publishes their catalogue.
 
 subscribes  CallAdmitted, per server or provider and from other executors; CallCancelled; the
-            buckets tb_config and tb_pins; ConnectionCreated; ClientMessage
+            buckets tb_config, tb_pins and tb_catalogue; ConnectionCreated; ClientMessage
 publishes   the reply messages of each call; CallCompleted, CallFailed, CallExtended, ModelUsed;
             ServerConnected, ServerLost, ServerFaulted, BreakerOpened, BreakerClosed;
-            DefinitionPinned, DefinitionChanged; ModelCachePurged; ServerNotification
+            DefinitionPinned, DefinitionChanged, DefinitionFlagged; ModelCachePurged;
+            ServerNotification
 owns        the buckets tb_catalogue and tb_leases, the first pins in tb_pins, the outcomes it
             stores in tb_outcomes, large results in tb_results, cached responses of models in
             tb_model_cache and tb_model_responses; connections to upstreams and stdio processes
@@ -13,7 +14,7 @@ owns        the buckets tb_catalogue and tb_leases, the first pins in tb_pins, t
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -21,7 +22,7 @@ from typing import Any
 from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.concurrency import in_background
-from toolbus_common.config import Server
+from toolbus_common.config import Guard, Server
 from toolbus_common.config_store.literal_secrets import Reader
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.contracts import (
@@ -39,6 +40,7 @@ from toolbus_common.contracts import (
     UpstreamTokenReply,
 )
 from toolbus_common.contracts.events.base import subject_of
+from toolbus_common.guards.inspector import Inspector
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.object_store import Objects
@@ -61,6 +63,7 @@ from toolbus_executor.calls.early_cancellations import EarlyCancellations
 from toolbus_executor.calls.operator_commands import OperatorCommands
 from toolbus_executor.calls.session_router import SessionRouter
 from toolbus_executor.calls.suspended_call_router import SuspendedCallRouter
+from toolbus_executor.catalog.definition_guards import DefinitionGuards
 from toolbus_executor.catalog.definition_pins import Pins
 from toolbus_executor.dependencies import Dependencies
 from toolbus_executor.identity.keys import IdentityKeys
@@ -99,12 +102,14 @@ class ServerRegistry:
         self._dependencies = dependencies
         self._directory = directory
         self._pins = pins
-        pins.on_change = self._apply_pins
+        pins.on_change = pins.others.on_change = self._apply_pins
         self._commands = commands
         commands.on_change = self.reconcile
         self._supervisors = Reconciler(self._start, ServerSupervisor.stop)
         self._restarted: frozenset[str] = frozenset()  # servers known before this change
         self._changed = asyncio.Event()
+        self._guards: Mapping[str, Guard] = {}  # with which the servers were listed
+        self.inspector: Callable[[], Inspector | None] = lambda: None
         self._early_cancellations = early = EarlyCancellations()
         self._providers = ProviderRegistry(service, commands, dependencies, early, cache)
         self._suspended_calls = SuspendedCallRouter(
@@ -171,8 +176,12 @@ class ServerRegistry:
             await self._supervisors.reconcile(
                 {name: (each, self._commands.of(name).resets) for name, each in declared.items()}
             )
+            guards = self._directory.now.configuration.guards
             for supervisor in self._supervisors:
+                if guards != self._guards:
+                    supervisor.lists_changed.set()  # check the definitions again
                 supervisor.handler.drained = self._commands.of(supervisor.name).drained
+            self._guards = guards
             await self._providers.reconcile(self._directory.now.configuration.providers)
 
     def _start(self, name: str, entry: tuple[Server, int]) -> ServerSupervisor:
@@ -184,6 +193,7 @@ class ServerRegistry:
         supervisor = ServerSupervisor(
             name, declared, self._service, self._buckets, self._pins, self._dependencies
         )
+        supervisor.entry.guards = DefinitionGuards(name, declared, self.inspector)
         supervisor.resets = resets
         supervisor.fresh = name in self._restarted
         if supervisor.separation is not None:
@@ -264,6 +274,7 @@ def build(process: ProcessContext) -> Service:
     dialers = DialerFactory(settings.egress, confirmed, settings.egress_ca, os.environ, keys)
     service.watch_bucket(CONFIG)(commands.apply_change)
     service.watch_bucket(PINS)(pins.apply_change)
+    service.watch_bucket(CATALOGUE)(pins.others.apply_change)
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:

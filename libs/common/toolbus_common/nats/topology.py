@@ -77,14 +77,11 @@ MAX_RESULT_BYTES = 2 << 30
 CACHE_SECONDS = 7 * DAY  # the longest lifetime of a cached model response
 MAX_CACHE_BYTES = 128 << 20
 MAX_RESPONSE_BYTES = 1 << 30
-_EVICTED = frozenset({MODEL_CACHE, MODEL_RESPONSES})  # full ones delete their oldest entries
-_SIZES_ONLY = frozenset({OUTCOMES, AGENT_RUNS})  # watchers receive sizes without data
-# Settings that provisioning also applies to existing streams: buckets and object stores; events.
 _EVICTED = frozenset(
     {MODEL_CACHE, MODEL_RESPONSES, PLACEHOLDERS}
 )  # full ones delete their oldest entries
 _SIZES_ONLY = frozenset({OUTCOMES, AGENT_RUNS, PLACEHOLDERS})  # watchers receive sizes without data
-# Settings that provisioning also applies to existing buckets and object stores.
+# Settings that provisioning also applies to existing streams: buckets and object stores; events.
 _RULES = ("republish", "allow_rollup_hdrs", "deny_purge", "allow_direct", "max_msgs_per_subject")
 _EVENT_RULES = (
     "subjects", "discard", "max_age", "duplicate_window", "deny_delete", "deny_purge",
