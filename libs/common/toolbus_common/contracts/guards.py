@@ -8,7 +8,10 @@ from toolbus_common.contracts.base import Plain
 
 
 class CheckedCall(Plain):
-    """The call whose content is checked. `deadline` is in seconds since the epoch."""
+    """The call whose content is checked. `deadline` is in seconds since the epoch.
+
+    `principal_id` and `run` identify the agent run in which equal values have equal placeholders.
+    """
 
     call_id: str
     customer: str
@@ -16,6 +19,8 @@ class CheckedCall(Plain):
     server: str
     tool: str
     deadline: float
+    principal_id: str = ""
+    run: str = ""
 
 
 class ServiceVerdict(Plain):
