@@ -128,7 +128,7 @@ async def test_an_unavailable_service_opens_the_breaker_and_is_not_asked(
         for _ in range(5):
             assert "HTTP 503" in await reason_of(guards)
         found = await reason_of(guards)
-        assert found.startswith("The service failed repeatedly and is not asked for ")
+        assert found.startswith("The service failed repeatedly and is not used for ")
         assert len(model.requests) == 5
         row = guards.status("g")
         assert (row["breaker"], len(row["failures"])) == ("open", 5)

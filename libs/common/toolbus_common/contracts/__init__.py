@@ -114,6 +114,7 @@ from toolbus_common.contracts.queries.backfill import (
 from toolbus_common.contracts.queries.base import (
     AuditQuery,
     BudgetState,
+    GuardQuery,
     LedgerQuery,
     LedgerReply,
     OpenCall,
@@ -133,7 +134,6 @@ from toolbus_common.contracts.queries.base import (
     StatusQuery,
 )
 from toolbus_common.contracts.queries.export import EventsQuery, EventsReply
-from toolbus_common.contracts.queries.guards import GuardQuery
 from toolbus_common.contracts.queries.identity import (
     Bearer,
     IdentityReply,

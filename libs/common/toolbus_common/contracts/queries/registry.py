@@ -20,6 +20,7 @@ from toolbus_common.contracts.queries.backfill import (
 )
 from toolbus_common.contracts.queries.base import (
     AuditQuery,
+    GuardQuery,
     LedgerQuery,
     LedgerReply,
     OpenCallsQuery,
@@ -38,7 +39,6 @@ from toolbus_common.contracts.queries.base import (
     StatusQuery,
 )
 from toolbus_common.contracts.queries.export import EventsQuery, EventsReply
-from toolbus_common.contracts.queries.guards import GuardQuery
 from toolbus_common.contracts.queries.identity import (
     Bearer,
     IdentityReply,

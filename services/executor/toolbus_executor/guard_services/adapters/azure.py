@@ -9,7 +9,7 @@ from toolbus_common.config.guards.services import (
 )
 from toolbus_executor.guard_services.adapters.base import (
     NOTHING,
-    Asked,
+    CheckedContent,
     Limits,
     ServiceFindings,
     invalid,
@@ -38,7 +38,9 @@ class AzureContentSafety:
         self._options = options
         self._path = f"{client.path}/contentsafety/text:analyze?api-version={options.api_version}"
 
-    async def check(self, asked: Asked, texts: Sequence[str], seconds: float) -> ServiceFindings:  # noqa: ARG002
+    async def check(
+        self, checked: CheckedContent, texts: Sequence[str], seconds: float
+    ) -> ServiceFindings:  # noqa: ARG002
         """Analyze one text."""
         options = self._options
         body: dict[str, Any] = {
@@ -82,9 +84,11 @@ class AzurePromptShields:
             f"{client.path}/contentsafety/text:shieldPrompt?api-version={options.api_version}"
         )
 
-    async def check(self, asked: Asked, texts: Sequence[str], seconds: float) -> ServiceFindings:
+    async def check(
+        self, checked: CheckedContent, texts: Sequence[str], seconds: float
+    ) -> ServiceFindings:
         """Check one text, as a prompt or as a document."""
-        is_prompt = asked.phase in _PROMPTS
+        is_prompt = checked.phase in _PROMPTS
         body = {"userPrompt": texts[0]} if is_prompt else {"documents": [texts[0]]}
         response = await self._client.post(self._path, body, seconds)
         if is_prompt:

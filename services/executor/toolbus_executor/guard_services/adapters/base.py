@@ -1,4 +1,4 @@
-"""Interface of the adapters: what a service is asked, and what it found."""
+"""Interface of the adapters: what a service checks, and what it found."""
 
 import re
 from collections.abc import Sequence
@@ -31,8 +31,8 @@ class Limits(Struct, frozen=True):
     joined: bool = True
 
 
-class Asked(Struct, frozen=True):
-    """What a service is asked about: the phase, the call, and the whole document."""
+class CheckedContent(Struct, frozen=True):
+    """What a service checks: the phase, the call, and the whole document."""
 
     phase: str
     call: CheckedCall
@@ -80,7 +80,9 @@ class ServiceAdapter(Protocol):
         """Whether the service receives the names of the server, the tool and the customer."""
         ...
 
-    async def check(self, asked: Asked, texts: Sequence[str], seconds: float) -> ServiceFindings:
+    async def check(
+        self, checked: CheckedContent, texts: Sequence[str], seconds: float
+    ) -> ServiceFindings:
         """Ask the service about these texts, with one request.
 
         Raises:

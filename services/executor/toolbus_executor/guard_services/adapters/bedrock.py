@@ -8,7 +8,7 @@ from toolbus_common.config.guards.services import BedrockOptions
 from toolbus_executor.guard_services.adapters.base import (
     FROM_MODEL,
     NOTHING,
-    Asked,
+    CheckedContent,
     Limits,
     ServiceFindings,
     Span,
@@ -38,9 +38,11 @@ class BedrockService:
         self._path = f"{client.path}/guardrail/{name}/version/{version}/apply"
         self._version = options.version
 
-    async def check(self, asked: Asked, texts: Sequence[str], seconds: float) -> ServiceFindings:
+    async def check(
+        self, checked: CheckedContent, texts: Sequence[str], seconds: float
+    ) -> ServiceFindings:
         """Apply the guardrail to these texts."""
-        source = "OUTPUT" if asked.phase in FROM_MODEL else "INPUT"
+        source = "OUTPUT" if checked.phase in FROM_MODEL else "INPUT"
         body = {"source": source, "content": [{"text": {"text": text}} for text in texts]}
         response = await self._client.post(self._path, body, seconds)
         if response.get("action") == "NONE":

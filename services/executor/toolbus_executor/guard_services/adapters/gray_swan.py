@@ -7,7 +7,7 @@ from toolbus_common.config.guards.services import GraySwanOptions
 from toolbus_executor.guard_services.adapters.base import (
     MAX_FINDINGS,
     NOTHING,
-    Asked,
+    CheckedContent,
     Limits,
     ServiceFindings,
     invalid,
@@ -40,9 +40,11 @@ class GraySwanService:
         self._settings: dict[str, Any] = {name: value for name, value in own.items() if value}
         self._settings["reasoning_mode"] = options.reasoning
 
-    async def check(self, asked: Asked, texts: Sequence[str], seconds: float) -> ServiceFindings:
+    async def check(
+        self, checked: CheckedContent, texts: Sequence[str], seconds: float
+    ) -> ServiceFindings:
         """Monitor one text, as a message of the role that writes it."""
-        message = {"role": _ROLES.get(asked.phase, "tool"), "content": texts[0]}
+        message = {"role": _ROLES.get(checked.phase, "tool"), "content": texts[0]}
         response = await self._client.post(
             self._path, {"messages": [message], **self._settings}, seconds
         )

@@ -6,7 +6,7 @@ from typing import Any
 from toolbus_common.config.guards.services import LakeraOptions
 from toolbus_executor.guard_services.adapters.base import (
     NOTHING,
-    Asked,
+    CheckedContent,
     Limits,
     ServiceFindings,
     Span,
@@ -32,9 +32,11 @@ class LakeraService:
         self._project = options.project
         self._path = f"{client.path}/v2/guard"
 
-    async def check(self, asked: Asked, texts: Sequence[str], seconds: float) -> ServiceFindings:
+    async def check(
+        self, checked: CheckedContent, texts: Sequence[str], seconds: float
+    ) -> ServiceFindings:
         """Screen one text, as a message of the user or of the model."""
-        role = "assistant" if asked.phase == "completions" else "user"
+        role = "assistant" if checked.phase == "completions" else "user"
         body: dict[str, Any] = {
             "messages": [{"role": role, "content": texts[0]}],
             "payload": True,

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 from toolbus_common.config.guards.services import McpOptions
 from toolbus_common.errors import UpstreamInvalidError
 from toolbus_executor.guard_services.adapters.base import (
-    Asked,
+    CheckedContent,
     Limits,
     ServiceFindings,
     decoded,
@@ -42,9 +42,11 @@ class McpService:
         self.limits = Limits(options.longest, options.longest, MOST_TEXTS, joined=False)
         self.depends_on_call = True
 
-    async def check(self, asked: Asked, texts: Sequence[str], seconds: float) -> ServiceFindings:
+    async def check(
+        self, checked: CheckedContent, texts: Sequence[str], seconds: float
+    ) -> ServiceFindings:
         """Call the tool with these texts. Its result is structured, or one text with JSON."""
-        arguments = request_about(asked, texts, self._options.send)
+        arguments = request_about(checked, texts, self._options.send)
         raw = await self._call_tool(self._server, self._tool, arguments, seconds)
         return findings_of(_verdict_of(decoded(raw)), len(texts))
 

@@ -7,7 +7,7 @@ from toolbus_common.config.guards.services import ModelArmorOptions
 from toolbus_executor.guard_services.adapters.base import (
     FROM_MODEL,
     NOTHING,
-    Asked,
+    CheckedContent,
     Limits,
     ServiceFindings,
     Span,
@@ -37,10 +37,12 @@ class ModelArmorService:
         self._path = f"{client.path}/v1/{place}/templates/{options.template}"
         self.limits = Limits(LONGEST, LONGEST, joined=not redacts)
 
-    async def check(self, asked: Asked, texts: Sequence[str], seconds: float) -> ServiceFindings:
+    async def check(
+        self, checked: CheckedContent, texts: Sequence[str], seconds: float
+    ) -> ServiceFindings:
         """Sanitize one text, as a prompt or as the response of a model."""
         verb, field = "sanitizeUserPrompt", "userPromptData"
-        if asked.phase in FROM_MODEL:
+        if checked.phase in FROM_MODEL:
             verb, field = "sanitizeModelResponse", "modelResponseData"
         response = await self._client.post(
             f"{self._path}:{verb}", {field: {"text": texts[0]}}, seconds

@@ -5,7 +5,7 @@ from typing import Any
 
 from toolbus_common.config.guards.services import PatronusOptions
 from toolbus_executor.guard_services.adapters.base import (
-    Asked,
+    CheckedContent,
     Limits,
     ServiceFindings,
     Span,
@@ -32,14 +32,16 @@ class PatronusService:
         self._options = options
         self._path = f"{client.path}/v1/evaluate"
 
-    async def check(self, asked: Asked, texts: Sequence[str], seconds: float) -> ServiceFindings:
+    async def check(
+        self, checked: CheckedContent, texts: Sequence[str], seconds: float
+    ) -> ServiceFindings:
         """Evaluate one text: a prompt as the input of a model, other content as its output."""
         evaluators = [
             {"evaluator": each.evaluator, "explain_strategy": "never"}
             | ({"criteria": each.criteria} if each.criteria else {})
             for each in self._options.evaluators
         ]
-        field = "task_input" if asked.phase == "prompts" else "task_output"
+        field = "task_input" if checked.phase == "prompts" else "task_output"
         body: dict[str, Any] = {
             "evaluators": evaluators, field: texts[0], "capture": self._options.capture,
         }  # fmt: skip

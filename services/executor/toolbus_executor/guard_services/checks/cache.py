@@ -8,7 +8,7 @@ from time import monotonic
 import msgspec
 
 from toolbus_common.contracts.guards import ServiceVerdict
-from toolbus_executor.guard_services.adapters.base import Asked
+from toolbus_executor.guard_services.adapters.base import CheckedContent
 
 MAX_ENTRIES = 4096
 LARGEST = 16 << 10  # characters of a changed document that is stored
@@ -43,8 +43,8 @@ class VerdictCache:
             self._entries.popitem(last=False)
 
 
-def key_of(asked: Asked, *, with_call: bool) -> bytes:
+def key_of(checked: CheckedContent, *, with_call: bool) -> bytes:
     """Return the digest of a content, its phase, and what else the service receives."""
-    call = asked.call
-    about = [asked.phase, *((call.customer, call.server, call.tool) if with_call else ())]
-    return sha256(msgspec.json.encode(about) + b"\n" + asked.content).digest()
+    call = checked.call
+    about = [checked.phase, *((call.customer, call.server, call.tool) if with_call else ())]
+    return sha256(msgspec.json.encode(about) + b"\n" + checked.content).digest()

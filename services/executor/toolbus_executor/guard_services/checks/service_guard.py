@@ -17,7 +17,11 @@ from toolbus_common.errors import (
 )
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.observability.metrics import GUARD_SERVICE_CHECKS, GUARD_SERVICE_SECONDS
-from toolbus_executor.guard_services.adapters.base import Asked, ServiceAdapter, ServiceFindings
+from toolbus_executor.guard_services.adapters.base import (
+    CheckedContent,
+    ServiceAdapter,
+    ServiceFindings,
+)
 from toolbus_executor.guard_services.checks.cache import VerdictCache, key_of
 from toolbus_executor.guard_services.checks.requests import Requests
 from toolbus_executor.resilience.breaker_reporter import BreakerReporter
@@ -53,11 +57,11 @@ class ServiceGuard:
         """Return what the service found.
 
         Raises:
-            GuardFailedError: the service could not be asked. The reason contains no content.
+            GuardFailedError: the service could not check. The reason contains no content.
 
         """
         try:
-            return await self._checked(Asked(phase, call, content))
+            return await self._checked(CheckedContent(phase, call, content))
         except ToolbusError as error:
             reason = shared_reason(error)  # without a server's own text
             outcome = error.code
@@ -90,8 +94,8 @@ class ServiceGuard:
             or ("" if self.adapter is not None else self.why_not),
         }
 
-    async def _checked(self, asked: Asked) -> ServiceVerdict:
-        seconds = min(self.guard.timeout, asked.call.deadline - time())
+    async def _checked(self, checked: CheckedContent) -> ServiceVerdict:
+        seconds = min(self.guard.timeout, checked.call.deadline - time())
         deadline = monotonic() + seconds
         try:
             async with asyncio.timeout(max(0.0, seconds)):
@@ -101,16 +105,16 @@ class ServiceGuard:
         adapter = self.adapter
         if adapter is None:
             raise UpstreamDeadError(self.why_not, sent=False)
-        key = key_of(asked, with_call=adapter.depends_on_call)
+        key = key_of(checked, with_call=adapter.depends_on_call)
         cached = self._cache.find(key)
         if cached is not None:
             GUARD_SERVICE_CHECKS.labels(self.name, "cached").inc()
             return cached
-        requests = Requests(asked.content, adapter.limits)
+        requests = Requests(checked.content, adapter.limits)
         self._in_flight += 1
         began = perf_counter()
         try:
-            found = await self._asked(adapter, asked, requests, deadline)
+            found = await self._responses(adapter, checked, requests, deadline)
         finally:
             self._in_flight -= 1
         self._note(perf_counter() - began)
@@ -120,8 +124,8 @@ class ServiceGuard:
         GUARD_SERVICE_CHECKS.labels(self.name, "flagged" if verdict.findings else "passed").inc()
         return verdict
 
-    async def _asked(
-        self, adapter: ServiceAdapter, asked: Asked, requests: Requests, deadline: float
+    async def _responses(
+        self, adapter: ServiceAdapter, checked: CheckedContent, requests: Requests, deadline: float
     ) -> list[ServiceFindings]:
         """Return the results of all requests about one content. The breaker counts them as one."""
         self._admit()
@@ -129,7 +133,7 @@ class ServiceGuard:
 
         async def ask(texts: list[str]) -> ServiceFindings:
             async with at_once, self._slots:
-                return await adapter.check(asked, texts, deadline - monotonic())
+                return await adapter.check(checked, texts, deadline - monotonic())
 
         try:
             async with asyncio.timeout(max(0.0, deadline - monotonic())):
@@ -153,7 +157,7 @@ class ServiceGuard:
             self._breaker.admit()
         except BreakerOpenError as error:
             raise BreakerOpenError(
-                f"The service failed repeatedly and is not asked for "
+                f"The service failed repeatedly and is not used for "
                 f"{error.data['retry_after']:.1f} s: {self._breaker.failures.last}",
                 sent=False,
                 retry_after=error.data["retry_after"],
