@@ -29,6 +29,7 @@ from toolbus_common.contracts import (
     CachedResponsesQuery,
     ClientMessage,
     ConnectionCreated,
+    GuardQuery,
     IdentityKeyQuery,
     IdentityKeyReply,
     PurgeCacheRequest,
@@ -66,6 +67,8 @@ from toolbus_executor.calls.suspended_call_router import SuspendedCallRouter
 from toolbus_executor.catalog.definition_guards import DefinitionGuards
 from toolbus_executor.catalog.definition_pins import Pins
 from toolbus_executor.dependencies import Dependencies
+from toolbus_executor.guard_services.checks.registry import GuardServices
+from toolbus_executor.guard_services.checks.tool_calls import ToolCalls
 from toolbus_executor.identity.keys import IdentityKeys
 from toolbus_executor.isolation.capability_probe import probe
 from toolbus_executor.providers.cache.service import ModelCache
@@ -115,6 +118,13 @@ class ServerRegistry:
         self._suspended_calls = SuspendedCallRouter(
             service.bus, service.events.producer, self._handler
         )
+        self.guard_services = GuardServices(
+            service.events,
+            dependencies.secrets,
+            dependencies.dialers,
+            ToolCalls(self._handler).call,
+            lambda: directory.now.configuration.guards,
+        )
         self._selector = Selector()
         self._buckets: Buckets
         self._outcomes: OutcomeStore
@@ -124,10 +134,10 @@ class ServerRegistry:
         return len(self._supervisors)
 
     async def status(self) -> tuple[dict[str, Any], ...]:
-        """Return a status row per server and per provider, each sorted by name."""
+        """Return a status row per server, provider and guard with a service, sorted by name."""
         supervisors = sorted(self._supervisors, key=lambda each: each.name)
         servers = await asyncio.gather(*(each.status() for each in supervisors))
-        return *servers, *self._providers.status()
+        return *servers, *self._providers.status(), *self.guard_services.status()
 
     def sessions(self) -> SessionsReply:
         """Return the upstream sessions of this executor, with their owners."""
@@ -159,6 +169,7 @@ class ServerRegistry:
             await self._suspended_calls.close()
             await self._supervisors.close()
             await self._providers.close()
+            await self.guard_services.close()
             await self._claims.close()
             await self._selector.close()
 
@@ -183,6 +194,7 @@ class ServerRegistry:
                 supervisor.handler.drained = self._commands.of(supervisor.name).drained
             self._guards = guards
             await self._providers.reconcile(self._directory.now.configuration.providers)
+            await self.guard_services.reconcile()
 
     def _start(self, name: str, entry: tuple[Server, int]) -> ServerSupervisor:
         """Start the supervisor of a server.
@@ -296,6 +308,9 @@ def build(process: ProcessContext) -> Service:
         async def servers(_query: ServersQuery) -> ServersReply:
             return ServersReply(servers=await registry.status())
 
+        service.broker.subscriber(
+            GuardQuery.SUBJECT, queue=service.name, max_workers=GuardQuery.AT_ONCE
+        )(registry.guard_services.answer)
         service.broker.subscriber(CachedResponsesQuery.SUBJECT, queue=service.name)(cache.show)
         service.broker.subscriber(PurgeCacheRequest.SUBJECT, queue=service.name)(cache.purge)
         async with registry.running():

@@ -90,7 +90,7 @@ from toolbus_common.contracts.events.servers import (
     ServerUndrained,
 )
 from toolbus_common.contracts.flow import FlowRun, FlowRunsQuery, FlowRunsReply, ResetFlowRequest
-from toolbus_common.contracts.guards import CheckedCall, GuardQuery, ServiceVerdict
+from toolbus_common.contracts.guards import CheckedCall, ServiceVerdict
 from toolbus_common.contracts.notifications import (
     ClientMessage,
     ServerNotification,
@@ -115,6 +115,7 @@ from toolbus_common.contracts.queries.backfill import (
 from toolbus_common.contracts.queries.base import (
     AuditQuery,
     BudgetState,
+    GuardQuery,
     LedgerQuery,
     LedgerReply,
     OpenCall,
