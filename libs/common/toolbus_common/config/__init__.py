@@ -135,7 +135,7 @@ class Configuration(ConfigModel):
     labels: dict[Pattern, tuple[Name, ...]] = Field(default_factory=dict)
     guards: dict[Name, Guard] = Field(default_factory=dict)
     model_guards: dict[Pattern, tuple[Name, ...]] = Field(default_factory=dict)
-    flow: Flow | None = None
+    flow: Flow = Flow(action="off")
     rules: dict[Name, Rule] = Field(default_factory=dict)
     webhooks: dict[Name, Webhook] = Field(default_factory=dict)
     admins: dict[Name, Admin] = Field(default_factory=dict)

@@ -88,7 +88,6 @@ from toolbus_common.contracts.events.servers import (
     ServerReset,
     ServerUndrained,
 )
-from toolbus_common.contracts.flow import FlowRun, FlowRunsQuery, FlowRunsReply, ResetFlowRequest
 from toolbus_common.contracts.guards import CheckedCall, GuardQuery, ServiceVerdict
 from toolbus_common.contracts.notifications import (
     ClientMessage,
@@ -151,7 +150,11 @@ from toolbus_common.contracts.queries.model_cache import (
 )
 from toolbus_common.contracts.queries.runs import (
     AgentRunState,
+    FlowRun,
+    FlowRunsQuery,
+    FlowRunsReply,
     OwnRunsRequest,
+    ResetFlowRequest,
     RunsReply,
     RunsRequest,
 )

@@ -5,7 +5,7 @@ about writing is stricter than the annotations only where they say nothing: a to
 to be read-only sends data outside, unless its server has no network.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from msgspec import Struct
@@ -84,7 +84,7 @@ def labels_of_call(
     return NO_LABELS
 
 
-def _declared(declared: list[FlowLabels], reads: tuple[Reads, ...], writes: Writes) -> Labels:
+def _declared(declared: Sequence[FlowLabels], reads: tuple[Reads, ...], writes: Writes) -> Labels:
     """Return the labels that the first of these declares; the others are those of the guess."""
     guessed = []
     own_reads = next((each.reads for each in declared if each.reads is not None), None)

@@ -50,8 +50,8 @@ class RuleEvaluator:
         """Return the verdict of the rules on a call that costs `charge` (micro-dollars).
 
         `size` is set for model requests. Their bodies are not decoded: rules see no arguments.
-        `run` is `context.run`; None if no rule reads it. `labels` are those of the tool; None if no rule
-        reads them.
+        `run` is `context.run`; None if no rule reads it. `labels` are those of the tool; None if no
+        rule reads them.
         """
         try:
             number = self._numbers.get(key.key, key)

@@ -19,9 +19,15 @@ from toolbus_common.contracts.flow import (
     decode_inputs,
     encode,
 )
-from toolbus_common.errors import BusDownError, FlowRefusedError, InvalidError, UnavailableError
+from toolbus_common.errors import (
+    BusDownError,
+    FlowRefusedError,
+    InvalidError,
+    ToolbusError,
+    UnavailableError,
+)
 from toolbus_common.flow.decision import FlowVerdict, after, chain_text, decide
-from toolbus_common.flow.labels import Labels
+from toolbus_common.flow.labels import OUTSIDE, Labels
 from toolbus_common.nats.sealed_records import Records
 from toolbus_policy.flow.repository import Loaded, RunRepository, StoredRun
 from toolbus_policy.flow.terms import FlowTerms, Run, agent_run_of, run_of
@@ -95,6 +101,16 @@ class Judgement(Struct, frozen=True):
             )
         ).decode()
 
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """The calls that have read, in their order, for an approver."""
+        private, untrusted = self.before.private, self.before.untrusted
+        return tuple(
+            f"{full_name(each.server, each.tool)} read "
+            f"{_kinds(private=each == private, untrusted=each == untrusted)} (call {each.call})"
+            for each in self.before.chain
+        )
+
     def why(self, call: CallRequested) -> str:
         """Return the reason, with the chain of calls."""
         return (
@@ -137,11 +153,13 @@ class FlowFollower:
         verdict = decide(before, terms.labels, terms.action)
         return Judgement(terms, run, caller, loaded, before, verdict, narrowed)
 
-    async def commit(self, judged: Judgement, call: CallRequested) -> None:
+    async def commit(self, judged: Judgement | None, call: CallRequested) -> None:
         """Record what the call reads. It must not be dispatched before this returns.
 
         Raises `BusDownError`; the state may then contain a call that is not dispatched.
         """
+        if judged is None:
+            return
         labels = judged.terms.labels
         if not (labels.reads_private or labels.reads_untrusted):
             return
@@ -213,6 +231,27 @@ def _reaching(
     private = now.private if any(each.reads_private for each in labels) else None
     untrusted = now.untrusted if any(each.reads_untrusted for each in labels) else None
     return FlowState(before.private or private, before.untrusted or untrusted)
+
+
+def refused_record(error: ToolbusError) -> str:
+    """Return the field `flow` of the event of a denied call; empty if the flow did not deny it."""
+    if not isinstance(error, FlowRefusedError):
+        return ""
+    data = error.data
+    record = FlowRecord(
+        run=data["run"],
+        verdict="refused",
+        private=data["private"],
+        untrusted=data["untrusted"],
+        chain=tuple(data["chain"][:-1]),
+        writes=OUTSIDE,
+    )
+    return encode(record).decode()
+
+
+def _kinds(*, private: bool, untrusted: bool) -> str:
+    kinds = ((private, "private data"), (untrusted, "untrusted content"))
+    return " and ".join(kind for is_set, kind in kinds if is_set)
 
 
 def _names(state: FlowState) -> tuple[str, ...]:

@@ -10,7 +10,8 @@ from time import time
 import msgspec
 
 from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.contracts.flow import FlowRun, FlowState
+from toolbus_common.contracts import FlowRun
+from toolbus_common.contracts.flow import FlowState
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.kv_bucket import Bucket, Change
 

@@ -58,8 +58,8 @@ def terms_of(
     `for_rules` is true if any rule reads what the run has read.
     """
     declared = principal.declared
-    flows = [declared.flow, *(level.flow for _, level in principal.levels)]
-    flow = Flow.strictest([each for each in flows if each is not None])
+    flows = [level.flow for _, level in principal.levels if level.flow is not None]
+    flow = Flow.strictest([declared.flow, *flows])
     if flow is None and not for_rules:
         return None
     if server == BUILT_IN:

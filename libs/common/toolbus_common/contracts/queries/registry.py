@@ -51,7 +51,14 @@ from toolbus_common.contracts.queries.model_cache import (
     PurgeCacheReply,
     PurgeCacheRequest,
 )
-from toolbus_common.contracts.queries.runs import OwnRunsRequest, RunsReply, RunsRequest
+from toolbus_common.contracts.queries.runs import (
+    FlowRunsQuery,
+    FlowRunsReply,
+    OwnRunsRequest,
+    ResetFlowRequest,
+    RunsReply,
+    RunsRequest,
+)
 from toolbus_common.contracts.queries.unresolved_calls import (
     UnresolvedCallsQuery,
     UnresolvedCallsReply,
@@ -74,6 +81,7 @@ REPLIES: Mapping[type[Query], type[Message]] = MappingProxyType(
         BackfillRequest: BackfillReply,
         CachedResponsesQuery: CachedResponsesReply,
         EventsQuery: EventsReply,
+        FlowRunsQuery: FlowRunsReply,
         IdentityKeyQuery: IdentityKeyReply,
         IdentityRequest: IdentityReply,
         LedgerQuery: LedgerReply,
@@ -83,6 +91,7 @@ REPLIES: Mapping[type[Query], type[Message]] = MappingProxyType(
         PurgeCacheRequest: PurgeCacheReply,
         RebuildRequest: RebuildReply,
         RejectRequest: ApprovalsReply,
+        ResetFlowRequest: FlowRunsReply,
         RunsRequest: RunsReply,
         ServersQuery: ServersReply,
         SessionsQuery: SessionsReply,
