@@ -46,7 +46,7 @@ def failed(call: str, guards: str) -> CallFailed:
 
 
 def events() -> list[Event]:
-    """Return four calls of one tool, of which one has no check of its result; and one of another."""
+    """Return calls of one tool, one without a check of its result, and a call of another."""
     result = {"phase": "results", "bytes": 2048, "us": 300}
     found = check(verdict="redacted", findings=("aws-key", "jwt"), score=0.9, **result)
     slow = check("azure", verdict="failed", error="it took longer than 0.3 s")
@@ -165,9 +165,7 @@ async def test_the_migration_adds_the_checks_to_a_store_with_events(
     await store.open()
     try:
         await add(store, [allowed(call_id="new", at=AT, guards=checks(check()))], 2)
-        found = await query(
-            store, "SELECT call_id, guards != '' AS n FROM events WHERE key = 'bot'"
-        )
+        found = await query(store, "SELECT call_id, guards != '' AS n FROM events")
         assert {part(each, "call_id", "n") for each in found} >= {("old", 0), ("new", 1)}
         assert await query(store, "SELECT call_id FROM guard_checks") == [{"call_id": "new"}]
         assert await query(store, "SELECT run, customer FROM runs") == [
