@@ -1,6 +1,7 @@
 """Checks of guards in the audit store: the view, the saved questions, and the migration."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,10 @@ from toolbus_audit.clickhouse import migrate
 from toolbus_audit.clickhouse.row_mapper import columns, read
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.settings import Settings
-from toolbus_common.contracts import CallDenied, CallFailed, RunCompleted, RunStarted
+from toolbus_cli.clients.guard_coverage import CALLS, Coverage
+from toolbus_cli.clients.guard_replay import CONTENTS, start
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import CallAllowed, CallDenied, CallFailed, RunCompleted, RunStarted
 from toolbus_common.contracts.events.base import Event
 from toolbus_common.contracts.events.guards import GuardCheck, encoded_checks
 
@@ -203,3 +207,52 @@ async def test_a_run_has_only_the_calls_of_its_own_customer(store: ClickHouse) -
         {"customer": "acme", "key": "acme-bot", "cost": 5, "calls": 1},
         {"customer": "beta", "key": "beta-bot", "cost": 5, "calls": 1},
     ]
+
+
+def declared() -> Configuration:
+    """Return a configuration that attaches `secrets` to every call of the key."""
+    both = {"kind": "secrets", "on": ["arguments", "results"]}
+    return Configuration.model_validate(
+        {
+            "guards": {"secrets": both, "azure": {**both, "on": ["arguments"]}},
+            "customers": {"acme": {"guards": ["secrets"]}},
+            "teams": {"support": {"customer": "acme"}},
+            "keys": {"bot": {"team": "support"}},
+        }
+    )
+
+
+async def test_coverage_finds_the_call_whose_result_has_no_check(store: ClickHouse) -> None:
+    made = [
+        each.model_copy(update={"policy_version": 7}) if isinstance(each, CallAllowed) else each
+        for each in events()
+    ]
+    await add(store, made)
+    for revision, missing in ((7, [("secrets", "arguments", "o1"), ("secrets", "results", "c2")]),
+                              (8, [])):  # fmt: skip
+        found = Coverage(declared(), {})
+        for row in await query(store, CALLS, revision=str(revision), since=f"{SINCE} 00:00:00"):
+            found.add(row)
+        gaps = [(each.guard, each.phase, *each.call_ids) for each in found.gaps() if each.missing]
+        assert sorted(gaps) == missing
+        failed_open = [each for each in found.gaps() if each.failed]
+        assert [(each.guard, each.call_ids) for each in failed_open] == [("azure", ["c3"])]
+
+
+async def test_recorded_contents_are_read_in_order_from_any_place(store: ClickHouse) -> None:
+    await add(
+        store,
+        [
+            allowed(call_id="a", at=AT, arguments='{"x":1}'),
+            completed(call_id="a", at=AT, result='["y"]'),
+            completed(call_id="b", at=AT, method="resources/read"),
+        ],
+    )
+    place = start(datetime(2025, 11, 21, tzinfo=UTC))
+    rows = await query(store, CONTENTS, **place)
+    assert [part(each, "event", "content") for each in rows] == [
+        ("call.allowed", '{"x":1}'),
+        ("call.completed", '["y"]'),
+    ]
+    place |= {"seq": str(rows[0]["stream_seq"]), "line": str(rows[0]["line"])}
+    assert [each["content"] for each in await query(store, CONTENTS, **place)] == ['["y"]']
