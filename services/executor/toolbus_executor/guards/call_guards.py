@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
-
 from toolbus_common.calls.event_fields import call_fields
 from toolbus_common.config.guards.guard import Guard, Phase
 from toolbus_common.contracts import CallAdmitted, CheckedCall, GuardCheck, GuardFailed
@@ -59,6 +58,13 @@ class CallGuards:
             settings = guard.model_dump_json() if guard is not None else ""
             self._marks[name] = f"{name}:{sha256(settings.encode()).hexdigest()[:16]}"
         return self._marks[name]
+
+
+def unavailable(call: CallAdmitted) -> GuardFailedError:
+    """Return the error of a call whose guards cannot run in this process."""
+    reason = "this executor has not loaded its guards yet"
+    text = failed_reason(call.guards[0], "results", reason)
+    return GuardFailedError(text, guard=call.guards[0], phase="results", sent=False)
 
 
 class GuardedContent:
@@ -122,9 +128,7 @@ class GuardedContent:
         It is raised only if one of the guards fails closed.
         """
         checks = [
-            GuardCheck(
-                guard=name, phase=self.phase, verdict="failed", bytes=size, error=reason
-            )
+            GuardCheck(guard=name, phase=self.phase, verdict="failed", bytes=size, error=reason)
             for name in self.names
         ]
         self.record(*checks)
@@ -165,5 +169,3 @@ def _together(before: GuardCheck, after: GuardCheck) -> GuardCheck:
             "cached": before.cached and after.cached,
         }
     )
-
-

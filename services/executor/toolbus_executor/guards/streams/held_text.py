@@ -50,6 +50,12 @@ class HeldText:
         """Return the rest of the text. Raises like `find`."""
         return self._released(len(self._window))
 
+    def unsearched(self) -> str:
+        """Return the rest of the text without a search."""
+        rest = self._window[self._returned :]
+        self._window, self._returned = "", 0
+        return rest
+
     def _cut(self) -> int:
         """Return the end of the text that can be returned, regardless of matches."""
         window = self._window
