@@ -1,0 +1,209 @@
+"""Detector of secrets in texts, in linear time (no I/O)."""
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Any
+
+import re2
+
+from toolbus_common.guards.findings import Finding
+from toolbus_common.guards.joined_texts import JoinedTexts
+from toolbus_common.guards.plain_text import with_plain_escapes
+from toolbus_common.guards.secrets.private_keys import private_keys
+from toolbus_common.guards.secrets.rules import (
+    Rule,
+    all_rules,
+    allowed_everywhere,
+    entropy,
+    version,
+)
+
+_MEMORY = 64 * 1024 * 1024  # of the state machines of an expression
+_LONGEST = 100  # characters after a candidate, and around it in a line
+_NAME = 100  # characters of a name and what is between it and its value
+_LONGEST_NAME = 50
+_NAME_CHARACTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
+_LONGEST_VALUE = 2000  # characters of a name and a value that are looked at
+_SHORTEST = 8  # characters of a named value
+# A value after a name: the same operators as in the rules, and more between name and operator.
+_VALUE = (
+    r"""[ \t\w.\-]*[\s'")]*(?:=|>|:{1,3}=|\|\||:|=>|\?=|,)[\x60'"\s=]*"""
+    rf"""(?:[\w.=~+/%\-]{{{_SHORTEST},}}|[0-9]{{5,7}}:A[\w\-]{{8,}})"""
+)
+_COUNT = re.compile(r"\{(\d+)(?:,(?:\d{2,})?)?\}")
+_SHORT_COUNT = 8
+_LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_.-="
+_RUN = _LETTERS + b"0123456789~+/%"
+# Values without a digit are secrets only after these names.
+_WORDS = re2.compile(rb"(?i)passw|sumo")
+_Match = tuple[int, int, str, float]
+
+
+class SecretsDetector:
+    """Finds secrets by the rules of gitleaks and of Toolbus.
+
+    Two state machines read the text once each: one for secrets with a form of their own, one for
+    values with a telling name. Only at their matches are the expressions of single rules evaluated.
+    """
+
+    def __init__(
+        self, rules: tuple[str, ...] | None = None, except_rules: tuple[str, ...] = ()
+    ) -> None:
+        """Use the named rules, or all of them; without those in `except_rules`."""
+        known = known_rules()
+        names = frozenset(known if rules is None else rules) - frozenset(except_rules)
+        self._compiled = _compiled(names & known)
+
+    @property
+    def version(self) -> str:
+        """The version of the rules."""
+        return version()
+
+    def find(self, texts: Sequence[str]) -> list[Finding]:
+        """Return the secrets in the texts of one document."""
+        joined = JoinedTexts(texts)
+        return joined.findings(self._compiled.matches(with_plain_escapes(joined.data)))
+
+
+def known_rules() -> frozenset[str]:
+    """Return the names of all rules."""
+    return frozenset(rule.id for rule in all_rules())
+
+
+class _Compiled:
+    """Compiled rules."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        forms: dict[str, list[tuple[Rule, Any]]] = {
+            "direct": [],
+            "named": [],
+            "gated": [],
+            "key": [],
+        }
+        for rule in rules:
+            forms[rule.form].append((rule, _expression(rule.expression)))
+        self._direct, self._named, self._gated = forms["direct"], forms["named"], forms["gated"]
+        self._keys = [rule for rule, _ in forms["key"]]
+        shortened = [_shortened(rule.expression) for rule, _ in self._direct]
+        names = [rule.name for rule, _ in self._named]
+        self._candidates = _expression(_any_of(shortened), captures=False)
+        self._values = _expression(
+            f"(?:{_any_of([*dict.fromkeys(names)])}){_VALUE}", captures=False
+        )
+        self._forms, self._names = _set(shortened), _set(names)
+
+    def matches(self, data: bytes) -> Iterator[_Match]:
+        if self._direct:
+            yield from self._direct_matches(data)
+        if self._named:
+            yield from self._named_matches(data)
+        if self._gated:
+            yield from self._gated_matches(data)
+        for rule in self._keys:
+            for start, end in private_keys(data):
+                yield start, end, rule.id, rule.score
+
+    def _direct_matches(self, data: bytes) -> Iterator[_Match]:
+        for candidate in self._candidates.finditer(data):
+            start, end = candidate.span()
+            numbers = self._forms.Match(data[max(0, start - 1) : end + 1])
+            for rule, expression in _selected(self._direct, numbers):
+                for found in expression.finditer(data, start, end + 1):
+                    yield from _checked(rule, found, data)
+
+    def _named_matches(self, data: bytes) -> Iterator[_Match]:
+        for candidate in self._values.finditer(data):
+            start, end = candidate.span()
+            text = data[start:end]
+            run = text[len(text.rstrip(_RUN)) :]
+            if not run.translate(None, _LETTERS) and _WORDS.search(text) is None:
+                continue  # a word
+            start = max(start, end - len(run) - _NAME)
+            end = min(end, start + _LONGEST_VALUE)
+            for rule, expression in _selected(self._named, self._names.Match(data[start:end])):
+                if (found := expression.search(data, start, end + _LONGEST)) is not None:
+                    yield from _checked(rule, found, data)
+
+    def _gated_matches(self, data: bytes) -> Iterator[_Match]:
+        lowered = data.lower()
+        for rule, expression in self._gated:
+            if any(keyword in lowered for keyword in rule.keywords):
+                for found in expression.finditer(data):
+                    yield from _checked(rule, found, data)
+
+
+def _selected(rules: list[tuple[Rule, Any]], numbers: list[int] | None) -> list[tuple[Rule, Any]]:
+    """Return the rules with these numbers; all rules, if none could be told."""
+    return [rules[each] for each in sorted(numbers)] if numbers else rules
+
+
+def _checked(rule: Rule, found: Any, data: bytes) -> Iterator[_Match]:
+    """Yield the match if it has the entropy of a secret and is not allowed."""
+    group = rule.group or next(
+        (each for each in range(1, found.re.groups + 1) if found.start(each) != found.end(each)), 0
+    )
+    start, end = found.span(group)
+    secret = data[start:end]
+    if not secret or (rule.entropy and entropy(secret) <= rule.entropy):
+        return
+    match = _with_name(data, *found.span())
+    for allowed in (allowed_everywhere(), *rule.allowed):
+        line = _line(data, *found.span()) if allowed.target == "line" else b""
+        if allowed.allows(secret, match, line):
+            return
+    yield start, end, rule.id, rule.score
+
+
+def _with_name(data: bytes, start: int, end: int) -> bytes:
+    """Return a match with the whole name before it, of which the expression may begin inside."""
+    first = max(0, start - _LONGEST_NAME)
+    before = data[first:start]
+    return data[start - len(before) + len(before.rstrip(_NAME_CHARACTERS)) : end].strip(b"\n")
+
+
+def _line(data: bytes, start: int, end: int) -> bytes:
+    """Return the line of a match, or the characters near it in a long line."""
+    first = data.rfind(b"\n", max(0, start - _LONGEST), start) + 1 or max(0, start - _LONGEST)
+    last = data.find(b"\n", end, end + _LONGEST)
+    return data[first : last if last >= 0 else end + _LONGEST]
+
+
+def _any_of(expressions: Sequence[str]) -> str:
+    return "|".join(f"(?:{each})" for each in expressions)
+
+
+def _set(expressions: Sequence[str]) -> Any:
+    found = re2.Set.SearchSet(_options())
+    for each in expressions:
+        found.Add(each.encode())
+    found.Compile()
+    return found
+
+
+def _shortened(expression: str) -> str:
+    """Return an expression that matches at least the same, without long counts.
+
+    The state machine of an expression with long counts has too many states.
+    """
+    return _COUNT.sub(lambda found: f"{{{min(int(found[1]), _SHORT_COUNT)},}}", expression)
+
+
+def _options() -> Any:
+    options = re2.Options()
+    options.max_mem = _MEMORY
+    options.log_errors = False
+    options.encoding = re2.Options.Encoding.LATIN1
+    return options
+
+
+def _expression(expression: str, *, captures: bool = True) -> Any:
+    options = _options()
+    options.never_capture = not captures
+    return re2.compile(expression.encode(), options)
+
+
+@lru_cache(maxsize=16)
+def _compiled(names: frozenset[str]) -> _Compiled:
+    """Return the compiled rules; a process compiles the same rules once."""
+    return _Compiled([rule for rule in all_rules() if rule.id in names])
