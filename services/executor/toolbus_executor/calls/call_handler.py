@@ -36,7 +36,7 @@ from toolbus_executor.calls.operator_commands import reject_if_drained
 from toolbus_executor.calls.outcome_reporter import OutcomeReporter
 from toolbus_executor.calls.plan import ExecutionPlan, ExecutionPlans
 from toolbus_executor.calls.session_router import Forward, SessionRouter
-from toolbus_executor.guards.call_guards import CallGuards, unavailable
+from toolbus_executor.guards.call_guards import CallGuards
 from toolbus_executor.guards.guarded_call import GuardedCall
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome, final_reply_of
 from toolbus_executor.mcp_messages.task_formats import UPDATE
@@ -158,6 +158,10 @@ class CallHandler:
             await self.outcomes.store(call, call.claim, outcome.reply)
         return outcome.reply
 
+    def ask(self, call: CallAdmitted, context: CallContext) -> Awaitable[bytes]:
+        """Return the raw result of a call of Toolbus itself, which has no outcome and no guards."""
+        return self._in_slot(self.plans.find(call, self.upstream), call, context)
+
     def cancel(self, call_id: str) -> bool:
         """Cancel a call whose caller disconnected. Return whether it is in progress here."""
         self.round_trips.suspended_calls.cancel(call_id)
@@ -244,19 +248,13 @@ class CallHandler:
             "The caller cancelled the call; it may have been executed.", sent=True
         )
 
-    async def _guarded_outcome(
+    def _guarded_outcome(
         self, plan: ExecutionPlan, call: CallAdmitted, context: CallContext
-    ) -> CallOutcome:
-        """Return the outcome of a call, after the guards that apply to it."""
-        if self.guards is None:
-            raise unavailable(call)
+    ) -> Awaitable[CallOutcome]:
+        """Return the outcome of a call, after its guards, as an awaitable."""
         guarded = GuardedCall(self.guards, call, partial(charge_of_withheld, call))
-        try:
-            return await self._outcome(plan, call, guarded.of(context), guarded)
-        except ToolbusError as error:
-            raise await guarded.error(error) from None
-        finally:
-            self.outcomes.checks[call.call_id] = guarded.checks
+        outcome = partial(self._outcome, plan, call, guarded.of(context), guarded)
+        return guarded.around(outcome, self.outcomes.checks)
 
     async def _outcome(
         self,

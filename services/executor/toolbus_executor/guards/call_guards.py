@@ -7,7 +7,7 @@ from typing import Any
 from toolbus_common.calls.event_fields import call_fields
 from toolbus_common.config.guards.guard import Guard, Phase
 from toolbus_common.contracts import CallAdmitted, CheckedCall, GuardCheck, GuardFailed
-from toolbus_common.contracts.guards import ServiceCheck
+from toolbus_common.contracts.guards import ServiceCheck, ServiceVerdict
 from toolbus_common.errors import GuardFailedError
 from toolbus_common.guards.inspector import Inspection, Inspector
 from toolbus_common.guards.messages import failed_reason
@@ -29,14 +29,14 @@ class CallGuards:
     def __init__(
         self,
         configured: Callable[[], Mapping[str, Guard]],
-        ask_service: ServiceCheck,
         placeholders: Placeholders,
         events: EventPublisher,
+        ask_service: ServiceCheck | None = None,
     ) -> None:
+        self.ask_service = ask_service
         self.placeholders = placeholders
         self.events = events
         self._configured = configured
-        self._ask_service = ask_service
         self._inspector: Inspector | None = None
         self._declared: Mapping[str, Guard] = {}
         self._marks: dict[str, str] = {}
@@ -47,8 +47,16 @@ class CallGuards:
         declared = self._configured()
         if self._inspector is None or declared is not self._declared:
             self._declared, self._marks = declared, {}
-            self._inspector = Inspector(declared, self._ask_service, self.placeholders)
+            self._inspector = Inspector(declared, self._ask, self.placeholders)
         return self._inspector
+
+    async def _ask(
+        self, guard: str, phase: str, call: CheckedCall, content: bytes
+    ) -> ServiceVerdict:
+        """Ask the service of a guard. Raises `ToolbusError`."""
+        if self.ask_service is None:
+            raise GuardFailedError("This process asks no services.", guard=guard, phase=phase)
+        return await self.ask_service(guard, phase, call, content)
 
     def mark_of(self, name: str) -> str:
         """Return what identifies a guard with its settings; it contains no secret."""
