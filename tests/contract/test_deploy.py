@@ -27,6 +27,7 @@ from toolbus_common.contracts import (
     CallRequested,
     Event,
     EventsQuery,
+    GuardQuery,
     IdentityKeyQuery,
     IdentityRequest,
     LedgerQuery,
@@ -307,6 +308,7 @@ def test_every_query_is_covered_by_these_tests() -> None:
             OwnRunsRequest,
             PageRequest,
             TokenQuery,
+            GuardQuery,
             *QUERIES_OF_EXECUTOR,
         ),
     }
@@ -318,6 +320,11 @@ def test_only_executor_may_query_upstream_tokens_and_identity_keys(
 ) -> None:
     assert publishers(query.SUBJECT) == {"executor"}
     assert subscribers(query.SUBJECT) == {"oauth"}
+
+
+def test_policy_and_codemode_ask_executor_to_run_the_guards_of_services() -> None:
+    assert publishers(GuardQuery.SUBJECT) == {"policy", "codemode"}
+    assert subscribers(GuardQuery.SUBJECT) == {"executor"}
 
 
 def test_ingress_sends_requests_about_the_runs_of_callers_to_codemode() -> None:

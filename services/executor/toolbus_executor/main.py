@@ -28,6 +28,7 @@ from toolbus_common.contracts import (
     CachedResponsesQuery,
     ClientMessage,
     ConnectionCreated,
+    GuardQuery,
     IdentityKeyQuery,
     IdentityKeyReply,
     PurgeCacheRequest,
@@ -39,6 +40,7 @@ from toolbus_common.contracts import (
     UpstreamTokenReply,
 )
 from toolbus_common.contracts.events.base import subject_of
+from toolbus_common.guards.service_inspector import placeholders_of
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.object_store import Objects
@@ -63,6 +65,9 @@ from toolbus_executor.calls.session_router import SessionRouter
 from toolbus_executor.calls.suspended_call_router import SuspendedCallRouter
 from toolbus_executor.catalog.definition_pins import Pins
 from toolbus_executor.dependencies import Dependencies
+from toolbus_executor.guard_services.checks.registry import GuardServices
+from toolbus_executor.guard_services.checks.tool_calls import ToolCalls
+from toolbus_executor.guards.call_guards import CallGuards
 from toolbus_executor.identity.keys import IdentityKeys
 from toolbus_executor.isolation.capability_probe import probe
 from toolbus_executor.providers.cache.service import ModelCache
@@ -110,6 +115,14 @@ class ServerRegistry:
         self._suspended_calls = SuspendedCallRouter(
             service.bus, service.events.producer, self._handler
         )
+        self.guard_services = GuardServices(
+            service.events,
+            dependencies.secrets,
+            dependencies.dialers,
+            ToolCalls(self._handler).call,
+            lambda: directory.now.configuration.guards,
+        )
+        dependencies.guards.ask_service = self.guard_services.check
         self._selector = Selector()
         self._buckets: Buckets
         self._outcomes: OutcomeStore
@@ -119,10 +132,10 @@ class ServerRegistry:
         return len(self._supervisors)
 
     async def status(self) -> tuple[dict[str, Any], ...]:
-        """Return a status row per server and per provider, each sorted by name."""
+        """Return a status row per server, provider and guard with a service, sorted by name."""
         supervisors = sorted(self._supervisors, key=lambda each: each.name)
         servers = await asyncio.gather(*(each.status() for each in supervisors))
-        return *servers, *self._providers.status()
+        return *servers, *self._providers.status(), *self.guard_services.status()
 
     def sessions(self) -> SessionsReply:
         """Return the upstream sessions of this executor, with their owners."""
@@ -154,6 +167,7 @@ class ServerRegistry:
             await self._suspended_calls.close()
             await self._supervisors.close()
             await self._providers.close()
+            await self.guard_services.close()
             await self._claims.close()
             await self._selector.close()
 
@@ -174,6 +188,7 @@ class ServerRegistry:
             for supervisor in self._supervisors:
                 supervisor.handler.drained = self._commands.of(supervisor.name).drained
             await self._providers.reconcile(self._directory.now.configuration.providers)
+            await self.guard_services.reconcile()
 
     def _start(self, name: str, entry: tuple[Server, int]) -> ServerSupervisor:
         """Start the supervisor of a server.
@@ -270,8 +285,11 @@ def build(process: ProcessContext) -> Service:
         secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
         large_results = LargeResultStore(lambda: Objects.opened(service.bus, RESULTS))
         starts = asyncio.Semaphore(MAX_STARTS)
+        guards = CallGuards(
+            lambda: directory.now.configuration.guards, placeholders_of(service), service.events
+        )
         dependencies = Dependencies(
-            dialers, large_results, settings, starts, secrets, partial(_token, service)
+            dialers, large_results, settings, starts, secrets, partial(_token, service), guards
         )
         registry = ServerRegistry(service, directory, pins, commands, dependencies, cache)
         directory.projection.on_configured.append(registry.reconcile)
@@ -285,6 +303,9 @@ def build(process: ProcessContext) -> Service:
         async def servers(_query: ServersQuery) -> ServersReply:
             return ServersReply(servers=await registry.status())
 
+        service.broker.subscriber(
+            GuardQuery.SUBJECT, queue=service.name, max_workers=GuardQuery.AT_ONCE
+        )(registry.guard_services.answer)
         service.broker.subscriber(CachedResponsesQuery.SUBJECT, queue=service.name)(cache.show)
         service.broker.subscriber(PurgeCacheRequest.SUBJECT, queue=service.name)(cache.purge)
         async with registry.running():

@@ -89,7 +89,7 @@ from toolbus_common.contracts.events.servers import (
     ServerUndrained,
 )
 from toolbus_common.contracts.flow import FlowRun, FlowRunsQuery, FlowRunsReply, ResetFlowRequest
-from toolbus_common.contracts.guards import CheckedCall, GuardQuery, ServiceVerdict
+from toolbus_common.contracts.guards import CheckedCall, ServiceVerdict
 from toolbus_common.contracts.notifications import (
     ClientMessage,
     ServerNotification,
@@ -133,6 +133,7 @@ from toolbus_common.contracts.queries.base import (
     StatusQuery,
 )
 from toolbus_common.contracts.queries.export import EventsQuery, EventsReply
+from toolbus_common.contracts.queries.guards import GuardQuery
 from toolbus_common.contracts.queries.identity import (
     Bearer,
     IdentityReply,

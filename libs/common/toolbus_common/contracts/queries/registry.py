@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from toolbus_common.contracts.base import Message
+from toolbus_common.contracts.guards import ServiceVerdict
 from toolbus_common.contracts.queries.administration import AdminReply, AdminRequest
 from toolbus_common.contracts.queries.approvals import (
     ApprovalsQuery,
@@ -37,6 +38,7 @@ from toolbus_common.contracts.queries.base import (
     StatusQuery,
 )
 from toolbus_common.contracts.queries.export import EventsQuery, EventsReply
+from toolbus_common.contracts.queries.guards import GuardQuery
 from toolbus_common.contracts.queries.identity import (
     Bearer,
     IdentityReply,
@@ -74,6 +76,7 @@ REPLIES: Mapping[type[Query], type[Message]] = MappingProxyType(
         BackfillRequest: BackfillReply,
         CachedResponsesQuery: CachedResponsesReply,
         EventsQuery: EventsReply,
+        GuardQuery: ServiceVerdict,
         IdentityKeyQuery: IdentityKeyReply,
         IdentityRequest: IdentityReply,
         LedgerQuery: LedgerReply,
