@@ -143,9 +143,9 @@ class Inspector:
         verdict: Verdict = "passed"
         if found.findings:
             verdict = _verdict(guard, found, may_ask=may_ask)
-        if verdict == "redacted":
-            content.replace(found.redacted)
         enforced = guard.mode == "enforce"
+        if verdict == "redacted" and enforced:
+            content.replace(found.redacted)
         check = GuardCheck(
             guard=name,
             phase=phase,

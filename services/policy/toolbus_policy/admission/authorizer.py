@@ -158,11 +158,8 @@ class Authorizer:
     def _guarded(self, admission: Admission, plan: tuple[str, str, str, str]) -> Admission:
         """Return the admission with the guards that apply to it."""
         _, server, method, tool = plan
-        terms = admission.terms
-        models = (terms.name, *terms.aliases) if terms is not None else ()
-        guards = effective_guards(
-            self.snapshot.configuration, admission.payer.principal, server, method, tool, models
-        )
+        declared, principal = self.snapshot.configuration, admission.payer.principal
+        guards = effective_guards(declared, principal, server, method, tool)
         return replace(admission, guards=guards) if guards is not None else admission
 
     def payer_for(self, key_digest: str, now: float) -> Payer:
