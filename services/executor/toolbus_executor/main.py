@@ -1,10 +1,11 @@
 """The executor service: calls upstream servers and publishes their catalogue.
 
 subscribes  CallAdmitted, per server or provider and from other executors; CallCancelled; the
-            buckets tb_config and tb_pins; ConnectionCreated; ClientMessage
+            buckets tb_config, tb_pins and tb_catalogue; ConnectionCreated; ClientMessage
 publishes   the reply messages of each call; CallCompleted, CallFailed, CallExtended, ModelUsed;
             ServerConnected, ServerLost, ServerFaulted, BreakerOpened, BreakerClosed;
-            DefinitionPinned, DefinitionChanged; ModelCachePurged; ServerNotification
+            DefinitionPinned, DefinitionChanged, DefinitionFlagged; ModelCachePurged;
+            ServerNotification
 owns        the buckets tb_catalogue and tb_leases, the first pins in tb_pins, the outcomes it
             stores in tb_outcomes, large results in tb_results, cached responses of models in
             tb_model_cache and tb_model_responses; connections to upstreams and stdio processes
@@ -104,7 +105,7 @@ class ServerRegistry:
         self._dependencies = dependencies
         self._directory = directory
         self._pins = pins
-        pins.on_change = self._apply_pins
+        pins.on_change = pins.others.on_change = self._apply_pins
         self._commands = commands
         commands.on_change = self.reconcile
         self._supervisors = Reconciler(self._start, ServerSupervisor.stop)
@@ -279,6 +280,7 @@ def build(process: ProcessContext) -> Service:
     dialers = DialerFactory(settings.egress, confirmed, settings.egress_ca, os.environ, keys)
     service.watch_bucket(CONFIG)(commands.apply_change)
     service.watch_bucket(PINS)(pins.apply_change)
+    service.watch_bucket(CATALOGUE)(pins.others.apply_change)
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:

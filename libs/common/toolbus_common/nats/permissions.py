@@ -38,6 +38,7 @@ from toolbus_common.contracts import (
     ContextSpent,
     DefinitionApproved,
     DefinitionChanged,
+    DefinitionFlagged,
     DefinitionPinned,
     DefinitionRejected,
     Event,
@@ -248,6 +249,7 @@ _SERVICES = (
         publishes_events=(
             CallCompleted, CallFailed, CallExtended, ServerConnected, ServerLost, ServerFaulted,
             BreakerOpened, BreakerClosed, DefinitionPinned, DefinitionChanged, ModelUsed,
+            DefinitionFlagged,
             ModelCachePurged, GuardFailed,
         ),
         publishes=(

@@ -130,7 +130,7 @@ class Server(FlowLabels):
     key: str = ""
     tools: dict[str, ToolView] = Field(default_factory=dict)  # by the server's own names
     expose: Patterns = ("*",)
-    definitions: Literal["trust", "first", "each"] = "first"
+    definitions: Literal["trust", "first", "each", "review"] = "first"
     code_mode: bool | None = None
     probe: float = Field(default=15.0, ge=0, le=3600)
     timeout: float = Field(default=60.0, gt=0, le=3600)
