@@ -3,6 +3,7 @@
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
@@ -14,12 +15,13 @@ from toolbus_audit.clickhouse import migrate
 from toolbus_audit.clickhouse.row_mapper import columns, read
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.settings import Settings
+from toolbus_cli.clients.guard_alarms import OPEN_FAILURES, message
 from toolbus_cli.clients.guard_coverage import CALLS, Coverage
 from toolbus_cli.clients.guard_replay import CONTENTS, start
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import CallAllowed, CallDenied, CallFailed, RunCompleted, RunStarted
 from toolbus_common.contracts.events.base import Event
-from toolbus_common.contracts.events.guards import GuardCheck, encoded_checks
+from toolbus_common.contracts.events.guards import GuardCheck, GuardFailed, encoded_checks
 
 GUARDS = 22  # the number of the migration
 AT = 1_763_708_400.0  # 2025-11-21 07:00 UTC
@@ -256,3 +258,30 @@ async def test_recorded_contents_are_read_in_order_from_any_place(store: ClickHo
     ]
     place |= {"seq": str(rows[0]["stream_seq"]), "line": str(rows[0]["line"])}
     assert [each["content"] for each in await query(store, CONTENTS, **place)] == ['["y"]']
+
+
+async def test_the_alarm_names_each_guard_that_failed_open_in_the_last_hour_once_per_call(
+    store: ClickHouse,
+) -> None:
+    now, slow = time(), check("azure", verdict="failed", error="late")
+    failures = [
+        GuardFailed(
+            id=f"{guard}.f", at=now, customer="acme", call_id=call, server="docs", tool="search",
+            guard=guard, phase="arguments", reason="late",
+        )
+        for guard, call in (("azure", "f1"), ("scan", "f2"))
+    ]  # fmt: skip
+    await add(
+        store,
+        [
+            allowed(call_id="f1", at=now, guards=checks(slow)),
+            allowed(call_id="f0", at=now - 7200, guards=checks(slow)),
+            denied("f3", checks(slow)).model_copy(update={"at": now}),
+            *failures,
+        ],
+    )
+    rows = await query(store, OPEN_FAILURES)
+    assert [part(each, "guard", "times", "reason") for each in rows] == [
+        ("azure", 1, "late"), ("scan", 1, "late"),
+    ]  # fmt: skip
+    assert message("azure", 1, "late.").startswith("'azure' could not check 1 contents")

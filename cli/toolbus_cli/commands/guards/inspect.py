@@ -163,7 +163,7 @@ async def _listed(state_dir: Path) -> list[dict[str, Any]]:
 def _described(
     name: str, guard: Guard, places: tuple[str, ...], recent: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    settings = guard.model_dump(mode="json", exclude_defaults=True, exclude={"key", "headers"})
+    settings = guard.model_dump(mode="json", exclude_defaults=True, exclude={"credentials", "headers"})
     return {
         "guard": name,
         "kind": guard.kind,
