@@ -53,7 +53,7 @@ def failed(call: str, guards: str) -> CallFailed:
 
 def events() -> list[Event]:
     """Return calls of one tool, one without a check of its result, and a call of another."""
-    result = {"phase": "results", "bytes": 2048, "us": 300}
+    result: dict[str, Any] = {"phase": "results", "bytes": 2048, "us": 300}
     found = check(verdict="redacted", findings=("aws-key", "jwt"), score=0.9, **result)
     slow = check("azure", verdict="failed", error="it took longer than 0.3 s")
     return [

@@ -8,7 +8,6 @@ from typing import Any
 
 import msgspec
 
-from toolbus_cli.analytics.timestamps import written
 from toolbus_cli.clients.guard_samples import Laboratory
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.config import Guard
@@ -35,7 +34,7 @@ ORDER BY stream_seq, line
 
 def start(since: datetime) -> dict[str, str]:
     """Return the parameters of the first page of `CONTENTS`."""
-    return {"since": written(since), "seq": "0", "line": "-1"}
+    return {"since": f"{since:%Y-%m-%d %H:%M:%S}", "seq": "0", "line": "-1"}
 
 
 @dataclass(slots=True)

@@ -163,7 +163,8 @@ async def _listed(state_dir: Path) -> list[dict[str, Any]]:
 def _described(
     name: str, guard: Guard, places: tuple[str, ...], recent: list[dict[str, Any]]
 ) -> dict[str, Any]:
-    settings = guard.model_dump(mode="json", exclude_defaults=True, exclude={"credentials", "headers"})
+    hidden = {"credentials", "headers"}
+    settings = guard.model_dump(mode="json", exclude_defaults=True, exclude=hidden)
     return {
         "guard": name,
         "kind": guard.kind,
