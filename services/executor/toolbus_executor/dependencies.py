@@ -11,6 +11,7 @@ from toolbus_common.errors import UpstreamDeadError
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.secrets import SecretError, Secrets, Values
 from toolbus_executor.credentials.oauth_token import Bearer, RequestToken
+from toolbus_executor.guards.call_guards import CallGuards
 from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.results.large.store import LargeResultStore
 from toolbus_executor.settings import Settings
@@ -37,6 +38,7 @@ class Dependencies:
     starts: asyncio.Semaphore
     secrets: Secrets
     token: RequestToken
+    guards: CallGuards
 
     async def read_secrets(self, server: Server) -> Values:
         """Return the secrets that a server's configuration refers to.

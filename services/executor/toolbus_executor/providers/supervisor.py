@@ -36,6 +36,7 @@ class ProviderSupervisor:
     ) -> None:
         self.name = name
         self.handler = ProviderHandler(name, provider, service.events, running)
+        self.handler.guards = dependencies.guards
         self._provider = provider
         self._service = service
         self._dependencies = dependencies

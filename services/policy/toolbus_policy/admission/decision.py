@@ -37,7 +37,7 @@ class Decision(Struct, frozen=True):
 
 def may_need_approval(decision: Decision, call: CallRequested) -> bool:
     """Return whether approval is needed, or the call contains the state of an approval."""
-    needed = decision.admission.cause or decision.verdict.approve_by or decision.guard_cause
+    needed = decision.admission.cause or decision.verdict.approve_by or decision.asked
     return bool(needed or (call.extra and STATE_PREFIX in call.extra))
 
 
