@@ -107,7 +107,8 @@ class GuardedStream:
         if text is None:
             if len(self._open) >= MOST_TEXTS:
                 raise UpstreamInvalidError(
-                    f"The response has more than {MOST_TEXTS} texts at once; guards cannot check it."
+                    f"The response has more than {MOST_TEXTS} texts at once, so its guards cannot "
+                    "check it. Request fewer choices or tool calls."
                 )
             text = self._open[delta.key] = _OpenText(self._content)
         piece: str = delta.holder[delta.name]
@@ -118,7 +119,8 @@ class GuardedStream:
         text.size += len(piece)
         if text.size > MAX_HELD:
             raise UpstreamInvalidError(
-                f"The arguments of a tool call exceed {MAX_HELD} characters; guards cannot check it."
+                f"The arguments of a tool call exceed {MAX_HELD} characters, so the guards cannot "
+                "check them. Request a shorter response."
             )
         text.arguments.append(piece)
         delta.holder[delta.name] = ""
