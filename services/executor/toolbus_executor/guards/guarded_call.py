@@ -116,7 +116,8 @@ class GuardedCall:
                 return raw
             return await self._checked_result(self._without_restored(raw))
         except (GuardBlockedError, GuardFailedError) as error:
-            error.data |= {"sent": True, "charge": self._charge_of(raw)}
+            # A repetition would execute the call again.
+            error.data |= {"sent": True, "charge": self._charge_of(raw), "retryable": False}
             raise
 
     @property
