@@ -206,7 +206,9 @@ async def test_each_run_has_its_own_placeholder_of_a_cached_value(client: CallRu
     use(client, g=REDACT)
     arguments = {"value": {"key": TOKEN}}
     texts = [
-        (await client.call("structured", arguments, **{**ONE, "run": run})).last["structuredContent"]
+        (await client.call("structured", arguments, **{**ONE, "run": run})).last[
+            "structuredContent"
+        ]
         for run in ("r1", "r2", "r1")
     ]
     assert texts[0] == texts[2] != texts[1]

@@ -81,7 +81,14 @@ ADMINISTERED = ("configuration", "origin", "key.k", "admin.k")
 WRITES = {
     "policy": {LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, FLOW, PLACEHOLDERS},
     "executor": {
-        CATALOGUE, LEASES, SESSIONS, PINS, OUTCOMES, PEOPLE, MODEL_CACHE, PLACEHOLDERS,
+        CATALOGUE,
+        LEASES,
+        SESSIONS,
+        PINS,
+        OUTCOMES,
+        PEOPLE,
+        MODEL_CACHE,
+        PLACEHOLDERS,
     },
     "codemode": {OUTCOMES, PEOPLE, AGENT_RUNS, PLACEHOLDERS},
     "audit": {SEALS, EXPORTS},
