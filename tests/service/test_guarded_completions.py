@@ -5,10 +5,9 @@ import random
 from typing import Any
 
 import pytest
-from test_cloud_providers import BODIES
-from test_cloud_providers import provider as cloud_provider
 
 from harness.apis import cloud_providers as clouds
+from harness.apis.cloud_providers import BODIES, cloud_provider
 from harness.apis.model_provider import (
     DONE,
     USAGE,

@@ -205,12 +205,11 @@ async def test_a_caller_with_a_guard_does_not_receive_what_another_had_cached(
 async def test_each_run_has_its_own_placeholder_of_a_cached_value(client: CallRunner) -> None:
     use(client, g=REDACT)
     arguments = {"value": {"key": TOKEN}}
-    texts = [
-        (await client.call("structured", arguments, **{**ONE, "run": run})).last[
-            "structuredContent"
-        ]
+    replies = [
+        await client.call("structured", arguments, **{**ONE, "run": run})
         for run in ("r1", "r2", "r1")
     ]
+    texts = [each.last["structuredContent"] for each in replies]
     assert texts[0] == texts[2] != texts[1]
 
 

@@ -13,10 +13,18 @@ from botocore.credentials import Credentials
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from harness.apis.model_provider import ModelRequest
+from harness.apis.model_provider import ModelProvider, ModelRequest
 from harness.models import own_api_types
+from toolbus_common.config import Provider
+from toolbus_common.contracts.model_calls import CHAT, MESSAGES, RESPONSES
 
 PIECES = ("Hello", " there")  # of the generated text
+HI = [{"role": "user", "content": "Hi"}]
+BODIES: dict[str, dict[str, Any]] = {
+    CHAT: {"model": "team", "messages": HI, "stream_options": {"include_usage": True}},
+    MESSAGES: {"model": "team", "messages": HI, "max_tokens": 9},
+    RESPONSES: {"model": "team", "input": "Hi"},
+}
 ACCESS_KEY, SECRET_KEY, REGION = "AKIAEXAMPLE", "secret-of-the-pair-of-keys", "eu-central-1"
 GEMINI_USAGE = {"promptTokenCount": 10, "candidatesTokenCount": 3, "thoughtsTokenCount": 1}
 CONVERSE_USAGE = {"inputTokens": 8, "cacheReadInputTokens": 2, "outputTokens": 4, "totalTokens": 14}
@@ -148,3 +156,17 @@ def _generated(text: str, reason: str, usage: dict[str, int]) -> dict[str, Any]:
     made = {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "m"}
     own_api_types.check_gemini_response(made)
     return made
+
+
+def cloud_provider(kind: str, model: ModelProvider, **more: Any) -> Provider:
+    """Return the configuration of a provider of this kind."""
+    fields: dict[str, Any] = {"kind": kind, "url": model.url}
+    if kind == "gemini":
+        fields["key"] = "key-of-gemini"
+    elif kind == "vertex":
+        token = f"{model.url}/token"
+        fields |= {"key": service_account(token), "project": "p-1", "location": "global"}
+    else:
+        pair = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
+        fields |= {"credentials": pair, "region": REGION}
+    return Provider(**(fields | more))

@@ -27,17 +27,20 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
     if tool == "received":
         return _result(json.dumps(received))
     received.append(arguments)
+    return _answer_of(tool, arguments, params)
+
+
+def _answer_of(tool: str, arguments: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
     said = str(arguments.get("text", ""))
     if tool == "refuse":
         return {"error": {"code": -32000, "message": said, "data": {"seen": said}}}
-    if tool == "structured":
-        structured = arguments.get("value", {})
-        return {"result": {"content": [], "structuredContent": structured}}
     if tool == "ask":
         question = {"method": "elicitation/create", "params": {"mode": "form", "message": said,
                     "requestedSchema": {"type": "object", "properties": {}}}}  # fmt: skip
         asked = {"resultType": "input_required", "inputRequests": {"q": question}}
         return {"result": {**asked, "requestState": said}}
+    if tool == "structured":
+        return {"result": {"content": [], "structuredContent": arguments.get("value", {})}}
     if tool == "large":
         before, after = int(arguments["before"]), int(arguments["after"])
         return _result("word " * (before // 5) + said + " word" * (after // 5))
