@@ -18,6 +18,7 @@ from toolbus_codemode.catalog.builtin_tools import own_listing
 from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.handler import ProgramHandler
 from toolbus_codemode.programs.runner import ENGINES, Programs, default_limits
+from toolbus_codemode.results.checked_results import CheckedResults
 from toolbus_codemode.results.result_store import Results
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 from toolbus_codemode.settings import Settings
@@ -26,6 +27,7 @@ from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.concurrency import in_background
 from toolbus_common.contracts import CallAdmitted, CallCancelled, OwnRunsRequest, RunsRequest
+from toolbus_common.guards.service_inspector import InspectorProvider
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.model_api.embeddings import EmbeddingModel, NoModelError
 from toolbus_common.nats.bucket_sizes import follow_sizes
@@ -68,7 +70,11 @@ def build(process: ProcessContext) -> Service:
         spending = ContextMeter(service.events.publish)
         outcomes = await _opened(service, directory)
         runs.open(await service.bucket(AGENT_RUNS))
-        handler = ProgramHandler(service, directory, catalogue, programs, spending, outcomes, runs)
+        guards = InspectorProvider(service, lambda: directory.now.configuration.guards)
+        checked = CheckedResults(lambda: guards.inspector)
+        handler = ProgramHandler(
+            service, directory, catalogue, programs, spending, outcomes, runs, checked
+        )
         await (await service.bucket(CATALOGUE)).put(BUILT_IN, own_listing().encode())
         await service.calls.serve(CallAdmitted, BUILT_IN, handler.run, "codemode")
         await service.bus.subscribe(
