@@ -1,10 +1,12 @@
 """Escaped characters as plain ones, without a change of positions (no I/O)."""
 
+import re2
+
+# A placeholder of a redaction is nothing to redact.
+_PLACEHOLDER = re2.compile(rb"\[redacted:[\w.-]{1,64}:[0-9a-f]{16}\]")
+_REDACTED = b"[redacted:"
 # The replacement is as long as the escape, and means the same to the rules of the detectors.
 _BACKSLASHED = {
-    rb"\\\\\"": b'"' * 5,
-    rb"\\\"": b'"' * 4,
-    rb"\"": b'""',
     rb"\'": b"''",
     rb"\n": b"\n\n",
     rb"\r": b"\n\n",
@@ -31,7 +33,12 @@ _PERCENT = {
 
 
 def with_plain_escapes(data: bytes) -> bytes:
-    """Return a text of the same length in which usual escapes of JSON and URLs are plain."""
+    """Return a text of the same length in which usual escapes of JSON and URLs are plain.
+
+    Placeholders are only brackets in it.
+    """
+    if _REDACTED in data:
+        data = _without_placeholders(data)
     if b"\\" in data:
         for escape, plain in _BACKSLASHED.items():
             data = data.replace(escape, plain)
@@ -39,3 +46,11 @@ def with_plain_escapes(data: bytes) -> bytes:
         for digits, plain in _PERCENT.items():
             data = data.replace(b"%" + digits, plain).replace(b"%" + digits.lower(), plain)
     return data
+
+
+def _without_placeholders(data: bytes) -> bytes:
+    changed = bytearray(data)
+    for found in _PLACEHOLDER.finditer(data):
+        start, end = found.span()
+        changed[start:end] = b"[" * (end - start)
+    return bytes(changed)

@@ -1,12 +1,10 @@
 """Detector of secrets in texts, in linear time (no I/O)."""
 
-import re
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-import re2
-
+from toolbus_common.guards.expressions import any_of, compiled, compiled_set, selected, shortened
 from toolbus_common.guards.findings import Finding
 from toolbus_common.guards.joined_texts import JoinedTexts
 from toolbus_common.guards.plain_text import with_plain_escapes
@@ -19,7 +17,6 @@ from toolbus_common.guards.secrets.rules import (
     version,
 )
 
-_MEMORY = 64 * 1024 * 1024  # of the state machines of an expression
 _LONGEST = 100  # characters after a candidate, and around it in a line
 _NAME = 100  # characters of a name and what is between it and its value
 _LONGEST_NAME = 50
@@ -28,15 +25,13 @@ _LONGEST_VALUE = 2000  # characters of a name and a value that are looked at
 _SHORTEST = 8  # characters of a named value
 # A value after a name: the same operators as in the rules, and more between name and operator.
 _VALUE = (
-    r"""[ \t\w.\-]*[\s'")]*(?:=|>|:{1,3}=|\|\||:|=>|\?=|,)[\x60'"\s=]*"""
+    r"""[ \t\w.\-]*[\s'")\\]*(?:=|>|:{1,3}=|\|\||:|=>|\?=|,)[\x60'"\s=\\]*"""
     rf"""(?:[\w.=~+/%\-]{{{_SHORTEST},}}|[0-9]{{5,7}}:A[\w\-]{{8,}})"""
 )
-_COUNT = re.compile(r"\{(\d+)(?:,(?:\d{2,})?)?\}")
-_SHORT_COUNT = 8
 _LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_.-="
 _RUN = _LETTERS + b"0123456789~+/%"
 # Values without a digit are secrets only after these names.
-_WORDS = re2.compile(rb"(?i)passw|sumo")
+_WORDS = compiled("(?i)passw|sumo")
 _Match = tuple[int, int, str, float]
 
 
@@ -53,7 +48,7 @@ class SecretsDetector:
         """Use the named rules, or all of them; without those in `except_rules`."""
         known = known_rules()
         names = frozenset(known if rules is None else rules) - frozenset(except_rules)
-        self._compiled = _compiled(names & known)
+        self._compiled = _compiled_rules(names & known)
 
     @property
     def version(self) -> str:
@@ -82,16 +77,14 @@ class _Compiled:
             "key": [],
         }
         for rule in rules:
-            forms[rule.form].append((rule, _expression(rule.expression)))
+            forms[rule.form].append((rule, compiled(rule.expression)))
         self._direct, self._named, self._gated = forms["direct"], forms["named"], forms["gated"]
         self._keys = [rule for rule, _ in forms["key"]]
-        shortened = [_shortened(rule.expression) for rule, _ in self._direct]
+        short = [shortened(rule.expression) for rule, _ in self._direct]
         names = [rule.name for rule, _ in self._named]
-        self._candidates = _expression(_any_of(shortened), captures=False)
-        self._values = _expression(
-            f"(?:{_any_of([*dict.fromkeys(names)])}){_VALUE}", captures=False
-        )
-        self._forms, self._names = _set(shortened), _set(names)
+        self._candidates = compiled(any_of(short), captures=False)
+        self._values = compiled(f"(?:{any_of([*dict.fromkeys(names)])}){_VALUE}", captures=False)
+        self._forms, self._names = compiled_set(short), compiled_set(names)
 
     def matches(self, data: bytes) -> Iterator[_Match]:
         if self._direct:
@@ -108,7 +101,7 @@ class _Compiled:
         for candidate in self._candidates.finditer(data):
             start, end = candidate.span()
             numbers = self._forms.Match(data[max(0, start - 1) : end + 1])
-            for rule, expression in _selected(self._direct, numbers):
+            for rule, expression in selected(self._direct, numbers):
                 for found in expression.finditer(data, start, end + 1):
                     yield from _checked(rule, found, data)
 
@@ -121,7 +114,7 @@ class _Compiled:
                 continue  # a word
             start = max(start, end - len(run) - _NAME)
             end = min(end, start + _LONGEST_VALUE)
-            for rule, expression in _selected(self._named, self._names.Match(data[start:end])):
+            for rule, expression in selected(self._named, self._names.Match(data[start:end])):
                 if (found := expression.search(data, start, end + _LONGEST)) is not None:
                     yield from _checked(rule, found, data)
 
@@ -131,11 +124,6 @@ class _Compiled:
             if any(keyword in lowered for keyword in rule.keywords):
                 for found in expression.finditer(data):
                     yield from _checked(rule, found, data)
-
-
-def _selected(rules: list[tuple[Rule, Any]], numbers: list[int] | None) -> list[tuple[Rule, Any]]:
-    """Return the rules with these numbers; all rules, if none could be told."""
-    return [rules[each] for each in sorted(numbers)] if numbers else rules
 
 
 def _checked(rule: Rule, found: Any, data: bytes) -> Iterator[_Match]:
@@ -169,41 +157,7 @@ def _line(data: bytes, start: int, end: int) -> bytes:
     return data[first : last if last >= 0 else end + _LONGEST]
 
 
-def _any_of(expressions: Sequence[str]) -> str:
-    return "|".join(f"(?:{each})" for each in expressions)
-
-
-def _set(expressions: Sequence[str]) -> Any:
-    found = re2.Set.SearchSet(_options())
-    for each in expressions:
-        found.Add(each.encode())
-    found.Compile()
-    return found
-
-
-def _shortened(expression: str) -> str:
-    """Return an expression that matches at least the same, without long counts.
-
-    The state machine of an expression with long counts has too many states.
-    """
-    return _COUNT.sub(lambda found: f"{{{min(int(found[1]), _SHORT_COUNT)},}}", expression)
-
-
-def _options() -> Any:
-    options = re2.Options()
-    options.max_mem = _MEMORY
-    options.log_errors = False
-    options.encoding = re2.Options.Encoding.LATIN1
-    return options
-
-
-def _expression(expression: str, *, captures: bool = True) -> Any:
-    options = _options()
-    options.never_capture = not captures
-    return re2.compile(expression.encode(), options)
-
-
 @lru_cache(maxsize=16)
-def _compiled(names: frozenset[str]) -> _Compiled:
+def _compiled_rules(names: frozenset[str]) -> _Compiled:
     """Return the compiled rules; a process compiles the same rules once."""
     return _Compiled([rule for rule in all_rules() if rule.id in names])
