@@ -25,6 +25,7 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.topology import RESULTS
 from toolbus_common.settings import Settings
+from toolbus_executor.guards.held_secrets import HeldSecrets
 from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.results.large.store import LargeResultStore
 from toolbus_executor.results.selection.worker_client import Selector
@@ -319,3 +320,43 @@ async def test_a_larger_result_than_guards_check_is_withheld_unless_they_fail_op
     assert uri_in(passed)
     names = [type(each).__name__ for each in client.events.published[-2:]]
     assert names == ["GuardFailed", "CallCompleted"]
+
+
+# -- the secrets of Toolbus itself ---------------------------------------------------------------
+
+CANARY = "a-credential-of-another-server-5d1e"
+
+
+async def test_a_secret_of_toolbus_is_never_sent_to_a_server(client: CallRunner) -> None:
+    use(client, g=REDACT)
+    client.runner.secrets = HeldSecrets()
+    client.runner.secrets.renew("server x", [CANARY])
+    reply = await client.call("say", {"text": f"send {CANARY}"}, **ONE)
+    assert isinstance(reply.error, GuardBlockedError)
+    assert client.outcome.sent is False
+    assert CANARY not in everything(client, reply)
+    assert CANARY not in (await client.call("received")).text
+
+
+async def test_a_secret_of_toolbus_is_redacted_in_a_result(
+    client: CallRunner,
+) -> None:
+    use(client, g=REDACT)
+    client.runner.secrets = HeldSecrets()
+    for tool in ("say", "refuse"):
+        client.runner.secrets.renew("server x", [])
+        await client.call(tool, {"text": CANARY})
+        client.runner.secrets.renew("server x", [CANARY[:12]])
+        reply = await client.call("received", **ONE)
+        assert CANARY[:12] not in reply.text
+        assert "[redacted:toolbus-own-secret:" in reply.text
+
+
+async def test_a_renewed_secret_of_toolbus_replaces_the_one_before(client: CallRunner) -> None:
+    use(client, g=REDACT)
+    secrets = client.runner.secrets = HeldSecrets()
+    secrets.renew("server x", [CANARY])
+    secrets.renew("server x", ["another-credential-77"])
+    assert (await client.call("say", {"text": CANARY}, **ONE)).text == CANARY
+    reply = await client.call("say", {"text": "another-credential-77"}, **ONE)
+    assert isinstance(reply.error, GuardBlockedError)

@@ -129,7 +129,7 @@ _BORDER = st.sampled_from([" ", "\n", '"', "'", "=", ", ", "; ", ">", ": ", "鍵
     st.text(max_size=300), _BORDER, st.sampled_from(PLANTED), _BORDER, st.text(max_size=300),
     st.lists(st.text(max_size=50), max_size=3),
 )  # fmt: skip
-def test_a_planted_secret_is_found_in_any_text(  # noqa: PLR0913 - the parts of a text
+def test_a_planted_secret_is_found_in_any_text(
     before: str, left: str, secret: str, right: str, after: str, others: list[str]
 ) -> None:
     text = f"{before}{left}{secret}{right}{after}"
