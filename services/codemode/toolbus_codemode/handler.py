@@ -62,9 +62,8 @@ class ProgramHandler:
         spending: ContextMeter,
         outcomes: OutcomeStore,
         agent_runs: AgentRuns,
-        checked: CheckedResults,
     ) -> None:
-        self._checked = checked
+        self.checked = CheckedResults()
         self._service = service
         self._outcomes = outcomes
         self._agent_runs = agent_runs
@@ -91,12 +90,12 @@ class ProgramHandler:
             if call.method == AGENT_RUN:
                 response = await self._run_agent(call, context)
                 if call.guards and response.body:
-                    response = CallResult(await self._checked.body(call, response.body))
+                    response = CallResult(await self.checked.body(call, response.body))
                 self._completed(call, response.body, began)
                 return response
             result, is_error = await self._cancellable(call, context)
             if call.guards:
-                result = await self._checked.result(call, result)
+                result = await self.checked.result(call, result)
         except ToolbusError as error:
             return await self._fail(call, error, began)
         except asyncio.CancelledError:
@@ -221,7 +220,7 @@ class ProgramHandler:
                 result_bytes=len(body),
                 sent_bytes=len(body),
                 whole_bytes=len(body),
-                guards=self._checked.taken(call) if call.guards else "",
+                guards=self.checked.taken(call) if call.guards else "",
                 **result_fields(call, body),
             )
         )
@@ -235,7 +234,7 @@ class ProgramHandler:
             self._spending.note(CountedCall(call, response, visible, self._catalogue.whole()))
 
     async def _fail(self, call: CallAdmitted, error: ToolbusError, began: float) -> CallError:
-        withheld = self._checked.was_executed(call)
+        withheld = self.checked.was_executed(call)
         self._service.events.publish(
             CallFailed(
                 id=f"{call.call_id}.failed",
@@ -245,7 +244,7 @@ class ProgramHandler:
                 code=error.code,
                 reason=error.reason,
                 sent=withheld,
-                guards=self._checked.taken(call),
+                guards=self.checked.taken(call),
             )
         )
         if call.claim is not None:

@@ -18,7 +18,6 @@ from toolbus_codemode.catalog.builtin_tools import own_listing
 from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.handler import ProgramHandler
 from toolbus_codemode.programs.runner import ENGINES, Programs, default_limits
-from toolbus_codemode.results.checked_results import CheckedResults
 from toolbus_codemode.results.result_store import Results
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 from toolbus_codemode.settings import Settings
@@ -71,10 +70,8 @@ def build(process: ProcessContext) -> Service:
         outcomes = await _opened(service, directory)
         runs.open(await service.bucket(AGENT_RUNS))
         guards = InspectorProvider(service, lambda: directory.now.configuration.guards)
-        checked = CheckedResults(lambda: guards.inspector)
-        handler = ProgramHandler(
-            service, directory, catalogue, programs, spending, outcomes, runs, checked
-        )
+        handler = ProgramHandler(service, directory, catalogue, programs, spending, outcomes, runs)
+        handler.checked.inspector = lambda: guards.inspector
         await (await service.bucket(CATALOGUE)).put(BUILT_IN, own_listing().encode())
         await service.calls.serve(CallAdmitted, BUILT_IN, handler.run, "codemode")
         await service.bus.subscribe(

@@ -11,7 +11,6 @@ from harness.builders.calls import admitted_call
 from harness.builders.configurations import configuration_change
 from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.handler import ProgramHandler
-from toolbus_codemode.results.checked_results import CheckedResults
 from toolbus_common.access.config_snapshot import ConfigView, hash_of, key_digest_of
 from toolbus_common.config import Configuration, Guard
 from toolbus_common.contracts import CallAdmitted, CallError, CallResult, OutcomeClaim
@@ -56,11 +55,6 @@ def directory() -> ConfigView:
     return known
 
 
-def checked(guards: dict[str, Guard]) -> CheckedResults:
-    inspector = Inspector(guards, cast("Any", None), Placeholders(b"k" * 32))
-    return CheckedResults(lambda: inspector)
-
-
 @pytest.mark.parametrize("action", ["redact", "block"])
 async def test_a_result_is_checked_before_it_is_sent_or_recorded(
     directory: ConfigView, action: str
@@ -71,9 +65,10 @@ async def test_a_result_is_checked_before_it_is_sent_or_recorded(
     unused = cast("Any", None)
     guard = Guard.model_validate({"kind": "secrets", "on": ["results"], "action": action})
     handler = ProgramHandler(
-        service, directory, Catalogue(directory), unused, spending, unused, unused,
-        checked({"g": guard}),
-    )  # fmt: skip
+        service, directory, Catalogue(directory), unused, spending, unused, unused
+    )
+    inspector = Inspector({"g": guard}, unused, Placeholders(b"k" * 32))
+    handler.checked.inspector = lambda: inspector
     secret = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
     call = admitted_call(
         server=BUILT_IN, tool=READ, deadline=time() + 60, key_digest=KEY_DIGEST, charge=7,
@@ -107,7 +102,6 @@ async def test_a_cancellation_after_the_end_of_a_call_changes_nothing(
         spending,
         cast("Any", outcomes),
         cast("Any", None),
-        checked({}),
     )
     claim = OutcomeClaim(name="n", revision=1, digest="d")
     call = admitted_call(
@@ -129,7 +123,7 @@ async def test_the_third_identical_failure_has_another_answer(directory: ConfigV
     spending: Any = SimpleNamespace(note=lambda _spent: None)
     unused = cast("Any", None)
     handler = ProgramHandler(
-        service, directory, Catalogue(directory), unused, spending, unused, unused, checked({})
+        service, directory, Catalogue(directory), unused, spending, unused, unused
     )
     call = admitted_call(
         server=BUILT_IN, tool=READ, deadline=time() + 60, key_digest=KEY_DIGEST,

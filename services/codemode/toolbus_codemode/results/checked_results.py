@@ -12,14 +12,19 @@ from toolbus_common.config.guards.guard import Phase
 from toolbus_common.contracts import CallAdmitted, CheckedCall
 from toolbus_common.contracts.agent_runs import AGENT_RUN
 from toolbus_common.contracts.events.guards import encoded_checks
+from toolbus_common.errors import GuardFailedError
 from toolbus_common.guards.inspector import Inspector
+
+
+def _not_loaded() -> Inspector:
+    raise GuardFailedError("Code mode has not loaded its guards yet; retry.")
 
 
 class CheckedResults:
     """The checks of results of calls in progress. `inspector` returns the current inspector."""
 
-    def __init__(self, inspector: Callable[[], Inspector]) -> None:
-        self._inspector = inspector
+    def __init__(self) -> None:
+        self.inspector: Callable[[], Inspector] = _not_loaded
         self._checks: dict[str, str] = {}
 
     async def result(self, call: CallAdmitted, result: dict[str, Any]) -> dict[str, Any]:
@@ -49,7 +54,7 @@ class CheckedResults:
             principal_id=call.principal_id,
             run=call.run,
         )
-        found = await self._inspector().inspect(call.guards, phase, checked, body)
+        found = await self.inspector().inspect(call.guards, phase, checked, body)
         self._checks[call.call_id] = encoded_checks(found.checks)
         if found.error is not None:
             found.error.data["retryable"] = False  # a repetition would execute the call again
