@@ -31,24 +31,24 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _answer_of(tool: str, arguments: dict[str, Any], params: dict[str, Any]) -> dict[str, Any]:
-    said = str(arguments.get("text", ""))
+    text = str(arguments.get("text", ""))
     if tool == "refuse":
-        return {"error": {"code": -32000, "message": said, "data": {"seen": said}}}
+        return {"error": {"code": -32000, "message": text, "data": {"seen": text}}}
     if tool == "ask":
-        question = {"method": "elicitation/create", "params": {"mode": "form", "message": said,
+        question = {"method": "elicitation/create", "params": {"mode": "form", "message": text,
                     "requestedSchema": {"type": "object", "properties": {}}}}  # fmt: skip
-        asked = {"resultType": "input_required", "inputRequests": {"q": question}}
-        return {"result": {**asked, "requestState": said}}
+        members = {"resultType": "input_required", "inputRequests": {"q": question}}
+        return {"result": {**members, "requestState": text}}
     if tool == "structured":
         return {"result": {"content": [], "structuredContent": arguments.get("value", {})}}
     if tool == "large":
         before, after = int(arguments["before"]), int(arguments["after"])
-        return _result("word " * (before // 5) + said + " word" * (after // 5))
+        return _result("word " * (before // 5) + text + " word" * (after // 5))
     if tool == "tell":
         token = params["_meta"]["progressToken"]
-        _send("notifications/progress", {"progressToken": token, "progress": 1, "message": said})
-        _send("notifications/message", {"level": "error", "data": said})
-    return _result(said, is_error=tool == "fail")
+        _send("notifications/progress", {"progressToken": token, "progress": 1, "message": text})
+        _send("notifications/message", {"level": "error", "data": text})
+    return _result(text, is_error=tool == "fail")
 
 
 def _result(text: str, *, is_error: bool = False) -> dict[str, Any]:

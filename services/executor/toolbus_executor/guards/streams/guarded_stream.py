@@ -1,7 +1,7 @@
 """Guards on the streamed response of a model, in the form of any API for clients.
 
-Each text of the response is checked while it arrives, and the end of it is held back until it
-cannot belong to a match anymore. The arguments of a tool call are held back until they are
+Each text of the response is checked while it arrives, and the end of it is delayed until it
+cannot belong to a match anymore. The arguments of a tool call are delayed until they are
 complete, because no client can use them earlier. All other texts of an event, such as the whole
 text at the end of a response, are checked as they are.
 """
