@@ -38,6 +38,7 @@ from toolbus_executor.calls.plan import ExecutionPlan, ExecutionPlans
 from toolbus_executor.calls.session_router import Forward, SessionRouter
 from toolbus_executor.guards.call_guards import CallGuards
 from toolbus_executor.guards.guarded_call import GuardedCall
+from toolbus_executor.guards.held_secrets import HeldSecrets
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome, final_reply_of
 from toolbus_executor.mcp_messages.task_formats import UPDATE
 from toolbus_executor.resilience.breaker_reporter import BreakerReporter
@@ -61,7 +62,6 @@ from toolbus_executor.upstreams.suspended_calls import answers_in, expired, owne
 from toolbus_executor.validation import checks_of
 
 log = logging.getLogger(__name__)
-
 READ = "resources/read"
 
 
@@ -101,6 +101,7 @@ class CallHandler:
         self.plans = ExecutionPlans(self.checks, self.extending, self.cache, self.attempts.sender)
         self.spills: SpillRegistry | None = None  # stores large results
         self.guards: CallGuards | None = None
+        self.secrets: HeldSecrets | None = None  # that no call may contain
         self.health = Health(declared.probe, self.breaker, lambda: not self.bulkhead.in_flight)
         self.drained = False  # by an operator command
         self.uncallable: frozenset[tuple[str, str]] = frozenset()  # quarantined methods and names
@@ -252,7 +253,8 @@ class CallHandler:
         self, plan: ExecutionPlan, call: CallAdmitted, context: CallContext
     ) -> Awaitable[CallOutcome]:
         """Return the outcome of a call, after its guards, as an awaitable."""
-        guarded = GuardedCall(self.guards, call, partial(charge_of_withheld, call))
+        charge = partial(charge_of_withheld, call)
+        guarded = GuardedCall(self.guards, call, charge, self.secrets)
         outcome = partial(self._outcome, plan, call, guarded.of(context), guarded)
         return guarded.around(outcome, self.outcomes.checks)
 

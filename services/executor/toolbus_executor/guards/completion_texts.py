@@ -97,7 +97,7 @@ def _without(value: Any, name: str, depth: int) -> None:
         return
     if isinstance(value, dict):
         if value.get(name) is not None:
-            value[name] = None
+            value[name] = [] if isinstance(value[name], list) else None
         for each in value.values():
             _without(each, name, depth - 1)
     elif isinstance(value, list):

@@ -22,6 +22,7 @@ from toolbus_common.errors import (
 )
 from toolbus_common.guards.placeholders import PLACEHOLDER
 from toolbus_executor.guards.call_guards import CallGuards, GuardedContent, unavailable
+from toolbus_executor.guards.held_secrets import HeldSecrets
 from toolbus_executor.results.large.reader import LARGEST_CHECKED
 from toolbus_executor.results.large.spill_registry import SpillRegistry
 
@@ -43,6 +44,7 @@ class GuardedCall:
         guards: CallGuards | None,
         call: CallAdmitted,
         charge_of: Callable[[bytes | ToolbusError], int],
+        secrets: HeldSecrets | None = None,
     ) -> None:
         """`charge_of` returns the charge of a withheld result or error."""
         if guards is None:
@@ -51,6 +53,7 @@ class GuardedCall:
         self._guards = guards
         self._call = call
         self._charge_of = charge_of
+        self._secrets = secrets
         self._restored: dict[str, str] = {}  # placeholders of the values that were sent
 
     @property
@@ -82,6 +85,7 @@ class GuardedCall:
 
         """
         call = self._call
+        self._check_sent(call.arguments)
         guards = self.content.inspector.guards
         restoring = [
             name
@@ -99,8 +103,18 @@ class GuardedCall:
             raise
         if body == call.arguments:
             return call
+        self._check_sent(body)
         self._restored = _values(call.arguments, body)
         return call.model_copy(update={"arguments": body})
+
+    def _check_sent(self, arguments: bytes) -> None:
+        """Reject arguments with a secret of Toolbus itself. Raises `GuardBlockedError`."""
+        if self._secrets is not None:
+            try:
+                self._secrets.cleaned(arguments, self.content, is_sent=True)
+            except GuardBlockedError as error:
+                error.data["sent"] = False
+                raise
 
     async def result(self, raw: bytes, spills: SpillRegistry | None = None) -> bytes:
         """Return the result of the server as its caller may receive it.
@@ -116,7 +130,8 @@ class GuardedCall:
                 return raw
             return await self._checked_result(self._without_restored(raw))
         except (GuardBlockedError, GuardFailedError) as error:
-            error.data |= {"sent": True, "charge": self._charge_of(raw)}
+            # A repetition would execute the call again.
+            error.data |= {"sent": True, "charge": self._charge_of(raw), "retryable": False}
             raise
 
     @property
@@ -157,11 +172,13 @@ class GuardedCall:
         shown = {name: each for name, each in error.data.items() if name not in _OWN_DATA}
         body = json.dumps([error.reason, shown], default=str).encode()
         try:
+            if self._secrets is not None:
+                body = self._secrets.cleaned(body, self.content, is_sent=False)
             cleaned = await self.content.cleaned(body)
         except (GuardBlockedError, GuardFailedError) as blocked:
             blocked.data |= {"sent": was_sent, "charge": self._charge_of(error)}
             return blocked
-        if cleaned == body:
+        if cleaned == json.dumps([error.reason, shown], default=str).encode():
             return error
         reason, data = msgspec.json.decode(cleaned)
         return type(error)(reason, **{**error.data, **data})
@@ -188,6 +205,8 @@ class GuardedCall:
 
     async def _checked_result(self, raw: bytes) -> bytes:
         """Check a result without its opaque members, which are put back."""
+        if self._secrets is not None:
+            raw = self._secrets.cleaned(raw, self.content, is_sent=False)
         try:
             members = _members(raw)
         except msgspec.MsgspecError:

@@ -54,7 +54,7 @@ def ends(event: dict[str, Any], key: Key) -> bool:
     if not isinstance(kind, str) or not kind.endswith(".done"):
         return False
     if kind == "response.output_item.done":
-        return event.get("output_index") == key[3]
+        return bool(event.get("output_index") == key[3])
     part = kind in ("response.content_part.done", "response.reasoning_summary_part.done")
     same = part or kind == f"{key[1]}.done"
     return same and _place(event) == key[2:]
@@ -88,7 +88,7 @@ def with_rest(event: dict[str, Any], key: Key, text: str) -> dict[str, Any]:
         made["choices"] = choices[:1]
         for choice in made["choices"]:
             choice["finish_reason"] = None
-            choice["delta"] = _chat_delta(choice["delta"], key, text)
+            choice["delta"] = _chat_delta(key, text)
             choice.pop("logprobs", None)
         return made
     for delta in deltas_in(made):
@@ -96,13 +96,14 @@ def with_rest(event: dict[str, Any], key: Key, text: str) -> dict[str, Any]:
     return made
 
 
-def _chat_delta(delta: dict[str, Any], key: Key, text: str) -> dict[str, Any]:
+def _chat_delta(key: Key, text: str) -> dict[str, Any]:
     if key[2] != "tool_calls":
         return {key[2]: {key[3]: text}} if len(key) > 3 else {key[2]: text}  # noqa: PLR2004
     return {"tool_calls": [{"index": key[3], key[4]: {key[5]: text}}]}
 
 
 def _of_chat(event: dict[str, Any]) -> Iterator[Delta]:
+    key: Key
     for choice in _dicts(event.get("choices")):
         delta, index = choice.get("delta"), choice.get("index", 0)
         if not isinstance(delta, dict):

@@ -1,7 +1,7 @@
 """Guards on the streamed response of a model, in the form of any API for clients.
 
-Each text of the response is checked while it arrives, and the end of it is held back until it
-cannot belong to a match anymore. The arguments of a tool call are held back until they are
+Each text of the response is checked while it arrives, and the end of it is delayed until it
+cannot belong to a match anymore. The arguments of a tool call are delayed until they are
 complete, because no client can use them earlier. All other texts of an event, such as the whole
 text at the end of a response, are checked as they are.
 """
@@ -107,7 +107,8 @@ class GuardedStream:
         if text is None:
             if len(self._open) >= MOST_TEXTS:
                 raise UpstreamInvalidError(
-                    f"The response has more than {MOST_TEXTS} texts at once; guards cannot check it."
+                    f"The response has more than {MOST_TEXTS} texts at once, so its guards cannot "
+                    "check it. Request fewer choices or tool calls."
                 )
             text = self._open[delta.key] = _OpenText(self._content)
         piece: str = delta.holder[delta.name]
@@ -118,7 +119,8 @@ class GuardedStream:
         text.size += len(piece)
         if text.size > MAX_HELD:
             raise UpstreamInvalidError(
-                f"The arguments of a tool call exceed {MAX_HELD} characters; guards cannot check it."
+                f"The arguments of a tool call exceed {MAX_HELD} characters, so the guards cannot "
+                "check them. Request a shorter response."
             )
         text.arguments.append(piece)
         delta.holder[delta.name] = ""

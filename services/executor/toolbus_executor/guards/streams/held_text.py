@@ -1,6 +1,6 @@
 """Redaction of a text that arrives in pieces: a match is found across all borders (no I/O).
 
-The end of the text is held back, because a match in it could grow: at least `HOLD` characters, and
+The end of the text is delayed, because a match in it could grow: at least `HOLD` characters, and
 more if they belong to one word, to a match, or to a block such as a private key. Text that was
 already returned stays in the searched window, because rules look at what is before a match.
 """
@@ -11,8 +11,8 @@ from typing import NamedTuple
 HOLD = 256  # characters; a phrase that a rule matches must not be longer, but a word can be
 STEP = 64  # characters that arrive before the text is searched again
 CONTEXT = 1024  # characters before the held text that are searched with it
-LONGEST_WORD = 8192  # characters without white space that are held back together
-LONGEST_BLOCK = 16_384  # characters of a block that are held back together
+LONGEST_WORD = 8192  # characters without white space that are delayed together
+LONGEST_BLOCK = 16_384  # characters of a block that are delayed together
 SHORTEST_REPEATED = 6  # shorter values are replaced only where a rule matched
 MOST_VALUES = 256
 # The beginnings and ends of blocks of many lines that rules match as a whole.
@@ -75,7 +75,7 @@ class HeldText:
     def _released(self, cut: int) -> str:
         self._unsearched = 0
         matches = self._matches()
-        for each in matches:  # sorted: a match that ends after the cut is held back as a whole
+        for each in matches:  # sorted: a match that ends after the cut is delayed as a whole
             if each.start < cut < each.end and cut < len(self._window):
                 cut = max(each.start, self._returned)
         parts, last = [], self._returned

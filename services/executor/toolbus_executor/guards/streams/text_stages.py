@@ -63,7 +63,7 @@ class _Found(Exception):  # noqa: N818 - it ends a search
 
 
 class _SearchedText:
-    """The search of a text by a built-in guard, with a bounded part held back."""
+    """The search of a text by a built-in guard, with a bounded part delayed."""
 
     def __init__(self, content: GuardedContent, name: str, guard: Guard) -> None:
         self._content = content
@@ -193,7 +193,7 @@ class _SearchedText:
 
 
 class _CollectedText:
-    """The check of a text in segments, which are held back until they are checked."""
+    """The check of a text in segments, which are delayed until they are checked."""
 
     def __init__(self, check: Callable[[str], Awaitable[str]], segment: int) -> None:
         self._check = check
