@@ -50,6 +50,7 @@ PEOPLE = "tb_person_keys"  # written by services that publish events; operators 
 MODEL_CACHE = "tb_model_cache"  # descriptions of cached model responses: written by executor
 MODEL_RESPONSES = "tb_model_responses"  # object store of these responses: written by executor
 AGENT_RUNS = "tb_agent_runs"  # runs of agent mode, encrypted: written by codemode
+PLACEHOLDERS = "tb_placeholders"  # redacted values: written by policy, executor and codemode
 RESULTS = "tb_results"  # object store of large results: written by codemode and executor
 
 LEASE_SECONDS = 2.0
@@ -69,13 +70,17 @@ MAX_FLOW_BYTES = 256 << 20
 EVENTS_BYTES = 32 << 30  # about 15 million calls
 MAX_OUTCOME_BYTES = 2 << 30
 MAX_RUN_BYTES = 2 << 30
+PLACEHOLDER_SECONDS = DAY  # as long as an approval or an agent run can wait
+MAX_PLACEHOLDER_BYTES = 256 << 20
 RESULT_SECONDS = 3600.0
 MAX_RESULT_BYTES = 2 << 30
 CACHE_SECONDS = 7 * DAY  # the longest lifetime of a cached model response
 MAX_CACHE_BYTES = 128 << 20
 MAX_RESPONSE_BYTES = 1 << 30
-_EVICTED = frozenset({MODEL_CACHE, MODEL_RESPONSES})  # full ones delete their oldest entries
-_SIZES_ONLY = frozenset({OUTCOMES, AGENT_RUNS})  # watchers receive sizes without data
+_EVICTED = frozenset(
+    {MODEL_CACHE, MODEL_RESPONSES, PLACEHOLDERS}
+)  # full ones delete their oldest entries
+_SIZES_ONLY = frozenset({OUTCOMES, AGENT_RUNS, PLACEHOLDERS})  # watchers receive sizes without data
 # Settings that provisioning also applies to existing streams: buckets and object stores; events.
 _RULES = ("republish", "allow_rollup_hdrs", "deny_purge", "allow_direct", "max_msgs_per_subject")
 _EVENT_RULES = (
@@ -182,6 +187,14 @@ BUCKETS = (
     ),
     KeyValueConfig(
         bucket=AGENT_RUNS, history=1, storage=StorageType.FILE, ttl=DAY, max_bytes=MAX_RUN_BYTES
+    ),
+    # If it is full, the oldest values are lost: their placeholders are sent as they are.
+    KeyValueConfig(
+        bucket=PLACEHOLDERS,
+        history=1,
+        storage=StorageType.FILE,
+        ttl=PLACEHOLDER_SECONDS,
+        max_bytes=MAX_PLACEHOLDER_BYTES,
     ),
 )
 OBJECTS = {
