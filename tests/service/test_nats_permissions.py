@@ -62,7 +62,7 @@ PUBLISHED_EVENTS = {
     "executor": {
         "call.completed", "call.failed", "call.extended", "server.connected", "server.lost",
         "server.faulted", "breaker.opened", "breaker.closed", "definition.pinned",
-        "definition.changed", "model.used", "cache.purged",
+        "definition.changed", "definition.flagged", "model.used", "cache.purged",
     },
     OPERATOR: {
         "key.created", "key.revoked", "config.applied", "config.changed",
