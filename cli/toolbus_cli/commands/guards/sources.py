@@ -17,7 +17,7 @@ from toolbus_cli.state_dir import State
 from toolbus_common.config import Configuration, Guard
 from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.contracts.guards import CheckedCall, ServiceVerdict
-from toolbus_common.contracts.queries.guards import GuardQuery
+from toolbus_common.contracts.queries.base import GuardQuery
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
