@@ -128,7 +128,7 @@ def measured(
             dojo.kill()
 
 
-def _variant(  # noqa: PLR0913 - each is an axis of the measurement
+def _variant(
     dojo: Dojo,
     parts: frozenset[str],
     suites: dict[str, Any],

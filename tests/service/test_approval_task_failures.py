@@ -284,7 +284,7 @@ async def test_an_approval_used_by_another_call_is_not_restored(
         approval_repository.open(await service.bucket(APPROVALS))
         book.open(await service.bucket(TASKS))
         tasks = task_service.TaskService(
-            book, approval_repository, service.events, service.calls, service.bus, 5.0
+            book, approval_repository, service.events, service.calls, 5.0
         )
 
         async def run_approved(

@@ -76,7 +76,7 @@ def build(process: ProcessContext) -> Service:
             lambda data, *_: handler.cancel(CallCancelled.decode(data).call_id),
         )
         try:
-            sizes = follow_sizes(service.bus, AGENT_RUNS, runs.quota.apply_change)
+            sizes = follow_sizes(service.bus, AGENT_RUNS, runs.quota.sizes.apply_change)
             async with spending.counting(), in_background(sizes):
                 yield
         finally:

@@ -182,8 +182,9 @@ def build(process: ProcessContext) -> Service:
         service.broker.events("policy", seconds=0.5, pause=0.1)(settlement.handle_batch)
         work = (
             settlement.sweep(), rebuilder.run(), _ping(service, ledger), _mark(ledger),
-            _expire(approvals), follow_sizes(service.bus, OUTCOMES, claims.quota.apply_change),
-            tasks.run(), UnresolvedCallSweeper(service, ledger, settings.outcome_grace).run(),
+            follow_sizes(service.bus, OUTCOMES, claims.quota.sizes.apply_change),
+            _expire(approvals), tasks.run(),
+            UnresolvedCallSweeper(service, ledger, settings.outcome_grace).run(),
         )  # fmt: skip
         try:
             async with in_background(*work):
@@ -222,7 +223,7 @@ def _build_approvals(
     service.watch_bucket(APPROVALS)(repository.apply_change)
     service.watch_bucket(TASKS)(tasks.apply_change)
     task_service = TaskService(
-        tasks, repository, service.events, service.calls, service.bus, settings.outcome_grace
+        tasks, repository, service.events, service.calls, settings.outcome_grace
     )
     limits = ApprovalLimits(
         settings.approval_seconds,

@@ -105,11 +105,11 @@ class Chain:
         """Return the service of codemode."""
         calls = SimpleNamespace(
             new_call_id=lambda: f"{next(self._ids):x}", address=lambda call: f"tb.reply.{call}",
-            request=self.request, request_detached=self.request, spawn=self.spawn,
+            request=self.request, request_detached=self.request, cancel=self._cancel,
+            spawn=self.spawn,
         )  # fmt: skip
-        bus = SimpleNamespace(publish=self._publish)
         events = SimpleNamespace(publish=self.events.append)
-        return SimpleNamespace(calls=calls, bus=bus, events=events, spawn=self.spawn)
+        return SimpleNamespace(calls=calls, events=events, spawn=self.spawn)
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         return asyncio.get_running_loop().create_task(work)
@@ -149,8 +149,8 @@ class Chain:
         choice = {"message": message, "finish_reason": reason}
         return CallResult(json.dumps({"id": "x", "choices": [choice]}).encode())
 
-    async def _publish(self, subject: str, _data: bytes) -> None:
-        self.cancelled.append(subject.rpartition(".")[2])
+    async def _cancel(self, call_id: str) -> None:
+        self.cancelled.append(call_id)
 
 
 class Context:

@@ -99,6 +99,12 @@ class Principal:
         return next((level.environment for _, level in self.levels if level.environment), "")
 
     @property
+    def level_names(self) -> dict[str, str]:
+        """The name of each level by its kind, such as `team`."""
+        kinds = (level.partition(":") for level, _ in reversed(self.levels))
+        return {kind: name for kind, _, name in kinds}
+
+    @property
     def content(self) -> Content:
         """The part of a program's text that is recorded."""
         return self.recording("")[0]

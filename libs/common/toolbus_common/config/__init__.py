@@ -32,6 +32,7 @@ from toolbus_common.config.access.rules import Rule, Webhook
 from toolbus_common.config.audit.exports import Export, Leaving, Place, Sink
 from toolbus_common.config.audit.retention import Audit, Checkpoints, Evidence, Witness
 from toolbus_common.config.base import MICRO, ConfigModel, Name, Pattern, Patterns
+from toolbus_common.config.guards.flow import Flow, FlowLabels, Reads, Writes
 from toolbus_common.config.guards.guard import Guard
 from toolbus_common.config.models.providers import Alias, ModelPrice, ModelTarget, Provider
 from toolbus_common.config.models.response_cache import ResponseCache, SemanticCache
@@ -62,6 +63,8 @@ __all__ = [
     "Environment",
     "Evidence",
     "Export",
+    "Flow",
+    "FlowLabels",
     "Group",
     "Guard",
     "Injection",
@@ -86,6 +89,7 @@ __all__ = [
     "Provider",
     "Rate",
     "Reader",
+    "Reads",
     "ResponseCache",
     "Results",
     "Role",
@@ -102,6 +106,7 @@ __all__ = [
     "Validation",
     "Webhook",
     "Witness",
+    "Writes",
 ]
 
 
@@ -114,7 +119,7 @@ class Configuration(ConfigModel):
     `prices` maps patterns of tools to dollars per call, or to a `Price`. `labels` maps patterns of
     tools to words for use in rules. `models` maps aliases to the models that they stand for, and
     `model_prices` maps patterns of `provider/model` to prices. `model_guards` maps such patterns to
-    the guards of these models.
+    the guards of these models. `flow` applies to all keys, like the field of a level.
     """
 
     servers: dict[Name, Server] = Field(default_factory=dict)
@@ -130,6 +135,7 @@ class Configuration(ConfigModel):
     labels: dict[Pattern, tuple[Name, ...]] = Field(default_factory=dict)
     guards: dict[Name, Guard] = Field(default_factory=dict)
     model_guards: dict[Pattern, tuple[Name, ...]] = Field(default_factory=dict)
+    flow: Flow | None = None
     rules: dict[Name, Rule] = Field(default_factory=dict)
     webhooks: dict[Name, Webhook] = Field(default_factory=dict)
     admins: dict[Name, Admin] = Field(default_factory=dict)

@@ -52,7 +52,7 @@ from toolbus_common.contracts.events.config import (
     KeyCreated,
     KeyRevoked,
 )
-from toolbus_common.contracts.events.guards import GuardCheck, GuardFailed
+from toolbus_common.contracts.events.guards import FlowReset, GuardCheck, GuardFailed
 from toolbus_common.contracts.events.identity import (
     AccessRejected,
     GrantCreated,
@@ -88,6 +88,7 @@ from toolbus_common.contracts.events.servers import (
     ServerReset,
     ServerUndrained,
 )
+from toolbus_common.contracts.flow import FlowRun, FlowRunsQuery, FlowRunsReply, ResetFlowRequest
 from toolbus_common.contracts.guards import CheckedCall, GuardQuery, ServiceVerdict
 from toolbus_common.contracts.notifications import (
     ClientMessage,
@@ -265,6 +266,10 @@ __all__ = [
     "EventsReply",
     "FinalReply",
     "FirstListing",
+    "FlowReset",
+    "FlowRun",
+    "FlowRunsQuery",
+    "FlowRunsReply",
     "GrantCreated",
     "GrantEnded",
     "GuardCheck",
@@ -309,6 +314,7 @@ __all__ = [
     "RebuildRequest",
     "RejectRequest",
     "ReplyMessage",
+    "ResetFlowRequest",
     "RowsReply",
     "RunCompleted",
     "RunEnded",

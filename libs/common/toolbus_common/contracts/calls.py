@@ -68,7 +68,9 @@ class CallRequested(Plain):
     `terms` is raw JSON for the built-in server only (`toolbus_common.mcp.code_mode_options`).
     `tracestate` and `baggage` are the caller's trace headers. `session` names the client's session;
     empty for none. `suggested_by` is the id of the model request whose response suggested this
-    call, and which the sender has verified to be one of the same principal; empty for none.
+    call, and which the sender has verified to be one of the same principal; empty for none. `flow`
+    is set for the calls of a program or of a run of agent mode: a `FlowInputs` with the sealed
+    `CallAdmitted.flow` of the call that started it. Only codemode can have that.
 
     `log_level` is the lowest level of server log messages that the caller accepts. If it is empty,
     `default_logs` says whether the caller accepts the messages that the server sends unrequested.
@@ -108,6 +110,7 @@ class CallRequested(Plain):
     baggage: str = Field(default="", repr=False)
     session: str = ""
     suggested_by: str = ""
+    flow: str = Field(default="", repr=False)
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property
@@ -133,7 +136,8 @@ class CallAdmitted(Plain):
     is a `CacheTerms` if the response of a model may be cached; else empty. `guards` are the names
     of the guards that executor must apply: to the result of the call, or to the response of the
     model. `run` identifies the run whose placeholders the arguments may contain; empty if no guard
-    of the call can restore values.
+    of the call can restore values. `flow` is set for the built-in server only, if information flow
+    is controlled: what the run had read, sealed so that only policy can read or write it.
     """
 
     SUBJECT: ClassVar[str] = "tb.run"
@@ -174,6 +178,7 @@ class CallAdmitted(Plain):
     cache: str = ""
     guards: tuple[str, ...] = ()
     run: str = ""
+    flow: str = Field(default="", repr=False)
     arguments: bytes = Field(default=b"{}", exclude=True, repr=False)
 
     @property

@@ -9,7 +9,10 @@ from toolbus_common.contracts.queries.base import Query
 
 
 class CheckedCall(Plain):
-    """The call whose content is checked. `deadline` is in seconds since the epoch."""
+    """The call whose content is checked. `deadline` is in seconds since the epoch.
+
+    `principal_id` and `run` identify the agent run in which equal values have equal placeholders.
+    """
 
     call_id: str
     customer: str
@@ -17,6 +20,8 @@ class CheckedCall(Plain):
     server: str
     tool: str
     deadline: float
+    principal_id: str = ""
+    run: str = ""
 
 
 class GuardQuery(Query):

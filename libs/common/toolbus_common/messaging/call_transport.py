@@ -9,7 +9,7 @@ from time import time
 from typing import Any, TypeVar
 
 from toolbus_common.concurrency import end
-from toolbus_common.contracts.calls import CallAdmitted, CallRequested
+from toolbus_common.contracts.calls import CallAdmitted, CallCancelled, CallRequested
 from toolbus_common.contracts.replies import (
     CallContext,
     CallError,
@@ -153,6 +153,11 @@ class CallTransport:
     async def _request_bound(self, call: CallRequested) -> FinalReply:
         bind(call.traceparent)
         return await self.request(call)
+
+    async def cancel(self, call_id: str) -> None:
+        """Publish that the reply to a call is no longer needed. Raises `BusDownError`."""
+        cancelled = CallCancelled(call_id=call_id)
+        await self._bus.publish(cancelled.subject, cancelled.encode())
 
     def spawn(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
         """Run a coroutine in a task of its own; a drain waits for it."""

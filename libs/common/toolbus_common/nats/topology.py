@@ -34,6 +34,7 @@ LEASES = "tb_leases"  # which executor runs a stdio server: written by executor
 SESSIONS = "tb_sessions"  # which executor holds a session at a server: written by executor
 LEDGER = "tb_ledger"  # the ledger's generations and the progress of each: written by policy
 APPROVALS = "tb_approvals"  # calls that wait for an approval: written by policy
+FLOW = "tb_flow"  # what each run has read: written by policy
 TASKS = "tb_tasks"  # approvals that became MCP tasks, and their results: written by policy
 OUTCOMES = "tb_outcomes"  # outcomes of calls: written by policy, executor and codemode
 TOKENS = "tb_tokens"  # the holder of each access token: written by oauth
@@ -62,6 +63,7 @@ CREATE_SECONDS = 30.0  # per response; the server writes to disk before it respo
 WEBHOOKS = "webhooks"  # the consumer of events that are posted to webhooks
 MAX_APPROVAL_BYTES = 256 << 20
 MAX_TASK_BYTES = 1 << 30
+MAX_FLOW_BYTES = 256 << 20
 MAX_OUTCOME_BYTES = 2 << 30
 MAX_RUN_BYTES = 2 << 30
 RESULT_SECONDS = 3600.0
@@ -156,6 +158,10 @@ BUCKETS = (
     ),
     KeyValueConfig(
         bucket=TASKS, history=1, storage=StorageType.FILE, ttl=DAY, max_bytes=MAX_TASK_BYTES
+    ),
+    # Entries are renewed while their run goes on. A full bucket rejects calls that read.
+    KeyValueConfig(
+        bucket=FLOW, history=1, storage=StorageType.FILE, ttl=9 * DAY, max_bytes=MAX_FLOW_BYTES
     ),
     KeyValueConfig(
         bucket=OUTCOMES, history=1, storage=StorageType.FILE, ttl=DAY, max_bytes=MAX_OUTCOME_BYTES

@@ -99,6 +99,13 @@ WITNESS_FAILURES = Counter(
 
 # Ended spans. outcome: exported, dropped (queue full), failed.
 SPANS = Counter("toolbus_spans", "Spans of traces by outcome", ["outcome"])
+# Checks of content by guards. verdict: passed, blocked, redacted, flagged, asked, failed, would_….
+GUARD_CHECKS = Counter("toolbus_guard_checks", "Checks of guards", ["guard", "phase", "verdict"])
+GUARD_SECONDS = CallDurations("toolbus_guard_seconds", "Duration of checks of guards", "guard")
+# Checks that a guard could not make. outcome: closed (rejected), open (passed without the check).
+GUARD_FAILURES = Counter(
+    "toolbus_guard_failures", "Checks that failed", ["guard", "phase", "outcome"]
+)
 # Programs of code mode. outcome: ok, or the error's name.
 RUNS = Counter("toolbus_runs", "Programs run", ["outcome"])
 RUN_SECONDS = Histogram("toolbus_run_seconds", "Duration of programs", buckets=SECONDS)

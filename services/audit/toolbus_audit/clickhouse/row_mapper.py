@@ -52,6 +52,7 @@ class EventRow(Struct, gc=False):
     call_id: str = ""
     parent_id: str = ""
     suggested_by: str = ""
+    guards: str = ""
     trace_id: str = ""
     server: str = ""
     tool: str = ""

@@ -10,7 +10,6 @@ from toolbus_common.access.principal import Principal
 from toolbus_common.config import Configuration, ModelTarget
 from toolbus_common.contracts import (
     CallAdmitted,
-    CallCancelled,
     CallNotification,
     CallRequested,
     CallResult,
@@ -29,7 +28,7 @@ from toolbus_common.contracts.model_calls import (
 )
 from toolbus_common.errors import OutcomeUnknownError, ToolbusError, UpstreamInvalidError
 from toolbus_common.model_api import routing
-from toolbus_common.observability.metrics import MODEL_FALLBACKS
+from toolbus_common.model_api.fallbacks import first_answer
 from toolbus_common.observability.trace_context import child_of
 from toolbus_common.service.service import Service
 
@@ -73,18 +72,17 @@ class ModelTurns:
         targets = routing.targets_of(
             requested.model, principal, declared, requested.models, requested.sticky.encode()
         )
-        for number, target in enumerate(targets):
+
+        async def send(target: ModelTarget, number: int) -> bytes:
             call = self._call(target, number, declared, body, left())
             self.on_begin(call.call_id, target)
             try:
                 return await self._send(call, on_part)
             except ToolbusError as error:
                 self.on_failure(error)
-                last = number == len(targets) - 1
-                if last or self.started or not routing.falls_back(error):
-                    raise
-                MODEL_FALLBACKS.labels(error.code).inc()
-        raise routing.unknown_model(requested.model)  # not reached: there is a target
+                raise
+
+        return await first_answer(targets, send, lambda: self.started)
 
     def _call(
         self,
@@ -145,13 +143,13 @@ class ModelTurns:
                     on_part(notification.body)
                 except Exception as error:  # noqa: BLE001 - the rest of the stream is useless
                     failed.append(_stream_error(error))
-                    self.service.spawn(self.cancel(call.call_id))
+                    self.service.spawn(self.service.calls.cancel(call.call_id))
 
         work = self._work = self.service.calls.spawn(self.service.calls.request(call, receive))
         try:
             reply = await asyncio.shield(work)
         except asyncio.CancelledError:
-            self.service.spawn(self.cancel(call.call_id))
+            self.service.spawn(self.service.calls.cancel(call.call_id))
             raise
         except ToolbusError:
             if failed:
@@ -168,11 +166,6 @@ class ModelTurns:
         """Wait until the last model request has ended, so that its charge is known."""
         if self._work is not None and not self._work.done():
             await asyncio.wait([self._work], timeout=ENDING_SECONDS)
-
-    async def cancel(self, call_id: str) -> None:
-        """Publish that the response of a call is no longer needed."""
-        cancelled = CallCancelled(call_id=call_id)
-        await self.service.bus.publish(cancelled.subject, cancelled.encode())
 
 
 def _stream_error(error: Exception) -> ToolbusError:

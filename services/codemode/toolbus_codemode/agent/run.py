@@ -23,7 +23,6 @@ from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.config import ModelTarget
 from toolbus_common.config.access.agent_mode import AgentMode
-from toolbus_common.contracts import CallCancelled
 from toolbus_common.contracts.model_calls import ModelReport, model_name
 from toolbus_common.errors import (
     CallInProgressError,
@@ -389,5 +388,4 @@ def interrupted_calls(entry: RunEntry) -> list[str]:
 async def cancel_calls(service: Service, call_ids: list[str]) -> None:
     """Publish that calls are no longer needed."""
     for call_id in call_ids:
-        cancelled = CallCancelled(call_id=call_id)
-        await service.bus.publish(cancelled.subject, cancelled.encode())
+        await service.calls.cancel(call_id)

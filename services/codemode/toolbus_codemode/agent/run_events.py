@@ -58,8 +58,7 @@ class RunEvents:
         }
 
     def _about(self) -> dict[str, Any]:
-        levels = dict(reversed([level.split(":", 1) for level, _ in self.principal.levels]))
-        record = self.record
+        levels, record = self.principal.level_names, self.record
         fields = call_fields(self.call, self.call.customer, self.call.key)
         return {
             **fields,

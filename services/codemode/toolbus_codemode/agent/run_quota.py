@@ -1,11 +1,10 @@
 """Limit the runs that each principal stores in a day, so that none fills the bucket."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from time import time
 
 from toolbus_common.errors import OverloadedError, RateExceededError
-from toolbus_common.nats.bucket_sizes import Size
+from toolbus_common.nats.bucket_sizes import OwnedSizes
 from toolbus_common.nats.topology import DAY, MAX_RUN_BYTES
 
 MAX_RUNS = 20_000  # of a principal
@@ -16,34 +15,13 @@ MAX_TOTAL_BYTES = MAX_RUN_BYTES * 3 // 4  # the rest is for runs that are in pro
 
 @dataclass(slots=True)
 class RunQuota:
-    """Stored runs as this replica knows them. The names of both entries begin with their owner."""
+    """The limits of stored runs. The names of both entries of a run begin with their owner."""
 
     maximum: int = MAX_RUNS
     max_bytes: int = MAX_BYTES
     max_total: int = MAX_TOTAL_RUNS
     max_total_bytes: int = MAX_TOTAL_BYTES
-    _sizes: dict[str, Size] = field(default_factory=dict)  # the oldest change first
-    _entries: Counter[str] = field(default_factory=Counter)  # two for each run
-    _bytes: Counter[str] = field(default_factory=Counter)
-    _total_bytes: int = 0
-
-    def apply_change(self, size: Size) -> None:
-        """Apply one change of the bucket, and evict expired entries."""
-        self._evict(size.key)
-        self._sizes[size.key] = size
-        owner = size.key.partition(".")[0]
-        self._entries[owner] += 1
-        self._bytes[owner] += size.bytes
-        self._total_bytes += size.bytes
-        self.expire(time())
-
-    def expire(self, now: float) -> None:
-        """Evict entries that are a day old."""
-        while self._sizes:
-            oldest = next(iter(self._sizes.values()))
-            if oldest.at + DAY > now:
-                return
-            self._evict(oldest.key)
+    sizes: OwnedSizes = field(default_factory=lambda: OwnedSizes(DAY))  # two entries for each run
 
     def check(self, owner: str, key: str) -> None:
         """Check that another run may be stored for this owner.
@@ -53,13 +31,13 @@ class RunQuota:
             OverloadedError: all owners together have reached the limit.
 
         """
-        self.expire(time())
-        if len(self._sizes) // 2 >= self.max_total or self._total_bytes >= self.max_total_bytes:
+        self.sizes.expire(time())
+        if len(self.sizes) // 2 >= self.max_total or self.sizes.total_bytes >= self.max_total_bytes:
             raise OverloadedError(
                 "The store of agent runs is full, so no run was started. Retry later, or send the "
                 "header 'x-toolbus-agent: off' for a request without agent mode."
             )
-        runs, size = (self._entries[owner] + 1) // 2, self._bytes[owner]
+        runs, size = (self.sizes.entries_of(owner) + 1) // 2, self.sizes.bytes_of(owner)
         if runs >= self.maximum or size >= self.max_bytes:
             raise RateExceededError(
                 f"'key:{key}' has stored {runs} agent runs in a day ({size} bytes); the limit is "
@@ -69,14 +47,3 @@ class RunQuota:
                 limit_calls=self.maximum,
                 per="day",
             )
-
-    def _evict(self, name: str) -> None:
-        size = self._sizes.pop(name, None)
-        if size is None:
-            return
-        owner = name.partition(".")[0]
-        self._entries[owner] -= 1
-        self._bytes[owner] -= size.bytes
-        self._total_bytes -= size.bytes
-        if not self._entries[owner]:
-            del self._entries[owner], self._bytes[owner]

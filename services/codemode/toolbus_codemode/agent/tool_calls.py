@@ -20,7 +20,6 @@ from toolbus_common.config import MICRO
 from toolbus_common.config.servers.timeouts import deadline_of
 from toolbus_common.contracts import (
     CallAdmitted,
-    CallCancelled,
     CallRequested,
     CallResult,
     FinalReply,
@@ -207,12 +206,8 @@ class ToolCalls:
             return await self.service.calls.request_detached(call)
         except asyncio.CancelledError:  # the run was cancelled
             if not self.taken_over:
-                self.service.spawn(self._cancel(call.call_id))
+                self.service.spawn(self.service.calls.cancel(call.call_id))
             raise
-
-    async def _cancel(self, call_id: str) -> None:
-        cancelled = CallCancelled(call_id=call_id)
-        await self.service.bus.publish(cancelled.subject, cancelled.encode())
 
 
 class Waiting:

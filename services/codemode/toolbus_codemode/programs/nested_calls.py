@@ -23,7 +23,6 @@ from toolbus_common.config.servers.timeouts import deadline_of
 from toolbus_common.contracts import (
     TOOLS_CALL,
     CallAdmitted,
-    CallCancelled,
     CallRequested,
     CallResult,
     FinalReply,
@@ -185,12 +184,8 @@ class NestedCalls:
         try:
             return await self.service.calls.request_detached(call)
         except asyncio.CancelledError:  # the program ended first
-            self.service.spawn(self._cancel(call.call_id))
+            self.service.spawn(self.service.calls.cancel(call.call_id))
             raise
-
-    async def _cancel(self, call_id: str) -> None:
-        cancelled = CallCancelled(call_id=call_id)
-        await self.service.bus.publish(cancelled.subject, cancelled.encode())
 
 
 def _outcome(reply: FinalReply) -> ToolOutcome:

@@ -90,7 +90,7 @@ class Run:
         }
 
     def _about(self) -> dict[str, Any]:
-        source, levels = self.program.source, dict(self._above())
+        source, levels = self.program.source, self.principal.level_names
         return {
             **call_fields(self.call, self.call.customer, self.call.key),
             "team": levels.get("team", ""),
@@ -100,7 +100,3 @@ class Run:
             "program_digest": sha256(source.encode(errors="replace")).hexdigest(),
             "lines": len(source.splitlines()),
         }
-
-    def _above(self) -> list[tuple[str, str]]:
-        split = (level.partition(":") for level, _ in self.principal.levels)
-        return [(kind, name) for kind, _, name in split]

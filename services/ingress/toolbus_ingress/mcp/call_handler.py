@@ -12,7 +12,6 @@ from toolbus_common.contracts import (
     FOLLOW,
     IDEMPOTENCY,
     NOTHING,
-    CallCancelled,
     CallRequested,
     FinalReply,
     InputRequired,
@@ -185,8 +184,7 @@ class CallHandler:
     async def cancel(self, call_id: str) -> None:
         """Publish that the result of a call, and of its model requests, is no longer needed."""
         for each in self._samplers.leave(call_id):
-            cancelled = CallCancelled(call_id=each)
-            await self._service.bus.publish(cancelled.subject, cancelled.encode())
+            await self._service.calls.cancel(each)
 
     # -- the call ------------------------------------------------------------------------------
 

@@ -26,8 +26,9 @@ from toolbus_common.contracts.model_calls import (
 )
 from toolbus_common.errors import CallCancelledError, OutcomeUnknownError, ToolbusError
 from toolbus_common.model_api import routing
+from toolbus_common.model_api.fallbacks import first_answer
 from toolbus_common.observability.call_metrics import call_count
-from toolbus_common.observability.metrics import MODEL_FALLBACKS, MODEL_REQUESTS, MODEL_SECONDS
+from toolbus_common.observability.metrics import MODEL_REQUESTS, MODEL_SECONDS
 from toolbus_common.observability.tracing import Span, current
 from toolbus_ingress.auth.request_context import RequestContext
 from toolbus_ingress.http.jsonrpc import OK, Response
@@ -166,19 +167,20 @@ class ModelRun:
         targets = routing.targets_of(
             self._request.model, principal, configuration, self._restrictions, sticky
         )
-        first, last = "", len(targets) - 1
-        for number, target in enumerate(targets):
+        first = ""
+
+        async def send(target: ModelTarget, number: int) -> bytes:
+            nonlocal first
             attempt = self._attempt = self._new_attempt(target, number)
             call = self._call(attempt, configuration, first)
             first = first or call.call_id
-            try:
-                return await self._send(call, attempt)
-            except ToolbusError as error:
-                started = self._stream is not None and self._stream.started
-                if number == last or started or self._left or not routing.falls_back(error):
-                    raise
-                MODEL_FALLBACKS.labels(error.code).inc()
-        raise routing.unknown_model(self._request.model)  # not reached: there is a target
+            return await self._send(call, attempt)
+
+        return await first_answer(targets, send, self._is_final)
+
+    def _is_final(self) -> bool:
+        """Return whether no other target may be tried."""
+        return self._left or (self._stream is not None and self._stream.started)
 
     def _new_attempt(self, target: ModelTarget, number: int) -> Attempt:
         call_id, link = self._calls.new_call_id(), b""

@@ -22,6 +22,7 @@ from toolbus_common.errors import (
     ToolbusError,
 )
 from toolbus_common.model_api import routing
+from toolbus_common.model_api.fallbacks import first_answer
 from toolbus_common.model_api.output_limit import chat_limit_field
 from toolbus_common.service.service import Service
 from toolbus_ingress.auth.request_context import RequestContext
@@ -134,15 +135,12 @@ class Sampler:
             self._restrictions,
             (call.session or call.run).encode(),
         )
-        for number, target in enumerate(targets):
-            try:
-                sent = self._call(request, call, parent, target, number, configuration)
-                return await self._request(sent), target
-            except ToolbusError as error:
-                last = number == len(targets) - 1
-                if last or self._left or not routing.falls_back(error):
-                    raise
-        raise routing.unknown_model(self._limits.model)  # not reached: there is a target
+
+        async def send(target: ModelTarget, number: int) -> tuple[bytes, ModelTarget]:
+            sent = self._call(request, call, parent, target, number, configuration)
+            return await self._request(sent), target
+
+        return await first_answer(targets, send, lambda: self._left)
 
     async def _request(self, call: CallRequested) -> bytes:
         if self._left:

@@ -58,7 +58,7 @@ class RuleEvaluator:
 
     def _asker(self, key: Principal) -> Asker:
         name, own = key.key if self._book.names_keys else "", key.own
-        return Asker(name, own.team, own.user, _customer(key), key.environment)
+        return Asker(name, own.team, own.user, key.level_names.get("customer", ""), key.environment)
 
     def _case(self, call: CallRequested, key: Principal, charge: int) -> Case:
         labels = labels_of(full_name(call.server, call.tool), self.declared)
@@ -100,8 +100,3 @@ class RuleCompiler:
         elif self._newest is None or self._newest.declared is not snapshot.configuration:
             self._newest = RuleEvaluator(self._book, snapshot.configuration)
         return self._newest
-
-
-def _customer(principal: Principal) -> str:
-    named = (level.partition(":") for level, _ in principal.levels)
-    return next((name for kind, _, name in named if kind == "customer"), "")

@@ -181,10 +181,7 @@ def state_of(approval: Approval, maximum: int) -> ApprovalState:
 
 def rule_input(call: CallRequested, principal: Principal, charge: int) -> dict[str, Any]:
     """Return the call's fields that rules can read, for the event of a requested approval."""
-    names = {
-        kind: name
-        for kind, _, name in (state_of.partition(":") for state_of, _ in principal.levels)
-    }
+    names = principal.level_names
     return {
         "team": names.get("team", ""),
         "user": names.get("user", ""),

@@ -13,7 +13,7 @@ from toolbus_common.nats.topology import DAY
 def store(quota: RunQuota, owner: str, run: str, size: int = 10, at: float = 0.0) -> None:
     """Pass both entries of one run."""
     for name in (f"{owner}.{run}.content", f"{owner}.{run}"):
-        quota.apply_change(Size(name, size, at or time()))
+        quota.sizes.apply_change(Size(name, size, at or time()))
 
 
 def test_a_principal_has_a_limit_of_runs_and_another_has_its_own() -> None:

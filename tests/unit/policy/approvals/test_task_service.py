@@ -62,9 +62,7 @@ async def test_the_event_loop_is_shared_while_many_tasks_are_examined(
     monkeypatch.setattr(task_service, "SWEEP_SECONDS", 0.001)
     made: Any = task_service.TaskService
     working = asyncio.create_task(
-        made(
-            book, ApprovalRepository(Records(APPROVALS, [KEY])), nothing, nothing, nothing, 5.0
-        ).run()
+        made(book, ApprovalRepository(Records(APPROVALS, [KEY])), nothing, nothing, 5.0).run()
     )
 
     async def others() -> None:

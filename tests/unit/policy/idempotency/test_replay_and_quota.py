@@ -224,23 +224,23 @@ def test_an_invalid_idempotency_key_is_rejected(result: Any) -> None:
 
 def test_the_outcomes_and_bytes_of_a_caller_are_limited() -> None:
     quota = OutcomeQuota(maximum=2, max_bytes=100)
-    quota.apply_change(Size("bot.a", 10, time()))
+    quota.sizes.apply_change(Size("bot.a", 10, time()))
     quota.check("bot.b", "bot")
-    quota.apply_change(Size("bot.b", 10, time()))
+    quota.sizes.apply_change(Size("bot.b", 10, time()))
     with pytest.raises(RateExceededError, match="'key:bot' has stored 2"):
         quota.check("bot.c", "bot")
     quota.check("bot.b", "bot")  # a stored outcome may be requested again
     quota.check("own.c", "own")
-    quota.apply_change(Size("own.c", 100, time()))
+    quota.sizes.apply_change(Size("own.c", 100, time()))
     with pytest.raises(RateExceededError):
         quota.check("own.d", "own")
-    quota.apply_change(Size("own.c", 99, time()))  # replaced, not added
+    quota.sizes.apply_change(Size("own.c", 99, time()))  # replaced, not added
     quota.check("own.d", "own")
 
 
 def test_the_outcomes_of_all_callers_are_limited() -> None:
     quota = OutcomeQuota(maximum=2, max_bytes=100, max_total=1)
-    quota.apply_change(Size("bot.a", 10, time()))
+    quota.sizes.apply_change(Size("bot.a", 10, time()))
     quota.check("bot.a", "bot")
     with pytest.raises(OverloadedError, match="not dispatched"):
         quota.check("own.a", "own")
@@ -248,7 +248,7 @@ def test_the_outcomes_of_all_callers_are_limited() -> None:
 
 def test_an_outcome_older_than_a_day_no_longer_counts() -> None:
     quota = OutcomeQuota(maximum=1, max_bytes=100)
-    quota.apply_change(Size("bot.a", 10, time() - DAY - 1))
+    quota.sizes.apply_change(Size("bot.a", 10, time() - DAY - 1))
     quota.check("bot.b", "bot")
 
 

@@ -10,6 +10,7 @@ from toolbus_common.config.access.expiry import Expiry, expired
 from toolbus_common.config.access.limits import Budget, Loop, Rate
 from toolbus_common.config.audit.retention import Retention
 from toolbus_common.config.base import ConfigModel, Name, Patterns, Region
+from toolbus_common.config.guards.flow import Flow
 
 Content = Literal["full", "redacted", "digest"]
 # The widest group of callers that share cached responses of models; `off` disables the cache.
@@ -64,6 +65,9 @@ class Level(ConfigModel):
     `guards` are names of guards that apply to all calls of this level. The guards of all levels
     apply together: no level can remove a guard of another.
 
+    `flow` is the reaction if one run reads private and untrusted data and would then send data
+    outside. The strictest value of all levels and of the configuration applies.
+
     `cache_scope` limits the callers that share cached responses of models, or disables the cache
     (`off`). The narrowest value of all levels and of the provider applies.
     """
@@ -87,6 +91,7 @@ class Level(ConfigModel):
     model_regions: tuple[Region, ...] | None = Field(default=None, max_length=64)
     model_labels: tuple[Name, ...] = Field(default=(), max_length=64)
     guards: tuple[Name, ...] = Field(default=(), max_length=64)
+    flow: Flow | None = None
     cache_scope: CacheScope | None = None
 
     @property

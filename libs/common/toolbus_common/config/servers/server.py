@@ -8,7 +8,8 @@ from typing import Any, Literal, Self, get_args
 from pydantic import Field, field_validator, model_validator
 
 from toolbus_common.config.access.levels import Content
-from toolbus_common.config.base import ConfigModel, Name, Patterns
+from toolbus_common.config.base import Name, Patterns
+from toolbus_common.config.guards.flow import FlowLabels
 from toolbus_common.config.servers.endpoints import Operations, Replica, as_http, http_url
 from toolbus_common.config.servers.identity import ServerIdentity
 from toolbus_common.config.servers.isolation import (
@@ -53,7 +54,7 @@ _PROBE_PATH = re.compile(r"/[!-~]*")
 _OF_DESCRIBED = ("operations", "refresh")  # for servers with an API description
 
 
-class Server(ConfigModel):
+class Server(FlowLabels):
     """An upstream server: MCP (`url`, `replicas`, `sse`, `command`) or a server of another kind.
 
     `url` uses streamable HTTP, `command` uses stdio, and `sse` uses HTTP+SSE. `replicas` are
@@ -77,8 +78,7 @@ class Server(ConfigModel):
     it. `code_mode` offers the tools only in programs (true), or always directly (false).
     `validation` is the reaction to arguments that do not match the schema: `report` records them in
     the call's event, `strict` (or `arguments`) rejects the call, and `none` ignores them. `results`
-    and `both` reject results that do not match. `content` and `result_content` limit the recorded
-    data.
+    and `both` reject results that do not match. `content` and `result_content` limit recording.
     `limits`, `files`, `network` and `namespaces` isolate a process (`command`, `python`,
     `container`). A process without work for `idle` seconds is stopped until the next call; 0
     disables this.

@@ -5,14 +5,15 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
-from toolbus_common.config.base import ConfigModel, Name
+from toolbus_common.config.base import Name
+from toolbus_common.config.guards.flow import FlowLabels
 from toolbus_common.config.servers.results import ToolCache
 
 Misfits = Literal["report", "strict", "none"]  # reaction to arguments that do not match the schema
 LONGEST_CALL = 12 * 3600  # seconds; idempotency claims and tasks expire after a day
 
 
-class ToolView(ConfigModel):
+class ToolView(FlowLabels):
     """The settings of one tool: alias, description, visibility, retries, cache, timeouts.
 
     Grants, prices and events use the server's own name of the tool. `idempotent` is a statement by

@@ -24,7 +24,7 @@ from toolbus_common.contracts.events.config import (
     KeyCreated,
     KeyRevoked,
 )
-from toolbus_common.contracts.events.guards import GuardFailed
+from toolbus_common.contracts.events.guards import FlowReset, GuardFailed
 from toolbus_common.contracts.events.identity import (
     AccessRejected,
     GrantCreated,
@@ -63,7 +63,8 @@ class Decided(CallEvent):
     if `content` is `full`, or `redacted` (without secrets). Long arguments are truncated and end in
     `…`. `suggested_by` is the id of the model request whose response suggested the call; empty if
     the caller named none. `guards` are the checks of the arguments or of the prompt, as a JSON
-    array of `GuardCheck`; empty if no guard applied.
+    array of `GuardCheck`; empty if no guard applied. `flow` is what the run had read before the
+    call, as a JSON `FlowRecord`; empty if the call has no labels that matter, or flow is off.
     """
 
     PERSON: ClassVar[str] = "user"
@@ -78,6 +79,7 @@ class Decided(CallEvent):
     actors: tuple[str, ...] = ()
     suggested_by: str = ""
     guards: str = ""
+    flow: str = ""
 
 
 class CallAllowed(Decided):
@@ -336,6 +338,7 @@ EVENTS: dict[str, type[Event]] = {
         RunFailed,
         ModelUsed,
         ModelCachePurged,
+        FlowReset,
         GuardFailed,
         ApprovalRequested,
         ApprovalGranted,

@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 import msgspec
 
 from toolbus_common.contracts.base import Plain
-from toolbus_common.contracts.events.base import CallEvent
+from toolbus_common.contracts.events.base import CallEvent, Event
 
 # What a guard did. In the mode `observe`, `would_…` is what it would have done.
 Verdict = Literal[
@@ -57,3 +57,22 @@ class GuardFailed(CallEvent):
     guard: str
     phase: str
     reason: str
+
+
+class FlowReset(Event):
+    """An operator made Toolbus forget what a run has read. Policy publishes this event.
+
+    `run` identifies the run, `key` is its key, `private` and `untrusted` are the ids of the calls
+    that had read such content. `by` is the operator, and `reason` the operator's note.
+    """
+
+    NAME: ClassVar[str] = "flow.reset"
+    PERSON: ClassVar[str] = "by"
+    KIND: ClassVar[str] = "operator"
+
+    run: str
+    key: str
+    private: str = ""
+    untrusted: str = ""
+    by: str = ""
+    reason: str = ""

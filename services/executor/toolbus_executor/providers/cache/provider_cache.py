@@ -34,7 +34,7 @@ from toolbus_executor.providers.cache.request_key import (
     fingerprint_of,
     request_key,
 )
-from toolbus_executor.providers.cache.store import CacheStore
+from toolbus_executor.providers.cache.store import CacheStore, NewEntry
 from toolbus_executor.providers.charging import charge_of_usage
 from toolbus_executor.providers.exchange import Exchange
 
@@ -183,7 +183,9 @@ class ProviderCache:
             seen=lookup.seen,
             context=context,
         )
-        self._store.write(lookup.name, entry, owner_name(call), response, comparison, self._cache)
+        self._store.write(
+            NewEntry(lookup.name, entry, owner_name(call), response, comparison, self._cache)
+        )
 
 
 def _has_embeddings(body: bytes) -> bool:

@@ -64,6 +64,18 @@ class SealedComparison:
             return None
 
 
+@dataclass(frozen=True, slots=True)
+class NewEntry:
+    """A response to store. `owner` is the name of the person's key."""
+
+    name: str
+    entry: Entry
+    owner: str
+    response: Response
+    comparison: Comparison | None
+    limits: ResponseCache
+
+
 class CacheStore:
     """The cached responses of all providers. Nothing is read before `start` is called.
 
@@ -166,22 +178,14 @@ class CacheStore:
 
     # -- writing -------------------------------------------------------------------------------
 
-    def write(
-        self,
-        name: str,
-        entry: Entry,
-        owner: str,
-        response: Response,
-        comparison: Comparison | None,
-        limits: ResponseCache,
-    ) -> None:
-        """Store a response in the background. `owner` is the name of the person's key."""
-        size = len(response.body)
-        if self._writing_bytes + size > MAX_WRITING or name in self._writing:
+    def write(self, new: NewEntry) -> None:
+        """Store a response in the background."""
+        size = len(new.response.body)
+        if self._writing_bytes + size > MAX_WRITING or new.name in self._writing:
             return
-        self._writing[name] = entry, response
+        self._writing[new.name] = new.entry, new.response
         self._writing_bytes += size
-        self._tasks.start(self._write(name, entry, owner, response, comparison, limits))
+        self._tasks.start(self._write(new))
 
     async def purge(self, purge: Purge) -> int:
         """Remove the selected entries, and those of requests in progress. Return their number.
@@ -219,44 +223,29 @@ class CacheStore:
         except Exception as error:  # noqa: BLE001 - logged; the entries are not used any more
             log.warning("model_cache.not_removed", extra={"reason": str(error)})
 
-    async def _write(
-        self,
-        name: str,
-        entry: Entry,
-        owner: str,
-        response: Response,
-        comparison: Comparison | None,
-        limits: ResponseCache,
-    ) -> None:
+    async def _write(self, new: NewEntry) -> None:
         try:
-            await self._store(name, entry, owner, response, comparison, limits)
+            await self._store(new)
         except Exception as error:  # noqa: BLE001 - logged; the response was returned already
             log.warning("model_cache.not_written", extra={"reason": str(error)})
         finally:
-            del self._writing[name]
-            self._writing_bytes -= len(response.body)
+            del self._writing[new.name]
+            self._writing_bytes -= len(new.response.body)
 
-    async def _store(
-        self,
-        name: str,
-        entry: Entry,
-        owner: str,
-        response: Response,
-        comparison: Comparison | None,
-        limits: ResponseCache,
-    ) -> None:
-        customer = await self.customer_key(entry.customer)
-        await self._people.learn([owner])
-        person = self._people.known(owner)
+    async def _store(self, new: NewEntry) -> None:
+        name, limits = new.name, new.limits
+        customer = await self.customer_key(new.entry.customer)
+        await self._people.learn([new.owner])
+        person = self._people.known(new.owner)
         if person is None:
             return
         aead = cipher(customer, person)
-        sealed = aead.seal(encode(response), name.encode())
+        sealed = aead.seal(encode(new.response), name.encode())
         compared = b""
-        if comparison is not None:
-            compared = aead.seal(encode(comparison), f"{name} text".encode())
+        if new.comparison is not None:
+            compared = aead.seal(encode(new.comparison), f"{name} text".encode())
         entry = msgspec.structs.replace(
-            entry, owner=person.pseudonym, size=len(sealed) + len(compared), sealed=compared
+            new.entry, owner=person.pseudonym, size=len(sealed) + len(compared), sealed=compared
         )
         group = entry.customer, entry.provider
         if entry.size > limits.max_bytes or self.index.is_purged(name, entry):

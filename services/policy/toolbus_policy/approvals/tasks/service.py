@@ -14,7 +14,6 @@ from tenacity import stop_after_attempt
 
 from toolbus_common.contracts import (
     FOLLOW,
-    CallCancelled,
     CallError,
     CallRequested,
     CallResult,
@@ -35,7 +34,6 @@ from toolbus_common.errors import (
 )
 from toolbus_common.messaging.call_transport import CallTransport
 from toolbus_common.messaging.event_publisher import EventPublisher
-from toolbus_common.nats.connection import Bus
 from toolbus_common.retries import Backoff, retrying
 from toolbus_policy.approvals.elicitation import REQUEST_NAME, supports_url_elicitation
 from toolbus_policy.approvals.model import OPEN, Approval, State, event_of, withdrawn
@@ -81,7 +79,6 @@ class TaskService:
     approval_repository: ApprovalRepository
     events: EventPublisher
     calls: CallTransport
-    bus: Bus
     grace: float
     run_approved: RunApproved = field(init=False)
     _busy: set[str] = field(default_factory=set)
@@ -251,8 +248,7 @@ class TaskService:
             return
         if not await self._withdraw_approval(task):
             running = (await self.task_repository.load(task.id) or entry).task
-            cancelled = CallCancelled(call_id=running.call_id or task.id)
-            await self.bus.publish(cancelled.subject, cancelled.encode())
+            await self.calls.cancel(running.call_id or task.id)
         await self.task_repository.wait_until_ended(task.id, CANCEL_SECONDS)
 
     async def _withdraw_approval(self, task: DeferredCall) -> bool:

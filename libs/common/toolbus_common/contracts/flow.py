@@ -1,0 +1,109 @@
+"""What a run has read: in messages, events and the bucket `tb_flow`, and operators' queries."""
+
+from typing import ClassVar
+
+import msgspec
+
+from toolbus_common.contracts.base import Message
+from toolbus_common.contracts.queries.base import Query
+
+
+class FlowRead(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The first call of a run that read content of one kind. `at` is seconds since the epoch."""
+
+    call: str
+    server: str
+    tool: str
+    at: float
+
+
+class FlowState(msgspec.Struct, frozen=True, omit_defaults=True):
+    """What a run has read: the first call that read private data, and the first untrusted one."""
+
+    private: FlowRead | None = None
+    untrusted: FlowRead | None = None
+
+    @property
+    def chain(self) -> tuple[FlowRead, ...]:
+        """The calls that read, in their order."""
+        found = [each for each in (self.private, self.untrusted) if each is not None]
+        return tuple(dict.fromkeys(sorted(found, key=lambda each: each.at)))
+
+
+class FlowRecord(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The field `flow` of the events of a decision.
+
+    `run` identifies the run. `private` and `untrusted` are the ids of the calls of the run that
+    first read private and untrusted content, before this call; empty if none did. `verdict` is
+    `passed`, `flagged`, `asked` or `refused`. `chain` are these calls as `server__tool`, in their
+    order. `narrowed` is set if the call belongs to a program and was judged by what can reach its
+    arguments.
+    """
+
+    run: str
+    verdict: str = "passed"
+    private: str = ""
+    untrusted: str = ""
+    chain: tuple[str, ...] = ()
+    reads: tuple[str, ...] = ()
+    writes: str = ""
+    narrowed: bool = False
+
+
+class FlowInputs(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The field `flow` of a call that codemode makes for a program or for a run of agent mode.
+
+    `sealed` is the field `flow` of the admitted call `parent`. `inputs` are the full names of the
+    tools whose results can reach the arguments of this call, or decide whether it is made; None if
+    they are not known.
+    """
+
+    sealed: str
+    parent: str
+    inputs: tuple[str, ...] | None = None
+
+
+class FlowRunsQuery(Query):
+    """List what runs have read; with `run`, only that run."""
+
+    SUBJECT: ClassVar[str] = "tb.query.policy.flow_runs"
+
+    run: str = ""
+
+
+class ResetFlowRequest(Query):
+    """Forget what a run has read, as the operator `by`, for the reason `note`."""
+
+    SUBJECT: ClassVar[str] = "tb.query.policy.reset_flow"
+
+    run: str
+    by: str
+    note: str = ""
+
+
+class FlowRun(Message):
+    """What one run has read. Times are in seconds since the epoch.
+
+    `run` is its id, `key` the key that made its first labelled call, and `scope` is `run`,
+    `session` or `key`. `private` and `untrusted` are `<call id> <server>__<tool>` of the first call
+    that read such content; empty if none did.
+    """
+
+    run: str
+    key: str
+    scope: str
+    ends: float
+    private: str = ""
+    untrusted: str = ""
+
+
+class FlowRunsReply(Message):
+    """The reply to queries about runs. `more` is true if further runs are not listed."""
+
+    runs: tuple[FlowRun, ...] = ()
+    more: bool = False
+
+
+encode = msgspec.json.Encoder().encode
+decode_record = msgspec.json.Decoder(FlowRecord).decode
+decode_inputs = msgspec.json.Decoder(FlowInputs).decode

@@ -1,0 +1,98 @@
+"""Replacement of findings in a JSON document by placeholders (no I/O)."""
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from msgspec import Struct
+
+from toolbus_common.guards.findings import Finding
+from toolbus_common.guards.json_texts import JsonTexts
+from toolbus_common.guards.placeholders import PLACEHOLDER
+
+SHORTEST_REPEATED = 6  # shorter values are replaced only where a rule matched
+MOST_REPEATED = 256  # values that are searched for in the whole document
+MOST_SEARCHED = 1 << 28  # characters, over all values
+
+
+class Redacted(Struct, frozen=True):
+    """A document without its findings. `values` maps placeholders to what they replaced."""
+
+    value: Any
+    values: dict[str, str]
+
+
+def redact(
+    document: JsonTexts, findings: Iterable[Finding], placeholder: Callable[[str, str], str]
+) -> Redacted:
+    """Return a document with its findings replaced by `placeholder(rule, value)`.
+
+    A value that a rule matched is replaced in all texts: a structured result and the text that
+    repeats it have the same placeholders, although rules can need the context of one of them.
+    Raises `CollisionError`.
+    """
+    spans: dict[int, list[tuple[int, int, str]]] = defaultdict(list)
+    for each in findings:
+        spans[each.text].append((each.start, each.end, each.rule))
+    _add_repeated(spans, document.texts)
+    values: dict[str, str] = {}
+
+    def replace(index: int, text: str) -> str:
+        if index not in spans:
+            return text
+        parts, last = [], 0
+        for start, end, rule in _merged(spans[index]):
+            shown = placeholder(rule, text[start:end])
+            values[shown] = text[start:end]
+            parts += [text[last:start], shown]
+            last = end
+        return "".join([*parts, text[last:]])
+
+    return Redacted(document.renewed(replace), values)
+
+
+def without_placeholders(texts: Sequence[str], findings: Iterable[Finding]) -> list[Finding]:
+    """Return the findings that are not inside a placeholder of an earlier redaction."""
+    return [each for each in findings if not _inside_placeholder(texts[each.text], each)]
+
+
+def _inside_placeholder(text: str, found: Finding) -> bool:
+    if "[redacted:" not in text:
+        return False
+    # A placeholder has at most 92 characters.
+    around = PLACEHOLDER.finditer(text, max(0, found.start - 100), found.end + 100)
+    return any(each.start() <= found.start and found.end <= each.end() for each in around)
+
+
+def _add_repeated(spans: dict[int, list[tuple[int, int, str]]], texts: Sequence[str]) -> None:
+    """Add the other places at which the found values are."""
+    values = {
+        texts[index][start:end]: rule
+        for index, found in spans.items()
+        for start, end, rule in found
+        if end - start >= SHORTEST_REPEATED
+    }
+    left = MOST_SEARCHED // max(1, sum(map(len, texts)))
+    for value, rule in [*values.items()][: min(MOST_REPEATED, left)]:
+        for index, text in enumerate(texts):
+            if value in text:
+                spans[index] += ((at, at + len(value), rule) for at in _places(text, value))
+
+
+def _places(text: str, value: str) -> Iterator[int]:
+    at = text.find(value)
+    while at >= 0:
+        yield at
+        at = text.find(value, at + len(value))
+
+
+def _merged(spans: Iterable[tuple[int, int, str]]) -> list[tuple[int, int, str]]:
+    """Return spans without overlap, in order. Overlapping spans become one, of the first rule."""
+    merged: list[tuple[int, int, str]] = []
+    for start, end, rule in sorted(spans, key=lambda each: (each[0], -each[1])):
+        if merged and start < merged[-1][1]:
+            before = merged[-1]
+            merged[-1] = (before[0], max(before[1], end), before[2])
+        else:
+            merged.append((start, end, rule))
+    return merged
