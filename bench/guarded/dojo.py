@@ -66,6 +66,8 @@ class Dojo(Engine):
 def configuration(url: str, suites: Sequence[str], parts: frozenset[str]) -> dict[str, Any]:
     """Return toolbus.yaml with only these parts of the policy."""
     document: dict[str, Any] = yaml.safe_load(POLICY.read_text())
+    for guard in document["guards"].values():
+        guard["on"] = guard.pop(True)  # YAML 1.1, unlike Toolbus, reads `on` as true
     servers = document.pop("servers")
     for name, server in servers.items():
         if "flow" not in parts:
@@ -73,8 +75,8 @@ def configuration(url: str, suites: Sequence[str], parts: frozenset[str]) -> dic
         server["url"] = f"{url}/{name}/mcp"
     document["servers"] = {name: servers[name] for name in suites}
     for part in {"guards", "flow", "rules"} - parts:
-        document.pop(part)
-    document["keys"] = {"agent": {"secret": KEY, "tools": ["*"]}}
+        (document["keys"]["agent"] if part == "flow" else document).pop(part)
+    document["keys"] = {"agent": {**document["keys"]["agent"], "secret": KEY, "tools": ["*"]}}
     document["admins"] = {"operator": {"secret": OPERATOR, "role": "admin"}}
     return document
 
@@ -129,9 +131,8 @@ def measured(most: int = 0, variants: Mapping[str, Sequence[str]] | None = None)
         try:
             dojo.start()
             suites = dojo.get("/suites")
-            texts: dict[tuple[str, str], list[str]] = {}
             figures = {
-                name: _variant(dojo, VARIANTS[name], suites, attacks, most, texts)
+                name: _variant(dojo, VARIANTS[name], suites, attacks, most)
                 for name, attacks in chosen.items()
             }
         finally:
@@ -160,15 +161,10 @@ def _variant(
     suites: dict[str, Any],
     attacks: Sequence[str],
     most: int,
-    texts: dict[tuple[str, str], list[str]],
 ) -> dict[str, Any]:
     with stage(dojo, parts, list(suites)) as on_stage, ThreadPoolExecutor(len(suites)) as pool:
         seen = pool.map(lambda suite: _suite(on_stage, suite, suites[suite], attacks, most), suites)
         parts_seen = dict(zip(suites, seen, strict=True))
-    for suite, figures in parts_seen.items():
-        for user, outcome in figures.pop("outcomes").items():
-            before = texts.setdefault((suite, user), outcome.texts)
-            figures["changed"] += before != outcome.texts
     return {"suites": parts_seen, "total": _sum(parts_seen.values())}
 
 
@@ -177,11 +173,12 @@ def _suite(
 ) -> dict[str, Any]:
     benign = {user: on_stage.run(suite, user) for user in about["users"]}
     figures: dict[str, Any] = {
-        "outcomes": benign,
         "tasks": len(benign),
         "tasks_done": sum(outcome.done for outcome in benign.values()),
         "tasks_asked": sum(outcome.asked > 0 for outcome in benign.values()),
-        "changed": 0,
+        "changed": sum(
+            any("[redacted:" in text for text in outcome.texts) for outcome in benign.values()
+        ),
         "not_done": [
             [user, *outcome.refused] for user, outcome in benign.items() if not outcome.done
         ],
