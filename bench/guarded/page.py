@@ -12,6 +12,11 @@ from guarded.quality import share
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "guard-figures.md"
 
+INTRODUCTION = """# Guard figures
+
+`make bench-guards` measured these figures on {:%Y-%m-%d} and wrote this page. Figures that miss
+their aim are marked."""
+
 
 def write(report: dict[str, Any], now: datetime) -> None:
     """Write the page for a whole report."""
@@ -21,8 +26,7 @@ def write(report: dict[str, Any], now: datetime) -> None:
 def text(report: dict[str, Any], now: datetime) -> str:
     """Return the page."""
     parts = [
-        f"# Guard figures\n\n`make bench-guards` measured these figures on {now:%Y-%m-%d} and "
-        "wrote this page. Figures that miss their aim are marked.",
+        INTRODUCTION.format(now),
         "## Aims\n\n" + _table(
             ("figure", "value", "aim", ""),
             ((each["what"], f"{each['value']:,.3f}", each["demand"],
