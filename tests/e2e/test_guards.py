@@ -11,7 +11,6 @@ from fastmcp import Client as FastClient
 from mcp.client.client import Client as SdkClient
 from mcp.client.streamable_http import streamable_http_client
 
-from harness.engines.engine import installed
 from harness.gateway.cluster import Upstream
 from harness.gateway.launched_gateway import Launched
 from harness.packages import npm
