@@ -27,6 +27,7 @@ from toolbus_common.contracts import (
     CallRequested,
     Event,
     EventsQuery,
+    GuardQuery,
     IdentityKeyQuery,
     IdentityRequest,
     LedgerQuery,
@@ -72,13 +73,14 @@ from toolbus_common.service.names import SERVICES
 ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 OPERATOR_QUERIES: tuple[type[Query], ...] = (
-    ApprovalsQuery, ApproveRequest, AuditQuery, EventsQuery, IdentityRequest, LedgerQuery,
-    BackfillLinesRequest, OpenCallsQuery, RebuildRequest, BackfillRequest,
+    ApprovalsQuery, ApproveRequest, AuditQuery, EventsQuery, GuardQuery, IdentityRequest,
+    BackfillLinesRequest, LedgerQuery, OpenCallsQuery, RebuildRequest, BackfillRequest,
     RejectRequest, RunsRequest, ServersQuery, SessionsQuery, CachedResponsesQuery,
     PurgeCacheRequest, SpendingQuery, StatusQuery, UnresolvedCallsQuery,
 )  # fmt: skip
 QUERIES_OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)
 QUERIES_OF_POLICY: set[type[Query]] = {
+    GuardQuery,
     CachedResponsesQuery,
     RunsRequest,
     OpenCallsQuery,
@@ -288,6 +290,7 @@ def test_a_query_is_sent_by_the_operator_and_received_by_its_service(
 ) -> None:
     service = query.SUBJECT.split(".")[2]
     services = {"policy"} if query in QUERIES_OF_POLICY else set()
+    services |= {"codemode"} if query is GuardQuery else set()
     assert publishers(query.SUBJECT) == {OPERATOR, *services}
     assert subscribers(query.SUBJECT) == (set(SERVICES) if service == "all" else {service})
 

@@ -18,6 +18,7 @@ from toolbus_common.nats.topology import (
     CONNECTIONS,
     EVENTS,
     EXPORTS,
+    FLOW,
     LEASES,
     LEDGER,
     MODEL_CACHE,
@@ -28,6 +29,7 @@ from toolbus_common.nats.topology import (
     OUTCOMES,
     PEOPLE,
     PINS,
+    PLACEHOLDERS,
     RESULTS,
     SEALS,
     SESSIONS,
@@ -48,13 +50,13 @@ PUBLISHES = {
 PUBLISHED_EVENTS = {
     "codemode": {
         "call.completed", "call.failed", "call.extended", "context.spent", "context.measured",
-        "run.started", "run.completed", "run.failed",
+        "run.started", "run.completed", "run.failed", "guard.failed",
     },
     "policy": {
         "call.allowed", "call.denied", "call.failed", "call.replayed", "approval.requested",
         "approval.granted", "approval.rejected", "approval.expired", "approval.used",
         "approval.withdrawn", "ledger.opened", "key.created", "key.revoked", "config.applied",
-        "config.changed",
+        "config.changed", "guard.failed",
     },
     "oauth": {
         "grant.created", "grant.ended", "signin.denied", "connection.created", "connection.ended",
@@ -62,7 +64,7 @@ PUBLISHED_EVENTS = {
     "executor": {
         "call.completed", "call.failed", "call.extended", "server.connected", "server.lost",
         "server.faulted", "breaker.opened", "breaker.closed", "definition.pinned",
-        "definition.changed", "model.used", "cache.purged",
+        "definition.changed", "model.used", "cache.purged", "guard.failed",
     },
     OPERATOR: {
         "key.created", "key.revoked", "config.applied", "config.changed",
@@ -77,9 +79,18 @@ ENTRIES = ("configuration", "origin", "key.k", "admin.k", "named", "hold.k", "to
 # By holders of admin keys, through policy.
 ADMINISTERED = ("configuration", "origin", "key.k", "admin.k")
 WRITES = {
-    "policy": {LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE},
-    "executor": {CATALOGUE, LEASES, SESSIONS, PINS, OUTCOMES, PEOPLE, MODEL_CACHE},
-    "codemode": {OUTCOMES, PEOPLE, AGENT_RUNS},
+    "policy": {LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, FLOW, PLACEHOLDERS},
+    "executor": {
+        CATALOGUE,
+        LEASES,
+        SESSIONS,
+        PINS,
+        OUTCOMES,
+        PEOPLE,
+        MODEL_CACHE,
+        PLACEHOLDERS,
+    },
+    "codemode": {OUTCOMES, PEOPLE, AGENT_RUNS, PLACEHOLDERS},
     "audit": {SEALS, EXPORTS},
     "oauth": {OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS},
     OPERATOR: {CONFIG, PEOPLE, PINS},

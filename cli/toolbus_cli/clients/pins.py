@@ -8,6 +8,7 @@ from typing import Any
 
 from toolbus_cli.config_client import me
 from toolbus_cli.errors import CommandError
+from toolbus_common.access.server_instructions import instructions_entry
 from toolbus_common.access.tool_names import Names
 from toolbus_common.access.tool_patterns import full_name, split_name
 from toolbus_common.config import Server
@@ -22,7 +23,14 @@ from toolbus_common.contracts import (
     Quarantined,
 )
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
-from toolbus_common.contracts.records.pin_names import PINNED, pin_key
+from toolbus_common.contracts.records.pin_names import (
+    INSTRUCTIONS,
+    KINDS,
+    NAMED,
+    PINNED,
+    pin_key,
+    pinned_part,
+)
 from toolbus_common.crypto.canonical_json import digest_of
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import CATALOGUE, PINS
@@ -30,7 +38,7 @@ from toolbus_common.nats.topology import CATALOGUE, PINS
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """The present definition of a tool or prompt, and its pin."""
+    """The present definition of an entry, or the instructions of a server, and its pin."""
 
     server: str
     kind: str
@@ -148,7 +156,10 @@ def _still(case: Case, listings: Iterable[Listing]) -> None:
         for _, kind, offered in _offered(listing, case.offered.name)
         if kind == case.kind
     ]
-    if now != [case.offered.digest] or digest_of(case.offered.as_sent) != now[0]:
+    if (
+        now != [case.offered.digest]
+        or digest_of(pinned_part(case.kind, case.offered.as_sent)) != now[0]
+    ):
         raise CommandError(changed_again(case.name))
 
 
@@ -158,7 +169,7 @@ def _take_no_name(
     """Check that the approval does not hide a listed tool with a similar name."""
     before, after = Names(listings, servers), Names(_with(cases, listings), servers)
     for listing in listings:
-        for kind in PINNED:
+        for kind in NAMED:
             for offered in getattr(listing, kind):
                 place = (kind, listing.server, offered.name)
                 was, will = before.shown(*place), after.shown(*place)
@@ -177,15 +188,18 @@ def _with(cases: Iterable[Case], listings: list[Listing]) -> Iterator[Listing]:
             kind: getattr(listing, kind) for kind in PINNED
         }
         for case in cases:
-            if case.server == listing.server and case.why:
+            if case.server == listing.server and case.why and case.kind in more:
                 more[case.kind] = (*more[case.kind], case.offered)
         yield listing.model_copy(update=more)
 
 
 def _offered(listing: Listing, own: str) -> Iterator[tuple[str, str, CatalogEntry]]:
     held: Iterable[tuple[str, CatalogEntry]] = ((each.kind, each) for each in listing.quarantined)
-    shown = ((kind, each) for kind in PINNED for each in getattr(listing, kind))
-    found = sorted((*held, *shown), key=lambda each: (each[0] != PINNED[0], each[1].name))
+    shown = [(kind, each) for kind in PINNED for each in getattr(listing, kind)]
+    instructions = instructions_entry(listing)
+    if instructions is not None and not isinstance(instructions, Quarantined):
+        shown.append((INSTRUCTIONS, instructions))
+    found = sorted((*held, *shown), key=lambda each: (KINDS.index(each[0]), each[1].name))
     for kind, offered in found:
         if not own or offered.name == own:
             yield listing.server, kind, offered

@@ -39,7 +39,7 @@ from toolbus_common.config_store.repository import Applied, ConfigRepository
 from toolbus_common.errors import BusDownError
 from toolbus_common.listen_address import HostPort
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import provision
+from toolbus_common.nats.topology import EVENTS_BYTES, provision
 
 POLL_SECONDS = 0.5
 BUS_SECONDS = 15.0
@@ -189,7 +189,8 @@ async def _joined(launch: Launch) -> AsyncIterator[Bus]:
     try:
         if not await _unless_stopped(launch, bus.open(BUS_SECONDS)):
             raise _StoppedError
-        await provision(bus)
+        free = shutil.disk_usage(launch.state.root).free
+        await provision(bus, default_events_bytes=min(EVENTS_BYTES, max(1 << 30, free // 4)))
         yield bus
     except BusDownError as error:
         raise CommandError(f"{error.reason}.") from error

@@ -13,6 +13,7 @@ from toolbus_common.listen_address import HostPort
 class Settings(BaseSettings):
     """The settings that all services share. Each service adds further settings in a subclass.
 
+    `nats_url` is the URL of NATS, or several separated with commas: the servers of one cluster.
     `nkey_seed_file` is the file with this service's NATS seed. If it is empty,
     `<state_dir>/nkeys/<service>.seed` is used; without such a file, the service connects without
     credentials. `egress_allow` contains allowed destinations in addition to the public Internet.

@@ -1,10 +1,11 @@
 """The executor service: calls upstream servers and publishes their catalogue.
 
 subscribes  CallAdmitted, per server or provider and from other executors; CallCancelled; the
-            buckets tb_config and tb_pins; ConnectionCreated; ClientMessage
+            buckets tb_config, tb_pins and tb_catalogue; ConnectionCreated; ClientMessage
 publishes   the reply messages of each call; CallCompleted, CallFailed, CallExtended, ModelUsed;
             ServerConnected, ServerLost, ServerFaulted, BreakerOpened, BreakerClosed;
-            DefinitionPinned, DefinitionChanged; ModelCachePurged; ServerNotification
+            DefinitionPinned, DefinitionChanged, DefinitionFlagged; ModelCachePurged;
+            ServerNotification
 owns        the buckets tb_catalogue and tb_leases, the first pins in tb_pins, the outcomes it
             stores in tb_outcomes, large results in tb_results, cached responses of models in
             tb_model_cache and tb_model_responses; connections to upstreams and stdio processes
@@ -13,7 +14,7 @@ owns        the buckets tb_catalogue and tb_leases, the first pins in tb_pins, t
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
@@ -21,13 +22,14 @@ from typing import Any
 from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.concurrency import in_background
-from toolbus_common.config import Server
+from toolbus_common.config import Guard, Server
 from toolbus_common.config_store.literal_secrets import Reader
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.contracts import (
     CachedResponsesQuery,
     ClientMessage,
     ConnectionCreated,
+    GuardQuery,
     IdentityKeyQuery,
     IdentityKeyReply,
     PurgeCacheRequest,
@@ -39,6 +41,7 @@ from toolbus_common.contracts import (
     UpstreamTokenReply,
 )
 from toolbus_common.contracts.events.base import subject_of
+from toolbus_common.guards.inspector import Inspector
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.object_store import Objects
@@ -61,8 +64,11 @@ from toolbus_executor.calls.early_cancellations import EarlyCancellations
 from toolbus_executor.calls.operator_commands import OperatorCommands
 from toolbus_executor.calls.session_router import SessionRouter
 from toolbus_executor.calls.suspended_call_router import SuspendedCallRouter
+from toolbus_executor.catalog.definition_guards import DefinitionGuards
 from toolbus_executor.catalog.definition_pins import Pins
 from toolbus_executor.dependencies import Dependencies
+from toolbus_executor.guard_services.checks.registry import GuardServices
+from toolbus_executor.guard_services.checks.tool_calls import ToolCalls
 from toolbus_executor.identity.keys import IdentityKeys
 from toolbus_executor.isolation.capability_probe import probe
 from toolbus_executor.providers.cache.service import ModelCache
@@ -99,16 +105,25 @@ class ServerRegistry:
         self._dependencies = dependencies
         self._directory = directory
         self._pins = pins
-        pins.on_change = self._apply_pins
+        pins.on_change = pins.others.on_change = self._apply_pins
         self._commands = commands
         commands.on_change = self.reconcile
         self._supervisors = Reconciler(self._start, ServerSupervisor.stop)
         self._restarted: frozenset[str] = frozenset()  # servers known before this change
         self._changed = asyncio.Event()
+        self._guards: Mapping[str, Guard] = {}  # with which the servers were listed
+        self.inspector: Callable[[], Inspector | None] = lambda: None
         self._early_cancellations = early = EarlyCancellations()
         self._providers = ProviderRegistry(service, commands, dependencies, early, cache)
         self._suspended_calls = SuspendedCallRouter(
             service.bus, service.events.producer, self._handler
+        )
+        self.guard_services = GuardServices(
+            service.events,
+            dependencies.secrets,
+            dependencies.dialers,
+            ToolCalls(self._handler).call,
+            lambda: directory.now.configuration.guards,
         )
         self._selector = Selector()
         self._buckets: Buckets
@@ -119,10 +134,10 @@ class ServerRegistry:
         return len(self._supervisors)
 
     async def status(self) -> tuple[dict[str, Any], ...]:
-        """Return a status row per server and per provider, each sorted by name."""
+        """Return a status row per server, provider and guard with a service, sorted by name."""
         supervisors = sorted(self._supervisors, key=lambda each: each.name)
         servers = await asyncio.gather(*(each.status() for each in supervisors))
-        return *servers, *self._providers.status()
+        return *servers, *self._providers.status(), *self.guard_services.status()
 
     def sessions(self) -> SessionsReply:
         """Return the upstream sessions of this executor, with their owners."""
@@ -154,6 +169,7 @@ class ServerRegistry:
             await self._suspended_calls.close()
             await self._supervisors.close()
             await self._providers.close()
+            await self.guard_services.close()
             await self._claims.close()
             await self._selector.close()
 
@@ -171,9 +187,14 @@ class ServerRegistry:
             await self._supervisors.reconcile(
                 {name: (each, self._commands.of(name).resets) for name, each in declared.items()}
             )
+            guards = self._directory.now.configuration.guards
             for supervisor in self._supervisors:
+                if guards != self._guards:
+                    supervisor.lists_changed.set()  # check the definitions again
                 supervisor.handler.drained = self._commands.of(supervisor.name).drained
+            self._guards = guards
             await self._providers.reconcile(self._directory.now.configuration.providers)
+            await self.guard_services.reconcile()
 
     def _start(self, name: str, entry: tuple[Server, int]) -> ServerSupervisor:
         """Start the supervisor of a server.
@@ -184,6 +205,7 @@ class ServerRegistry:
         supervisor = ServerSupervisor(
             name, declared, self._service, self._buckets, self._pins, self._dependencies
         )
+        supervisor.entry.guards = DefinitionGuards(name, declared, self.inspector)
         supervisor.resets = resets
         supervisor.fresh = name in self._restarted
         if supervisor.separation is not None:
@@ -264,6 +286,7 @@ def build(process: ProcessContext) -> Service:
     dialers = DialerFactory(settings.egress, confirmed, settings.egress_ca, os.environ, keys)
     service.watch_bucket(CONFIG)(commands.apply_change)
     service.watch_bucket(PINS)(pins.apply_change)
+    service.watch_bucket(CATALOGUE)(pins.others.apply_change)
 
     @asynccontextmanager
     async def running() -> AsyncIterator[None]:
@@ -285,6 +308,9 @@ def build(process: ProcessContext) -> Service:
         async def servers(_query: ServersQuery) -> ServersReply:
             return ServersReply(servers=await registry.status())
 
+        service.broker.subscriber(
+            GuardQuery.SUBJECT, queue=service.name, max_workers=GuardQuery.AT_ONCE
+        )(registry.guard_services.answer)
         service.broker.subscriber(CachedResponsesQuery.SUBJECT, queue=service.name)(cache.show)
         service.broker.subscriber(PurgeCacheRequest.SUBJECT, queue=service.name)(cache.purge)
         async with registry.running():

@@ -6,7 +6,8 @@ subscribes  CallRequested, CallCancelled; the outcomes CallCompleted and CallFai
 publishes   CallAdmitted (to executor), CallCancelled; the events CallAllowed, CallDenied,
             CallFailed, CallReplayed, LedgerOpened, every ApprovalEvent, and the events of
             configuration changes over HTTP
-queries     audit for spending when counters are lost, and for calls without an outcome
+queries     audit for spending when counters are lost, and for calls without an outcome;
+            executor for the guards that ask another service
 owns        the ledger in Redis, its generations in the bucket tb_ledger; the buckets tb_approvals
             and tb_tasks; the claims in tb_outcomes, which the service that ends a call overwrites
 """
@@ -44,6 +45,7 @@ from toolbus_common.contracts import (
     RejectRequest,
 )
 from toolbus_common.errors import ToolbusError
+from toolbus_common.guards.service_inspector import InspectorProvider
 from toolbus_common.nats.bucket_sizes import follow_sizes
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import (
@@ -155,6 +157,7 @@ def build(process: ProcessContext) -> Service:
     provider, watcher = _watch_buckets(service)
     approvals, approvers = _build_approvals(service, provider, settings)
     tasks = approvals.task_service
+    guards = InspectorProvider(service, lambda: provider.snapshot.configuration.guards)
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
@@ -167,7 +170,13 @@ def build(process: ProcessContext) -> Service:
         await _serve_admin(service, provider, approvers, queries, settings)
         claims = await _build_claims(service, settings)
         handler = AdmissionHandler(
-            service, lambda: provider.authorizer, ledger, approvals, claims, settings.outcome_grace
+            service,
+            lambda: provider.authorizer,
+            ledger,
+            approvals,
+            claims,
+            settings.outcome_grace,
+            lambda: guards.inspector,
         )
         tasks.run_approved = handler.handle_deferred
         service.serve_calls(CallRequested)(handler.handle)

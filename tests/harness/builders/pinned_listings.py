@@ -13,6 +13,7 @@ from toolbus_common.contracts import (
     Listing,
     ServerState,
 )
+from toolbus_common.contracts.records.pin_names import pinned_part
 from toolbus_common.crypto.canonical_json import digest_of
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import CATALOGUE, PINS
@@ -32,6 +33,24 @@ def offered(name: str, description: str = "") -> CatalogEntry:
 def listing(*tools: CatalogEntry, prompts: tuple[CatalogEntry, ...] = ()) -> Listing:
     """Return a listing of the server docs."""
     return Listing(server="docs", state=ServerState.READY, tools=tools, prompts=prompts)
+
+
+def entry(kind: str, name: str, /, **definition: Any) -> CatalogEntry:
+    """Return an entry of any kind; `definition` are its further members."""
+    key = {"resources": "uri", "templates": "uriTemplate"}.get(kind, "name")
+    whole = {key: name, **definition}
+    return CatalogEntry(name=name, definition=whole, digest=digest_of(pinned_part(kind, whole)))
+
+
+def listing_of(instructions: str = "", /, **lists: CatalogEntry) -> Listing:
+    """Return a listing with one entry of each of these kinds."""
+    entries = {kind: (each,) for kind, each in lists.items()}
+    return Listing(
+        server="docs",
+        state=ServerState.READY,
+        instructions=instructions,
+        **entries,
+    )
 
 
 def listed_names(found: Listing | None) -> list[str]:
@@ -70,6 +89,14 @@ class PinningExecutor:
     def published_tools(self, kind: type[Any]) -> list[str]:
         """Return the tools of the published events of a kind."""
         return [event.tool for event in self.events.published if isinstance(event, kind)]
+
+
+async def listed(one: PinningExecutor, listing: Listing) -> Listing:
+    """Return the published listing after this one."""
+    await one.entry.publish(await one.entry.take(listing, one.bucket))
+    found = await one.entry.now()
+    assert found is not None
+    return found
 
 
 @asynccontextmanager

@@ -61,7 +61,8 @@ def check_converse(operation: str, body: dict[str, Any], *, output: bool = False
     if output:
         _check(shape, body, "$")
         return
-    _check(shape, {"modelId": "m", **body}, "$")
+    own = {"modelId": "m"} if "modelId" in shape.members else {}
+    _check(shape, own | body, "$")
     for message in body.get("messages", []):
         assert message["content"]
 

@@ -3,11 +3,14 @@
 import asyncio
 import json
 import os
+from collections.abc import Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from toolbus_cli.commands.operate.nats_cluster import cluster_settings, parsed_nodes
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json
 from toolbus_cli.errors import CommandError
@@ -16,9 +19,8 @@ from toolbus_common import listen_address
 from toolbus_common.config_store.literal_secrets import create_encryption_keys
 from toolbus_common.crypto.key_file import load_key
 from toolbus_common.errors import ToolbusError
-from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import create_seeds, server_configuration
-from toolbus_common.nats.topology import BUCKETS, EVENTS
+from toolbus_common.nats.topology import Provisioned
 from toolbus_common.nats.topology import provision as lay_down
 from toolbus_common.service.names import SERVICES
 
@@ -120,40 +122,67 @@ def _run(services: list[str], ops_listen: str) -> int:
 def provision(
     *,
     replicas: Annotated[
-        int, typer.Option(min=1, max=5, help="The number of replicas of each stream.")
-    ] = 1,
+        int | None,
+        typer.Option(
+            min=1,
+            max=5,
+            help="The replicas of each stream. Default: unchanged; 1 if new.",
+        ),
+    ] = None,
     events_gib: Annotated[
-        int, typer.Option(min=1, help="The maximum size of the event stream, in GiB.")
-    ] = 4,
+        int | None,
+        typer.Option(
+            min=1,
+            help="The maximum size of the event stream in GiB. Default: unchanged; 32 if new.",
+        ),
+    ] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for NATS.")] = 15.0,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Create NATS streams, consumers and buckets; safe to repeat."""
-    asyncio.run(_provision(state_dir, replicas, events_gib, wait))
-    buckets = [bucket.bucket for bucket in BUCKETS]
+    """Create NATS streams, consumers and buckets; safe to repeat.
+
+    Existing streams keep their replicas and sizes, unless an option sets them.
+    """
+    found = asyncio.run(_provision(state_dir, replicas, events_gib, wait))
     if as_json:
-        show_json({"stream": EVENTS, "buckets": buckets, "replicas": replicas})
-    else:
-        say(f"Created the stream {EVENTS} and the buckets {', '.join(buckets)}.")
+        show_json([asdict(each) for each in found])
+        return
+    for line in _described(found):
+        say(line)
 
 
-async def _provision(state_dir: Path, replicas: int, events_gib: int, wait: float) -> None:
+async def _provision(
+    state_dir: Path, replicas: int | None, events_gib: int | None, wait: float
+) -> list[Provisioned]:
     async with joined(find(state_dir), wait) as bus:
-        await laid_down(bus, replicas, events_gib)
+        try:
+            events_bytes = events_gib << 30 if events_gib is not None else None
+            return await lay_down(bus, replicas=replicas, events_bytes=events_bytes)
+        except ToolbusError:
+            raise
+        except Exception as error:
+            raise CommandError(
+                f"NATS rejected the streams ({error}); check that JetStream is enabled and may "
+                "store --events-gib, and that there are as many servers as --replicas."
+            ) from error
 
 
-async def laid_down(bus: Bus, replicas: int, events_gib: int) -> None:
-    """Provision NATS. Raises `CommandError` with a fix if the server rejects it."""
-    try:
-        await lay_down(bus, replicas=replicas, events_bytes=events_gib << 30)
-    except ToolbusError:
-        raise
-    except Exception as error:
-        raise CommandError(
-            f"NATS rejected the streams ({error}); check that JetStream is enabled and that "
-            "there are as many servers as --replicas."
-        ) from error
+def _described(found: list[Provisioned]) -> Iterator[str]:
+    """Yield a line for each created or changed stream, and a summary of the others."""
+    for each in found:
+        if each.created:
+            copies = "1 replica" if each.replicas == 1 else f"{each.replicas} replicas"
+            yield f"{each.stream}: created, {copies}"
+        for name, (before, after) in each.changes.items():
+            yield f"{each.stream}: {name} {before} -> {after}"
+    if same := sum(not each.created and not each.changes for each in found):
+        yield f"{same} of {len(found)} streams and buckets were left as they are."
+    if single := [each.stream for each in found if each.is_single_copy]:
+        yield (
+            f"Warning: {len(single)} of them have one copy only, on one server of the cluster. If "
+            "it is lost, so are they: run 'toolbus provision --replicas 3'."
+        )
 
 
 def nats_config(
@@ -164,31 +193,51 @@ def nats_config(
     store_dir: Annotated[
         str, typer.Option(help="The directory where NATS stores streams.")
     ] = "/data",
+    node: Annotated[
+        list[str],
+        typer.Option(
+            help="A server of a cluster as NAME=HOST, or NAME=HOST:PORT with the port for the "
+            "other servers; repeat it for each server. Each gets a file of its own."
+        ),
+    ] = [],  # noqa: B006 - typer copies it
     as_json: AsJson = False,
 ) -> None:
     """Write a NATS configuration with a user, permissions and a seed file per service.
 
-    Existing seeds and keys are not changed, so an upgrade only rewrites nats.conf. Give each
-    service only its own files: its seed; people.key (every service except ingress, and operators);
-    policy.key (policy); client-state.key (ingress); oauth.key and oauth-vault.key (oauth);
-    encryption/writers.json (policy and operators); the service's key in encryption/ (executor,
-    audit, oauth).
+    With --node, the directory contains nats-NAME.conf for each server of a cluster; the servers
+    share a generated password, which is in these files and in cluster.key only.
+
+    Existing seeds and keys are not changed, so an upgrade only rewrites the configuration. Give
+    each service only its own files: its seed; people.key (every service except ingress, and
+    operators); policy.key (policy); client-state.key (ingress); oauth.key and oauth-vault.key
+    (oauth); encryption/writers.json (policy and operators); the service's key in encryption/
+    (executor, audit, oauth).
     """
+    nodes = parsed_nodes(node)
     try:
         keys = create_seeds(directory / "nkeys")
         for name in KEYS:
             load_key(directory / name)
         create_encryption_keys(directory / "encryption")
         configuration = server_configuration(keys, host=listen, port=port, store_dir=store_dir)
-        path = directory / "nats.conf"
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        with os.fdopen(descriptor, "w") as file:
-            json.dump(configuration, file, indent=2)
+        files = {directory / "nats.conf": configuration}
+        if nodes:
+            password = load_key(directory / "cluster.key").hex()
+            files = {
+                directory / f"nats-{each.name}.conf": configuration
+                | cluster_settings(each, nodes, password)
+                for each in nodes
+            }
+        for path, content in files.items():
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+            with os.fdopen(descriptor, "w") as file:
+                json.dump(content, file, indent=2)
     except OSError as error:
         raise CommandError(
             f"{directory} cannot be written ({error.strerror}); name another directory."
         ) from error
     if as_json:
-        show_json({"configuration": str(path), "users": keys})
+        show_json({"configuration": [*map(str, files)], "users": keys})
     else:
-        say(f"Wrote {path} and {len(keys)} seeds in {directory / 'nkeys'}.")
+        names = ", ".join(map(str, files))
+        say(f"Wrote {names} and {len(keys)} seeds in {directory / 'nkeys'}.")

@@ -97,7 +97,8 @@ def _show(
 
 def _show_servers(servers: list[dict[str, Any]]) -> None:
     columns = (
-        "name", "state", "version", "tools", "quarantined", "breaker", "in_flight", "last_failure",
+        "name", "state", "version", "tools", "quarantined", "suspicious", "breaker", "in_flight",
+        "last_failure",
     )  # fmt: skip
     table = [
         [(server | _state(server)).get(column, "") for column in columns] for server in servers

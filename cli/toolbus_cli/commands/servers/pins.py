@@ -17,6 +17,7 @@ from toolbus_common.config_store.repository import ConfigRepository
 
 SHOWN_DIGEST = 16  # characters; finding a collision takes too long for an attack
 MIN_DIGEST = 8
+_SINGULAR = {"prompts": "prompt", "resources": "resource", "templates": "resource template"}
 
 What = Annotated[
     str, typer.Argument(help="A server, or the full name of a definition, such as docs__search.")
@@ -34,7 +35,10 @@ def list_pins(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """List quarantined definitions with the reason; they are hidden until they are approved."""
+    """List quarantined definitions with the reason; they are hidden until they are approved.
+
+    The column signals names the rules that found instructions to a model, or hidden text.
+    """
     cases = _look(server, state_dir, everything=everything)
     if as_json:
         show_json([_reply(case) for case in cases])
@@ -47,10 +51,11 @@ def list_pins(
             case.offered.digest[:SHOWN_DIGEST],
             case.pin.digest[:SHOWN_DIGEST],
             _decided(case),
+            _signals(case),
         )
         for case in cases
     ]
-    columns = ("name", "kind", "state", "digest", "approved", "decided")
+    columns = ("name", "kind", "state", "digest", "approved", "decided", "signals")
     show_table(columns, rows, "No definition is quarantined.")
 
 
@@ -162,17 +167,25 @@ def _answer(cases: list[Case], what: str, done: str, *, as_json: bool) -> None:
 
 def _show(cases: list[Case]) -> None:
     for case in cases:
-        kind = "" if case.kind == "tools" else " (prompt)"
+        kind = "" if case.kind == "tools" else f" ({_SINGULAR.get(case.kind, case.kind)})"
         say(f"{case.name}{kind}: {case.why or 'approved'}")
         if case.pin.digest:
             say(f"  approved {case.pin.digest[:SHOWN_DIGEST]}, {_decided(case)}")
         say(f"  now      {case.offered.digest[:SHOWN_DIGEST]}")
         for each in differences(case.pin.definition, case.offered.as_sent):
             say(*(f"  {line}" for line in each.lines()))
+        if case.offered.signals:
+            say(f"  ! signals: {_signals(case)}")
         hidden = counted(texts(case.offered.as_sent))
         for name, times in hidden.items():
             say(f"  ! contains {name}, {times} times" if times > 1 else f"  ! contains {name}")
         say("")
+
+
+def _signals(case: Case) -> str:
+    """Return the rules that matched in a definition, with their scores; the highest first."""
+    found = sorted(case.offered.signals.items(), key=lambda each: (-each[1], each[0]))
+    return ", ".join(f"{rule} {score:.2f}" for rule, score in found)
 
 
 def _decided(case: Case) -> str:
@@ -188,6 +201,7 @@ def _reply(case: Case) -> dict[str, Any]:
         "kind": case.kind,
         "server": case.server,
         "quarantined": case.why,
+        "signals": case.offered.signals,
         "digest": case.offered.digest,
         "approved": case.pin.digest,
         "rejected": case.pin.rejected,

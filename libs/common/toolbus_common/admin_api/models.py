@@ -12,6 +12,7 @@ from toolbus_common.config import (
     Customer,
     Export,
     Group,
+    Guard,
     Issuer,
     Key,
     KeyTerms,
@@ -34,6 +35,7 @@ Secret = Annotated[str, Field(pattern=r"^[!-~]{24,256}$")]
 SecretHash = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{64})?$")]
 Dollars = Annotated[float, Field(ge=0, le=1_000_000)]
 Labels = tuple[Name, ...]
+GuardNames = tuple[Name, ...]
 Targets = tuple[ModelTarget, ...]
 
 # The kinds whose entries are created, replaced and deleted by name, and the type of an entry.
@@ -48,6 +50,8 @@ KINDS: dict[str, Any] = {
     "prices": Dollars | Price,
     "model_prices": ModelPrice,
     "labels": Labels,
+    "guards": Guard,
+    "model_guards": GuardNames,
     "rules": Rule,
     "webhooks": Webhook,
     "exports": Export,
@@ -55,7 +59,13 @@ KINDS: dict[str, Any] = {
     "issuers": Issuer,
     "access": Access,
 }
-BY_PATTERN = ("prices", "labels", "models", "model_prices")  # their names are no plain words
+BY_PATTERN = (
+    "prices",
+    "labels",
+    "models",
+    "model_prices",
+    "model_guards",
+)  # their names are no plain words
 
 
 class KeyWritten(Key):

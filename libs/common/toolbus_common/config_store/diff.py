@@ -37,8 +37,9 @@ def changes(old: Configuration, new: Configuration) -> list[Change]:
     found = []
     before, after = old.model_dump(mode="json"), new.model_dump(mode="json")
     for section in SECTIONS:
-        for name in sorted({*before[section], *after[section]}):
-            change = _change(section, name, before[section].get(name), after[section].get(name))
+        was, becomes = before[section] or {}, after[section] or {}  # None: not configured
+        for name in sorted({*was, *becomes}):
+            change = _change(section, name, was.get(name), becomes.get(name))
             if change is not None:
                 found.append(change)
     return found

@@ -35,7 +35,7 @@ WRITERS = "writers.json"  # the services' public keys, and the secret key for di
 DIGESTS = "digests"
 USED_BY = {
     "servers": "executor", "exports": "audit", "sinks": "audit", "webhooks": "audit",
-    "issuers": "oauth", "providers": "executor",
+    "issuers": "oauth", "providers": "executor", "guards": "executor",
 }  # fmt: skip
 READERS = tuple(sorted(set(USED_BY.values())))
 _PREFIX = SEALED_VALUE

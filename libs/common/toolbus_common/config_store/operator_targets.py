@@ -12,6 +12,7 @@ from typing import Any
 
 from toolbus_common.config import (
     Configuration,
+    Guard,
     Issuer,
     Place,
     Provider,
@@ -26,7 +27,7 @@ from toolbus_common.nats.kv_bucket import Change
 log = logging.getLogger(__name__)
 
 NAMED = "named"  # the name of the entry
-Target = Server | Webhook | Issuer | Place | Sink | Witness | Provider
+Target = Server | Webhook | Issuer | Place | Sink | Witness | Provider | Guard
 
 # A change of these fields does not change the destination. All other fields count: if a new
 # harmless field is missing here, the operator must repeat 'toolbus apply', but no destination is
@@ -44,13 +45,16 @@ _HARMLESS = frozenset(
 def digest_of(entry: Target) -> str:
     """Return the digest of the destination of an entry.
 
-    That of a provider also covers its kind, and whether the machine's credentials are sent there.
+    That of a provider or a guard also covers its kind, and whether the machine's credentials are
+    sent there.
     """
     destination: Any
     if isinstance(entry, Server):
         destination = entry.model_dump(mode="json", exclude_defaults=True, exclude=set(_HARMLESS))
     elif isinstance(entry, Provider):
         destination = [digest_of(entry.endpoint), entry.kind, entry.region, entry.ambient]
+    elif isinstance(entry, Guard):
+        destination = [entry.kind, entry.service_url, entry.ambient]
     elif isinstance(entry, Place):
         destination = [entry.to, entry.bucket_url]
     else:
@@ -66,6 +70,11 @@ def digests_of(configuration: Configuration) -> Iterator[str]:
         yield digest_of(provider.endpoint)
         if provider.ambient:
             yield digest_of(provider)
+    for guard in configuration.guards.values():
+        if url := guard.service_url:
+            yield digest_of(Server(url=url))
+        if guard.ambient:
+            yield digest_of(guard)
     yield from map(digest_of, configuration.webhooks.values())
     yield from map(digest_of, configuration.exports.values())
     yield from map(digest_of, configuration.sinks.values())

@@ -19,6 +19,7 @@ DESTINATIONS: dict[str, tuple[str, ...]] = {  # the fields that decide who recei
     "exports": ("to", "endpoint", "region"),
     "sinks": ("url",),
     "providers": ("kind", "url", "proxy", "ca", "certificate", "certificate_key"),
+    "guards": ("kind", "url", "server", "tool"),
 }
 D = TypeVar("D", bound=ConfigModel)
 S = TypeVar("S", Issuer, Webhook)
@@ -73,7 +74,7 @@ def restored(new: Configuration, old: Configuration) -> Configuration:
         for name, issuer in new.issuers.items()
     }
     sections: dict[str, Any] = {"webhooks": webhooks, "issuers": issuers}
-    for section in ("servers", "providers", "exports", "sinks"):
+    for section in ("servers", "providers", "guards", "exports", "sinks"):
         before, destination = getattr(old, section), DESTINATIONS[section]
         sections[section] = {
             name: _entry(entry, before.get(name), destination, f"{section}.{name}", problems)

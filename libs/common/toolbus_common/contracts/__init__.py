@@ -42,6 +42,7 @@ from toolbus_common.contracts.events.calls import (
     DefinitionApproved,
     DefinitionChanged,
     DefinitionEvent,
+    DefinitionFlagged,
     DefinitionPinned,
     DefinitionRejected,
     LedgerOpened,
@@ -89,7 +90,7 @@ from toolbus_common.contracts.events.servers import (
     ServerUndrained,
 )
 from toolbus_common.contracts.flow import FlowRun, FlowRunsQuery, FlowRunsReply, ResetFlowRequest
-from toolbus_common.contracts.guards import CheckedCall, GuardQuery, ServiceVerdict
+from toolbus_common.contracts.guards import CheckedCall, ServiceVerdict
 from toolbus_common.contracts.notifications import (
     ClientMessage,
     ServerNotification,
@@ -114,6 +115,7 @@ from toolbus_common.contracts.queries.backfill import (
 from toolbus_common.contracts.queries.base import (
     AuditQuery,
     BudgetState,
+    GuardQuery,
     LedgerQuery,
     LedgerReply,
     OpenCall,
@@ -258,6 +260,7 @@ __all__ = [
     "DefinitionApproved",
     "DefinitionChanged",
     "DefinitionEvent",
+    "DefinitionFlagged",
     "DefinitionPinned",
     "DefinitionRejected",
     "Event",

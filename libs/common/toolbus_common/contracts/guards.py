@@ -1,11 +1,10 @@
 """The check of content by a guard that asks another service. Executor makes these requests."""
 
-from typing import ClassVar, Protocol
+from typing import Protocol
 
 from pydantic import Field
 
 from toolbus_common.contracts.base import Plain
-from toolbus_common.contracts.queries.base import Query
 
 
 class CheckedCall(Plain):
@@ -22,22 +21,6 @@ class CheckedCall(Plain):
     deadline: float
     principal_id: str = ""
     run: str = ""
-
-
-class GuardQuery(Query):
-    """Check content with a guard that asks another service. Sent by policy and codemode.
-
-    `phase` is the phase of the guard, and `content` is the JSON document to check. The reply is a
-    `ServiceVerdict`, or an error if the service could not be asked.
-    """
-
-    SUBJECT: ClassVar[str] = "tb.query.executor.guard"
-    BODY: ClassVar[str | None] = "content"
-
-    guard: str
-    phase: str
-    call: CheckedCall
-    content: bytes = Field(default=b"", exclude=True, repr=False)
 
 
 class ServiceVerdict(Plain):

@@ -29,7 +29,7 @@ def attached(
     not define is left out too: a configuration with such a name is not accepted.
     """
     found: dict[str, list[str]] = {}
-    for name, origin in _every(principal, server, tool, method):
+    for name, origin in each_attachment(principal, server, tool, method):
         found.setdefault(name, []).append(origin)
     phases = frozenset(phases_of(method))
     guards = principal.declared.guards
@@ -40,8 +40,10 @@ def attached(
     }
 
 
-def _every(principal: Principal, server: str, tool: str, method: str) -> Iterator[tuple[str, str]]:
-    """Yield each guard with what attached it."""
+def each_attachment(
+    principal: Principal, server: str, tool: str, method: str
+) -> Iterator[tuple[str, str]]:
+    """Yield each guard with what attached it, for all phases. Names can be unknown."""
     declared = principal.declared
     for name, guard in declared.guards.items():
         if guard.always:

@@ -48,3 +48,12 @@ def exceeded_limits(options: dict[str, Any], body: bytes, output_schema: Any) ->
     """Return the names of the limits of a guard of kind `limits` that a document exceeds."""
     limits = import_module("toolbus_common.guards.limits")
     return cast("tuple[str, ...]", limits.exceeded(options, body, output_schema))
+
+
+def known_rules_of(kind: str) -> frozenset[str] | None:
+    """Return the names of all rules of a kind; None if the kind has no rules of its own."""
+    found = _DETECTORS.get(cast("Kind", kind))
+    if found is None:
+        return None
+    rules = import_module(f"toolbus_common.guards.{found[0]}").known_rules()
+    return cast("frozenset[str]", rules)

@@ -42,7 +42,8 @@ class Inspection(Struct, frozen=True):
     """The result of an inspection.
 
     `body` is the content after all redactions; it is the same object if nothing was redacted.
-    `error` is set if the content must not be used; `body` is then empty. `ask` is the guard that requires an approval.
+    `error` is set if the content must not be used; `body` is then empty. `ask` is the guard that
+    requires an approval.
     """
 
     body: bytes
@@ -133,18 +134,18 @@ class Inspector:
     ) -> tuple[GuardCheck, ToolbusError | None]:
         """Return the check of one guard, and the error if the content must not be used."""
         guard, size, began = self.guards.get(name), content.size, perf_counter()
+        if guard is None:
+            return self._failed(name, None, phase, call, size, began, _UNKNOWN)
         try:
-            if guard is None:
-                raise _GuardFaultError(_UNKNOWN)
             found = await self._found(name, guard, phase, call, content, output_schema)
         except _GuardFaultError as fault:
             return self._failed(name, guard, phase, call, size, began, str(fault))
         verdict: Verdict = "passed"
         if found.findings:
             verdict = _verdict(guard, found, may_ask=may_ask)
-        if verdict == "redacted":
-            content.replace(found.redacted)
         enforced = guard.mode == "enforce"
+        if verdict == "redacted" and enforced:
+            content.replace(found.redacted)
         check = GuardCheck(
             guard=name,
             phase=phase,

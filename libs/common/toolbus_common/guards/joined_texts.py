@@ -18,7 +18,8 @@ class JoinedTexts:
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
-        self.data = SEPARATOR.join(texts).encode("ascii", "replace")
+        self.text = SEPARATOR.join(texts)
+        self.data = self.text.encode("ascii", "replace")
         self._ends = [*accumulate(len(each) + len(SEPARATOR) for each in texts)]
 
     def findings(self, matches: Iterable[tuple[int, int, str, float]]) -> list[Finding]:
@@ -41,6 +42,18 @@ class JoinedTexts:
                 yield Finding(rule, text, start - first, min(end, last) - first, score)
             start = self._ends[text]
             text += 1
+
+
+def without_overlap(findings: Iterable[Finding]) -> list[Finding]:
+    """Return findings in texts sorted, with those that overlap joined."""
+    by_text: dict[int, list[tuple[int, int, str, float]]] = {}
+    for each in findings:
+        by_text.setdefault(each.text, []).append((each.start, each.end, each.rule, each.score))
+    return [
+        Finding(rule, text, start, end, score)
+        for text, matches in sorted(by_text.items())
+        for start, end, rule, score in _merged(sorted(matches))
+    ]
 
 
 def _merged(matches: list[tuple[int, int, str, float]]) -> Iterator[tuple[int, int, str, float]]:

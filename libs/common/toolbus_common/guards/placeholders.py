@@ -4,7 +4,7 @@ A placeholder is `[redacted:<rule>:<16 hex digits>]`. The digits are an HMAC of 
 of the run, so equal values have equal placeholders within a run, and no other run can compare them.
 All services derive the key from the same file, that of the person keys.
 
-Values that a guard may restore are stored encrypted, for an hour. The name of an entry is an HMAC
+Values that a guard may restore are stored encrypted, for a day. The name of an entry is an HMAC
 of the principal, the run and the digits, so no other principal and no other run can read it.
 """
 
@@ -16,8 +16,11 @@ from hashlib import sha256
 
 import msgspec
 from msgspec import Struct
+from nats.errors import Error as NatsError
+from nats.js.errors import Error as JetStreamError
 
 from toolbus_common.crypto.aead import Aead, DecryptionError, derived_key
+from toolbus_common.errors import BusDownError
 from toolbus_common.guards.json_texts import JsonTexts
 from toolbus_common.nats.kv_bucket import Bucket
 
@@ -74,7 +77,10 @@ class Placeholders:
             plain = msgspec.msgpack.encode(_Stored(guard, value))
             await bucket.put(entry, self._aead.seal(plain, entry.encode()))
 
-        await asyncio.gather(*(put(*each) for each in kept))
+        try:
+            await asyncio.gather(*(put(*each) for each in kept))
+        except (NatsError, JetStreamError) as error:
+            raise BusDownError("The redacted values could not be stored; retry.") from error
 
     async def restore(
         self, principal_id: str, run: str, body: bytes, guards: Collection[str]

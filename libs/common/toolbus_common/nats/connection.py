@@ -125,7 +125,7 @@ class Bus:
         client = Client()
         try:
             connecting = client.connect(  # retries without end by default
-                self._url,
+                [each.strip() for each in self._url.split(",")],
                 name=self.name,
                 nkeys_seed_str=self._seed,
                 inbox_prefix=f"_INBOX.{self.name}",

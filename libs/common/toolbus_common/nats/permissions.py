@@ -38,6 +38,7 @@ from toolbus_common.contracts import (
     ContextSpent,
     DefinitionApproved,
     DefinitionChanged,
+    DefinitionFlagged,
     DefinitionPinned,
     DefinitionRejected,
     Event,
@@ -108,6 +109,7 @@ from toolbus_common.nats.topology import (
     OUTCOMES,
     PEOPLE,
     PINS,
+    PLACEHOLDERS,
     RESULTS,
     SEALS,
     SESSIONS,
@@ -233,10 +235,12 @@ _SERVICES = (
             # Intents of expired reservations. The second request is sent to the leader of the
             # stream.
             f"$JS.API.DIRECT.GET.{EVENTS}", f"$JS.API.STREAM.MSG.GET.{EVENTS}",
+            # Policy stores redacted values, but only executor and codemode read them.
+            f"$JS.API.STREAM.INFO.KV_{PLACEHOLDERS}",
         ),
         subscribes=("tb.call.*", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, TOKENS, FLOW),
-        writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, FLOW),
+        writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, FLOW, PLACEHOLDERS),
         queries=(
             SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery, CachedResponsesQuery,
             PurgeCacheRequest, RunsRequest, GuardQuery,
@@ -247,6 +251,7 @@ _SERVICES = (
         publishes_events=(
             CallCompleted, CallFailed, CallExtended, ServerConnected, ServerLost, ServerFaulted,
             BreakerOpened, BreakerClosed, DefinitionPinned, DefinitionChanged, ModelUsed,
+            DefinitionFlagged,
             ModelCachePurged, GuardFailed,
         ),
         publishes=(
@@ -258,8 +263,8 @@ _SERVICES = (
             subject_of(ConnectionCreated.NAME, "*"),
         ),
         never_subscribes=(f"tb.run.{BUILT_IN}",),  # these calls contain the digest of their key
-        reads=(CONFIG, CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE, MODEL_CACHE),
-        writes=(CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE, MODEL_CACHE),
+        reads=(CONFIG, CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE, MODEL_CACHE, PLACEHOLDERS),
+        writes=(CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE, MODEL_CACHE, PLACEHOLDERS),
         queries=(UpstreamTokenQuery, IdentityKeyQuery),
         ends_calls=True,
     ),
@@ -274,8 +279,8 @@ _SERVICES = (
             *_objects(RESULTS),
         ),
         subscribes=(f"tb.run.{BUILT_IN}", "tb.cancel.*"),
-        reads=(CONFIG, CATALOGUE, PEOPLE, TOKENS, AGENT_RUNS),
-        writes=(PEOPLE, AGENT_RUNS),
+        reads=(CONFIG, CATALOGUE, PEOPLE, TOKENS, AGENT_RUNS, PLACEHOLDERS),
+        writes=(PEOPLE, AGENT_RUNS, PLACEHOLDERS),
         queries=(GuardQuery,),
         ends_calls=True,
     ),
@@ -369,7 +374,7 @@ def server_configuration(
             "store_dir": store_dir,
             "sync_interval": "1s",
             "max_mem": 64 * 1024 * 1024,
-            "max_file": 16 * 1024 * 1024 * 1024,
+            "max_file": 64 * 1024 * 1024 * 1024,
         },
         "accounts": accounts(
             {user: (each.publish, each.subscribe) for user, each in granted.items()},

@@ -1,7 +1,8 @@
 """Definition of all streams, consumers and buckets, and their creation by an idempotent command."""
 
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from nats.js import JetStreamContext
 from nats.js.api import (
@@ -13,6 +14,7 @@ from nats.js.api import (
     RePublish,
     StorageType,
     StreamConfig,
+    StreamInfo,
 )
 from nats.js.errors import NotFoundError
 
@@ -48,6 +50,7 @@ PEOPLE = "tb_person_keys"  # written by services that publish events; operators 
 MODEL_CACHE = "tb_model_cache"  # descriptions of cached model responses: written by executor
 MODEL_RESPONSES = "tb_model_responses"  # object store of these responses: written by executor
 AGENT_RUNS = "tb_agent_runs"  # runs of agent mode, encrypted: written by codemode
+PLACEHOLDERS = "tb_placeholders"  # redacted values: written by policy, executor and codemode
 RESULTS = "tb_results"  # object store of large results: written by codemode and executor
 
 LEASE_SECONDS = 2.0
@@ -64,17 +67,26 @@ WEBHOOKS = "webhooks"  # the consumer of events that are posted to webhooks
 MAX_APPROVAL_BYTES = 256 << 20
 MAX_TASK_BYTES = 1 << 30
 MAX_FLOW_BYTES = 256 << 20
+EVENTS_BYTES = 32 << 30  # about 15 million calls
 MAX_OUTCOME_BYTES = 2 << 30
 MAX_RUN_BYTES = 2 << 30
+PLACEHOLDER_SECONDS = DAY  # as long as an approval or an agent run can wait
+MAX_PLACEHOLDER_BYTES = 256 << 20
 RESULT_SECONDS = 3600.0
 MAX_RESULT_BYTES = 2 << 30
 CACHE_SECONDS = 7 * DAY  # the longest lifetime of a cached model response
 MAX_CACHE_BYTES = 128 << 20
 MAX_RESPONSE_BYTES = 1 << 30
-_EVICTED = frozenset({MODEL_CACHE, MODEL_RESPONSES})  # full ones delete their oldest entries
-_SIZES_ONLY = frozenset({OUTCOMES, AGENT_RUNS})  # watchers receive sizes without data
-# Settings that provisioning also applies to existing buckets and object stores.
+_EVICTED = frozenset(
+    {MODEL_CACHE, MODEL_RESPONSES, PLACEHOLDERS}
+)  # full ones delete their oldest entries
+_SIZES_ONLY = frozenset({OUTCOMES, AGENT_RUNS, PLACEHOLDERS})  # watchers receive sizes without data
+# Settings that provisioning also applies to existing streams: buckets and object stores; events.
 _RULES = ("republish", "allow_rollup_hdrs", "deny_purge", "allow_direct", "max_msgs_per_subject")
+_EVENT_RULES = (
+    "subjects", "discard", "max_age", "duplicate_window", "deny_delete", "deny_purge",
+    "allow_direct",
+)  # fmt: skip
 # Streams of builds before ADR 29, which are no longer read, with their names in messages.
 _OLDER_STREAMS = {
     "FACTS": 'stream "FACTS"',
@@ -176,6 +188,14 @@ BUCKETS = (
     KeyValueConfig(
         bucket=AGENT_RUNS, history=1, storage=StorageType.FILE, ttl=DAY, max_bytes=MAX_RUN_BYTES
     ),
+    # If it is full, the oldest values are lost: their placeholders are sent as they are.
+    KeyValueConfig(
+        bucket=PLACEHOLDERS,
+        history=1,
+        storage=StorageType.FILE,
+        ttl=PLACEHOLDER_SECONDS,
+        max_bytes=MAX_PLACEHOLDER_BYTES,
+    ),
 )
 OBJECTS = {
     RESULTS: ObjectStoreConfig(
@@ -191,8 +211,34 @@ OBJECTS = {
 }
 
 
-async def provision(bus: Bus, *, replicas: int = 1, events_bytes: int = 4 << 30) -> None:
+@dataclass(frozen=True, slots=True)
+class Provisioned:
+    """A stream that provisioning created, changed or left as it was.
+
+    `changes` contains the changed fields with their values before and after. `is_single_copy` means
+    that a cluster stores the stream on one of its servers only.
+    """
+
+    stream: str
+    replicas: int
+    max_bytes: int
+    created: bool = False
+    changes: dict[str, tuple[Any, Any]] = field(default_factory=dict)
+    is_single_copy: bool = False
+
+
+async def provision(
+    bus: Bus,
+    *,
+    replicas: int | None = None,
+    events_bytes: int | None = None,
+    default_events_bytes: int = EVENTS_BYTES,
+) -> list[Provisioned]:
     """Create the missing streams, consumers and buckets, and update existing ones. Idempotent.
+
+    `replicas` applies to every stream, and `events_bytes` to the stream of events. Without them,
+    existing streams keep what they have. A new stream of events gets `default_events_bytes`, and
+    other new streams get its replicas.
 
     Raises:
         OlderStateError: the server has streams of an older build. Nothing is created.
@@ -200,21 +246,28 @@ async def provision(bus: Bus, *, replicas: int = 1, events_bytes: int = 4 << 30)
     """
     stream = bus.client.jetstream(timeout=CREATE_SECONDS)
     await _reject_older_state(stream)
-    await _provision_stream(stream, _events(replicas, events_bytes))
+    wanted: dict[str, Any] = {} if replicas is None else {"num_replicas": replicas}
+    limits = wanted if events_bytes is None else {**wanted, "max_bytes": events_bytes}
+    events = await _provision_stream(stream, _events(default_events_bytes), _EVENT_RULES, limits)
     for durable in DURABLES:
         await stream.add_consumer(EVENTS, _consumer(durable))
-    for bucket in BUCKETS:
-        await _provision_store(stream, _bucket(bucket, replicas))
-    for name, objects in OBJECTS.items():
-        await _provision_store(stream, _objects(name, objects, replicas))
+    stores = [
+        *(_bucket(bucket) for bucket in BUCKETS),
+        *(_objects(name, objects) for name, objects in OBJECTS.items()),
+    ]
+    found = [events]
+    for config in stores:
+        new = config.evolve(num_replicas=events.replicas)
+        found.append(await _provision_stream(stream, new, _RULES, wanted))
+    return found
 
 
-def _events(replicas: int, max_bytes: int) -> StreamConfig:
+def _events(max_bytes: int) -> StreamConfig:
     return StreamConfig(
         name=EVENTS,
         subjects=[EVERY_EVENT],
         storage=StorageType.FILE,
-        num_replicas=replicas,
+        num_replicas=1,
         # A full stream rejects new events, and therefore new calls. It never deletes old events
         # instead.
         discard=DiscardPolicy.NEW,
@@ -252,33 +305,45 @@ async def _reject_older_state(stream: JetStreamContext) -> None:
         )
 
 
-async def _provision_stream(stream: JetStreamContext, config: StreamConfig) -> None:
+async def _provision_stream(
+    stream: JetStreamContext, new: StreamConfig, rules: tuple[str, ...], wanted: dict[str, Any]
+) -> Provisioned:
+    """Create a stream, or apply `rules` and the `wanted` fields to an existing one."""
+    name = new.name or ""
     try:
-        await stream.stream_info(EVENTS)
-        await stream.update_stream(config)
+        there = await stream.stream_info(name)
     except NotFoundError:
-        await stream.add_stream(config)
+        made = await stream.add_stream(new.evolve(**wanted))
+        return _provisioned(made, created=True)
+    ruled = {rule: getattr(new, rule) for rule in rules} | wanted
+    changes = {
+        each: (getattr(there.config, each), value)
+        for each, value in ruled.items()
+        if getattr(there.config, each) != value
+    }
+    if changes:
+        there = await stream.update_stream(there.config.evolve(**ruled))
+    return _provisioned(there, changes=changes)
 
 
-async def _provision_store(stream: JetStreamContext, config: StreamConfig) -> None:
-    """Create a bucket or object store, or apply `_RULES` to an existing one."""
-    try:
-        there = (await stream.stream_info(config.name or "")).config
-    except NotFoundError:
-        await stream.add_stream(config)
-        return
-    ruled = there.evolve(**{name: getattr(config, name) for name in _RULES})
-    if ruled != there:
-        await stream.update_stream(ruled)
+def _provisioned(info: StreamInfo, **fields: Any) -> Provisioned:
+    replicas = info.config.num_replicas or 1
+    clustered = info.cluster is not None and bool(info.cluster.name)
+    return Provisioned(
+        info.config.name or "",
+        replicas,
+        info.config.max_bytes or 0,
+        is_single_copy=clustered and replicas == 1,
+        **fields,
+    )
 
 
-def _bucket(bucket: KeyValueConfig, replicas: int) -> StreamConfig:
+def _bucket(bucket: KeyValueConfig) -> StreamConfig:
     """Return the stream of a bucket. The server republishes each change for watchers."""
     return StreamConfig(
         name=f"KV_{bucket.bucket}",
         subjects=[f"$KV.{bucket.bucket}.>"],
         storage=bucket.storage,
-        num_replicas=replicas,
         max_msgs_per_subject=bucket.history,
         max_age=bucket.ttl,
         max_bytes=bucket.max_bytes,
@@ -291,7 +356,7 @@ def _bucket(bucket: KeyValueConfig, replicas: int) -> StreamConfig:
         allow_rollup_hdrs=False,  # with roll-ups, a writer of one entry could purge all of them
         allow_direct=True,
         republish=RePublish(
-            src=">", dest=watched(bucket.bucket), headers_only=bucket.bucket in _SIZES_ONLY
+            src=">", dest=watched(bucket.bucket), headers_only=bucket.bucket in _SIZES_ONLY or None
         ),
     )
 
@@ -300,13 +365,12 @@ def _discard(name: str) -> DiscardPolicy:
     return DiscardPolicy.OLD if name in _EVICTED else DiscardPolicy.NEW
 
 
-def _objects(name: str, objects: ObjectStoreConfig, replicas: int) -> StreamConfig:
+def _objects(name: str, objects: ObjectStoreConfig) -> StreamConfig:
     """Return the stream of an object store. A new object replaces the object of the same name."""
     return StreamConfig(
         name=f"OBJ_{name}",
         subjects=[f"$O.{name}.C.>", f"$O.{name}.M.>"],
         storage=objects.storage,
-        num_replicas=replicas,
         max_msgs_per_subject=1,
         max_age=objects.ttl,
         max_bytes=objects.max_bytes,

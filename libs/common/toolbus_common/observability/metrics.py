@@ -65,6 +65,13 @@ UPSTREAM_DROPPED = Counter(
     "Messages that belong to no active call",
     ["server", "kind"],
 )
+# Checks of content by other services. outcome: passed, flagged, cached, or the error's code.
+GUARD_SERVICE_CHECKS = Counter(
+    "toolbus_guard_service_checks", "Checks of content by services", ["guard", "outcome"]
+)
+GUARD_SERVICE_SECONDS = CallDurations(
+    "toolbus_guard_service_seconds", "Duration of checks by services", "guard"
+)
 # The concurrency limit of a server, adapted to its latency and errors.
 UPSTREAM_CONCURRENCY_LIMIT = Gauge(
     "toolbus_upstream_concurrency_limit", "Concurrency limit of an upstream", ["server"]

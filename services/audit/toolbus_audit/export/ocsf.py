@@ -250,6 +250,7 @@ _MAPPINGS = {
     "config.changed": EventMapping(ENTITY, 3),
     "definition.pinned": EventMapping(ENTITY, 1),
     "definition.changed": EventMapping(ENTITY, 3, MEDIUM),
+    "definition.flagged": EventMapping(ENTITY, 1, MEDIUM),
     "definition.approved": EventMapping(ENTITY, 8),
     "definition.rejected": EventMapping(ENTITY, 9, LOW),
     "server.connected": EventMapping(LIFE, 3),

@@ -153,6 +153,13 @@ class CallHandler:
             await self.outcomes.store(call, call.claim, outcome.reply)
         return outcome.reply
 
+    def ask(self, call: CallAdmitted, context: CallContext) -> Awaitable[bytes]:
+        """Return the raw result of a call of Toolbus itself, as an awaitable.
+
+        The call has no outcome, no event and no guards. The limits of the server apply.
+        """
+        return self._in_slot(self.plans.find(call, self.upstream), call, context)
+
     def cancel(self, call_id: str) -> bool:
         """Cancel a call whose caller disconnected. Return whether it is in progress here."""
         self.round_trips.suspended_calls.cancel(call_id)

@@ -7,7 +7,7 @@ import msgspec
 
 from toolbus_common.config import Server
 from toolbus_common.contracts import CatalogEntry, Listing
-from toolbus_common.contracts.records.pin_names import PINNED
+from toolbus_common.contracts.records.pin_names import NAMED
 from toolbus_common.mcp.client_classes import ALL, CLASSES, GROUPS, NONE, capabilities_of
 from toolbus_executor.catalog.publisher import CatalogPublisher
 from toolbus_executor.mcp_messages.client_capabilities import Kinds, kinds_of
@@ -88,7 +88,7 @@ def _merged(kind: str, found: dict[str, Listing]) -> tuple[CatalogEntry, ...]:
     for name, each in entries.items():
         classes = tuple(each_class for each_class in CLASSES if _is_shown(name, each_class, seen))
         shown.append(each.model_copy(update={"shown_to": classes}) if classes != CLASSES else each)
-    return tuple(sorted(shown, key=lambda each: each.name) if kind in PINNED else shown)
+    return tuple(sorted(shown, key=lambda each: each.name) if kind in NAMED else shown)
 
 
 def _is_shown(name: str, client: str, seen: dict[str, set[str]]) -> bool:
@@ -115,7 +115,7 @@ def _with_known_classes(listing: Listing, known: Listing) -> Listing:
 def _digests_for(known: Listing, name: str) -> dict[str, dict[str, str]]:
     return {
         kind: {
-            each.name: each.digest
+            each.name: _compared(kind, each)
             for each in _all_entries(known, kind)
             if each.shown_to is None or name in each.shown_to
         }
@@ -134,4 +134,12 @@ def _all_entries(known: Listing, kind: str) -> Iterable[CatalogEntry]:
 
 
 def _digests(listing: Listing) -> dict[str, dict[str, str]]:
-    return {kind: {each.name: each.digest for each in getattr(listing, kind)} for kind in _KINDS}
+    return {
+        kind: {each.name: _compared(kind, each) for each in getattr(listing, kind)}
+        for kind in _KINDS
+    }
+
+
+def _compared(kind: str, entry: CatalogEntry) -> str:
+    """Return what must be equal in the lists of all clients; of a resource, only its URI."""
+    return entry.digest if kind in NAMED else ""

@@ -1,8 +1,8 @@
-"""Definition pins: the approved definitions of tools and prompts."""
+"""Definition pins: the approved definitions of a server's lists, and its instructions."""
 
 import asyncio
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
@@ -13,6 +13,7 @@ from toolbus_common.contracts import (
     CatalogEntry,
     DefinitionChanged,
     DefinitionEvent,
+    DefinitionFlagged,
     DefinitionPinned,
     FirstListing,
     Listing,
@@ -22,18 +23,24 @@ from toolbus_common.contracts import (
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.contracts.records.pin_names import (
     FIRST,
+    INSTRUCTIONS,
+    KINDS,
     METHODS,
-    PINNED,
+    NAMED,
     first_key,
     pin_key,
     server_of,
 )
+from toolbus_common.access.server_instructions import instructions_entry, with_instructions
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.kv_bucket import Bucket, Change
+from toolbus_executor.catalog.definition_signals import BLOCKING, named, severity
+from toolbus_executor.catalog.other_servers import OtherServers
 
 log = logging.getLogger(__name__)
 
 BY_FIRST = "first listing"
+NOT_APPROVED = "not approved yet"
 TRUST = "trust"
 FIRST_ONLY = "first"
 WRITTEN_AT_ONCE = 100
@@ -42,10 +49,14 @@ COMPLETION_SECONDS = 120.0  # a comparison of client classes ends within half of
 
 @dataclass(frozen=True, slots=True)
 class PinState:
-    """The digests in a pin: of the approved definition, and of a rejected definition."""
+    """The digests in a pin: of the approved definition, and of a rejected definition.
+
+    `by_operator` is set if an operator approved the definition.
+    """
 
     digest: str = ""
     rejected: str = ""
+    by_operator: bool = False
 
 
 NO_PIN = PinState()
@@ -60,6 +71,7 @@ class Pins:
 
     events: EventPublisher
     on_change: Callable[[str], None] = lambda _server: None
+    others: OtherServers = field(default_factory=OtherServers)
     _pins: dict[str, PinState] = field(default_factory=dict)
     _first: dict[str, FirstListing] = field(default_factory=dict)
 
@@ -79,7 +91,9 @@ class Pins:
 
     def apply_pins(self, listing: Listing, mode: str) -> Listing:
         """Return the listing, with each entry either shown or quarantined according to its pin."""
-        return apply_pins(listing, mode, self._pins)
+        first = self._first.get(listing.server)
+        kinds = KINDS if first is None else first.kinds
+        return apply_pins(self.others.with_signals(listing), mode, self._pins, kinds)
 
     async def pin_first_listing(
         self, bucket: Bucket, listing: Listing, mode: str, *, known: bool
@@ -88,7 +102,8 @@ class Pins:
 
         `known` is set if the catalogue contains an earlier listing of this server. If the server
         then has no stored first listing, the pins were lost, and nothing is trusted. A first
-        listing that awaits the comparison of client classes is completed by its result, once.
+        listing that awaits the comparison of client classes is completed by its result, once. The
+        first listing of an earlier version is completed by the kinds that it does not cover.
         """
         if mode == TRUST:
             return
@@ -99,12 +114,15 @@ class Pins:
                 digests=_digests(listing) if trusted else {},
                 at=time(),
                 incomplete=trusted and listing.awaits_comparison,
+                kinds=KINDS,
             )
             if known:
                 log.warning("pins.lost", extra={"server": server})
             await self._store_first(bucket, server, first)
         if self._first[server].incomplete and not listing.awaits_comparison:
             await self._complete_first(bucket, listing, mode)
+        if set(KINDS) - set(self._first[server].kinds):
+            await self._add_kinds(bucket, listing)
         digests = self._first[server].digests
         missing = _missing(listing, digests, self._pins)
         for start in range(0, len(missing), WRITTEN_AT_ONCE):
@@ -133,9 +151,26 @@ class Pins:
         if first.incomplete:
             in_time = mode == FIRST_ONLY and time() < first.at + COMPLETION_SECONDS
             added = _digests(listing, only_some_clients=True) if in_time else {}
-            first = FirstListing(digests={**added, **first.digests}, at=first.at)
+            digests = {**added, **first.digests}
+            first = first.model_copy(update={"digests": digests, "incomplete": False})
             if await bucket.swap(key, first.encode(), entry.revision) is None:
                 return  # the watch brings the entry of the other executor
+        self._first[listing.server] = first
+
+    async def _add_kinds(self, bucket: Bucket, listing: Listing) -> None:
+        """Trust the definitions of the kinds that an earlier version did not pin, once."""
+        key = first_key(listing.server)
+        entry = await bucket.get(key)
+        if entry is None or not entry.value:
+            return
+        first = FirstListing.decode(entry.value)
+        new = [kind for kind in KINDS if kind not in first.kinds]
+        if new:
+            digests = {**_digests(listing, new), **first.digests}
+            first = first.model_copy(update={"digests": digests, "kinds": KINDS})
+            if await bucket.swap(key, first.encode(), entry.revision) is None:
+                entry = await bucket.get(key)
+                first = FirstListing.decode(entry.value) if entry and entry.value else first
         self._first[listing.server] = first
 
     async def _pin(self, bucket: Bucket, server: str, kind: str, offered: CatalogEntry) -> None:
@@ -165,29 +200,44 @@ class Pins:
             known[key] = FirstListing.decode(value)
         else:
             pin = Pin.decode(value)
-            known[key] = PinState(pin.digest, pin.rejected)
+            known[key] = PinState(pin.digest, pin.rejected, pin.by not in ("", BY_FIRST))
 
 
-def apply_pins(listing: Listing, mode: str, pins: Mapping[str, PinState]) -> Listing:
+def apply_pins(
+    listing: Listing, mode: str, pins: Mapping[str, PinState], kinds: Collection[str] = KINDS
+) -> Listing:
     """Return the listing, with each entry either shown or quarantined according to its pin.
 
-    A server's listing from before its first connection is returned unchanged.
+    A server's listing from before its first connection is returned unchanged. Entries of other
+    kinds than `kinds` are shown unless they were rejected: no listing with them was pinned yet.
     """
     if mode != TRUST and not listing.known:
         return listing
     quarantined: list[Quarantined] = []
     shown: dict[str, tuple[CatalogEntry, ...]] = {}
-    for kind in PINNED:
+    for kind in KINDS:
         allowed = []
         for offered in _all_entries(listing, kind):
             pin = pins.get(pin_key(kind, listing.server, offered.name), NO_PIN)
-            reason = quarantine_reason(offered.digest, mode, pin)
+            reason = _reason(offered, mode if kind in kinds else TRUST, pin)
             if reason:
                 quarantined.append(_quarantined(kind, offered, pin.digest, reason))
             else:
                 allowed.append(offered)
         shown[kind] = tuple(allowed)
-    return listing.model_copy(update={**shown, "quarantined": tuple(quarantined)})
+    instructions = next(iter(shown.pop(INSTRUCTIONS)), None)
+    return with_instructions(listing, instructions).model_copy(
+        update={**shown, "quarantined": tuple(quarantined)}
+    )
+
+
+def _reason(offered: CatalogEntry, mode: str, pin: PinState) -> str:
+    """Return the reason why a definition is quarantined, by its pin or by a guard."""
+    reason = quarantine_reason(offered.digest, mode, pin)
+    if reason == NOT_APPROVED and severity(offered.signals) >= BLOCKING:
+        return f"its text contains instructions to a model ({named(offered.signals)})"
+    approved = pin.by_operator and offered.digest == pin.digest
+    return reason or ("" if approved else offered.held)
 
 
 def quarantine_reason(digest: str, mode: str, pin: PinState) -> str:
@@ -200,7 +250,7 @@ def quarantine_reason(digest: str, mode: str, pin: PinState) -> str:
         return "its definition could not be compared"
     if digest == pin.digest:
         return ""
-    return "changed since it was approved" if pin.digest else "not approved yet"
+    return "changed since it was approved" if pin.digest else NOT_APPROVED
 
 
 def newly_quarantined(before: Listing | None, now: Listing) -> list[Quarantined]:
@@ -215,10 +265,42 @@ def uncallable(listing: Listing) -> frozenset[tuple[str, str]]:
     These are the quarantined entries, and the entries that could not be listed.
     """
     quarantined = {(each.kind, each.name) for each in listing.quarantined}
-    for kind in PINNED:
+    for kind in NAMED:
         shown = {each.name for each in getattr(listing, kind)}
         quarantined |= {(kind, name) for name in listing.dropped if name not in shown}
     return frozenset((method, name) for kind, name in quarantined for method in METHODS[kind])
+
+
+def newly_flagged(before: Listing | None, now: Listing) -> list[tuple[str, CatalogEntry]]:
+    """Return the kind and entry of each version of a definition that has new signals."""
+    known = {(kind, each.name, each.digest): each.signals.keys() for kind, each in _flagged(before)}
+    return [
+        (kind, each)
+        for kind, each in _flagged(now)
+        if each.signals.keys() - known.get((kind, each.name, each.digest), set())
+    ]
+
+
+def _flagged(listing: Listing | None) -> Iterator[tuple[str, CatalogEntry]]:
+    if listing is None:
+        return
+    for kind in KINDS:
+        yield from ((kind, each) for each in _all_entries(listing, kind) if each.signals)
+
+
+def suspicious(listing: Listing) -> int:
+    """Return the number of definitions with signals, whether shown or quarantined."""
+    return sum(1 for _ in _flagged(listing))
+
+
+def flagged_event(server: str, kind: str, entry: CatalogEntry) -> DefinitionFlagged:
+    """Return the event `definition.flagged` about an entry with signals."""
+    return DefinitionFlagged(
+        **event_about(server, kind, entry, "flagged"),
+        rules=named(entry.signals),
+        score=severity(entry.signals),
+        reason=entry.why if isinstance(entry, Quarantined) else "",
+    )
 
 
 def quarantined_event(server: str, quarantined: Quarantined) -> DefinitionEvent:
@@ -244,13 +326,26 @@ def event_about(server: str, kind: str, offered: CatalogEntry, what: str) -> dic
     }
 
 
-def _digests(listing: Listing, *, only_some_clients: bool = False) -> dict[str, str]:
+def _digests(
+    listing: Listing, kinds: Collection[str] = KINDS, *, only_some_clients: bool = False
+) -> dict[str, str]:
+    """Return the digests of a first listing, except of definitions with instructions to a model."""
     return {
         pin_key(kind, listing.server, offered.name): offered.digest
-        for kind in PINNED
-        for offered in getattr(listing, kind)
-        if offered.digest and (not only_some_clients or offered.shown_to is not None)
+        for kind in kinds
+        for offered in _listed(listing, kind)
+        if offered.digest
+        and severity(offered.signals) < BLOCKING
+        and (not only_some_clients or offered.shown_to is not None)
     }
+
+
+def _listed(listing: Listing, kind: str) -> tuple[CatalogEntry, ...]:
+    """Return the entries of a kind that are not quarantined."""
+    if kind != INSTRUCTIONS:
+        return tuple(getattr(listing, kind))
+    own = instructions_entry(listing)
+    return () if own is None or isinstance(own, Quarantined) else (own,)
 
 
 def _missing(
@@ -259,17 +354,18 @@ def _missing(
     """Return the kind and entry of each definition that has no pin and equals the first listing."""
     return [
         (kind, offered)
-        for kind in PINNED
-        for offered in getattr(listing, kind)
+        for kind in KINDS
+        for offered in _listed(listing, kind)
         if (key := pin_key(kind, listing.server, offered.name)) not in pins
         and first.get(key, "") == offered.digest != ""
     ]
 
 
 def _all_entries(listing: Listing, kind: str) -> list[CatalogEntry]:
-    """Return the shown and quarantined entries of a kind, sorted by name."""
+    """Return the shown and quarantined entries of a kind; those with names sorted."""
     quarantined = [each for each in listing.quarantined if each.kind == kind]
-    return sorted((*getattr(listing, kind), *quarantined), key=lambda each: each.name)
+    entries = [*_listed(listing, kind), *quarantined]
+    return sorted(entries, key=lambda each: each.name) if kind in NAMED else entries
 
 
 def _quarantined(kind: str, offered: CatalogEntry, approved: str, reason: str) -> Quarantined:
@@ -279,6 +375,8 @@ def _quarantined(kind: str, offered: CatalogEntry, approved: str, reason: str) -
         digest=offered.digest,
         sent=offered.sent,
         repaired=offered.repaired,
+        signals=offered.signals,
+        held=offered.held,
         kind=kind,
         approved=approved,
         why=reason,

@@ -5,28 +5,35 @@ import logging
 from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
+from typing import TypeVar
 
 from toolbus_common.contracts import Listing
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_executor.catalog.definition_guards import DefinitionGuards
 from toolbus_executor.catalog.definition_pins import (
     TRUST,
     Pins,
+    flagged_event,
+    newly_flagged,
     newly_quarantined,
     quarantined_event,
     uncallable,
 )
+from toolbus_executor.catalog.definition_signals import DefinitionSignals
 
 log = logging.getLogger(__name__)
 
 MAX_EVENTS = 1000  # quarantine events at once; after these, one per second
+T = TypeVar("T")
 Uncallable = frozenset[tuple[str, str]]
 
 
 class CatalogPublisher:
     """The catalogue entry of one server.
 
-    `on_uncallable` receives each method and name whose calls must be rejected.
+    `on_uncallable` receives each method and name whose calls must be rejected. `guards` are those
+    of the phase definitions.
     """
 
     def __init__(
@@ -37,10 +44,12 @@ class CatalogPublisher:
         self.on_uncallable: Callable[[Uncallable], None] = lambda _names: None
         # True if the listing is a placeholder of Toolbus, because the server was not connected yet.
         self.ours = False
+        self.guards: DefinitionGuards | None = None
         self._declared_mode = mode
         self._catalogue = catalogue
         self._pins = pins
         self._events = events
+        self._signals = DefinitionSignals()
         self._publishing = asyncio.Lock()
         self._events_left = float(MAX_EVENTS)  # events that may be published now
         self._counted_at = monotonic()
@@ -64,6 +73,9 @@ class CatalogPublisher:
 
         From now on, this executor rejects calls of quarantined entries.
         """
+        listing = await self._signals.added(listing)
+        if self.guards is not None:
+            listing = await self.guards.checked(listing)
         before = await self.now()
         known_before = before is not None and before.known
         await self._pins.pin_first_listing(pins, listing, self._mode, known=known_before)
@@ -82,6 +94,7 @@ class CatalogPublisher:
             if before != listing:
                 await self._catalogue.put(self.name, listing.encode())
                 self._publish_quarantined(before, listing)
+                self._publish_flagged(before, listing)
 
     def reapply_pins(self) -> None:
         """Start a task that applies changed pins to the entry, unless one is already running."""
@@ -138,23 +151,35 @@ class CatalogPublisher:
         if await self._catalogue.swap(self.name, listing.encode(), entry.revision) is None:
             return False
         self._publish_quarantined(before, listing)
+        self._publish_flagged(before, listing)
         return True
+
+    def _publish_flagged(self, before: Listing | None, now: Listing) -> None:
+        """Log and publish definitions with new signals."""
+        for kind, entry in self._within_rate(newly_flagged(before, now)):
+            event = flagged_event(self.name, kind, entry)
+            about = {"server": self.name, "what": entry.name, "kind": kind, "rules": event.rules}
+            log.warning("definition.suspicious", extra=about)
+            self._events.publish(event)
 
     def _publish_quarantined(self, before: Listing | None, now: Listing) -> None:
         """Publish events about newly quarantined entries.
 
         Their rate is limited to protect the stream.
         """
-        found = newly_quarantined(before, now)
+        for quarantined in self._within_rate(newly_quarantined(before, now)):
+            about = {"server": self.name, "what": quarantined.name, "why": quarantined.why}
+            log.warning("definition.quarantined", extra=about)
+            self._events.publish(quarantined_event(self.name, quarantined))
+
+    def _within_rate(self, found: list[T]) -> list[T]:
+        """Return the first of these, as many as events may be published now."""
         at = monotonic()
         self._events_left = min(MAX_EVENTS, self._events_left + at - self._counted_at)
         self._counted_at = at
         published = found[: int(self._events_left)]
         self._events_left -= len(published)
-        for quarantined in published:
-            about = {"server": self.name, "what": quarantined.name, "why": quarantined.why}
-            log.warning("definition.quarantined", extra=about)
-            self._events.publish(quarantined_event(self.name, quarantined))
         if len(published) < len(found):
             suppressed = {"server": self.name, "suppressed": len(found) - len(published)}
             log.warning("definition.quarantine_events_suppressed", extra=suppressed)
+        return published

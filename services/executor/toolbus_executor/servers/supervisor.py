@@ -23,7 +23,7 @@ from toolbus_common.secrets import Values
 from toolbus_common.service.service import Service
 from toolbus_executor.calls.call_handler import CallHandler
 from toolbus_executor.catalog.client_specific_lists import list_for_all_classes
-from toolbus_executor.catalog.definition_pins import Pins
+from toolbus_executor.catalog.definition_pins import Pins, suspicious
 from toolbus_executor.catalog.list_problems import ListProblems
 from toolbus_executor.catalog.publisher import CatalogPublisher
 from toolbus_executor.dependencies import Dependencies
@@ -99,7 +99,7 @@ class ServerSupervisor:
             name, declared.definitions, buckets.catalogue, pins, service.events
         )
         self.entry.on_uncallable = self.handler.set_uncallable
-        self._changed = asyncio.Event()
+        self.lists_changed = asyncio.Event()
         self._retry = asyncio.Event()
         self._pause: float | None = None  # seconds until the server's lists expire
         self._notifications = NotificationPublisher(name, service, self.watched)
@@ -118,6 +118,7 @@ class ServerSupervisor:
             "version": shown.version,
             "tools": len(shown.tools),
             "quarantined": len(shown.quarantined),
+            "suspicious": suspicious(shown),
             "dropped": shown.dropped,
             "repaired": repairs_of(shown),
             "failed_lists": shown.failed,
@@ -252,7 +253,7 @@ class ServerSupervisor:
         """Return the callbacks for a connection's messages that belong to no call."""
         separation, publisher = self.separation, self._notifications
         return UpstreamCallbacks(
-            self._changed.set,
+            self.lists_changed.set,
             publisher.publish_to_all,
             self._relist,
             self._unattributed,
@@ -289,7 +290,7 @@ class ServerSupervisor:
         idle = asyncio.ensure_future(self.handler.idling.until_due())
         try:
             while not lost.done():
-                changed = asyncio.ensure_future(self._changed.wait())
+                changed = asyncio.ensure_future(self.lists_changed.wait())
                 await asyncio.wait(
                     (lost, changed, idle), timeout=self._pause, return_when=asyncio.FIRST_COMPLETED
                 )
@@ -301,7 +302,7 @@ class ServerSupervisor:
                         return ""
                     idle = asyncio.ensure_future(self.handler.idling.until_due())
                     continue
-                await (self._take_change if self._changed.is_set() else self._renew)(upstream)
+                await (self._take_change if self.lists_changed.is_set() else self._renew)(upstream)
             return lost.result()
         finally:
             lost.cancel()
@@ -338,7 +339,7 @@ class ServerSupervisor:
 
     async def _listing(self, upstream: Upstream) -> Listing:
         """List the server and apply the result: calls of quarantined tools are rejected."""
-        self._changed.clear()
+        self.lists_changed.clear()
         assert self.described is not None  # noqa: S101 - set on connect
         listing = await list_for_all_classes(self.described, upstream, self.entry, self.declared)
         await self.handler.checks.learn(listing.tools)

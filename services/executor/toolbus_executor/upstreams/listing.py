@@ -12,7 +12,7 @@ import msgspec
 from toolbus_common.access.tool_names import LONGEST_OWN, is_own_name
 from toolbus_common.config.servers.server import LARGEST_LIST
 from toolbus_common.contracts import CatalogEntry, Listing, ServerState
-from toolbus_common.contracts.records.pin_names import PINNED
+from toolbus_common.contracts.records.pin_names import PINNED, pinned_part
 from toolbus_common.crypto.canonical_json import digest_of
 from toolbus_common.errors import UpstreamError, UpstreamInvalidError, UpstreamRefusedError
 from toolbus_executor.repair import Read, UnreadableError, read_definition
@@ -178,7 +178,7 @@ async def listed(
         if described.has(kind.capability):
             found[kind.name] = await sieve.sift(kind, await _others(kind, page, failed))
     for name in PINNED:
-        found[name] = await _with_digests(found.get(name, ()))
+        found[name] = await _with_digests(name, found.get(name, ()))
     return Listing(
         server=server,
         state=ServerState.READY,
@@ -213,23 +213,24 @@ def with_left_out(listing: Listing, left_out: dict[str, str]) -> Listing:
     return listing.model_copy(update={"dropped": sieve.reported})
 
 
-async def _with_digests(entries: tuple[CatalogEntry, ...]) -> tuple[CatalogEntry, ...]:
+async def _with_digests(kind: str, entries: tuple[CatalogEntry, ...]) -> tuple[CatalogEntry, ...]:
     """Return the entries with their digests. Other tasks can run in the meantime."""
     found = []
     for number, each in enumerate(entries):
         if number % _AT_ONCE == 0:
             await asyncio.sleep(0)
-        if len(msgspec.json.encode(each.as_sent)) > _LARGE:
-            digest = await asyncio.to_thread(digest_of, each.as_sent)
+        pinned = pinned_part(kind, each.as_sent)
+        if len(msgspec.json.encode(pinned)) > _LARGE:
+            digest = await asyncio.to_thread(digest_of, pinned)
         else:
-            digest = digest_of(each.as_sent)
+            digest = digest_of(pinned)
         found.append(each.model_copy(update={"digest": digest}))
     return tuple(found)
 
 
 async def digests_of(kind: Kind, entries: list[Any]) -> dict[str, str]:
     """Return the digests of all usable entries, by name."""
-    usable = await _with_digests(await _Filter().sift(kind, entries))
+    usable = await _with_digests(kind.name, await _Filter().sift(kind, entries))
     return {each.name: each.digest for each in usable}
 
 

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from time import monotonic
@@ -95,6 +95,7 @@ class Checks:
     Attributes:
         misfits: policy for invalid arguments.
         results: whether results are validated.
+        output_schemas: whether a guard reads the output schemas, so that they are compiled too.
         tools: policies for single tools.
         unchecked: the tools without validation, each with the reason.
 
@@ -103,6 +104,7 @@ class Checks:
     server: str
     misfits: Misfits = "report"
     results: bool = False
+    output_schemas: bool = False
     tools: Mapping[str, Misfits] = field(default_factory=dict)
     unchecked: dict[str, str] = field(default_factory=dict)
     generation: int = 0  # raised whenever definitions are learned
@@ -136,7 +138,7 @@ class Checks:
 
     def has_result(self, tool: str) -> bool:
         """Return whether results of a tool are validated."""
-        return tool in self._results
+        return self.results and tool in self._results
 
     def check_arguments(self, call: CallAdmitted) -> str:
         """Return a note about a call's invalid arguments for its event; empty without any.
@@ -175,7 +177,7 @@ class Checks:
 
         """
         checked = self._results.get(call.tool)
-        if checked is None or call.method != TOOLS_CALL:
+        if checked is None or not self.results or call.method != TOOLS_CALL:
             return
         structured = bytes(_structured(raw).structuredContent)
         if structured:
@@ -188,6 +190,18 @@ class Checks:
                 f"The upstream's result violates the outputSchema of {call.tool}: {problem}. "
                 "This is an error of the server, not of the arguments; the call was executed."
             )
+
+    def fits(self, tool: str) -> Callable[[bytes], bool] | None:
+        """Return the check of structured content for a guard of kind limits.
+
+        It is None if the tool has no output schema, or one that cannot be used.
+        """
+        checked = self._results.get(tool)
+        if checked is None:
+            return None
+        return lambda structured: checked.misfit(structured, "structuredContent") in (
+            None, UNCHECKED,
+        )  # fmt: skip
 
     def _compiled(self, tools: Collection[CatalogEntry]) -> dict[str, _Compiled]:
         until = monotonic() + COMPILE_SECONDS
@@ -206,7 +220,10 @@ class Checks:
         why_not: list[str] = []
         arguments, results = (
             _checked(tool.definition.get(member), member, why_not) if wanted else None
-            for member, wanted in (("inputSchema", True), ("outputSchema", self.results))
+            for member, wanted in (
+                ("inputSchema", True),
+                ("outputSchema", self.results or self.output_schemas),
+            )
         )
         return _Compiled(arguments, results, "; ".join(why_not))
 

@@ -17,7 +17,16 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from toolbus_common.config import Configuration, Issuer, Place, Provider, Server, Sink, Webhook
+from toolbus_common.config import (
+    Configuration,
+    Guard,
+    Issuer,
+    Place,
+    Provider,
+    Server,
+    Sink,
+    Webhook,
+)
 from toolbus_common.config.servers.oauth import REFERENCES
 from toolbus_common.config.servers.server import BOUNDS, CREDENTIALS, DESTINATION, FILES
 from toolbus_common.config_store.operator_targets import digest_of
@@ -59,6 +68,9 @@ class RemoteRestrictions:
         for name, provider in new.providers.items():
             place, before = f"providers.{name}", old.providers.get(name)
             found += [(f"{place}.{at}", why) for at, why in self._provider(provider, before)]
+        for name, guard in new.guards.items():
+            place, known = f"guards.{name}", old.guards.get(name)
+            found += [(f"{place}.{at}", why) for at, why in self._guard(guard, known)]
         for name, hook in new.webhooks.items():
             found += self._secret_entry(f"webhooks.{name}", hook, old.webhooks.get(name))
         for name, issuer in new.issuers.items():
@@ -137,6 +149,20 @@ class RemoteRestrictions:
         for field in ("headers", "credentials"):
             before = set(getattr(old, field).items()) if same else set()
             for name, value in getattr(provider, field).items():
+                if (name, value) not in before:
+                    yield from self._references(f"{field}.{name}", value)
+
+    def _guard(self, guard: Guard, old: Guard | None) -> Iterator[tuple[str, str]]:
+        """Yield violations of a guard that sends content and credentials to a service."""
+        same = old is not None and digest_of(old) == digest_of(guard)
+        if not same:
+            for each in _urls(guard.service_url):
+                yield from self._check_destination("url", each)
+            if guard.ambient:
+                yield "options.ambient", _AMBIENT_DENIED
+        for field in ("headers", "credentials"):
+            before = set(getattr(old, field).items()) if same else set()
+            for name, value in getattr(guard, field).items():
                 if (name, value) not in before:
                     yield from self._references(f"{field}.{name}", value)
 

@@ -23,6 +23,7 @@ from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.mcp.result_uris import authorized_name
 from toolbus_policy.admission.plan_cache import PrincipalCache
 from toolbus_policy.admission.rule_evaluator import RuleEvaluator
+from toolbus_policy.guards.effective import effective_guards
 from toolbus_policy.ledger.admitted_call import Admission, Payer
 from toolbus_policy.ledger.limits import budgets_of, loops_of, rates_of
 from toolbus_policy.models.requests import terms_of
@@ -152,7 +153,14 @@ class Authorizer:
             return self.cache.models.get(plan, principal)
         except KeyError:
             admission = self._admit(self._payer(principal), server, method, tool)
-            return cache.put(plan, principal, admission)
+            return cache.put(plan, principal, admission and self._guarded(admission, plan))
+
+    def _guarded(self, admission: Admission, plan: tuple[str, str, str, str]) -> Admission:
+        """Return the admission with the guards that apply to it."""
+        _, server, method, tool = plan
+        declared, principal = self.snapshot.configuration, admission.payer.principal
+        guards = effective_guards(declared, principal, server, method, tool)
+        return replace(admission, guards=guards) if guards is not None else admission
 
     def payer_for(self, key_digest: str, now: float) -> Payer:
         """Return the payer of a valid key. Raises `UnauthorizedError`."""

@@ -4,30 +4,37 @@ from time import time
 
 from msgspec import Struct
 
+from toolbus_common.config import Configuration
 from toolbus_common.contracts import CallRequested, OutcomeClaim
+from toolbus_common.contracts.events.guards import GuardCheck
 from toolbus_common.errors import RuleDeniedError
 from toolbus_common.rules import SILENT, Verdict
 from toolbus_policy.admission.authorizer import Authorizer
 from toolbus_policy.approvals.elicitation import STATE_PREFIX
-from toolbus_policy.approvals.model import RULE, Cause
+from toolbus_policy.approvals.model import GUARD, RULE, Cause
+from toolbus_policy.guards.call_inspector import InspectedCall
 from toolbus_policy.ledger.admitted_call import Admission
+from toolbus_policy.models.requests import sized
 
 
 class Decision(Struct, frozen=True):
     """An authorized call: its authorizer, its admission and the verdict of the rules.
 
     `claim` is set if the call has an idempotency key. It is released unless the call is dispatched.
+    `checks` are those of its guards; `guard_cause` is set if one of them requires approval.
     """
 
     authorizer: Authorizer
     admission: Admission
     verdict: Verdict
     claim: OutcomeClaim | None = None
+    checks: tuple[GuardCheck, ...] = ()
+    guard_cause: Cause | None = None
 
 
 def may_need_approval(decision: Decision, call: CallRequested) -> bool:
     """Return whether approval is needed, or the call contains the state of an approval."""
-    needed = decision.admission.cause or decision.verdict.approve_by
+    needed = decision.admission.cause or decision.verdict.approve_by or decision.guard_cause
     return bool(needed or (call.extra and STATE_PREFIX in call.extra))
 
 
@@ -53,8 +60,45 @@ def evaluate_rules(authorizer: Authorizer, call: CallRequested, admission: Admis
     return verdict
 
 
-def approval_cause(call: CallRequested, admission: Admission, verdict: Verdict) -> Cause:
-    """Return the level or rule that requires approval. A task's call was approved already."""
+def decide(
+    authorizer: Authorizer,
+    admission: Admission,
+    inspected: InspectedCall,
+    claim: OutcomeClaim | None = None,
+) -> Decision:
+    """Return the decision about a call that its guards have checked. Raises `ToolbusError`."""
+    if inspected.error is not None:
+        raise inspected.error
+    if admission.terms is not None:  # a redaction changes the size
+        admission = sized(admission, admission.terms, inspected.call)
+    verdict = evaluate_rules(authorizer, inspected.call, admission)
+    guard_cause = Cause(f"{GUARD}{inspected.ask}", inspected.why) if inspected.ask else None
+    return Decision(authorizer, admission, verdict, claim, inspected.checks, guard_cause)
+
+
+def approval_cause(call: CallRequested, decision: Decision) -> Cause:
+    """Return the level, guard or rule that requires approval.
+
+    A task's call was approved already, but its further input was not checked by a guard then.
+    """
+    admission, verdict, guard_cause = decision.admission, decision.verdict, decision.guard_cause
+    if guard_cause is not None:
+        return Cause(admission.cause or guard_cause.name, guard_cause.why, admission.charge)
     if admission.cause or not verdict.approve_by or call.method.startswith("tasks/"):
         return Cause(admission.cause, charge=admission.charge)
     return Cause(f"{RULE}{verdict.approve_by}", verdict.reason, admission.charge)
+
+
+def may_record(
+    declared: Configuration, admission: Admission | None, checks: tuple[GuardCheck, ...]
+) -> bool:
+    """Return whether the event of a denied call may contain its arguments.
+
+    Only if its guards have redacted them, or no guard checks this call. The guards of a call that
+    is not authorized are not known.
+    """
+    if admission is None:
+        return not declared.guards
+    if admission.guards is None or not admission.guards.checking:
+        return True
+    return bool(checks) and all(each.verdict not in ("blocked", "failed") for each in checks)

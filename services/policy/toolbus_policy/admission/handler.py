@@ -14,7 +14,6 @@ from toolbus_common.access.config_snapshot import hash_of
 from toolbus_common.access.principal import Principal
 from toolbus_common.contracts import (
     TOOLS_CALL,
-    CallAllowed,
     CallError,
     CallRequested,
     InputRequired,
@@ -22,42 +21,44 @@ from toolbus_common.contracts import (
     StoredOutcome,
     TaskCreated,
 )
+from toolbus_common.contracts.events.guards import GuardCheck
 from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import (
     BusDownError,
     ExecutorDownError,
-    InvalidError,
     ToolbusError,
     UnauthorizedError,
     UnavailableError,
 )
+from toolbus_common.guards.inspector import Inspector
 from toolbus_common.observability.call_metrics import call_count
 from toolbus_common.observability.metrics import DECISIONS
-from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.observability.tracing import Tracer, current
 from toolbus_common.service.service import Service
 from toolbus_policy.admission.authorizer import Authorizer
 from toolbus_policy.admission.decision import (
     Decision,
     approval_cause,
+    decide,
     evaluate_rules,
     may_need_approval,
+    may_record,
 )
+from toolbus_policy.admission.intent import check_accepting, record_intent, reservation_request
 from toolbus_policy.admission.messages import (
     build_admitted,
     build_denied,
     build_intent,
     build_not_dispatched,
 )
-from toolbus_policy.approvals.service import ApprovalGrant, ApprovalService
+from toolbus_policy.approvals.service import ApprovalGrant, ApprovalResult, ApprovalService
 from toolbus_policy.approvals.tasks.model import is_deferred_task_request
+from toolbus_policy.guards.call_inspector import InspectedCall, inspect_call
 from toolbus_policy.idempotency.claims import IdempotencyClaims
 from toolbus_policy.idempotency.replay import build_replayed, replay_reply
-from toolbus_policy.ledger import reservation
 from toolbus_policy.ledger.admitted_call import Admission, Payer
 from toolbus_policy.ledger.ledger import Ledger
-from toolbus_policy.ledger.limits import repetition_key
-from toolbus_policy.ledger.reserve_args import ReservationRequest, run_budget_error
+from toolbus_policy.ledger.reserve_args import run_budget_error
 from toolbus_policy.models.requests import sized
 
 log = logging.getLogger(__name__)
@@ -70,7 +71,7 @@ _tracer = Tracer("policy")
 
 @dataclass(frozen=True, slots=True)
 class AdmissionHandler:
-    """Handler of `CallRequested`. `authorizer` returns the newest authorizer."""
+    """Handler of `CallRequested`. `authorizer` and `inspector` return the newest ones."""
 
     service: Service
     authorizer: Callable[[], Authorizer]
@@ -78,6 +79,7 @@ class AdmissionHandler:
     approvals: ApprovalService
     idempotency: IdempotencyClaims
     outcome_grace: float
+    inspector: Callable[[], Inspector]
 
     def handle(self, call: CallRequested, context: CallContext) -> Awaitable[Reply | None]:
         """Admit the call and dispatch it to executor, or return the reason for the denial.
@@ -97,6 +99,8 @@ class AdmissionHandler:
         authorizer, admission = self.authorizer(), None
         try:
             admission = self._authorize(authorizer, call)
+            if admission.guards is not None:
+                return self._admit_guarded(authorizer, admission, call, context)
             verdict = evaluate_rules(authorizer, call, admission)
         except UnauthorizedError as error:
             if learned:
@@ -105,6 +109,34 @@ class AdmissionHandler:
         except ToolbusError as error:
             return self._deny(call, error, admission)
         decision = Decision(authorizer, admission, verdict)
+        if call.method == TOOLS_CALL and not call.idempotency_key:
+            return self._dispatch_or_ask(decision, call, context)
+        return self._admit_decided(decision, call, context)
+
+    async def _admit_guarded(
+        self,
+        authorizer: Authorizer,
+        admission: Admission,
+        call: CallRequested,
+        context: CallContext,
+    ) -> Reply | None:
+        """Check what the call sends before anything else uses it, then admit it."""
+        inspected = await self._inspect(call, admission)
+        try:
+            decision = decide(authorizer, admission, inspected)
+        except ToolbusError as error:
+            return await self._deny(inspected.call, error, admission, checks=inspected.checks)
+        return await self._admit_decided(decision, inspected.call, context)
+
+    async def _inspect(self, call: CallRequested, admission: Admission) -> InspectedCall:
+        if admission.guards is None:
+            return InspectedCall(call)
+        with _tracer.below("toolbus.guards"):
+            return await inspect_call(self.inspector(), call, admission, admission.guards)
+
+    def _admit_decided(
+        self, decision: Decision, call: CallRequested, context: CallContext
+    ) -> Awaitable[Reply | None]:
         if call.method != TOOLS_CALL and is_deferred_task_request(call):
             return self._handle_task_request(decision, call, context)
         if call.idempotency_key:
@@ -131,7 +163,7 @@ class AdmissionHandler:
         try:
             claim = await self.idempotency.claim(call, principal)
         except ToolbusError as error:
-            return await self._deny(call, error, decision.admission)
+            return await self._deny(call, error, decision.admission, checks=decision.checks)
         if isinstance(claim, StoredOutcome):
             return self._replay(claim, call, principal)
         return await self._dispatch_or_ask(replace(decision, claim=claim), call, context)
@@ -154,25 +186,28 @@ class AdmissionHandler:
     async def _admit_with_approval(
         self, decision: Decision, call: CallRequested, context: CallContext
     ) -> Reply | None:
-        """Admit a call that may need approval. A call that has waited is authorized again."""
-        result, claim, admission = None, decision.claim, None
+        """Admit a call that may need approval. A call that has waited is decided about again."""
+        claim, admission, checks = decision.claim, decision.admission, decision.checks
         try:
-            while result is None:
+            while (result := await self._ask(decision, call)) is None:
                 authorizer = self.authorizer()
                 admission = self._authorize(authorizer, call)
-                verdict = evaluate_rules(authorizer, call, admission)
-                decision = Decision(authorizer, admission, verdict, claim)
-                cause = approval_cause(call, admission, verdict)
-                with _tracer.below("toolbus.approval"):
-                    result = await self.approvals.check(call, admission.payer.principal, cause)
+                inspected = await self._inspect(call, admission)
+                call, checks = inspected.call, inspected.checks
+                decision = decide(authorizer, admission, inspected, claim)
         except ToolbusError as error:
-            return await self._deny(call, error, admission, claim)
+            return await self._deny(call, error, admission, claim, checks=checks)
         except CancelledError:
             self._undo_later(call, claim, None)
             raise
         if isinstance(result, InputRequired | TaskCreated):
             return await self._release(result, call, claim)
         return await self._dispatch(decision, result.call, context, result)
+
+    async def _ask(self, decision: Decision, call: CallRequested) -> ApprovalResult:
+        principal, cause = decision.admission.payer.principal, approval_cause(call, decision)
+        with _tracer.below("toolbus.approval"):
+            return await self.approvals.check(call, principal, cause)
 
     async def handle_deferred(
         self, call: CallRequested, context: CallContext, key: str, approval: str
@@ -183,23 +218,26 @@ class AdmissionHandler:
         """
         with _tracer.span("toolbus.decide", call.traceparent):
             authorizer, payer, admission, claim = self.authorizer(), None, None, None
+            checks: tuple[GuardCheck, ...] = ()
             try:
                 now = time()
-                self._check_accepting(call, now)
+                check_accepting(self.service.events, call, now)
                 payer = authorizer.payer_of_key(key, now)
                 admission = authorizer.authorize_principal(
                     payer.principal, call.server, call.method, call.tool, call.restriction
                 )
-                verdict = evaluate_rules(authorizer, call, admission)
+                inspected = await self._inspect(call, admission)
+                call, checks = inspected.call, inspected.checks
+                decision = decide(authorizer, admission, inspected)
                 if call.idempotency_key:
                     claimed = await self.idempotency.claim(call, payer.principal)
                     if isinstance(claimed, StoredOutcome):
                         return self._replay(claimed, call, payer.principal)
                     claim = claimed
+                    decision = replace(decision, claim=claim)
                 grant = await self.approvals.use_approval(call, payer.principal, approval)
             except ToolbusError as error:
-                return await self._deny(call, error, admission, claim, payer)
-            decision = Decision(authorizer, admission, verdict, claim)
+                return await self._deny(call, error, admission, claim, payer, checks)
             return await self._dispatch(decision, call, context, grant)
 
     async def _handle_task_request(
@@ -213,7 +251,7 @@ class AdmissionHandler:
         except ToolbusError as error:
             return CallError(error)
         if isinstance(result, CallRequested):
-            return await self._dispatch(decision, result, context)
+            return await self._dispatch_or_ask(decision, result, context)
         return result
 
     async def _dispatch(
@@ -230,9 +268,12 @@ class AdmissionHandler:
         admission, claim = decision.admission, decision.claim
         try:
             if admission.limited:
-                await self._reserve(call, admission)
+                request = reservation_request(
+                    call, admission, self.ledger.newest, self.outcome_grace
+                )
+                await _tracer.below("toolbus.reserve").around(self.ledger.reserve(request))
         except ToolbusError as error:
-            denial = await self._deny(call, error, admission, claim)
+            denial = await self._deny(call, error, admission, claim, checks=decision.checks)
             await self._restore(grant)
             return denial
         except CancelledError:  # the sweeper ends the reservation
@@ -241,7 +282,8 @@ class AdmissionHandler:
         reserved = bool(admission.budgets)
         intent = build_intent(decision, call, grant.approval if grant else "", reserved=reserved)
         try:
-            await self._record_intent(intent)
+            with _tracer.below("toolbus.record_intent"):
+                await record_intent(self.service.events, intent)
         except ToolbusError as error:
             not_recorded = await self._end_undispatched(decision, call, error, reserved=reserved)
             await self._restore(grant)
@@ -268,7 +310,7 @@ class AdmissionHandler:
 
     def _authorize(self, authorizer: Authorizer, call: CallRequested) -> Admission:
         now = time()
-        self._check_accepting(call, now)
+        check_accepting(self.service.events, call, now)
         admission = authorizer.authorize(
             call.key_digest, call.server, call.method, call.tool, now, call.restriction
         )
@@ -278,51 +320,6 @@ class AdmissionHandler:
             raise run_budget_error(admission.charge, call.max_charge)
         return admission
 
-    def _check_accepting(self, call: CallRequested, now: float) -> None:
-        if now > call.deadline:
-            raise InvalidError("The call was not dispatched, as its deadline has passed. Retry.")
-        if self.service.events.full:
-            raise BusDownError(
-                "Audit outbox full: calls are rejected until the bus is reachable. Retry later."
-            )
-
-    def _reserve(self, call: CallRequested, admission: Admission) -> Awaitable[None]:
-        """Reserve the price in all budgets, and check all limits. Raises like `Ledger.reserve`."""
-        key, repeated = admission.payer.key, ""
-        if admission.loops:
-            run = call.run or f"key:{key}"
-            repeated = repetition_key(run, call.server, call.tool, call.arguments)
-        about = reservation.CallContext(
-            call.server,
-            call.tool,
-            key,
-            trace_id(call.traceparent),
-            call.parent_id,
-            self.ledger.newest,
-        )
-        due = call.deadline + self.outcome_grace
-        request = ReservationRequest(call.call_id, admission, about.encode(), due, repeated)
-        return _tracer.below("toolbus.reserve").around(self.ledger.reserve(request))
-
-    async def _record_intent(self, intent: CallAllowed) -> None:
-        """Store the intent in the stream before the call's deadline.
-
-        The sweeper relies on this: if an intent is stored after the deadline, the call was not
-        executed. Raises `BusDownError` or `UnavailableError`.
-        """
-        try:
-            with _tracer.below("toolbus.record_intent"):
-                await self.service.events.publish_durable(intent)
-        except BusDownError as error:
-            raise BusDownError(
-                "The call could not be recorded, so it was not dispatched. Retry."
-            ) from error
-        if time() > intent.deadline:
-            raise UnavailableError(
-                "The call's deadline passed while the call was being recorded; it was not "
-                "dispatched. Retry."
-            )
-
     async def _deny(
         self,
         call: CallRequested,
@@ -330,6 +327,7 @@ class AdmissionHandler:
         admission: Admission | None,
         claim: OutcomeClaim | None = None,
         payer: Payer | None = None,
+        checks: tuple[GuardCheck, ...] = (),
     ) -> CallError:
         """Publish the denial and return its error. An unknown key has no payer."""
         DECISIONS.labels(error.code).inc()
@@ -339,10 +337,12 @@ class AdmissionHandler:
         elif payer is None:
             with suppress(UnauthorizedError):
                 payer = self.authorizer().payer_for(call.key_digest, time())
-        actors: tuple[str, ...] = ()
+        snapshot, actors = self.authorizer().snapshot, tuple[str, ...]()
         if payer is not None:
-            actors = self.authorizer().snapshot.actors(payer.key, call.key_digest)
-        self.service.events.publish(build_denied(call, error, admission, payer, actors))
+            actors = snapshot.actors(payer.key, call.key_digest)
+        content = may_record(snapshot.configuration, admission, checks)
+        denied = build_denied(call, error, admission, payer, actors, checks, content=content)
+        self.service.events.publish(denied)
         return await self._release(CallError(error), call, claim)
 
     async def _release(self, reply: R, call: CallRequested, claim: OutcomeClaim | None) -> R:

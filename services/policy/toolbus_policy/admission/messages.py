@@ -13,12 +13,14 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.base import trusted
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
+from toolbus_common.contracts.events.guards import GuardCheck, encoded_checks
 from toolbus_common.errors import ToolbusError
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.privacy.content_policy import recorded
 from toolbus_policy.admission.caller_identity import caller_identity_of
 from toolbus_policy.admission.decision import Decision
+from toolbus_policy.guards.call_inspector import run_of
 from toolbus_policy.ledger.admitted_call import Admission, Payer
 
 _allowed, _admitted = trusted(CallAllowed), trusted(CallAdmitted)
@@ -60,6 +62,10 @@ def build_admitted(decision: Decision, call: CallRequested, *, reserved: bool) -
         cache=admission.terms.cache if admission.terms is not None else "",
         arguments=call.arguments,
     )
+    guards = admission.guards
+    if guards is not None:
+        run = run_of(call, payer) if guards.has_placeholders else ""
+        admitted = admitted.model_copy(update={"guards": guards.later, "run": run})
     if call.server != BUILT_IN:
         return admitted
     caller = {"key_digest": call.key_digest, "restriction": call.restriction, "terms": call.terms}
@@ -100,6 +106,7 @@ def build_intent(
         aliases=admission.terms.aliases if admission.terms is not None else (),
         actors=authorizer.snapshot.actors(payer.key, call.key_digest),
         suggested_by=call.suggested_by,
+        guards=encoded_checks(decision.checks) if decision.checks else "",
     )
 
 
@@ -109,8 +116,14 @@ def build_denied(
     admission: Admission | None,
     payer: Payer | None,
     actors: tuple[str, ...] = (),
+    checks: tuple[GuardCheck, ...] = (),
+    *,
+    content: bool = True,
 ) -> CallDenied:
-    """Return the event of a denied call; it names the caller if the key is known."""
+    """Return the event of a denied call; it names the caller if the key is known.
+
+    Without `content`, the arguments are not recorded: guards have not redacted them.
+    """
     event = CallDenied(
         id=f"{call.call_id}.denied",
         **call_fields(
@@ -122,11 +135,13 @@ def build_denied(
         reason=error.reason,
         rule=error.data.get("rule", ""),
         suggested_by=call.suggested_by,
+        guards=encoded_checks(checks),
     )
     if payer is None:
         return event
     levels = {name: getattr(payer, name) for name in ("team", "user", "environment")}
-    arguments = recorded(call.arguments, payer.principal.recording(call.server)[0])
+    form = payer.principal.recording(call.server)[0]
+    arguments = recorded(call.arguments, form) if content else ""
     return event.model_copy(update={**levels, "arguments": arguments, "actors": actors})
 
 

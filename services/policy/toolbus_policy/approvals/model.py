@@ -24,6 +24,7 @@ from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.privacy.content_policy import recorded
 
 RULE = "rule:"  # prefix of a rule's name in a cause, like `key:` for a key
+GUARD = "guard:"  # prefix of a guard's name in a cause
 MAX_ARGUMENT_BYTES = 64 * 1024  # an approver must be able to see all arguments
 MAX_ROUNDS = 32  # `input_required` responses within one approved call
 
@@ -44,7 +45,7 @@ _VOID = (State.EXPIRED, State.WITHDRAWN)  # the same call requests a new approva
 
 
 class Cause(NamedTuple):
-    """The level or rule that requires approval (empty without a requirement), and its reason.
+    """The level, rule or guard that requires approval, and its reason. Without one, it is empty.
 
     `charge` is the price of the call, or the amount to reserve, in micro-dollars.
     """

@@ -12,6 +12,7 @@ from toolbus_common.access.anonymous import is_anonymous
 from toolbus_common.access.pricing import FREE, Cost
 from toolbus_common.access.principal import Principal
 from toolbus_common.config import Content, Provider
+from toolbus_common.config.guards.guard import Phase
 from toolbus_policy.ledger.limits import BudgetLimit, LoopLimit, RateLimit
 
 
@@ -100,6 +101,21 @@ class ModelSize:
 
 
 @dataclass(frozen=True)
+class CallGuards:
+    """The names of the guards of a call.
+
+    `checking` check what the call sends, in the phase `phase`. `later` are those of the result,
+    and those that restore values in the arguments. `has_placeholders` is set if one of these makes
+    or restores placeholders.
+    """
+
+    phase: Phase
+    checking: tuple[str, ...]
+    later: tuple[str, ...]
+    has_placeholders: bool = False
+
+
+@dataclass(frozen=True)
 class Admission:
     """An authorized call: its payer, its cost, and the limits that apply to it.
 
@@ -108,7 +124,7 @@ class Admission:
     only with its `size` (`toolbus_policy.models.requests`). `cause` is the level that requires
     approval; else empty. `definition` is the digest of the tool or prompt as listed. `content` and
     `result_content` are the recorded forms of arguments and results. `strict` means that a level
-    requires arguments to match their schema.
+    requires arguments to match their schema. `guards` is None if no guard applies.
     """
 
     payer: Payer
@@ -122,6 +138,7 @@ class Admission:
     strict: bool = False
     terms: ModelTerms | None = None
     size: ModelSize | None = None
+    guards: CallGuards | None = None
 
     @cached_property
     def charge(self) -> int:

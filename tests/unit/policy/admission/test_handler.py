@@ -75,6 +75,7 @@ class Parts:
             approvals,
             cast("Any", self),
             5.0,
+            cast("Any", None),
         )
 
     def spawn(self, work: Any) -> None:

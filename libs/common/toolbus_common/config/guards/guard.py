@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from toolbus_common.config.base import ConfigModel, Name, Patterns
+from toolbus_common.config.guards.services import KEY, service_problems, service_url
 from toolbus_common.config.servers.endpoints import http_url
 
 Kind = Literal[
@@ -34,7 +35,10 @@ class Guard(ConfigModel):
 
     `kind` is what it looks for. `secrets`, `pii`, `injection` and `limits` are built in; the other
     kinds ask another service: `http` at `url`, `mcp` the tool `tool` of the server `server`, and
-    the named products at their own API. `options` are the settings of the kind.
+    the named products at their own API. `options` are the settings of the kind. `key` is the API
+    key of the service; `bedrock` can have the `credentials` `access_key`, `secret_key` and
+    optionally `session_token` instead. `headers` are sent with each request. All of these can be
+    references such as `${env:NAME}`.
 
     `on` are the phases: the arguments of tool calls, their results, the definitions of tools,
     the prompts (requests to models), and the completions (responses of models).
@@ -69,11 +73,31 @@ class Guard(ConfigModel):
     restore: Patterns = ()
     always: bool = False
     url: str = ""
-    key: str = Field(default="", repr=False)
+    credentials: dict[str, str] = Field(default_factory=dict, repr=False)
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
     server: Name | None = None
     tool: str = Field(default="", max_length=256)
     options: dict[str, JsonValue] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _takes_one_key(cls, fields: Any) -> Any:
+        if not isinstance(fields, dict) or KEY not in fields:
+            return fields
+        if fields.get("credentials"):
+            raise ValueError("has key and credentials; put all keys in credentials")
+        rest = {name: value for name, value in fields.items() if name != KEY}
+        return rest | ({"credentials": {KEY: fields[KEY]}} if fields[KEY] else {})
+
+    @property
+    def service_url(self) -> str:
+        """The address of the guard's service; empty if it is not called over HTTP."""
+        return service_url(self.kind, self.url, self.options)
+
+    @property
+    def ambient(self) -> bool:
+        """Whether the credentials of the executor's machine are used."""
+        return self.kind in ("bedrock", "model_armor") and bool(self.options.get("ambient"))
 
     @property
     def fails_closed(self) -> bool:
@@ -101,11 +125,18 @@ class Guard(ConfigModel):
             http_url(self.url)
         if self.restore and self.action != "redact":
             yield "restore applies only to the action redact; remove it"
-        if self.kind == "http" and not self.url:
-            yield "needs the url of the service"
         if self.kind == "mcp" and not (self.server and self.tool):
             yield "needs the server and the tool that checks the content"
         if self.kind != "mcp" and (self.server or self.tool):
             yield "server and tool apply only to guards of kind mcp; remove them"
-        if self.is_built_in and (self.url or self.key or self.headers):
+        if self.is_built_in and (self.url or self.credentials or self.headers):
             yield "url, key and headers apply only to guards that ask a service; remove them"
+        if not self.is_built_in:
+            yield from self._service_problems()
+
+    def _service_problems(self) -> Iterator[str]:
+        if self.restore:
+            yield "restore applies only to the built-in kinds; remove it"
+        if self.kind == "mcp" and self.headers:
+            yield "headers do not apply to guards of kind mcp; remove them"
+        yield from service_problems(self.kind, self.url, self.credentials, self.options)

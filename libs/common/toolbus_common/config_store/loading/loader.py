@@ -13,7 +13,7 @@ from toolbus_common.access.anonymous import FORCE, remote_reason
 from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.config import Admin, Configuration, Key
 from toolbus_common.config.access.expiry import expired
-from toolbus_common.config_store.loading import references, rules
+from toolbus_common.config_store.loading import guards, references, rules
 from toolbus_common.config_store.loading.document import ConfigProblem, Document, read
 from toolbus_common.config_store.loading.messages import describe_error
 
@@ -63,7 +63,9 @@ def check(document: Document, environ: Environ) -> Loaded:
         ]
         return Loaded(problems=tuple(found))
     _drop_empty(document.data)
-    found += [*references.problems(document), *rules.problems(document)]
+    found += [
+        *references.problems(document), *rules.problems(document), *guards.problems(document),
+    ]  # fmt: skip
     secrets: dict[str, str] = {}
     found += _take_secrets(document, environ, secrets)
     configuration, errors = _validated(document)

@@ -225,7 +225,7 @@ def _pattern_warning(pattern: str, servers: list[str]) -> str:
 
 
 def _credentials_of(data: Any) -> Iterator[tuple[ConfigPath, str]]:
-    for section in ("servers", "providers", "exports", "sinks", "evidence"):
+    for section in ("servers", "providers", "guards", "exports", "sinks", "evidence"):
         for name, entry in _section(data, section):
             for field in CREDENTIALS:
                 values = entry.get(field)

@@ -263,7 +263,8 @@ class ContextMeasured(ServerEvent):
 class DefinitionEvent(ServerEvent):
     """Fields of every event about a definition.
 
-    `kind` is `tools` or `prompts`. `tool` is the name of the tool or prompt. Digests are the
+    `kind` is `tools`, `prompts`, `resources`, `templates` or `instructions`. `tool` is the name of
+    the tool or prompt, or the URI of the resource. Digests are the
     canonical SHA-256 in hex. `approved_digest` is the digest of the definition that was approved
     before. `by` is the operator.
     """
@@ -285,6 +286,20 @@ class DefinitionChanged(DefinitionEvent):
     """A definition is new, or differs from the approved definition. It is quarantined."""
 
     NAME: ClassVar[str] = "definition.changed"
+
+
+class DefinitionFlagged(DefinitionEvent):
+    """A definition contains what looks like instructions to a model, or hidden text.
+
+    `rules` are the names of the rules that matched, separated by commas, and `score` is the highest
+    score. `reason` is set if the definition is quarantined for it. Executor publishes this event
+    once for each version of a definition.
+    """
+
+    NAME: ClassVar[str] = "definition.flagged"
+
+    rules: str
+    score: float = 0.0
 
 
 class DefinitionApproved(DefinitionEvent):
@@ -356,6 +371,8 @@ EVENTS: dict[str, type[Event]] = {
         BreakerClosed,
         DefinitionPinned,
         DefinitionChanged,
+        DefinitionFlagged,
+        DefinitionFlagged,
         DefinitionApproved,
         DefinitionRejected,
         GrantCreated,

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from toolbus_common.contracts.base import Message
+from toolbus_common.contracts.guards import ServiceVerdict
 from toolbus_common.contracts.queries.administration import AdminReply, AdminRequest
 from toolbus_common.contracts.queries.approvals import (
     ApprovalsQuery,
@@ -19,6 +20,7 @@ from toolbus_common.contracts.queries.backfill import (
 )
 from toolbus_common.contracts.queries.base import (
     AuditQuery,
+    GuardQuery,
     LedgerQuery,
     LedgerReply,
     OpenCallsQuery,
@@ -74,6 +76,7 @@ REPLIES: Mapping[type[Query], type[Message]] = MappingProxyType(
         BackfillRequest: BackfillReply,
         CachedResponsesQuery: CachedResponsesReply,
         EventsQuery: EventsReply,
+        GuardQuery: ServiceVerdict,
         IdentityKeyQuery: IdentityKeyReply,
         IdentityRequest: IdentityReply,
         LedgerQuery: LedgerReply,

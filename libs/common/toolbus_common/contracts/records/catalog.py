@@ -21,9 +21,11 @@ class CatalogEntry(Message):
     """A tool, prompt, resource or template of a server: its name or URI, and its definition.
 
     If strict clients could not parse the server's definition, `definition` is the repaired form,
-    `sent` is the original, and `repaired` describes the change. For tools and prompts, `digest` is
-    the canonical SHA-256 of the original in hex. `shown_to` lists the client classes that receive
-    the entry (`client_classes`), or is None for all classes.
+    `sent` is the original, and `repaired` describes the change. `digest` is the canonical SHA-256
+    of the original in hex. `signals` are the names of rules that found instructions to a model in
+    the definition, each with its score. `held` is the reason why a guard quarantines the
+    definition. `shown_to` lists the client classes that receive the entry (`client_classes`), or
+    is None for all classes.
     """
 
     name: str
@@ -31,6 +33,8 @@ class CatalogEntry(Message):
     digest: str = ""
     sent: dict[str, Any] | None = None
     repaired: str = ""
+    signals: dict[str, float] = Field(default_factory=dict)
+    held: str = ""
     shown_to: tuple[str, ...] | None = None
 
     @property
@@ -40,9 +44,10 @@ class CatalogEntry(Message):
 
 
 class Quarantined(CatalogEntry):
-    """A quarantined tool or prompt. It is hidden from all clients.
+    """A quarantined definition. It is hidden from all clients.
 
-    `kind` is `tools` or `prompts`, `approved` is the pinned digest, and `why` is the reason.
+    `kind` is that of its list, or `instructions`, `approved` is the pinned digest, and `why` is the
+    reason.
     """
 
     kind: str
@@ -76,7 +81,8 @@ class Listing(Message):
     `handshake` is set for a server that supports both protocol families; `family` is then the newer
     one. `hints` are the cache lifetimes in milliseconds that the server gives for results, by
     method. `depends` is true if the lists depend on the client's capabilities, and None if this is
-    unknown. `awaits_comparison` is set while it is unknown what only some clients get.
+    unknown. `awaits_comparison` is set while it is unknown what only some clients get. `signals`
+    and `held` concern the instructions of the server.
     """
 
     server: str
@@ -103,6 +109,8 @@ class Listing(Message):
     hints: dict[str, int] = Field(default_factory=dict)
     depends: bool | None = None
     awaits_comparison: bool = False
+    signals: dict[str, float] = Field(default_factory=dict)
+    held: str = ""
 
     def remaining_ms(self, now: float) -> int | None:
         """Return the remaining cache lifetime of the lists; None if the server gave no lifetime."""

@@ -1,18 +1,44 @@
 """Names of entries in the bucket tb_pins."""
 
 import re
+from typing import Any
 
-PINNED = ("tools", "prompts")  # kinds of a listing whose definitions are pinned
+NAMED = ("tools", "prompts")  # kinds of entries that agents select by a name
+INSTRUCTIONS = "instructions"  # kind and name of a server's own instructions
+PINNED = (*NAMED, "resources", "templates")  # kinds of a listing whose definitions are pinned
+KINDS = (*PINNED, INSTRUCTIONS)
 # The MCP methods that use the entries of each kind.
-METHODS = {"tools": ("tools/call",), "prompts": ("prompts/get", "completion/complete")}
+METHODS = {
+    "tools": ("tools/call",),
+    "prompts": ("prompts/get", "completion/complete"),
+    "resources": ("resources/read", "resources/subscribe"),
+    "templates": ("completion/complete",),
+    INSTRUCTIONS: (),
+}
 FIRST = "first"  # kind of the entry with a server's first listing
 
 _UNSAFE = re.compile(r"[^A-Za-z0-9_-]")
 
 
 def pin_key(kind: str, server: str, name: str) -> str:
-    """Return the key of a tool's or prompt's entry. Different names have different keys."""
+    """Return the key of a definition's entry. Different names have different keys."""
     return f"{kind}.{server}.{_UNSAFE.sub(_escaped, name)}"
+
+
+def pinned_part(kind: str, definition: dict[str, Any]) -> dict[str, Any]:
+    """Return the part of a definition that its digest covers.
+
+    Of a resource, the size and the time of the last change are left out: they belong to its
+    content.
+    """
+    if kind != "resources" or not definition.keys() & {"size", "annotations"}:
+        return definition
+    part = {name: value for name, value in definition.items() if name != "size"}
+    annotations = part.get("annotations")
+    if isinstance(annotations, dict) and "lastModified" in annotations:
+        kept = {name: value for name, value in annotations.items() if name != "lastModified"}
+        part["annotations"] = kept
+    return part
 
 
 def first_key(server: str) -> str:

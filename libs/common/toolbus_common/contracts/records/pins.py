@@ -5,10 +5,11 @@ from typing import Any
 from pydantic import Field
 
 from toolbus_common.contracts.base import Message
+from toolbus_common.contracts.records.pin_names import NAMED
 
 
 class Pin(Message):
-    """The approved definition of one tool or prompt. An empty `digest` approves no definition.
+    """The approved definition of one entry of a list. An empty `digest` approves no definition.
 
     `definition` is the whole approved definition, for comparison. `rejected` is the digest of the
     definition that an operator rejected last. `at` is in seconds since the epoch. `by` is the
@@ -27,9 +28,11 @@ class FirstListing(Message):
 
     The first replica that writes the entry decides. `digests` is empty if no definition was
     trusted. `incomplete` is set while the definitions that the server
-    offers only to some clients are unknown.
+    offers only to some clients are unknown. `kinds` are the kinds of definitions that it covers;
+    the entries of earlier versions cover only tools and prompts.
     """
 
     digests: dict[str, str] = Field(default_factory=dict)
     at: float = 0.0
     incomplete: bool = False
+    kinds: tuple[str, ...] = NAMED

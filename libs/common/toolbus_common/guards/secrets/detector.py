@@ -1,14 +1,13 @@
 """Detector of secrets in texts, in linear time (no I/O)."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-import re2
-
+from toolbus_common.guards.expressions import any_of, compiled, compiled_set, selected, shortened
 from toolbus_common.guards.findings import Finding
 from toolbus_common.guards.joined_texts import JoinedTexts
-from toolbus_common.guards.secrets.plain_text import with_plain_escapes
+from toolbus_common.guards.plain_text import with_plain_escapes
 from toolbus_common.guards.secrets.private_keys import private_keys
 from toolbus_common.guards.secrets.rules import (
     Rule,
@@ -18,17 +17,21 @@ from toolbus_common.guards.secrets.rules import (
     version,
 )
 
-_MEMORY = 64 * 1024 * 1024  # of the state machines of an expression
-_LONGEST = 400  # characters of a secret after its start, except private keys
+_LONGEST = 100  # characters after a candidate, and around it in a line
 _NAME = 100  # characters of a name and what is between it and its value
 _LONGEST_NAME = 50
 _NAME_CHARACTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-"
+_LONGEST_VALUE = 2000  # characters of a name and a value that are looked at
 _SHORTEST = 8  # characters of a named value
 # A value after a name: the same operators as in the rules, and more between name and operator.
 _VALUE = (
-    r"""[ \t\w.\-]*[\s'")]*(?:=|>|:{1,3}=|\|\||:|=>|\?=|,)[\x60'"\s=]*"""
-    rf"""(?:[\w.=~+/%\-]{{{_SHORTEST}}}|[0-9]{{5,7}}:A)"""
+    r"""[ \t\w.\-]*[\s'")\\]*(?:=|>|:{1,3}=|\|\||:|=>|\?=|,)[\x60'"\s=\\]*"""
+    rf"""(?:[\w.=~+/%\-]{{{_SHORTEST},}}|[0-9]{{5,7}}:A[\w\-]{{8,}})"""
 )
+_LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_.-="
+_RUN = _LETTERS + b"0123456789~+/%"
+# Values without a digit are secrets only after these names.
+_WORDS = compiled("(?i)passw|sumo")
 _Match = tuple[int, int, str, float]
 
 
@@ -45,7 +48,7 @@ class SecretsDetector:
         """Use the named rules, or all of them; without those in `except_rules`."""
         known = known_rules()
         names = frozenset(known if rules is None else rules) - frozenset(except_rules)
-        self._compiled = _compiled(names & known)
+        self._compiled = _compiled_rules(names & known)
 
     @property
     def version(self) -> str:
@@ -63,51 +66,57 @@ def known_rules() -> frozenset[str]:
     return frozenset(rule.id for rule in all_rules())
 
 
-class _Group:
-    """Rules of one form, the expression that finds candidates, and the set that names the rules."""
-
-    def __init__(
-        self, rules: Sequence[Rule], select: Callable[[Rule], str], candidate: str
-    ) -> None:
-        self.rules = [(rule, _expression(rule.expression)) for rule in rules]
-        selections = [select(rule) for rule in rules]
-        whole = "|".join(f"(?:{each})" for each in dict.fromkeys(selections))
-        self.candidates = _expression(candidate.format(whole), captures=False)
-        self._set = re2.Set.SearchSet(_options())
-        for each in selections:
-            self._set.Add(each.encode())
-        self._set.Compile()
-
-    def selected(self, text: bytes) -> list[tuple[Rule, Any]]:
-        """Return the rules that can match in a short text."""
-        return [self.rules[each] for each in sorted(self._set.Match(text))]
-
-
 class _Compiled:
     """Compiled rules."""
 
     def __init__(self, rules: Sequence[Rule]) -> None:
-        direct = [rule for rule in rules if rule.form == "direct"]
-        named = [rule for rule in rules if rule.form == "named"]
-        self._direct = _Group(direct, lambda rule: rule.expression, "{}") if direct else None
-        self._named = (
-            _Group(named, lambda rule: rule.name, f"(?:{{}}){_escaped(_VALUE)}") if named else None
-        )
-        self._gated = [
-            (rule, _expression(rule.expression)) for rule in rules if rule.form == "gated"
-        ]
-        self._keys = [rule for rule in rules if rule.form == "key"]
+        forms: dict[str, list[tuple[Rule, Any]]] = {
+            "direct": [],
+            "named": [],
+            "gated": [],
+            "key": [],
+        }
+        for rule in rules:
+            forms[rule.form].append((rule, compiled(rule.expression)))
+        self._direct, self._named, self._gated = forms["direct"], forms["named"], forms["gated"]
+        self._keys = [rule for rule, _ in forms["key"]]
+        short = [shortened(rule.expression) for rule, _ in self._direct]
+        names = [rule.name for rule, _ in self._named]
+        self._candidates = compiled(any_of(short), captures=False)
+        self._values = compiled(f"(?:{any_of([*dict.fromkeys(names)])}){_VALUE}", captures=False)
+        self._forms, self._names = compiled_set(short), compiled_set(names)
 
     def matches(self, data: bytes) -> Iterator[_Match]:
-        if self._direct is not None:
-            yield from _direct_matches(self._direct, data)
-        if self._named is not None:
-            yield from _named_matches(self._named, data)
+        if self._direct:
+            yield from self._direct_matches(data)
+        if self._named:
+            yield from self._named_matches(data)
         if self._gated:
             yield from self._gated_matches(data)
         for rule in self._keys:
             for start, end in private_keys(data):
                 yield start, end, rule.id, rule.score
+
+    def _direct_matches(self, data: bytes) -> Iterator[_Match]:
+        for candidate in self._candidates.finditer(data):
+            start, end = candidate.span()
+            numbers = self._forms.Match(data[max(0, start - 1) : end + 1])
+            for rule, expression in selected(self._direct, numbers):
+                for found in expression.finditer(data, start, end + 1):
+                    yield from _checked(rule, found, data)
+
+    def _named_matches(self, data: bytes) -> Iterator[_Match]:
+        for candidate in self._values.finditer(data):
+            start, end = candidate.span()
+            text = data[start:end]
+            run = text[len(text.rstrip(_RUN)) :]
+            if not run.translate(None, _LETTERS) and _WORDS.search(text) is None:
+                continue  # a word
+            start = max(start, end - len(run) - _NAME)
+            end = min(end, start + _LONGEST_VALUE)
+            for rule, expression in selected(self._named, self._names.Match(data[start:end])):
+                if (found := expression.search(data, start, end + _LONGEST)) is not None:
+                    yield from _checked(rule, found, data)
 
     def _gated_matches(self, data: bytes) -> Iterator[_Match]:
         lowered = data.lower()
@@ -115,24 +124,6 @@ class _Compiled:
             if any(keyword in lowered for keyword in rule.keywords):
                 for found in expression.finditer(data):
                     yield from _checked(rule, found, data)
-
-
-def _direct_matches(group: _Group, data: bytes) -> Iterator[_Match]:
-    for candidate in group.candidates.finditer(data):
-        start, end = candidate.span()
-        last = end + _LONGEST
-        for rule, expression in group.selected(data[max(0, start - 1) : last]):
-            if (found := expression.search(data, start, last)) is not None:
-                yield from _checked(rule, found, data)
-
-
-def _named_matches(group: _Group, data: bytes) -> Iterator[_Match]:
-    for candidate in group.candidates.finditer(data):
-        start, end = candidate.span()
-        start = max(start, end - _NAME)
-        for rule, expression in group.selected(data[start:end]):
-            if (found := expression.search(data, start, end + _LONGEST)) is not None:
-                yield from _checked(rule, found, data)
 
 
 def _checked(rule: Rule, found: Any, data: bytes) -> Iterator[_Match]:
@@ -166,24 +157,7 @@ def _line(data: bytes, start: int, end: int) -> bytes:
     return data[first : last if last >= 0 else end + _LONGEST]
 
 
-def _escaped(expression: str) -> str:
-    return expression.replace("{", "{{").replace("}", "}}")
-
-
-def _options() -> Any:
-    options = re2.Options()
-    options.max_mem = _MEMORY
-    options.encoding = re2.Options.Encoding.LATIN1
-    return options
-
-
-def _expression(expression: str, *, captures: bool = True) -> Any:
-    options = _options()
-    options.never_capture = not captures
-    return re2.compile(expression.encode(), options)
-
-
 @lru_cache(maxsize=16)
-def _compiled(names: frozenset[str]) -> _Compiled:
+def _compiled_rules(names: frozenset[str]) -> _Compiled:
     """Return the compiled rules; a process compiles the same rules once."""
     return _Compiled([rule for rule in all_rules() if rule.id in names])

@@ -18,11 +18,18 @@ _NAME_STARTS: Final = (
     r"(?i)[\w.-]{0,50}?(?:",
     r"[\w.-]{0,50}?(?i:[\w.-]{0,50}?(?:",
 )
+# The same where quotes are escaped, because the text is JSON in a string, even several times.
+_SAME_ESCAPED: Final = (
+    (r"""[\s'"]{0,3}""", r"""[\s'"\\]{0,9}"""),
+    (r"""[\x60'"\s=]{0,5}(""", r"""[\x60'"\s=\\]{0,12}("""),
+)
 _END: Final = r"""(?:[\x60'"\s;]|\\[nr]|$)"""
 # A secret also ends where a value ends in a URL, an element, a list or a sentence.
-_LATER_END: Final = r"""(?:[\x60'"\s;,&<>)\]}|#?]|\.(?:\s|$)|\\[nr]|$)"""
+_LATER_END: Final = r"""(?:[\x60'"\s;,&<>)\]}|#?\\]|\.(?:\s|$)|$)"""
 # Rules whose expression would match too much, or too slowly, in texts without their keyword.
 _GATED: Final = frozenset({"curl-auth-header", "curl-auth-user", "sourcegraph-access-token"})
+# A secret with a form of its own ends before every character that it cannot contain.
+_DIRECT_END: Final = r"""(?:[\x60'"\s;,&<>()\[\]{}|#?:=!*@$\\]|\.(?:\s|$)|$)"""
 GENERIC: Final = frozenset({"generic-api-key", "hashicorp-tf-password", "toolbus-authorization"})
 Form = Literal["direct", "named", "gated", "key"]
 
@@ -106,6 +113,7 @@ def _rules_of(rule: dict[str, Any]) -> list[Rule]:
     expression = rule["regex"].replace(_END, _LATER_END)
     prefix = next((each for each in _NAME_STARTS if expression.startswith(each)), None)
     if prefix is None or _OPERATOR not in expression:
+        expression = rule["regex"].replace(_END, _DIRECT_END)
         form: Form = "gated" if rule["id"] in _GATED else "direct"
         return [_rule(rule, "key" if rule["id"] == "private-key" else form, expression)]
     # The characters before the name do not matter, so that matching can begin at the name.
@@ -117,6 +125,8 @@ def _rules_of(rule: dict[str, Any]) -> list[Rule]:
     ends = _NAME_ENDS if plain else f"{_NAME_ENDS}{value[0]}"
     rest = value if plain else value[1:]
     whole = f"{flag}{name}{ends}{rest}" if plain else f"(?i:{name}{ends}{rest}"
+    for written, escaped in _SAME_ESCAPED:
+        whole = whole.replace(written, escaped)
     rules = [_rule(rule, "named", whole, f"(?i:{name})")]
     return [*rules, _rule(rule, "direct", direct)] if direct else rules
 

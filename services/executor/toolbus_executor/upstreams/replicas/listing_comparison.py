@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from toolbus_common.contracts.records.pin_names import METHODS, PINNED
+from toolbus_common.contracts.records.pin_names import METHODS, NAMED
 from toolbus_executor.resilience.failure_log import why
 from toolbus_executor.upstreams.base import Upstream
 from toolbus_executor.upstreams.listing import OTHERS, TOOLS, Kind, digests_of, every_page
@@ -50,7 +50,7 @@ async def found(upstream: Upstream, kind: Kind) -> Found:
         return result
 
     entries = await every_page(kind, page)
-    digests = await digests_of(kind, entries) if kind.name in PINNED else {}
+    digests = await digests_of(kind, entries) if kind.name in NAMED else {}
     return Found(entries, min(ttls, default=None), digests)
 
 

@@ -33,6 +33,7 @@ class Item(Struct):
     content: str | list[Part] | None = None
     call_id: str | None = None
     name: str | None = None
+    namespace: str | None = None
     arguments: str | None = None
     output: str | list[Part] | None = None
     summary: list[Part] | None = None
@@ -40,13 +41,14 @@ class Item(Struct):
 
 
 class Tool(Struct):
-    """A tool. Only functions have the other fields."""
+    """A tool. Only functions have parameters; a namespace has tools."""
 
     type: str
     name: str | None = None
     description: str | None = None
     parameters: dict[str, Any] | None = None
     strict: bool | None = None
+    tools: "list[Tool] | None" = None
 
 
 class ToolChoice(Struct):
@@ -122,14 +124,16 @@ def refusal_part(text: str) -> dict[str, Any]:
     return {"type": "refusal", "refusal": text}
 
 
-def call_item(status: str, call_id: str, name: str, arguments: str) -> dict[str, Any]:
-    """Return a tool call of the model."""
+def call_item(
+    status: str, call_id: str, function: dict[str, str], arguments: str
+) -> dict[str, Any]:
+    """Return a tool call of the model. `function` has the fields that name the function."""
     return {
         "id": f"fc_{token_hex(12)}",
         "type": "function_call",
         "status": status,
         "call_id": call_id,
-        "name": name,
+        **function,
         "arguments": arguments,
     }
 

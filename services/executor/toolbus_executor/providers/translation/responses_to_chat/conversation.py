@@ -5,6 +5,7 @@ from typing import Any
 from toolbus_common.errors import InvalidError
 from toolbus_executor.providers.translation.apis import chat, responses
 from toolbus_executor.providers.translation.body import CHAT_API, unsupported
+from toolbus_executor.providers.translation.responses_to_chat.namespaces import joined_name
 
 _ROLES = {"user": "user", "system": "system", "developer": "system"}
 
@@ -48,7 +49,9 @@ def _add(made: list[dict[str, Any]], item: responses.Item, kind: str, *, extende
     elif kind == "function_call":
         if not item.call_id or not item.name:
             raise InvalidError("An item 'function_call' has no 'call_id' or no 'name'. Add it.")
-        call = chat.tool_call(item.call_id, item.name, item.arguments or "{}")
+        call = chat.tool_call(
+            item.call_id, joined_name(item.namespace, item.name), item.arguments or "{}"
+        )
         _assistant(made).setdefault("tool_calls", []).append(call)
     elif kind == "message":
         raise unsupported(f"a message of the role '{(item.role or '')[:64]}'", CHAT_API)

@@ -11,6 +11,7 @@ from toolbus_executor.providers.translation.body import (
     unsupported,
 )
 from toolbus_executor.providers.translation.responses_to_chat.conversation import conversation
+from toolbus_executor.providers.translation.responses_to_chat.namespaces import named_functions
 
 # Fields without an effect on the response: accounting, caching, storage, and limits of tools that
 # the provider would execute.
@@ -63,7 +64,7 @@ def chat_request(body: dict[str, Any], limit: str, *, extended: bool) -> dict[st
 
 def _tools(request: responses.Request) -> dict[str, Any]:
     """Return the fields for the tools and the tool choice."""
-    tools, choice = request.tools or [], request.tool_choice
+    tools, choice = named_functions(request.tools or []), request.tool_choice
     made: dict[str, Any] = {}
     if isinstance(choice, responses.ToolChoice):
         if choice.type == "function" and choice.name:

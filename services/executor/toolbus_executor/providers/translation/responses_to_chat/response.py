@@ -7,6 +7,7 @@ from typing import Any
 from toolbus_common.errors import UpstreamInvalidError
 from toolbus_executor.providers.translation.apis import chat, responses
 from toolbus_executor.providers.translation.body import read_response
+from toolbus_executor.providers.translation.responses_to_chat.namespaces import call_name
 
 # Fields of the request that a response repeats, and the values of those that are absent.
 _REPEATED: dict[str, Any] = {
@@ -43,7 +44,7 @@ def response(body: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
     return {
         **head(source, fields),
         **end,
-        "output": _items(choice.message or chat.Reply(), end["status"]),
+        "output": _items(choice.message or chat.Reply(), end["status"], fields.get("tools")),
         "usage": responses.usage_body(chat.usage_of(source.usage)),
     }
 
@@ -74,7 +75,7 @@ def outcome(finish_reason: str | None) -> dict[str, Any]:
     return {"status": "completed"}
 
 
-def _items(reply: chat.Reply, status: str) -> list[dict[str, Any]]:
+def _items(reply: chat.Reply, status: str, tools: Any) -> list[dict[str, Any]]:
     """Return the items of the output. The last one has the status of the response."""
     made: list[dict[str, Any]] = []
     if reply.thinking_blocks:
@@ -90,7 +91,11 @@ def _items(reply: chat.Reply, status: str) -> list[dict[str, Any]]:
     for call in reply.tool_calls or ():
         function = call.function or chat.FunctionCall()
         arguments, call_id = function.arguments or "{}", call.id or f"call_{token_hex(12)}"
-        made.append(responses.call_item("completed", call_id, function.name or "", arguments))
+        made.append(
+            responses.call_item(
+                "completed", call_id, call_name(function.name or "", tools), arguments
+            )
+        )
     if made and "status" in made[-1]:
         made[-1]["status"] = status
     return made

@@ -4,6 +4,7 @@ from typing import Any
 
 from toolbus_executor.providers.translation.apis import chat, responses
 from toolbus_executor.providers.translation.chat_stream import ChatStreamTranslation
+from toolbus_executor.providers.translation.responses_to_chat.namespaces import call_name
 from toolbus_executor.providers.translation.responses_to_chat.response import head, outcome
 from toolbus_executor.providers.translation.sse import named
 
@@ -69,7 +70,8 @@ class ResponseStream(ChatStreamTranslation):
                 self._add(text, parts)
         for call in delta.tool_calls or ():
             if self._calls.begins(call):
-                item = responses.call_item("in_progress", self._calls.id, self._calls.name, "")
+                function = call_name(self._calls.name, self._fields.get("tools"))
+                item = responses.call_item("in_progress", self._calls.id, function, "")
                 self._open_item(CALL, item, parts)
             if arguments := self._calls.arguments(call, is_open=self._open == CALL):
                 self._add(arguments, parts)

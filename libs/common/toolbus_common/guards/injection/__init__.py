@@ -1,0 +1,1 @@
+"""Instructions to a model in texts: phrases, markup, hidden text, links that carry data."""

@@ -1,0 +1,1 @@
+"""Personal data: validated patterns, and optionally the models of Presidio."""

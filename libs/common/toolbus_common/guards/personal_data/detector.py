@@ -1,0 +1,132 @@
+"""Detector of personal data in texts by validated patterns, in linear time (no I/O)."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache, lru_cache
+from hashlib import sha256
+from types import MappingProxyType
+from typing import Any
+
+from toolbus_common.guards.expressions import any_of, compiled, compiled_set, selected, shortened
+from toolbus_common.guards.findings import Finding
+from toolbus_common.guards.joined_texts import JoinedTexts, without_overlap
+from toolbus_common.guards.personal_data.models import RULES as MODEL_RULES
+from toolbus_common.guards.personal_data.models import ModelDetector
+from toolbus_common.guards.personal_data.rules import RULES, Rule, words_of
+from toolbus_common.guards.plain_text import with_plain_escapes
+
+_MODEL = "en_core_web_sm"
+_NEAR = 60  # characters before a match in which a word counts
+_NEAR_AFTER = 30
+_LONGEST = 40  # characters after a candidate in which another rule can match
+_JOINED = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_")
+_POINTS = frozenset(b".-/,")
+_Match = tuple[int, int, str, float]
+
+
+class PersonalDataDetector:
+    """Finds personal data that has a form of its own, or a telling word near it.
+
+    Addresses of IP and network devices are found only if the rules for them are named.
+    """
+
+    def __init__(
+        self,
+        rules: tuple[str, ...] | None = None,
+        except_rules: tuple[str, ...] = (),
+        options: Mapping[str, Any] = MappingProxyType({}),
+    ) -> None:
+        """Use the named rules, or those that apply by default; without those in `except_rules`.
+
+        With the option `models`, a model of Presidio finds names and places too; the options
+        `model` and `language` choose it. Raises `MissingModelError` if it is not installed.
+        """
+        defaults = {*(rule.id for rule in RULES if rule.default), *MODEL_RULES}
+        names = frozenset(defaults if rules is None else rules) - frozenset(except_rules)
+        self._compiled = _compiled_rules(names & known_rules())
+        self._models: ModelDetector | None = None
+        if options.get("models"):
+            model, language = options.get("model", _MODEL), options.get("language", "en")
+            self._models = ModelDetector(names, str(model), str(language))
+
+    @property
+    def version(self) -> str:
+        """The version of the rules, and of the model."""
+        return _version() if self._models is None else f"{_version()}+{self._models.version}"
+
+    def find(self, texts: Sequence[str]) -> list[Finding]:
+        """Return the personal data in the texts of one document."""
+        joined = JoinedTexts(texts)
+        found = joined.findings(self._compiled.matches(with_plain_escapes(joined.data)))
+        if self._models is None:
+            return found
+        return without_overlap([*found, *self._models.find(texts)])
+
+
+@cache
+def known_rules() -> frozenset[str]:
+    """Return the names of all rules."""
+    return frozenset({*(rule.id for rule in RULES), *MODEL_RULES})
+
+
+class _Compiled:
+    """Compiled rules."""
+
+    def __init__(self, rules: Sequence[Rule]) -> None:
+        self._rules = [(rule, compiled(rule.expression), _words(rule)) for rule in rules]
+        short = [shortened(rule.expression) for rule in rules]
+        self._candidates = compiled(any_of(short), captures=False)
+        self._set = compiled_set(short)
+
+    def matches(self, data: bytes) -> Iterator[_Match]:
+        if not self._rules:
+            return
+        for candidate in self._candidates.finditer(data):
+            start, end = candidate.span()
+            numbers = self._set.Match(data[max(0, start - 1) : end + _LONGEST])
+            for rule, expression, words in selected(self._rules, numbers):
+                for found in expression.finditer(data, start, end + _LONGEST):
+                    if found.start() > end:
+                        break
+                    yield from _checked(rule, words, found, data)
+
+
+def _words(rule: Rule) -> Any:
+    return compiled(f"(?i){words_of(rule.words)}") if rule.alone and rule.words else None
+
+
+def _checked(rule: Rule, words: Any, found: Any, data: bytes) -> Iterator[_Match]:
+    """Yield the match if it is a whole value and valid."""
+    start, end = found.span(1)
+    if not _is_whole(data, start, end) or not rule.check(data[start:end].decode()):
+        return
+    near = not rule.alone or (words is not None and _is_near(words, data, start, end))
+    yield start, end, rule.id, rule.near if near else rule.alone
+
+
+def _is_near(words: Any, data: bytes, start: int, end: int) -> bool:
+    first, last = max(0, start - _NEAR), end + _NEAR_AFTER
+    return words.search(data, first, start) is not None or words.search(data, end, last) is not None
+
+
+def _is_whole(data: bytes, start: int, end: int) -> bool:
+    """Return whether the match is not a part of a longer word, number or path."""
+    before, after = data[max(0, start - 2) : start], data[end : end + 2]
+    if before and (before[-1] in _JOINED or (before[-1] in _POINTS and before[0] in _JOINED)):
+        return False
+    if not after:
+        return True
+    return after[0] not in _JOINED and not (
+        after[0] in _POINTS and len(after) > 1 and after[1] in _JOINED
+    )
+
+
+@cache
+def _version() -> str:
+    texts = [f"{rule.id} {rule.expression} {rule.words} {rule.alone} {rule.near}" for rule in RULES]
+    return f"toolbus-{sha256(chr(10).join(texts).encode()).hexdigest()[:12]}"
+
+
+@lru_cache(maxsize=16)
+def _compiled_rules(names: frozenset[str]) -> _Compiled:
+    """Return the compiled rules; a process compiles the same rules once."""
+    return _Compiled([rule for rule in RULES if rule.id in names])

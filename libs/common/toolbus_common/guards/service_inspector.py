@@ -1,0 +1,84 @@
+"""The inspector of a service: it follows the configuration, and reports failures of guards."""
+
+import logging
+from collections.abc import Callable, Mapping
+from time import time
+
+from toolbus_common.config.guards.guard import Guard
+from toolbus_common.contracts.events.guards import GuardCheck, GuardFailed
+from toolbus_common.contracts.guards import CheckedCall, GuardQuery, ServiceCheck, ServiceVerdict
+from toolbus_common.crypto.key_file import load_key
+from toolbus_common.guards.inspector import Inspector
+from toolbus_common.guards.placeholders import Placeholders
+from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_common.nats.topology import PLACEHOLDERS
+from toolbus_common.service.service import Service
+
+log = logging.getLogger(__name__)
+
+LONGEST_QUERY = 60.0  # seconds; the time limit of the guard ends it earlier
+
+
+class InspectorProvider:
+    """The inspector of the current guards, created again when they change.
+
+    `guards` returns the configured guards. `ask_service` asks the services of guards; without it,
+    executor is asked over the bus.
+    """
+
+    def __init__(
+        self,
+        service: Service,
+        guards: Callable[[], Mapping[str, Guard]],
+        ask_service: ServiceCheck | None = None,
+    ) -> None:
+        self._service = service
+        self._guards = guards
+        self._ask_service = ask_service or self._ask_executor
+        self.placeholders = placeholders_of(service)
+        self._inspector: Inspector | None = None
+
+    @property
+    def inspector(self) -> Inspector:
+        """The inspector of the current guards."""
+        guards = self._guards()
+        if self._inspector is None or self._inspector.guards is not guards:
+            self._inspector = Inspector(
+                guards, self._ask_service, self.placeholders, self._report_open_failure
+            )
+        return self._inspector
+
+    async def _ask_executor(
+        self, guard: str, phase: str, call: CheckedCall, content: bytes
+    ) -> ServiceVerdict:
+        query = GuardQuery(guard=guard, phase=phase, call=call, content=content)
+        return await self._service.requests.request(query, ServiceVerdict, LONGEST_QUERY)
+
+    def _report_open_failure(self, call: CheckedCall, check: GuardCheck) -> None:
+        """Publish the event of a guard that failed and let the content pass."""
+        log.warning(
+            "guard.failed",
+            extra={"guard": check.guard, "phase": check.phase, "reason": check.error},
+        )
+        event = GuardFailed(
+            id=f"{call.call_id}.guard.{check.phase}.{check.guard}",
+            at=time(),
+            customer=call.customer,
+            call_id=call.call_id,
+            key=call.key,
+            server=call.server,
+            tool=call.tool,
+            guard=check.guard,
+            phase=check.phase,
+            reason=check.error,
+        )
+        self._service.events.publish(event)
+
+
+def placeholders_of(service: Service) -> Placeholders:
+    """Return the placeholders of a service. Their key is derived from that of the person keys."""
+
+    async def bucket() -> Bucket:
+        return await service.bucket(PLACEHOLDERS)
+
+    return Placeholders(load_key(service.settings.people_key_file), bucket)

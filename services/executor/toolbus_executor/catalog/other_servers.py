@@ -1,0 +1,125 @@
+"""Definitions that concern the tools of another server: their names in texts, look-alike names."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+
+import msgspec
+import re2
+
+from toolbus_common.confusables import skeleton
+from toolbus_common.contracts import CatalogEntry, Listing
+from toolbus_common.contracts.records.pin_names import NAMED
+from toolbus_common.nats.kv_bucket import Change
+
+NAMES_OTHER = "other-server-tool"
+LOOKS_ALIKE = "look-alike-name"
+RULES = {NAMES_OTHER: 0.55, LOOKS_ALIKE: 0.7}
+
+_NAME = re2.compile(r"[A-Za-z][A-Za-z0-9]*(?:[_-]+[A-Za-z0-9]+)+")
+_SHORTEST = 6
+_MOST_NAMES = 5_000  # names in the texts of one server
+
+
+class _Tool(msgspec.Struct):
+    name: str = ""
+
+
+class _Tools(msgspec.Struct):
+    tools: tuple[_Tool, ...] = ()
+
+
+_tools = msgspec.json.Decoder(_Tools).decode
+
+
+@dataclass(slots=True)
+class OtherServers:
+    """The names of the tools of all servers, from the catalogue.
+
+    `on_change` is called with each server whose definitions concern tools that appeared.
+    """
+
+    on_change: Callable[[str], None] = lambda _server: None
+    _names: dict[str, frozenset[str]] = field(default_factory=dict)  # by server
+    _mentioned: dict[str, frozenset[str]] = field(default_factory=dict)
+    _own: dict[str, frozenset[str]] = field(default_factory=dict)
+
+    def apply_change(self, change: Change | None) -> None:
+        """Apply one change of the catalogue."""
+        if change is None:
+            return
+        server = change.key
+        before = self._names.pop(server, frozenset())
+        if change.value is None:
+            return
+        try:
+            names = frozenset(each.name for each in _tools(change.value).tools)
+        except msgspec.DecodeError:
+            return
+        self._names[server] = names
+        if new := names - before:
+            shapes = {_shape(each) for each in new}
+            for other in [*self._mentioned]:
+                if other != server and (
+                    new & self._mentioned[other] or shapes & {_shape(x) for x in self._own[other]}
+                ):
+                    self.on_change(other)
+
+    def with_signals(self, listing: Listing) -> Listing:
+        """Return the listing with the signals that concern other servers."""
+        server = listing.server
+        entries = [each for kind in NAMED for each in getattr(listing, kind)]
+        self._own[server] = own = frozenset(each.name for each in listing.tools)
+        mentioned = {each.name: _names_in(each) - own for each in entries}
+        self._mentioned[server] = frozenset().union(*mentioned.values()) if mentioned else own
+        others = [names for name, names in self._names.items() if name != server]
+        if not others:
+            return listing
+        foreign = frozenset().union(*others) - own
+        shapes: dict[str, set[str]] = {}
+        for name in foreign:
+            shapes.setdefault(_shape(name), set()).add(_plain(name))
+        found = {
+            kind: tuple(
+                _with(each, mentioned[each.name] & foreign, _alike(kind, each.name, shapes))
+                for each in getattr(listing, kind)
+            )
+            for kind in NAMED
+        }
+        return listing.model_copy(update=found)
+
+
+def _alike(kind: str, name: str, shapes: dict[str, set[str]]) -> bool:
+    """Return whether a tool's name looks like that of another server's tool, but is not equal."""
+    return kind == "tools" and bool(shapes.get(_shape(name), set()) - {_plain(name)})
+
+
+def _with(entry: CatalogEntry, mentions: Iterable[str], looks_alike: object) -> CatalogEntry:
+    more = {NAMES_OTHER: RULES[NAMES_OTHER]} if mentions else {}
+    more |= {LOOKS_ALIKE: RULES[LOOKS_ALIKE]} if looks_alike else {}
+    if not more or more.items() <= entry.signals.items():
+        return entry
+    return entry.model_copy(update={"signals": dict(sorted((entry.signals | more).items()))})
+
+
+def _names_in(entry: CatalogEntry) -> frozenset[str]:
+    """Return the words of a definition that could be names of tools."""
+    description = entry.definition.get("description")
+    if not isinstance(description, str):
+        return frozenset()
+    words: set[str] = set()
+    for match in _NAME.finditer(description.encode("utf-8", "replace")):
+        first, last = match.span()
+        if last - first >= _SHORTEST:
+            words.add(match.group().decode())
+        if len(words) >= _MOST_NAMES:
+            break
+    return frozenset(words | {word.partition("__")[2] for word in words if "__" in word})
+
+
+def _shape(name: str) -> str:
+    return skeleton(name)
+
+
+def _plain(name: str) -> str:
+    """Return a name without the differences that are usual between servers."""
+    return name.casefold().replace("-", "_").replace(".", "_")

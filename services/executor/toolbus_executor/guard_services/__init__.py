@@ -1,0 +1,1 @@
+"""Guards that ask another service, and the checks that policy and codemode request."""

@@ -1,0 +1,1 @@
+"""Adapters of the services that check content: one module per API."""

@@ -1,0 +1,57 @@
+"""Steps of every call: whether calls are accepted, its reservation, and its intent."""
+
+from time import time
+
+from toolbus_common.contracts import CallAllowed, CallRequested
+from toolbus_common.errors import BusDownError, InvalidError, UnavailableError
+from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.observability.trace_context import trace_id
+from toolbus_policy.ledger import reservation
+from toolbus_policy.ledger.admitted_call import Admission
+from toolbus_policy.ledger.limits import repetition_key
+from toolbus_policy.ledger.reserve_args import ReservationRequest
+
+
+def check_accepting(events: EventPublisher, call: CallRequested, now: float) -> None:
+    """Check that the call can still be recorded. Raises `InvalidError` or `BusDownError`."""
+    if now > call.deadline:
+        raise InvalidError("The call was not dispatched, as its deadline has passed. Retry.")
+    if events.full:
+        raise BusDownError(
+            "Audit outbox full: calls are rejected until the bus is reachable. Retry later."
+        )
+
+
+def reservation_request(
+    call: CallRequested, admission: Admission, newest: int, grace: float
+) -> ReservationRequest:
+    """Return the request to reserve the price in all budgets, and to check all limits."""
+    key, repeated = admission.payer.key, ""
+    if admission.loops:
+        run = call.run or f"key:{key}"
+        repeated = repetition_key(run, call.server, call.tool, call.arguments)
+    about = reservation.CallContext(
+        call.server, call.tool, key, trace_id(call.traceparent), call.parent_id, newest
+    )
+    return ReservationRequest(
+        call.call_id, admission, about.encode(), call.deadline + grace, repeated
+    )
+
+
+async def record_intent(events: EventPublisher, intent: CallAllowed) -> None:
+    """Store the intent in the stream before the call's deadline.
+
+    The sweeper relies on this: if an intent is stored after the deadline, the call was not
+    executed. Raises `BusDownError` or `UnavailableError`.
+    """
+    try:
+        await events.publish_durable(intent)
+    except BusDownError as error:
+        raise BusDownError(
+            "The call could not be recorded, so it was not dispatched. Retry."
+        ) from error
+    if time() > intent.deadline:
+        raise UnavailableError(
+            "The call's deadline passed while the call was being recorded; it was not "
+            "dispatched. Retry."
+        )

@@ -1,0 +1,54 @@
+"""The guards that apply to a call (no I/O). Those of all levels and targets add up."""
+
+from toolbus_common.access.principal import Principal
+from toolbus_common.access.tool_patterns import full_name, granted
+from toolbus_common.config import Configuration
+from toolbus_common.config.guards.guard import Guard, Phase
+from toolbus_common.contracts.agent_runs import AGENT_RUN
+from toolbus_common.contracts.model_calls import is_model_method
+from toolbus_common.guards.attachment import each_attachment
+from toolbus_policy.ledger.admitted_call import CallGuards
+
+
+def effective_guards(
+    declared: Configuration,
+    principal: Principal,
+    server: str,
+    method: str,
+    tool: str,
+) -> CallGuards | None:
+    """Return the guards of a call; None if no guard applies to it.
+
+    `server` can be a provider, and `tool` a model. An unknown guard applies in all phases, so that
+    its check fails.
+    """
+    attached = each_attachment(principal, server, tool, method)
+    names = [*dict.fromkeys(name for name, _ in attached)]
+    is_prompt = is_model_method(method) or method == AGENT_RUN
+    before: Phase = "prompts" if is_prompt else "arguments"
+    after: Phase = "completions" if is_prompt else "results"
+    # A value can be restored in a call to which its guard does not apply otherwise.
+    target = full_name(server, tool)
+    restoring = {
+        name
+        for name, each in declared.guards.items()
+        if each.restore and not is_prompt and granted(each.restore, target)
+    }
+    later = [name for name in names if _checks(declared.guards.get(name), after)]
+    later += [each for each in declared.guards if each in restoring and each not in later]
+    found = CallGuards(
+        phase=before,
+        checking=tuple(name for name in names if _checks(declared.guards.get(name), before)),
+        later=tuple(later),
+        has_placeholders=any(_redacts(declared.guards.get(name)) for name in later),
+    )
+    return found if found.checking or found.later else None
+
+
+def _checks(guard: Guard | None, phase: Phase) -> bool:
+    """Return whether a guard checks a phase. An unknown guard does, and fails."""
+    return guard is None or phase in guard.on
+
+
+def _redacts(guard: Guard | None) -> bool:
+    return guard is not None and guard.action == "redact"

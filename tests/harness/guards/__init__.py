@@ -1,0 +1,1 @@
+"""Services that check content, and the parts that ask them."""

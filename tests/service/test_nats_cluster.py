@@ -1,0 +1,153 @@
+"""Three NATS servers as one cluster: its configuration, provisioning, and the loss of a server."""
+
+import json
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+from nats.errors import Error as NatsError
+from nats.js.errors import Error as JetStreamError
+
+from harness.engines.engine import Engine, installed, own_port
+from harness.waits import until_async
+from toolbus_cli.commands.operate.nats_cluster import cluster_settings, parsed_nodes
+from toolbus_cli.errors import CommandError
+from toolbus_common.contracts import ConfigApplied
+from toolbus_common.nats.connection import Bus, Envelope
+from toolbus_common.nats.permissions import OPERATOR, create_seeds, server_configuration
+from toolbus_common.nats.topology import BUCKETS, EVENTS, OBJECTS, Provisioned, provision
+
+NAMES = ("n1", "n2", "n3")
+EVENTS_BYTES = 1 << 30
+STREAMS = 1 + len(BUCKETS) + len(OBJECTS)
+
+
+class ClusterNode(Engine):
+    """One server of the cluster."""
+
+    def __init__(self, directory: Path, configuration: dict[str, object]) -> None:
+        super().__init__(directory)
+        self._file = directory / "nats.conf"
+        store = str(directory / "store")
+        jetstream = {"store_dir": store, "sync_interval": "1s", "max_file": 64 << 30}
+        own = {"port": self.port, "jetstream": jetstream}
+        self._file.write_text(json.dumps(configuration | own))
+
+    @property
+    def url(self) -> str:
+        """The URL for clients."""
+        return f"nats://127.0.0.1:{self.port}"
+
+    def command(self) -> Sequence[str]:
+        return [installed("nats-server"), "--config", str(self._file)]
+
+
+@pytest.fixture
+def seeds(tmp_path: Path) -> Path:
+    return tmp_path / "nkeys"
+
+
+@pytest.fixture
+def nodes(tmp_path: Path, seeds: Path) -> Iterator[list[ClusterNode]]:
+    """Start the three servers."""
+    declared = parsed_nodes([f"{name}=127.0.0.1:{own_port()}" for name in NAMES])
+    base = server_configuration(create_seeds(seeds), host="127.0.0.1", port=0, store_dir="")
+    started = [
+        ClusterNode(tmp_path / each.name, base | cluster_settings(each, declared, "secret"))
+        for each in declared
+    ]
+    try:
+        for each in started:
+            each.start()
+        yield started
+    finally:
+        for each in started:
+            each.stop()
+
+
+@asynccontextmanager
+async def joined(urls: str, seeds: Path) -> AsyncIterator[Bus]:
+    """Connect as the operator, as soon as the cluster has a leader."""
+    bus = Bus(OPERATOR, urls, (seeds / f"{OPERATOR}.seed").read_text())
+    await bus.open()
+
+    async def has_leader() -> bool:
+        try:
+            await bus.client.jetstream(timeout=5).account_info()
+        except (NatsError, JetStreamError, TimeoutError):
+            return False
+        return True
+
+    try:
+        await until_async(has_leader, "a leader of the cluster")
+        yield bus
+    finally:
+        await bus.close()
+
+
+async def replicas_of(bus: Bus) -> set[int]:
+    """Return the numbers of replicas that the streams have."""
+    stream = bus.client.jetstream(timeout=30)
+    return {each.config.num_replicas or 1 for each in await stream.streams_info()}
+
+
+def changed(found: list[Provisioned]) -> list[Provisioned]:
+    return [each for each in found if each.changes]
+
+
+async def test_existing_streams_and_buckets_get_replicas_and_never_lose_them_unasked(
+    nodes: list[ClusterNode], seeds: Path
+) -> None:
+    urls = ",".join(each.url for each in nodes)
+    async with joined(urls, seeds) as bus:
+        first = await provision(bus, default_events_bytes=EVENTS_BYTES)
+        assert all(each.created and each.is_single_copy for each in first)
+        raised = await provision(bus, replicas=3, events_bytes=2 * EVENTS_BYTES)
+        assert len(raised) == len(changed(raised)) == STREAMS
+        assert raised[0].changes["max_bytes"] == (EVENTS_BYTES, 2 * EVENTS_BYTES)
+        assert await replicas_of(bus) == {3}
+        again = await provision(bus)
+        assert not changed(again)
+        assert (again[0].replicas, again[0].max_bytes) == (3, 2 * EVENTS_BYTES)
+        assert await replicas_of(bus) == {3}
+
+
+async def test_a_service_starts_and_stores_events_while_one_server_is_lost(
+    nodes: list[ClusterNode], seeds: Path
+) -> None:
+    urls = ",".join(each.url for each in nodes)
+    async with joined(urls, seeds) as bus:
+        await provision(bus, replicas=3, default_events_bytes=EVENTS_BYTES)
+    nodes[0].kill()  # the first URL
+    async with joined(urls, seeds) as bus:
+        stream = bus.client.jetstream(timeout=5)
+
+        async def stored() -> bool:
+            try:
+                await bus.store(Envelope(f"tb.event.{ConfigApplied.NAME}.c", "m1", b"{}"))
+            except Exception:  # noqa: BLE001 - until another server leads the stream
+                return False
+            return True
+
+        await until_async(stored, "an event in the stream")
+        assert (await stream.stream_info(EVENTS)).state.messages == 1
+
+
+@pytest.mark.parametrize(
+    ("texts", "named"),
+    [
+        (["n1"], "NAME=HOST"),
+        (["n1=h1", "n1=h2", "n3=h3"], "same name"),
+        (["n1=h1", "n2=h2"], "three servers"),
+    ],
+)
+def test_a_cluster_that_could_not_work_is_refused(texts: list[str], named: str) -> None:
+    with pytest.raises(CommandError, match=named):
+        parsed_nodes(texts)
+
+
+async def test_a_single_server_is_no_cluster_and_needs_no_warning(operator: Bus) -> None:
+    found = await provision(operator)
+    assert len(found) == STREAMS
+    assert not any(each.is_single_copy or each.changes for each in found)

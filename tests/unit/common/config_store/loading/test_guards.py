@@ -1,0 +1,63 @@
+"""Validation of guards: unknown guards, servers and rules are errors with their line and a fix."""
+
+from typing import Any
+
+import pytest
+import yaml
+
+from toolbus_common.config_store.loading.loader import load
+
+GUARDS = {"secrets": {"kind": "secrets", "on": ["arguments"]}}
+SERVER = {"url": "http://127.0.0.1:1/mcp"}
+
+
+def problems(**declared: Any) -> list[str]:
+    """Return the problems of a configuration, each with its line."""
+    text = yaml.safe_dump({"guards": GUARDS} | declared, default_flow_style=False)
+    found = load(text, {}).problems
+    lines = text.splitlines()
+    assert all("secret" in lines[each.line - 1] or "ghp" in lines[each.line - 1] for each in found)
+    return [str(each) for each in found]
+
+
+UNKNOWN = {"guards": ["secret"]}
+
+
+@pytest.mark.parametrize(
+    ("path", "declared"),
+    [
+        ("customers.acme", {"customers": {"acme": UNKNOWN}}),
+        ("teams.ops", {"teams": {"ops": UNKNOWN}}),
+        ("users.ann", {"users": {"ann": UNKNOWN}}),
+        ("keys.bot", {"keys": {"bot": UNKNOWN}}),
+        ("groups.staff", {"groups": {"staff": {"tools": ["*"], **UNKNOWN}}}),
+        ("anonymous", {"anonymous": {"tools": ["docs__*"], **UNKNOWN}}),
+        ("servers.docs", {"servers": {"docs": SERVER | UNKNOWN}}),
+        ("servers.docs.tools.a", {"servers": {"docs": SERVER | {"tools": {"a": UNKNOWN}}}}),
+        ("providers.p", {"providers": {"p": {"kind": "openai", "key": "x", **UNKNOWN}}}),
+    ],
+)
+def test_a_reference_to_an_unknown_guard_is_an_error(path: str, declared: dict[str, Any]) -> None:
+    message = "no guard 'secret' is configured; did you mean 'secrets'?"
+    assert problems(**declared) == [f"{path}.guards.0: {message}"]
+    known = yaml.safe_dump({"guards": GUARDS} | declared).replace("- secret\n", "- secrets\n")
+    assert load(known, {}).problems == ()
+
+
+def test_a_guard_of_a_model_must_be_configured() -> None:
+    (found,) = problems(model_guards={"fast": ["secret"]})
+    assert found.startswith("model_guards.fast.0: no guard 'secret' is configured")
+
+
+def test_the_server_of_a_guard_must_be_configured() -> None:
+    guard = {"kind": "mcp", "on": ["results"], "server": "secretary", "tool": "check"}
+    (found,) = problems(guards={"g": guard})
+    assert found == "guards.g.server: no server 'secretary' is configured; add it under servers"
+
+
+@pytest.mark.parametrize("field", ["rules", "except_rules"])
+def test_an_unknown_rule_is_an_error_that_names_the_most_similar_rule(field: str) -> None:
+    (found,) = problems(guards={"g": GUARDS["secrets"] | {field: ["secret", "github-pat"]}})
+    assert found.startswith(f"guards.g.{field}.0: no rule 'secret' is known; ")
+    (near,) = problems(guards={"g": GUARDS["secrets"] | {field: ["ghp-github-pat"]}})
+    assert "did you mean 'github-pat'?" in near
