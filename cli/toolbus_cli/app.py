@@ -4,16 +4,12 @@ A command is imported when it is used, because importing all commands takes long
 commands run.
 """
 
-from collections.abc import Callable
-from importlib import import_module
-from types import ModuleType
-from typing import Any
-
 import typer
 import typer.main
-from typer.core import TyperGroup
 
-from toolbus_cli.command_line import CommandLine, new_app, part
+from toolbus_cli.command_line import CommandLine, Importing, new_app, part
+from toolbus_cli.command_line import add_command as _add
+from toolbus_cli.command_line import commands_of as _commands
 
 HELP = """The governed gateway between AI agents and the tools they use.
 
@@ -33,18 +29,6 @@ def with_every_command() -> CommandLine:
     assert isinstance(group, CommandLine)  # noqa: S101 - for the type checker
     group.load_all()
     return group
-
-
-def _commands(name: str) -> ModuleType:
-    """Import and return a module of `toolbus_cli.commands`."""
-    return import_module(f"toolbus_cli.commands.{name}")
-
-
-def _add(group: typer.Typer, command: Callable[..., Any], *examples: str, name: str = "") -> None:
-    """Add a command with examples below its help."""
-    shown = "\n".join(f"  {example}" for example in examples)
-    called = name or command.__name__.replace("_", "-")
-    group.command(called, epilog=f"Examples:\n\n\b\n{shown}" if shown else None)(command)
 
 
 @part("up", "run", "provision", "nats-config")
@@ -121,17 +105,6 @@ def _add_connect(app: typer.Typer) -> None:
     )  # fmt: skip
 
 
-class _Importing(TyperGroup):
-    """Group of import commands; `toolbus import FILE` means `toolbus import clients FILE`."""
-
-    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        """Insert `clients` if the first argument is not the name of a command."""
-        if args and args[0] not in (*self.commands, "--help"):
-            args = ["clients", *args]
-        parsed: list[str] = super().parse_args(ctx, args)
-        return parsed
-
-
 @part("import")
 def _add_importing(app: typer.Typer) -> None:
     declaring, importing = (_commands("operate.apply"), _commands("servers.import_"))
@@ -146,7 +119,7 @@ def _add_importing(app: typer.Typer) -> None:
         "toolbus import ~/.config/goose/config.yaml",
     )
     about = typer.Typer(
-        cls=_Importing, help=shown, no_args_is_help=True,
+        cls=Importing, help=shown, no_args_is_help=True,
         epilog="Examples:\n\n\b\n" + "\n".join(f"  {each}" for each in examples),
     )  # fmt: skip
     _add(about, declaring.take_over, *examples, name="clients")
@@ -193,6 +166,36 @@ def _add_rules(app: typer.Typer) -> None:
         "toolbus rules replay --rule no-deletes --json",
     )  # fmt: skip
     app.add_typer(about, name="rules")
+
+
+@part("guards")
+def _add_guards(app: typer.Typer) -> None:
+    inspect, recorded = (_commands("guards.inspect"), _commands("guards.recorded"))
+    about = typer.Typer(
+        help="List and test guards, and show what they checked.", no_args_is_help=True
+    )
+    _add(about, inspect.list_guards, "toolbus guards list", name="list")
+    _add(about, inspect.show, "toolbus guards show secrets")
+    _add(
+        about, inspect.check,
+        "toolbus guards check secrets 'token: ghp_…'",
+        "toolbus guards check pii --file answer.json --phase results -c toolbus.yaml",
+    )  # fmt: skip
+    _add(
+        about, inspect.compare,
+        "toolbus guards test samples.yaml", "toolbus guards test s.jsonl --guard pii -c t.yaml",
+        name="test",
+    )  # fmt: skip
+    _add(
+        about, recorded.replay,
+        "toolbus guards replay secrets --since 7d",
+        "toolbus guards replay pii -c proposed.yaml --tool 'crm__*' --json",
+    )  # fmt: skip
+    _add(
+        about, recorded.coverage,
+        "toolbus guards coverage", "toolbus guards coverage --since 7d --key bot --json",
+    )  # fmt: skip
+    app.add_typer(about, name="guards")
 
 
 @part("audit")

@@ -2,6 +2,8 @@
 
 import gc
 from collections.abc import Callable
+from importlib import import_module
+from types import ModuleType
 from typing import Any
 
 import typer
@@ -30,6 +32,7 @@ SUMMARIES = {  # the first sentence of each command's help; a test compares both
     "import": "Import servers from an MCP client or an HTTP API.",
     "keys": "Manage the keys of agents.",
     "rules": "List, check and replay Cedar rules on calls.",
+    "guards": "List and test guards, and show what they checked.",
     "audit": "Query, export, verify and erase recorded events; manage legal holds.",
     "admins": "Manage admin keys for the API at /api.",
     "accounts": "Manage local accounts of people who sign in.",
@@ -91,3 +94,28 @@ def part(*names: str) -> Callable[[Part], Part]:
         return add
 
     return declared
+
+
+def commands_of(name: str) -> ModuleType:
+    """Import and return a module of `toolbus_cli.commands`."""
+    return import_module(f"toolbus_cli.commands.{name}")
+
+
+def add_command(
+    group: typer.Typer, command: Callable[..., Any], *examples: str, name: str = ""
+) -> None:
+    """Add a command with examples below its help."""
+    shown = "\n".join(f"  {example}" for example in examples)
+    called = name or command.__name__.replace("_", "-")
+    group.command(called, epilog=f"Examples:\n\n\b\n{shown}" if shown else None)(command)
+
+
+class Importing(TyperGroup):
+    """Group of import commands; `toolbus import FILE` means `toolbus import clients FILE`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Insert `clients` if the first argument is not the name of a command."""
+        if args and args[0] not in (*self.commands, "--help"):
+            args = ["clients", *args]
+        parsed: list[str] = super().parse_args(ctx, args)
+        return parsed

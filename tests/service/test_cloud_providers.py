@@ -6,40 +6,20 @@ from typing import Any
 import pytest
 
 from harness.apis import cloud_providers as clouds
+from harness.apis.cloud_providers import BODIES, HI, cloud_provider
 from harness.apis.model_provider import ModelProvider, ModelRequest
 from harness.clients.model_sdks import accumulated, check_response
 from harness.services.model_gateway import RESERVED, ModelGateway
-from toolbus_common.config import Provider
 from toolbus_common.contracts.model_calls import (
     CHAT,
     COUNT_TOKENS,
     EMBEDDINGS,
     MESSAGES,
-    RESPONSES,
 )
 from toolbus_common.errors import ModelRefusedError, UpstreamDeadError
 
-HI = [{"role": "user", "content": "Hi"}]
-BODIES: dict[str, dict[str, Any]] = {
-    CHAT: {"model": "team", "messages": HI, "stream_options": {"include_usage": True}},
-    MESSAGES: {"model": "team", "messages": HI, "max_tokens": 9},
-    RESPONSES: {"model": "team", "input": "Hi"},
-}
 # 10 tokens of input, 4 of output (one of them reasoning), and the price of a request.
 COSTS = {"gemini": 10 + 3 * 2 + 3 + 7, "vertex": 10 + 3 * 2 + 3 + 7, "bedrock": 8 + 1 + 4 * 2 + 7}
-
-
-def provider(kind: str, model: ModelProvider, **more: Any) -> Provider:
-    fields: dict[str, Any] = {"kind": kind, "url": model.url}
-    if kind == "gemini":
-        fields["key"] = "key-of-gemini"
-    elif kind == "vertex":
-        token = f"{model.url}/token"
-        fields |= {"key": clouds.service_account(token), "project": "p-1", "location": "global"}
-    else:
-        pair = {"access_key": clouds.ACCESS_KEY, "secret_key": clouds.SECRET_KEY}
-        fields |= {"credentials": pair, "region": clouds.REGION}
-    return Provider(**(fields | more))
 
 
 @pytest.mark.parametrize("kind", ["gemini", "vertex", "bedrock"])
@@ -47,7 +27,7 @@ async def test_every_client_is_served_by_every_kind_and_charged_by_its_usage(
     kind: str, gateway: ModelGateway, model: ModelProvider
 ) -> None:
     model.answer = clouds.bedrock if kind == "bedrock" else clouds.gemini
-    async with gateway.executor(p=provider(kind, model)):
+    async with gateway.executor(p=cloud_provider(kind, model)):
         for method, body in BODIES.items():
             number = f"{kind}-{method[-4:]}"
             reply = await gateway.call(number, method=method, body=body)
@@ -90,7 +70,7 @@ async def test_tokens_are_counted_and_texts_embedded(
     kind: str, gateway: ModelGateway, model: ModelProvider
 ) -> None:
     model.answer = clouds.bedrock if kind == "bedrock" else clouds.gemini
-    async with gateway.executor(p=provider(kind, model)):
+    async with gateway.executor(p=cloud_provider(kind, model)):
         body: dict[str, Any] = {"model": "team", "messages": HI, "system": "Be brief."}
         reply = await gateway.call("c", method=COUNT_TOKENS, body=body, charge=0, price=())
         assert json.loads(reply.body) == {"input_tokens": 42}
@@ -118,7 +98,7 @@ async def test_a_model_of_anthropic_on_vertex_has_its_own_api(
         await request.reply({"content": content, "stop_reason": "end_turn", "usage": usage})
 
     model.answer = answer
-    async with gateway.executor(p=provider("vertex", model)):
+    async with gateway.executor(p=cloud_provider("vertex", model)):
         body = BODIES[MESSAGES]
         reply = await gateway.call("1", method=MESSAGES, body=body, tool="claude-opus-4-6")
         assert json.loads(reply.body)["content"][0]["text"] == "Hello"
@@ -170,7 +150,7 @@ async def test_errors_have_the_status_the_type_and_the_pause_of_the_provider(
         await request.reply(body, status, **headers)
 
     model.answer = refuse
-    async with gateway.executor(p=provider(kind, model)):
+    async with gateway.executor(p=cloud_provider(kind, model)):
         error = await gateway.error("1", body=BODIES[CHAT])
         assert isinstance(error, ModelRefusedError)
         assert error.data == seen
@@ -190,7 +170,7 @@ async def test_a_stream_of_bedrock_that_fails_is_charged_by_an_estimate(
         await request.end_stream()
 
     model.answer = fail
-    async with gateway.executor(p=provider("bedrock", model)):
+    async with gateway.executor(p=cloud_provider("bedrock", model)):
         error = await gateway.error("1", streamed=True, body=BODIES[CHAT] | {"stream": True})
         assert error.reason == "Too many tokens"
         assert b"Hello there" not in gateway.chunks("1")
@@ -218,7 +198,7 @@ async def test_a_stream_that_begins_with_an_error_is_refused_and_free(
         await request.end_stream()
 
     model.answer = fail
-    async with gateway.executor(p=provider(kind, model)):
+    async with gateway.executor(p=cloud_provider(kind, model)):
         body = BODIES[method] | {"stream": True}
         error = await gateway.error("1", method=method, streamed=True, body=body)
         assert isinstance(error, ModelRefusedError)
@@ -239,7 +219,7 @@ async def test_a_stream_without_a_finish_reason_fails_although_its_response_is_c
         await request.end_stream()
 
     model.answer = cut
-    async with gateway.executor(p=provider("gemini", model)):
+    async with gateway.executor(p=cloud_provider("gemini", model)):
         body = BODIES[method] | {"stream": True}
         error = await gateway.error("1", method=method, streamed=True, body=body)
         assert isinstance(error, UpstreamDeadError)
@@ -256,7 +236,7 @@ async def test_a_stream_of_bedrock_with_a_wrong_checksum_fails(
         await request.end_stream()
 
     model.answer = corrupt
-    async with gateway.executor(p=provider("bedrock", model)):
+    async with gateway.executor(p=cloud_provider("bedrock", model)):
         error = await gateway.error("1", streamed=True, body=BODIES[CHAT] | {"stream": True})
         assert "invalid event" in error.reason
 
@@ -266,7 +246,7 @@ async def test_a_token_endpoint_in_a_private_network_is_refused_without_a_reques
 ) -> None:
     model.answer = clouds.gemini
     key = clouds.service_account("http://169.254.169.254/token")
-    async with gateway.executor(p=provider("vertex", model, key=key)):
+    async with gateway.executor(p=cloud_provider("vertex", model, key=key)):
         error = await gateway.error("1", body=BODIES[CHAT])
         assert isinstance(error, UpstreamDeadError)
         assert (await gateway.outcome("1"))["charge"] == 0

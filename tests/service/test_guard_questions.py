@@ -1,7 +1,9 @@
 """Checks of guards in the audit store: the view, the saved questions, and the migration."""
 
 from collections.abc import AsyncIterator
+from datetime import UTC, datetime
 from pathlib import Path
+from time import time
 from typing import Any
 
 import pytest
@@ -13,9 +15,13 @@ from toolbus_audit.clickhouse import migrate
 from toolbus_audit.clickhouse.row_mapper import columns, read
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.settings import Settings
-from toolbus_common.contracts import CallDenied, CallFailed, RunCompleted, RunStarted
+from toolbus_cli.clients.guard_alarms import OPEN_FAILURES, message
+from toolbus_cli.clients.guard_coverage import CALLS, Coverage
+from toolbus_cli.clients.guard_replay import CONTENTS, start
+from toolbus_common.config import Configuration
+from toolbus_common.contracts import CallAllowed, CallDenied, CallFailed, RunCompleted, RunStarted
 from toolbus_common.contracts.events.base import Event
-from toolbus_common.contracts.events.guards import GuardCheck, encoded_checks
+from toolbus_common.contracts.events.guards import GuardCheck, GuardFailed, encoded_checks
 
 GUARDS = 22  # the number of the migration
 AT = 1_763_708_400.0  # 2025-11-21 07:00 UTC
@@ -46,8 +52,8 @@ def failed(call: str, guards: str) -> CallFailed:
 
 
 def events() -> list[Event]:
-    """Return four calls of one tool, of which one has no check of its result; and one of another."""
-    result = {"phase": "results", "bytes": 2048, "us": 300}
+    """Return calls of one tool, one without a check of its result, and a call of another."""
+    result: dict[str, Any] = {"phase": "results", "bytes": 2048, "us": 300}
     found = check(verdict="redacted", findings=("aws-key", "jwt"), score=0.9, **result)
     slow = check("azure", verdict="failed", error="it took longer than 0.3 s")
     return [
@@ -165,9 +171,7 @@ async def test_the_migration_adds_the_checks_to_a_store_with_events(
     await store.open()
     try:
         await add(store, [allowed(call_id="new", at=AT, guards=checks(check()))], 2)
-        found = await query(
-            store, "SELECT call_id, guards != '' AS n FROM events WHERE key = 'bot'"
-        )
+        found = await query(store, "SELECT call_id, guards != '' AS n FROM events")
         assert {part(each, "call_id", "n") for each in found} >= {("old", 0), ("new", 1)}
         assert await query(store, "SELECT call_id FROM guard_checks") == [{"call_id": "new"}]
         assert await query(store, "SELECT run, customer FROM runs") == [
@@ -205,3 +209,79 @@ async def test_a_run_has_only_the_calls_of_its_own_customer(store: ClickHouse) -
         {"customer": "acme", "key": "acme-bot", "cost": 5, "calls": 1},
         {"customer": "beta", "key": "beta-bot", "cost": 5, "calls": 1},
     ]
+
+
+def declared() -> Configuration:
+    """Return a configuration that attaches `secrets` to every call of the key."""
+    both = {"kind": "secrets", "on": ["arguments", "results"]}
+    return Configuration.model_validate(
+        {
+            "guards": {"secrets": both, "azure": {**both, "on": ["arguments"]}},
+            "customers": {"acme": {"guards": ["secrets"]}},
+            "teams": {"support": {"customer": "acme"}},
+            "keys": {"bot": {"team": "support"}},
+        }
+    )
+
+
+async def test_coverage_finds_the_call_whose_result_has_no_check(store: ClickHouse) -> None:
+    made = [
+        each.model_copy(update={"policy_version": 7}) if isinstance(each, CallAllowed) else each
+        for each in events()
+    ]
+    await add(store, made)
+    for revision, missing in ((7, [("secrets", "arguments", "o1"), ("secrets", "results", "c2")]),
+                              (8, [])):  # fmt: skip
+        found = Coverage(declared(), {})
+        for row in await query(store, CALLS, revision=str(revision), since=f"{SINCE} 00:00:00"):
+            found.add(row)
+        gaps = [(each.guard, each.phase, *each.call_ids) for each in found.gaps() if each.missing]
+        assert sorted(gaps) == missing
+        failed_open = [each for each in found.gaps() if each.failed]
+        assert [(each.guard, each.call_ids) for each in failed_open] == [("azure", ["c3"])]
+
+
+async def test_recorded_contents_are_read_in_order_from_any_place(store: ClickHouse) -> None:
+    await add(
+        store,
+        [
+            allowed(call_id="a", at=AT, arguments='{"x":1}'),
+            completed(call_id="a", at=AT, result='["y"]'),
+            completed(call_id="b", at=AT, method="resources/read"),
+        ],
+    )
+    place = start(datetime(2025, 11, 21, tzinfo=UTC))
+    rows = await query(store, CONTENTS, **place)
+    assert [part(each, "event", "content") for each in rows] == [
+        ("call.allowed", '{"x":1}'),
+        ("call.completed", '["y"]'),
+    ]
+    place |= {"seq": str(rows[0]["stream_seq"]), "line": str(rows[0]["line"])}
+    assert [each["content"] for each in await query(store, CONTENTS, **place)] == ['["y"]']
+
+
+async def test_the_alarm_names_each_guard_that_failed_open_in_the_last_hour_once_per_call(
+    store: ClickHouse,
+) -> None:
+    now, slow = time(), check("azure", verdict="failed", error="late")
+    failures = [
+        GuardFailed(
+            id=f"{guard}.f", at=now, customer="acme", call_id=call, server="docs", tool="search",
+            guard=guard, phase="arguments", reason="late",
+        )
+        for guard, call in (("azure", "f1"), ("scan", "f2"))
+    ]  # fmt: skip
+    await add(
+        store,
+        [
+            allowed(call_id="f1", at=now, guards=checks(slow)),
+            allowed(call_id="f0", at=now - 7200, guards=checks(slow)),
+            denied("f3", checks(slow)).model_copy(update={"at": now}),
+            *failures,
+        ],
+    )
+    rows = await query(store, OPEN_FAILURES)
+    assert [part(each, "guard", "times", "reason") for each in rows] == [
+        ("azure", 1, "late"), ("scan", 1, "late"),
+    ]  # fmt: skip
+    assert message("azure", 1, "late.").startswith("'azure' could not check 1 contents")

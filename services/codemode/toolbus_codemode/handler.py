@@ -14,6 +14,7 @@ from toolbus_codemode.catalog.read_tools import answer
 from toolbus_codemode.programs.program_report import ProgramReport
 from toolbus_codemode.programs.repeated_failures import RepeatedFailures
 from toolbus_codemode.programs.runner import Programs
+from toolbus_codemode.results.checked_results import CheckedResults
 from toolbus_codemode.tokens.context_savings import ContextMeter, CountedCall
 from toolbus_common.access.config_snapshot import ConfigView, hash_of
 from toolbus_common.access.pricing import charged
@@ -62,6 +63,7 @@ class ProgramHandler:
         outcomes: OutcomeStore,
         agent_runs: AgentRuns,
     ) -> None:
+        self.checked = CheckedResults()
         self._service = service
         self._outcomes = outcomes
         self._agent_runs = agent_runs
@@ -87,9 +89,13 @@ class ProgramHandler:
         try:
             if call.method == AGENT_RUN:
                 response = await self._run_agent(call, context)
+                if call.guards and response.body:
+                    response = CallResult(await self.checked.body(call, response.body))
                 self._completed(call, response.body, began)
                 return response
             result, is_error = await self._cancellable(call, context)
+            if call.guards:
+                result = await self.checked.result(call, result)
         except ToolbusError as error:
             return await self._fail(call, error, began)
         except asyncio.CancelledError:
@@ -214,6 +220,7 @@ class ProgramHandler:
                 result_bytes=len(body),
                 sent_bytes=len(body),
                 whole_bytes=len(body),
+                guards=self.checked.taken(call) if call.guards else "",
                 **result_fields(call, body),
             )
         )
@@ -227,15 +234,17 @@ class ProgramHandler:
             self._spending.note(CountedCall(call, response, visible, self._catalogue.whole()))
 
     async def _fail(self, call: CallAdmitted, error: ToolbusError, began: float) -> CallError:
+        withheld = self.checked.was_executed(call)
         self._service.events.publish(
             CallFailed(
                 id=f"{call.call_id}.failed",
                 **outcome_fields(call),
-                charge=0,
+                charge=call.charge if withheld else 0,
                 latency_us=int((perf_counter() - began) * 1e6),
                 code=error.code,
                 reason=error.reason,
-                sent=False,
+                sent=withheld,
+                guards=self.checked.taken(call),
             )
         )
         if call.claim is not None:

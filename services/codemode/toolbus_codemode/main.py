@@ -26,6 +26,7 @@ from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.concurrency import in_background
 from toolbus_common.contracts import CallAdmitted, CallCancelled, OwnRunsRequest, RunsRequest
+from toolbus_common.guards.service_inspector import InspectorProvider
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.model_api.embeddings import EmbeddingModel, NoModelError
 from toolbus_common.nats.bucket_sizes import follow_sizes
@@ -68,7 +69,9 @@ def build(process: ProcessContext) -> Service:
         spending = ContextMeter(service.events.publish)
         outcomes = await _opened(service, directory)
         runs.open(await service.bucket(AGENT_RUNS))
+        guards = InspectorProvider(service, lambda: directory.now.configuration.guards)
         handler = ProgramHandler(service, directory, catalogue, programs, spending, outcomes, runs)
+        handler.checked.inspector = lambda: guards.inspector
         await (await service.bucket(CATALOGUE)).put(BUILT_IN, own_listing().encode())
         await service.calls.serve(CallAdmitted, BUILT_IN, handler.run, "codemode")
         await service.bus.subscribe(

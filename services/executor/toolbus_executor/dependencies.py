@@ -2,15 +2,17 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
 from toolbus_common.config import Server
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_common.messaging.event_publisher import EventPublisher
-from toolbus_common.secrets import SecretError, Secrets, Values
+from toolbus_common.secrets import SecretError, Secrets, Values, filled
 from toolbus_executor.credentials.oauth_token import Bearer, RequestToken
+from toolbus_executor.guards.call_guards import CallGuards
+from toolbus_executor.guards.held_secrets import HeldSecrets
 from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.results.large.store import LargeResultStore
 from toolbus_executor.settings import Settings
@@ -37,6 +39,8 @@ class Dependencies:
     starts: asyncio.Semaphore
     secrets: Secrets
     token: RequestToken
+    guards: CallGuards
+    held: HeldSecrets = field(default_factory=HeldSecrets)
 
     async def read_secrets(self, server: Server) -> Values:
         """Return the secrets that a server's configuration refers to.
@@ -70,6 +74,9 @@ class Dependencies:
 
         It is not opened yet.
         """
+        headers = [filled(text, secrets) for text in server.headers.values()]
+        words = [each.rpartition(" ")[2] for each in headers]  # without a scheme such as `Bearer`
+        self.held.renew(f"server {name}", [*secrets.values(), *words])
         if server.replicas:
             upstream = ReplicatedUpstream(
                 name, server, notifications, events, self.dialers, secrets, spills

@@ -42,6 +42,7 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.guards.inspector import Inspector
+from toolbus_common.guards.service_inspector import placeholders_of
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.object_store import Objects
@@ -69,6 +70,7 @@ from toolbus_executor.catalog.definition_pins import Pins
 from toolbus_executor.dependencies import Dependencies
 from toolbus_executor.guard_services.checks.registry import GuardServices
 from toolbus_executor.guard_services.checks.tool_calls import ToolCalls
+from toolbus_executor.guards.call_guards import CallGuards
 from toolbus_executor.identity.keys import IdentityKeys
 from toolbus_executor.isolation.capability_probe import probe
 from toolbus_executor.providers.cache.service import ModelCache
@@ -125,6 +127,7 @@ class ServerRegistry:
             ToolCalls(self._handler).call,
             lambda: directory.now.configuration.guards,
         )
+        dependencies.guards.ask_service = self.guard_services.check
         self._selector = Selector()
         self._buckets: Buckets
         self._outcomes: OutcomeStore
@@ -293,8 +296,11 @@ def build(process: ProcessContext) -> Service:
         secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
         large_results = LargeResultStore(lambda: Objects.opened(service.bus, RESULTS))
         starts = asyncio.Semaphore(MAX_STARTS)
+        guards = CallGuards(
+            lambda: directory.now.configuration.guards, placeholders_of(service), service.events
+        )
         dependencies = Dependencies(
-            dialers, large_results, settings, starts, secrets, partial(_token, service)
+            dialers, large_results, settings, starts, secrets, partial(_token, service), guards
         )
         registry = ServerRegistry(service, directory, pins, commands, dependencies, cache)
         directory.projection.on_configured.append(registry.reconcile)

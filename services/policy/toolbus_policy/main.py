@@ -2,14 +2,15 @@
 
 subscribes  CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed; CallExtended;
             LedgerQuery, RebuildRequest; ApprovalsQuery, ApproveRequest, RejectRequest,
-            ApproverRequest; AdminRequest
+            ApproverRequest; AdminRequest; FlowRunsQuery, ResetFlowRequest
 publishes   CallAdmitted (to executor), CallCancelled; the events CallAllowed, CallDenied,
-            CallFailed, CallReplayed, LedgerOpened, every ApprovalEvent, and the events of
-            configuration changes over HTTP
+            CallFailed, CallReplayed, LedgerOpened, FlowReset, every ApprovalEvent, and the events
+            of configuration changes over HTTP
 queries     audit for spending when counters are lost, and for calls without an outcome;
             executor for the guards that ask another service
 owns        the ledger in Redis, its generations in the bucket tb_ledger; the buckets tb_approvals
-            and tb_tasks; the claims in tb_outcomes, which the service that ends a call overwrites
+            and tb_tasks; what runs have read in tb_flow; the claims in tb_outcomes,
+            which the service that ends a call overwrites
 """
 
 import asyncio
@@ -39,10 +40,12 @@ from toolbus_common.contracts import (
     ApproverRequest,
     CallCancelled,
     CallRequested,
+    FlowRunsQuery,
     LedgerQuery,
     Listing,
     RebuildRequest,
     RejectRequest,
+    ResetFlowRequest,
 )
 from toolbus_common.errors import ToolbusError
 from toolbus_common.guards.service_inspector import InspectorProvider
@@ -52,6 +55,7 @@ from toolbus_common.nats.topology import (
     APPROVALS,
     CATALOGUE,
     CONFIG,
+    FLOW,
     LEDGER,
     OUTCOMES,
     TASKS,
@@ -73,6 +77,9 @@ from toolbus_policy.approvals.repository import ApprovalRepository
 from toolbus_policy.approvals.service import ApprovalLimits, ApprovalService
 from toolbus_policy.approvals.tasks.repository import TaskRepository
 from toolbus_policy.approvals.tasks.service import TaskService
+from toolbus_policy.flow.follower import FlowFollower
+from toolbus_policy.flow.queries import RunQueryHandler
+from toolbus_policy.flow.repository import RunRepository
 from toolbus_policy.idempotency.claims import IdempotencyClaims
 from toolbus_policy.idempotency.quota import OutcomeQuota
 from toolbus_policy.ledger.generations import BusGenerationStore, LedgerWatcher
@@ -177,6 +184,7 @@ def build(process: ProcessContext) -> Service:
             claims,
             settings.outcome_grace,
             lambda: guards.inspector,
+            await _build_flow(service, settings),
         )
         tasks.run_approved = handler.handle_deferred
         service.serve_calls(CallRequested)(handler.handle)
@@ -211,6 +219,16 @@ async def _build_claims(service: Service, settings: Settings) -> IdempotencyClai
     claims = IdempotencyClaims(quota, settings.records(OUTCOMES), settings.outcome_grace)
     claims.open(await service.bucket(OUTCOMES), service.spawn)
     return claims
+
+
+async def _build_flow(service: Service, settings: Settings) -> FlowFollower:
+    """Compose the follower of information flow, and serve the queries about runs."""
+    runs = RunRepository()
+    runs.open(await service.bucket(FLOW))
+    queries = RunQueryHandler(runs, service.events)
+    service.broker.subscriber(FlowRunsQuery.SUBJECT, queue=service.name)(queries.show)
+    service.broker.subscriber(ResetFlowRequest.SUBJECT, queue=service.name)(queries.reset)
+    return FlowFollower(runs, settings.records(FLOW))
 
 
 def _watch_buckets(service: Service) -> tuple[AuthorizerProvider, LedgerWatcher]:

@@ -13,9 +13,18 @@ from botocore.credentials import Credentials
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from harness.apis.model_provider import ModelRequest
+from harness.apis.model_provider import ModelProvider, ModelRequest
 from harness.models import own_api_types
+from toolbus_common.config import Provider
+from toolbus_common.contracts.model_calls import CHAT, MESSAGES, RESPONSES
 
+PIECES = ("Hello", " there")  # of the generated text
+HI = [{"role": "user", "content": "Hi"}]
+BODIES: dict[str, dict[str, Any]] = {
+    CHAT: {"model": "team", "messages": HI, "stream_options": {"include_usage": True}},
+    MESSAGES: {"model": "team", "messages": HI, "max_tokens": 9},
+    RESPONSES: {"model": "team", "input": "Hi"},
+}
 ACCESS_KEY, SECRET_KEY, REGION = "AKIAEXAMPLE", "secret-of-the-pair-of-keys", "eu-central-1"
 GEMINI_USAGE = {"promptTokenCount": 10, "candidatesTokenCount": 3, "thoughtsTokenCount": 1}
 CONVERSE_USAGE = {"inputTokens": 8, "cacheReadInputTokens": 2, "outputTokens": 4, "totalTokens": 14}
@@ -57,13 +66,13 @@ async def gemini(request: ModelRequest) -> None:
         await request.reply({"predictions": [{"embeddings": found} for _ in body["instances"]]})
     elif verb == "generateContent":
         own_api_types.check_gemini_request(body)
-        await request.reply(_generated("Hello there", "STOP", GEMINI_USAGE))
+        await request.reply(_generated("".join(PIECES), "STOP", GEMINI_USAGE))
     else:
         assert (verb, path.query) == ("streamGenerateContent", "alt=sse")
         own_api_types.check_gemini_request(body)
         await request.begin_stream()
-        for event in (_generated("Hello", "", {"promptTokenCount": 10}),
-                      _generated(" there", "STOP", GEMINI_USAGE)):  # fmt: skip
+        for event in (_generated(PIECES[0], "", {"promptTokenCount": 10}),
+                      _generated(PIECES[1], "STOP", GEMINI_USAGE)):  # fmt: skip
             await request.send(b"data: %b\r\n\r\n" % json.dumps(event).encode())
         await request.end_stream()
 
@@ -77,7 +86,7 @@ async def bedrock(request: ModelRequest) -> None:
         return
     own_api_types.check_converse("Converse", body)
     if path.endswith("/converse"):
-        message = {"role": "assistant", "content": [{"text": "Hello there"}]}
+        message = {"role": "assistant", "content": [{"text": "".join(PIECES)}]}
         answer = {"output": {"message": message}, "stopReason": "end_turn"}
         await request.reply(answer | {"usage": CONVERSE_USAGE, "metrics": {"latencyMs": 1}})
         return
@@ -93,8 +102,7 @@ def converse_events() -> list[tuple[str, dict[str, Any]]]:
     """Return the events of a stream with two parts of text."""
     events: list[tuple[str, dict[str, Any]]] = [("messageStart", {"role": "assistant"})]
     events += [
-        ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": text}})
-        for text in ("Hello", " there")
+        ("contentBlockDelta", {"contentBlockIndex": 0, "delta": {"text": text}}) for text in PIECES
     ]
     events += [
         ("contentBlockStop", {"contentBlockIndex": 0}),
@@ -148,3 +156,17 @@ def _generated(text: str, reason: str, usage: dict[str, int]) -> dict[str, Any]:
     made = {"candidates": [candidate], "usageMetadata": usage, "modelVersion": "m"}
     own_api_types.check_gemini_response(made)
     return made
+
+
+def cloud_provider(kind: str, model: ModelProvider, **more: Any) -> Provider:
+    """Return the configuration of a provider of this kind."""
+    fields: dict[str, Any] = {"kind": kind, "url": model.url}
+    if kind == "gemini":
+        fields["key"] = "key-of-gemini"
+    elif kind == "vertex":
+        token = f"{model.url}/token"
+        fields |= {"key": service_account(token), "project": "p-1", "location": "global"}
+    else:
+        pair = {"access_key": ACCESS_KEY, "secret_key": SECRET_KEY}
+        fields |= {"credentials": pair, "region": REGION}
+    return Provider(**(fields | more))

@@ -12,9 +12,11 @@ from harness.builders.configurations import configuration_change
 from toolbus_codemode.catalog.catalog import Catalogue
 from toolbus_codemode.handler import ProgramHandler
 from toolbus_common.access.config_snapshot import ConfigView, hash_of, key_digest_of
-from toolbus_common.config import Configuration
-from toolbus_common.contracts import CallAdmitted, CallResult, OutcomeClaim
+from toolbus_common.config import Configuration, Guard
+from toolbus_common.contracts import CallAdmitted, CallError, CallResult, OutcomeClaim
 from toolbus_common.contracts.replies import ReplyMessage
+from toolbus_common.guards.inspector import Inspector
+from toolbus_common.guards.placeholders import Placeholders
 from toolbus_common.mcp.builtin_server import BUILT_IN, LIST, READ
 
 KEY_DIGEST = key_digest_of("tbk_bot_a-secret-of-code-mode")
@@ -51,6 +53,39 @@ def directory() -> ConfigView:
     known.projection.apply_change(configuration_change(declared))
     known.projection.apply_change(None)
     return known
+
+
+@pytest.mark.parametrize("action", ["redact", "block"])
+async def test_a_result_is_checked_before_it_is_sent_or_recorded(
+    directory: ConfigView, action: str
+) -> None:
+    messages = list[Any]()
+    service: Any = SimpleNamespace(events=SimpleNamespace(publish=messages.append))
+    spending: Any = SimpleNamespace(note=lambda _spent: None)
+    unused = cast("Any", None)
+    guard = Guard.model_validate({"kind": "secrets", "on": ["results"], "action": action})
+    handler = ProgramHandler(
+        service, directory, Catalogue(directory), unused, spending, unused, unused
+    )
+    inspector = Inspector({"g": guard}, unused, Placeholders(b"k" * 32))
+    handler.checked.inspector = lambda: inspector
+    secret = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
+    call = admitted_call(
+        server=BUILT_IN, tool=READ, deadline=time() + 60, key_digest=KEY_DIGEST, charge=7,
+        arguments=f'{{"fileName": "{secret}"}}'.encode(), guards=("g",), result_content="full",
+    )  # fmt: skip
+    reply = await handler.run(call, cast("Any", ReplyRecipient()))
+    (event,) = messages
+    assert secret not in f"{reply} {event!r} {event.model_dump_json()}"
+    if action == "redact":
+        assert isinstance(reply, CallResult)
+        assert b"[redacted:github-pat:" in reply.body
+        assert '"redacted"' in event.guards
+    else:
+        assert isinstance(reply, CallError)
+        assert reply.error.code == "guard_blocked"
+        assert (event.sent, event.charge) == (True, 7)
+        assert '"blocked"' in event.guards
 
 
 async def test_a_cancellation_after_the_end_of_a_call_changes_nothing(

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from toolbus_cli.clients.guard_alarms import open_failures
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_table
 from toolbus_cli.config_file import load_file
@@ -43,7 +44,7 @@ Check = dict[str, Any]  # `what` is the name, `ok` the result, `message` the det
 def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Show the state of every service and server. The exit code is 1 if a service is not ready."""
     place = find(state_dir)
-    services, servers = asyncio.run(_request(place))
+    services, servers, failures = asyncio.run(_request(place))
     missing = sorted(set(SERVICES) - {each.service for each in services})
     if as_json:
         show_json(
@@ -52,15 +53,19 @@ def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> N
                 "services": [each.model_dump() for each in services],
                 "missing": missing,
                 "servers": servers,
+                "guard_failures": failures,
             }
         )
     else:
         _show(place, services, missing, servers)
+        say(*(f"Guard {each}." for each in failures))
     well = not missing and all(each.ready for each in services)
     raise typer.Exit(0 if well else 1)
 
 
-async def _request(place: Place) -> tuple[list[ServiceStatus], list[dict[str, Any]]]:
+async def _request(
+    place: Place,
+) -> tuple[list[ServiceStatus], list[dict[str, Any]], list[str]]:
     async with joined(place) as bus:
         queries = RequestReply(OPERATOR, bus)
         services = await queries.request_all(wanted=SERVICES)
@@ -71,7 +76,7 @@ async def _request(place: Place) -> tuple[list[ServiceStatus], list[dict[str, An
             )
         except ToolbusError:
             servers = []  # no executor is running; the table of services shows it
-        return services, servers
+        return services, servers, await open_failures(queries) or []
 
 
 def _show(
@@ -302,4 +307,8 @@ async def _looked_at(bus: Bus) -> list[Check]:
         message = "; ".join(reasons) if mine else "not running; 'toolbus run' starts it"
         ready = bool(mine) and not reasons
         checks.append(_check(f"service {service}", "ready" if ready else message, ok=ready))
+    failures = await open_failures(queries)
+    if failures is not None:
+        message = "; ".join(failures) or "none failed open in the last hour"
+        checks.append(_check("guards", message, ok=not failures))
     return checks

@@ -32,7 +32,7 @@ from toolbus_common.config.access.rules import Rule, Webhook
 from toolbus_common.config.audit.exports import Export, Leaving, Place, Sink
 from toolbus_common.config.audit.retention import Audit, Checkpoints, Evidence, Witness
 from toolbus_common.config.base import MICRO, ConfigModel, Name, Pattern, Patterns
-from toolbus_common.config.guards.flow import Flow, FlowLabels, Reads, Writes
+from toolbus_common.config.flow import Flow, FlowLabels, Reads, Writes
 from toolbus_common.config.guards.guard import Guard
 from toolbus_common.config.models.providers import Alias, ModelPrice, ModelTarget, Provider
 from toolbus_common.config.models.response_cache import ResponseCache, SemanticCache
@@ -135,7 +135,7 @@ class Configuration(ConfigModel):
     labels: dict[Pattern, tuple[Name, ...]] = Field(default_factory=dict)
     guards: dict[Name, Guard] = Field(default_factory=dict)
     model_guards: dict[Pattern, tuple[Name, ...]] = Field(default_factory=dict)
-    flow: Flow | None = None
+    flow: Flow = Flow(action="off")
     rules: dict[Name, Rule] = Field(default_factory=dict)
     webhooks: dict[Name, Webhook] = Field(default_factory=dict)
     admins: dict[Name, Admin] = Field(default_factory=dict)

@@ -153,7 +153,11 @@ from toolbus_common.contracts.queries.model_cache import (
 )
 from toolbus_common.contracts.queries.runs import (
     AgentRunState,
+    FlowRun,
+    FlowRunsQuery,
+    FlowRunsReply,
     OwnRunsRequest,
+    ResetFlowRequest,
     RunsReply,
     RunsRequest,
 )

@@ -1,11 +1,6 @@
-"""What a run has read: in messages, events and the bucket `tb_flow`, and operators' queries."""
-
-from typing import ClassVar
+"""What a run has read: in messages, in events and in the bucket `tb_flow`."""
 
 import msgspec
-
-from toolbus_common.contracts.base import Message
-from toolbus_common.contracts.queries.base import Query
 
 
 class FlowRead(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -61,47 +56,6 @@ class FlowInputs(msgspec.Struct, frozen=True, omit_defaults=True):
     sealed: str
     parent: str
     inputs: tuple[str, ...] | None = None
-
-
-class FlowRunsQuery(Query):
-    """List what runs have read; with `run`, only that run."""
-
-    SUBJECT: ClassVar[str] = "tb.query.policy.flow_runs"
-
-    run: str = ""
-
-
-class ResetFlowRequest(Query):
-    """Forget what a run has read, as the operator `by`, for the reason `note`."""
-
-    SUBJECT: ClassVar[str] = "tb.query.policy.reset_flow"
-
-    run: str
-    by: str
-    note: str = ""
-
-
-class FlowRun(Message):
-    """What one run has read. Times are in seconds since the epoch.
-
-    `run` is its id, `key` the key that made its first labelled call, and `scope` is `run`,
-    `session` or `key`. `private` and `untrusted` are `<call id> <server>__<tool>` of the first call
-    that read such content; empty if none did.
-    """
-
-    run: str
-    key: str
-    scope: str
-    ends: float
-    private: str = ""
-    untrusted: str = ""
-
-
-class FlowRunsReply(Message):
-    """The reply to queries about runs. `more` is true if further runs are not listed."""
-
-    runs: tuple[FlowRun, ...] = ()
-    more: bool = False
 
 
 encode = msgspec.json.Encoder().encode

@@ -24,6 +24,7 @@ from toolbus_common.guards.detectors import detector_of, exceeded_limits, is_com
 from toolbus_common.guards.messages import blocked_reason, failed_reason, shown_names
 from toolbus_common.guards.placeholders import Placeholders
 from toolbus_common.guards.redaction import redact, without_placeholders
+from toolbus_common.observability.guard_metrics import record_check
 
 log = logging.getLogger(__name__)
 
@@ -116,6 +117,8 @@ class Inspector:
                 name, phase, call, content, output_schema, may_ask=may_ask
             )
             checks.append(check)
+            guard = self.guards.get(name)
+            record_check(check, fails_closed=guard is None or guard.fails_closed)
             if error is not None:
                 return Inspection(b"", tuple(checks), error)
             if check.verdict == "asked":

@@ -6,7 +6,8 @@ from time import time
 
 from toolbus_common.config.guards.guard import Guard
 from toolbus_common.contracts.events.guards import GuardCheck, GuardFailed
-from toolbus_common.contracts.guards import CheckedCall, GuardQuery, ServiceCheck, ServiceVerdict
+from toolbus_common.contracts.guards import CheckedCall, ServiceCheck, ServiceVerdict
+from toolbus_common.contracts.queries.guards import GuardQuery
 from toolbus_common.crypto.key_file import load_key
 from toolbus_common.guards.inspector import Inspector
 from toolbus_common.guards.placeholders import Placeholders

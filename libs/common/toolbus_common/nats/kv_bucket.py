@@ -12,7 +12,7 @@ from nats.js.kv import KeyValue
 
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.stream_follower import StreamFollower
-from toolbus_common.nats.stream_reader import StreamEntry, read_on
+from toolbus_common.nats.stream_reader import StreamEntry, next_at_leader, read_on
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +46,15 @@ class Bucket:
         except (NatsError, JetStreamError, TimeoutError) as error:
             raise _not_reached(key, error) from error
         return Change(key, entry.value, entry.revision or 0)
+
+    async def get_newest(self, key: str) -> Change | None:
+        """Return the entry as the leader of the bucket knows it; None if it does not exist.
+
+        `get` can return an older value, because any replica may answer. The bucket must keep one
+        value per entry. Raises `BusDownError`.
+        """
+        entry = await next_at_leader(self._client, self._stream, 1, f"{self._prefix}{key}")
+        return None if entry is None else self._change(entry)
 
     async def put(self, key: str, value: bytes) -> int:
         """Write unconditionally, and return the new revision."""

@@ -23,6 +23,8 @@ _RESULTS: dict[str, Type] = {
 _CONTEXT: dict[tuple[str, ...], Type] = {
     ("cost",): LONG,
     ("family",): TEXT,
+    ("run", "has_read_private"): TRUTH,
+    ("run", "has_read_untrusted"): TRUTH,
     ("model", "alias"): TEXT,
     ("model", "region"): TEXT,
     ("model", "labels"): {"type": "Set", "element": TEXT},
@@ -156,4 +158,6 @@ _OF_VALUES: dict[type, Type] = {bool: TRUTH, int: LONG, str: TEXT}
 
 def _of_entity(expr: Expr) -> Type | None:
     attribute = expr["."]["attr"] if "." in expr else ""
-    return {"price": LONG, "labels": set_of(TEXT), "": None}.get(attribute, TEXT)
+    return {"price": LONG, "labels": set_of(TEXT), "reads": set_of(TEXT), "": None}.get(
+        attribute, TEXT
+    )

@@ -9,6 +9,7 @@ from toolbus_common.rules.parser import Expr
 SETTLED = frozenset({"cost", "family"})
 ARGUMENTS = "arguments"
 MODEL = "model"  # only model requests have this attribute
+RUN = "run"  # what the run of the call has read
 WHOLE: None = None  # all arguments
 
 
@@ -47,6 +48,16 @@ def reads_cost(expr: Expr) -> bool:
     if not context_read(expr).isdisjoint(("cost", "")):
         return True
     return any(node == ("attr", "price") for node in _nodes(expr))
+
+
+def reads_run(expr: Expr) -> bool:
+    """Return whether the expression can depend on what the run of the call has read."""
+    return not context_read(expr).isdisjoint((RUN, ""))
+
+
+def reads_flow_labels(expr: Expr) -> bool:
+    """Return whether the expression can depend on what the tool reads or where it writes."""
+    return any(node in (("attr", "reads"), ("attr", "writes")) for node in _nodes(expr))
 
 
 def entities_named(expr: Expr) -> Iterator[tuple[str, str]]:

@@ -21,6 +21,7 @@ from toolbus_common.rules.decision import SILENT, Verdict
 from toolbus_common.rules.expression_reads import (
     ARGUMENTS,
     MODEL,
+    RUN,
     WHOLE,
     arguments_read,
     context_read,
@@ -28,6 +29,8 @@ from toolbus_common.rules.expression_reads import (
     is_settled,
     reads_cost,
     reads_entities,
+    reads_flow_labels,
+    reads_run,
 )
 from toolbus_common.rules.fast_path import Context, plainly_not
 from toolbus_common.rules.parser import (
@@ -97,16 +100,23 @@ class Slice:
     verdict: Verdict = SILENT
     _entities: Entities | None = field(default=None)
 
-    def decide(self, arguments: bytes | None, now: float, model: Context | None = None) -> Verdict:
+    def decide(
+        self,
+        arguments: bytes | None,
+        now: float,
+        model: Context | None = None,
+        run: Context | None = None,
+    ) -> Verdict:
         """Return the verdict on a call at the time `now` (seconds since the epoch).
 
         If `arguments` is None, only rules that do not read arguments are evaluated. `model` is the
-        attribute `model` of the context; None for calls that are not model requests.
+        attribute `model` of the context; None for calls that are not model requests. `run` is the
+        attribute `run`; without it, a rule that reads what the run has read denies the call.
         """
         found: list[Finding] = []
         for group in self.groups:
             if arguments is not None or not group.reads_arguments:
-                found += self._evaluated(group, arguments or b"{}", now, model)
+                found += self._evaluated(group, arguments or b"{}", now, model, run)
         if not found:
             return self.verdict
         return replace(self.book.combined((*self.settled, *found)), reads=self.verdict.reads)
@@ -121,8 +131,18 @@ class Slice:
         """Whether the verdict can depend on the attribute `model` of the context."""
         return any(not group.context.isdisjoint((MODEL, "")) for group in self.groups)
 
+    @property
+    def reads_run(self) -> bool:
+        """Whether the verdict can depend on what the run has read."""
+        return any(not group.context.isdisjoint((RUN, "")) for group in self.groups)
+
     def _evaluated(
-        self, group: Group, arguments: bytes, now: float, model: Context | None
+        self,
+        group: Group,
+        arguments: bytes,
+        now: float,
+        model: Context | None,
+        run: Context | None,
     ) -> list[Finding]:
         try:
             context = self._context(group, arguments, now)
@@ -130,6 +150,8 @@ class Slice:
             return [Finding(each.rule, str(error)) for each in group.remainders.values()]
         if model is not None:
             context = {**context, MODEL: model}
+        if run is not None and not group.context.isdisjoint((RUN, "")):
+            context = {**context, RUN: run}
         if all(is_no(context) for is_no in group.plain):
             return []
         request = {**self.case.request, "context": json.dumps(context)}
@@ -169,6 +191,8 @@ class Rulebook:
         # Without a rule that names a key, all keys with the same hierarchy have the same decisions.
         self.names_keys = any(kind == "Key" for kind, _ in entities_named(written))
         self.reads_cost = reads_cost(written)
+        self.reads_run = reads_run(written)
+        self.reads_flow_labels = reads_flow_labels(written)
         self._groups: dict[tuple[int, ...], Group] = {}
         self._silent = Slice(self, NO_CASE, (), ())  # shared by all cases without rules
 

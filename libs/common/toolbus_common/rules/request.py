@@ -25,7 +25,10 @@ class Asker:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """All inputs of a decision except arguments and time. `cost` is in micro-dollars."""
+    """All inputs of a decision except arguments, time and what the run has read.
+
+    `cost` is in micro-dollars. `reads` and `writes` are the tool's labels of information flow.
+    """
 
     asker: Asker
     method: str
@@ -34,6 +37,8 @@ class Case:
     labels: tuple[str, ...] = ()
     cost: int = 0
     family: str = ""
+    reads: tuple[str, ...] = ()
+    writes: str = ""
 
     @property
     def request(self) -> dict[str, Any]:
@@ -77,6 +82,8 @@ def entities_of(case: Case) -> Entities:
         "name": case.tool,
         "labels": list(case.labels),
         "price": case.cost,
+        "reads": list(case.reads),
+        "writes": case.writes,
     }
     request, server = case.request, _uid("Server", case.server)
     entities = [

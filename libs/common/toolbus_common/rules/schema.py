@@ -26,7 +26,7 @@ from toolbus_common.rules.argument_types import (
     record_of,
     set_of,
 )
-from toolbus_common.rules.expression_reads import MODEL, entities_named
+from toolbus_common.rules.expression_reads import MODEL, RUN, entities_named
 from toolbus_common.rules.parser import (
     Policy,
     RuleError,
@@ -41,7 +41,10 @@ METHODS = (
     "tasks/cancel", FOLLOW, "tasks/get", "tasks/result", "tasks/update", "tools/call",
 )  # fmt: skip
 _KEY = {"team": TEXT, "user": TEXT, "customer": TEXT, "environment": TEXT}
-_TOOL = {"server": TEXT, "name": TEXT, "labels": set_of(TEXT), "price": LONG}
+_TOOL = {
+    "server": TEXT, "name": TEXT, "labels": set_of(TEXT), "price": LONG, "reads": set_of(TEXT),
+    "writes": TEXT,
+}  # fmt: skip
 _ENTITIES = {
     "Key": {"memberOfTypes": ["Team", "User", "Customer"], "shape": record_of(_KEY)},
     "Tool": {"memberOfTypes": ["Server"], "shape": record_of(_TOOL)},
@@ -53,6 +56,7 @@ _MODEL = record_of(
         "sampled_by": TEXT, "region": TEXT, "labels": set_of(TEXT),
     }
 )  # fmt: skip
+_RUN = record_of({"has_read_private": TRUTH, "has_read_untrusted": TRUTH})
 _TIME = record_of({"epoch": LONG, "hour": LONG, "weekday": LONG})
 _NOISE = re.compile(r'^for policy `[^`]*`, | in context for Action::"[^"]*"')
 _UNSAFE = re.compile(r"unable to guarantee safety of access to optional attribute `([^`]*)`")
@@ -78,7 +82,7 @@ def named(text: str) -> Iterator[tuple[str, str]]:
 def schema_for(policy: Policy) -> Schema:
     """Return the schema for a policy, with the arguments that the policy reads."""
     arguments = arguments_of(conjuncts(policy))
-    context = {"arguments": arguments, "cost": LONG, "family": TEXT, "time": _TIME}
+    context = {"arguments": arguments, "cost": LONG, "family": TEXT, "time": _TIME, RUN: _RUN}
     absent = {**_MODEL, "required": False}
     actions = {
         **{method: _applies({**context, MODEL: absent}) for method in METHODS},

@@ -27,6 +27,7 @@ from toolbus_common.contracts import (
     ProtocolFamily,
 )
 from toolbus_common.contracts.base import trusted
+from toolbus_common.contracts.flow import FlowInputs, encode
 from toolbus_common.errors import (
     ApprovalRequiredError,
     CallInProgressError,
@@ -197,6 +198,7 @@ class ToolCalls:
             idempotency_key=wanted.key,
             suggested_by=wanted.suggested_by,
             session=outer.session,
+            flow=encode(FlowInputs(outer.flow, outer.call_id)).decode() if outer.flow else "",
             terms=(wanted.program or _OPTIONS).encode() if server == BUILT_IN else "",
             arguments=arguments,
         )

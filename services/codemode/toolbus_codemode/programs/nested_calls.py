@@ -1,6 +1,7 @@
 """Nested calls of a program: each is authorized, priced and recorded like any call."""
 
 import asyncio
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from time import time
 from typing import Any
@@ -30,6 +31,7 @@ from toolbus_common.contracts import (
     ProtocolFamily,
 )
 from toolbus_common.contracts.base import trusted
+from toolbus_common.contracts.flow import FlowInputs, encode
 from toolbus_common.errors import InvalidError, RefusedError, ToolbusError, UnavailableError
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.mcp.code_mode_options import RunTerms
@@ -57,7 +59,8 @@ class NestedCalls:
     """Caller of tools for one program.
 
     `of_run` has the limits of the run of agent mode that the program belongs to. `by_tool` counts
-    the calls by full name.
+    the calls by full name. `inputs` are the tools whose results can reach each tool; None if they
+    are not known.
     """
 
     service: Service
@@ -69,6 +72,7 @@ class NestedCalls:
     tally: Tally = field(default_factory=Tally)
     of_run: RunTerms | None = None
     by_tool: dict[str, int] = field(default_factory=dict)
+    inputs: Mapping[str, tuple[str, ...]] | None = None
     _priced: Configuration | None = None
     _costs: dict[str, Cost] = field(default_factory=dict)
 
@@ -177,8 +181,17 @@ class NestedCalls:
             max_charge=max_charge,
             idempotency_key=key,
             session=self.outer.session,
+            flow=self._flow(wanted),
             arguments=msgspec.json.encode(arguments),
         )
+
+    def _flow(self, wanted: ToolCall) -> str:
+        """Return what can reach a call, with the proof that this program may state it."""
+        outer, known = self.outer, self.inputs or {}
+        if not outer.flow:
+            return ""
+        inputs = known.get(full_name(wanted.server, wanted.tool))
+        return encode(FlowInputs(outer.flow, outer.call_id, inputs)).decode()
 
     async def _await_reply(self, call: CallRequested) -> FinalReply:
         try:

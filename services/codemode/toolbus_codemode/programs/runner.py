@@ -10,6 +10,7 @@ from weakref import WeakKeyDictionary
 from toolbus_codemode.catalog.identifiers import RESULTS
 from toolbus_codemode.catalog.namespace import Tool, ToolNamespace
 from toolbus_codemode.catalog.signatures import ordered, required
+from toolbus_codemode.flow.data_flow import inputs_of
 from toolbus_codemode.programs.budget import RunBudget
 from toolbus_codemode.programs.limits import REQUEST, Cap, Caps, caps_of
 from toolbus_codemode.programs.nested_calls import NestedCalls
@@ -64,6 +65,8 @@ class Programs:
         program = self._program(call, namespace, caps, arguments)
         nested = NestedCalls(self.service, self.directory, self.results, call, RunBudget(caps.usd))
         nested.of_run = decode_options(call.terms).run
+        if call.flow:
+            nested.inputs = inputs_of(program)
         run = Run(
             call, principal, program, nested.budget, nested.tally, self.service.events.publish
         )

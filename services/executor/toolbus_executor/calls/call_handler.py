@@ -29,12 +29,16 @@ from toolbus_common.mcp.result_uris import SCHEME
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.observability.tracing.call_span import executing
 from toolbus_executor.calls.attempt import Attempts
+from toolbus_executor.calls.charging import charge_of_withheld
 from toolbus_executor.calls.early_cancellations import EarlyCancellations, cancelled_early
 from toolbus_executor.calls.multi_round import RoundTrips
 from toolbus_executor.calls.operator_commands import reject_if_drained
 from toolbus_executor.calls.outcome_reporter import OutcomeReporter
 from toolbus_executor.calls.plan import ExecutionPlan, ExecutionPlans
 from toolbus_executor.calls.session_router import Forward, SessionRouter
+from toolbus_executor.guards.call_guards import CallGuards
+from toolbus_executor.guards.guarded_call import GuardedCall
+from toolbus_executor.guards.held_secrets import HeldSecrets
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome, final_reply_of
 from toolbus_executor.mcp_messages.task_formats import UPDATE
 from toolbus_executor.resilience.breaker_reporter import BreakerReporter
@@ -58,7 +62,6 @@ from toolbus_executor.upstreams.suspended_calls import answers_in, expired, owne
 from toolbus_executor.validation import checks_of
 
 log = logging.getLogger(__name__)
-
 READ = "resources/read"
 
 
@@ -97,6 +100,8 @@ class CallHandler:
         self.cache = cache_of(declared.tools)
         self.plans = ExecutionPlans(self.checks, self.extending, self.cache, self.attempts.sender)
         self.spills: SpillRegistry | None = None  # stores large results
+        self.guards: CallGuards | None = None
+        self.secrets: HeldSecrets | None = None  # that no call may contain
         self.health = Health(declared.probe, self.breaker, lambda: not self.bulkhead.in_flight)
         self.drained = False  # by an operator command
         self.uncallable: frozenset[tuple[str, str]] = frozenset()  # quarantined methods and names
@@ -140,7 +145,8 @@ class CallHandler:
             return await self.outcomes.failed(call, cancelled_early(), began)
         self._running[call.call_id] = asyncio.current_task()
         try:
-            outcome = await self._outcome(plan, call, context)
+            run = self._guarded_outcome if call.guards else self._outcome
+            outcome = await run(plan, call, context)
         except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - logged
             self._running.pop(call.call_id, None)
             return await self.outcomes.failed(call, self._error_of(call, error), began)
@@ -154,10 +160,7 @@ class CallHandler:
         return outcome.reply
 
     def ask(self, call: CallAdmitted, context: CallContext) -> Awaitable[bytes]:
-        """Return the raw result of a call of Toolbus itself, as an awaitable.
-
-        The call has no outcome, no event and no guards. The limits of the server apply.
-        """
+        """Return the raw result of a call of Toolbus itself, which has no outcome and no guards."""
         return self._in_slot(self.plans.find(call, self.upstream), call, context)
 
     def cancel(self, call_id: str) -> bool:
@@ -246,8 +249,21 @@ class CallHandler:
             "The caller cancelled the call; it may have been executed.", sent=True
         )
 
-    async def _outcome(
+    def _guarded_outcome(
         self, plan: ExecutionPlan, call: CallAdmitted, context: CallContext
+    ) -> Awaitable[CallOutcome]:
+        """Return the outcome of a call, after its guards, as an awaitable."""
+        charge = partial(charge_of_withheld, call)
+        guarded = GuardedCall(self.guards, call, charge, self.secrets)
+        outcome = partial(self._outcome, plan, call, guarded.of(context), guarded)
+        return guarded.around(outcome, self.outcomes.checks)
+
+    async def _outcome(
+        self,
+        plan: ExecutionPlan,
+        call: CallAdmitted,
+        context: CallContext,
+        guarded: GuardedCall | None = None,
     ) -> CallOutcome:
         """Return the outcome of a call: from the cache, from a stored result or from the server."""
         key = None
@@ -256,18 +272,25 @@ class CallHandler:
             key = plan.cache.key_of(call)
             cached = plan.cache.find(key) if key is not None else None
             if cached is not None:
+                if guarded is not None:
+                    cached = guarded.noticed(await guarded.result(cached))
                 return CallOutcome(*final_reply_of(cached, call), cached=True)
         if call.method == READ and self.spills is not None and call.tool.startswith(SCHEME):
             select = self.selector.select if self.selector is not None else None
-            return CallOutcome(*final_reply_of(await self.spills.read(call, select), call))
+            return CallOutcome(*final_reply_of(await self.spills.read(call, select, guarded), call))
         selection = selection_of(call) if call.extra else ""
-        raw = whole = await self._in_slot(plan, call, context)
+        sent = call if guarded is None else await guarded.sendable()
+        raw = whole = await self._in_slot(plan, sent, context)
+        if guarded is not None:
+            raw, key = await guarded.result(whole, self.spills), key if sent is call else None
         stored = left_out = 0
         if selection and self.selector is not None:
-            raw = await apply_selection(self.selector, selection, whole)
-            left_out = max(0, len(whole) - len(raw))
+            selected = await apply_selection(self.selector, selection, raw)
+            raw, left_out = selected, max(0, len(raw) - len(selected))
+        if guarded is not None:
+            raw = guarded.noticed(raw)
         if self.spills is not None and self.spills.applies(raw, call):
-            raw, stored = await self.spills.settle(raw, call)
+            raw, stored = await self.spills.settle(raw, call, guarded)
         outcome = CallOutcome(*final_reply_of(raw, call), stored, left_out=left_out)
         if (
             plan.checks_results

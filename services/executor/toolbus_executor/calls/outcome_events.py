@@ -38,12 +38,17 @@ class CompletionEvents:
         self._heads: dict[tuple[str, ...], bytes] = {}
 
     def build(
-        self, call: CallAdmitted, outcome: CallOutcome, seconds: float, misfit: str = ""
+        self,
+        call: CallAdmitted,
+        outcome: CallOutcome,
+        seconds: float,
+        misfit: str = "",
+        guards: str = "",
     ) -> EncodedCompletion:
         """Return the event of a call that the server answered.
 
         The event always has the digest of the result. It has the result's text and the user only if
-        the content of results is recorded.
+        the content of results is recorded. `guards` are the checks of the result, encoded.
         """
         reply, whole = outcome.reply, len(outcome.reply.body) + outcome.kept
         result = recorded(reply.body, call.result_content) if call.result_content else ""
@@ -68,6 +73,8 @@ class CompletionEvents:
             "user": call.user if result else "",
             "result": result,
         }
+        if guards:
+            own_fields["guards"] = guards
         return EncodedCompletion(
             call.customer,
             f"{_SUBJECT}{call.customer}",
@@ -92,6 +99,7 @@ def failed(
     error: ToolbusError,
     seconds: float,
     misfit: str = "",
+    guards: str = "",
     *,
     sent: bool,
     charge: int | None = None,
@@ -112,6 +120,7 @@ def failed(
         reason=_recorded_reason(call, error),
         sent=sent,
         misfit=misfit,
+        guards=guards,
     )
 
 

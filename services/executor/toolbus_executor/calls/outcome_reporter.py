@@ -4,7 +4,8 @@ from time import perf_counter
 
 from toolbus_common.calls.event_fields import extended
 from toolbus_common.calls.outcome_store import OutcomeStore, ReturnedResult
-from toolbus_common.contracts import CallAdmitted, CallError, OutcomeClaim
+from toolbus_common.contracts import CallAdmitted, CallError, GuardCheck, OutcomeClaim
+from toolbus_common.contracts.events.guards import encoded_checks
 from toolbus_common.errors import (
     ModelRefusedError,
     ToolbusError,
@@ -25,6 +26,7 @@ class OutcomeReporter:
     def __init__(self, name: str, events: EventPublisher, failures: FailureLog) -> None:
         self.idempotency_store: OutcomeStore | None = None  # for calls with an idempotency key
         self.misfits: dict[str, str] = {}  # validation errors of the arguments of calls in progress
+        self.checks: dict[str, tuple[GuardCheck, ...]] = {}  # of guards, of calls in progress
         self._name = name
         self._events = events
         self._failures = failures
@@ -44,13 +46,16 @@ class OutcomeReporter:
         self._seconds.observe(took)
         (self._tool_error if outcome.is_error else self._ok).count += 1
         misfit = self.misfits.pop(call.call_id, "") if self.misfits else ""
-        self._events.publish(self._completions.build(call, outcome, took, misfit))
+        guards = self._guards_of(call) if call.guards else ""
+        self._events.publish(self._completions.build(call, outcome, took, misfit, guards))
 
     async def failed(
         self, call: CallAdmitted, error: ToolbusError, began: float, charge: int | None = None
     ) -> CallError:
         """Record a failure and return the reply. `charge` is passed to `outcome_events.failed`."""
         sent = bool(error.data.pop("sent", True))
+        if call.guards:
+            charge = error.data.pop("charge", charge)
         # Adapters do not know the configured name of the server; the caller needs it.
         # The upstream's own text stays unchanged.
         if not isinstance(error, UpstreamRefusedError | ModelRefusedError):
@@ -61,10 +66,15 @@ class OutcomeReporter:
         self._failures.note(error)
         UPSTREAM_CALLS.labels(self._name, error.code).inc()
         took, misfit = perf_counter() - began, self.misfits.pop(call.call_id, "")
-        self._events.publish(failed(call, error, took, misfit, sent=sent, charge=charge))
+        guards = self._guards_of(call) if call.guards else ""
+        self._events.publish(failed(call, error, took, misfit, guards, sent=sent, charge=charge))
         if call.claim is not None:
             await self.store(call, call.claim, CallError(error), sent=sent)
         return CallError(error)
+
+    def _guards_of(self, call: CallAdmitted) -> str:
+        """Return the checks of a call's result as events contain them."""
+        return encoded_checks(self.checks.pop(call.call_id, ()))
 
     async def store(
         self, call: CallAdmitted, claim: OutcomeClaim, reply: ReturnedResult, *, sent: bool = True

@@ -12,6 +12,8 @@ from toolbus_common.contracts.base import trusted
 from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import (
     CallCancelledError,
+    GuardBlockedError,
+    GuardFailedError,
     ModelRefusedError,
     OutcomeUnknownError,
     ToolbusError,
@@ -23,6 +25,8 @@ from toolbus_common.observability.tracing.call_span import executing
 from toolbus_executor.calls.early_cancellations import EarlyCancellations, cancelled_early
 from toolbus_executor.calls.operator_commands import reject_if_drained
 from toolbus_executor.calls.outcome_reporter import OutcomeReporter
+from toolbus_executor.guards.call_guards import CallGuards, unavailable
+from toolbus_executor.guards.guarded_response import GuardedResponse
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome
 from toolbus_executor.model_metrics import record_model_use
 from toolbus_executor.providers.cache.provider_cache import ProviderCache
@@ -57,6 +61,7 @@ class ProviderHandler:
         self.health = Health(provider.probe, self.breaker, lambda: not self.bulkhead.in_flight)
         self.client: ProviderClient | None = None
         self.cache: ProviderCache | None = None
+        self.guards: CallGuards | None = None
         self.why_not = "its API keys have not been read yet"
         self.is_served = False  # calls are received
         self.drained = False  # by an operator command
@@ -101,15 +106,28 @@ class ProviderHandler:
         early = self.early_cancellations
         if early.cancelled_at and early.take(call.call_id):
             return await self.outcomes.failed(call, cancelled_early(), began)
+        guarded = None
+        if call.guards:
+            if self.guards is None:
+                return await self.outcomes.failed(call, unavailable(call), began)
+            context = guarded = GuardedResponse(self.guards, call, context)
         exchange = Exchange(self.provider, self.name, call, context)
         self._running.begin(call.call_id)
         try:
             body = await (self.in_slot(exchange) if self.cache is None else self._body(exchange))
-        except (Exception, asyncio.CancelledError) as error:  # noqa: BLE001 - logged
-            cancelled = self._running.end(call.call_id)
-            return await self._failed(exchange, _error_of(call, error, cancelled=cancelled), began)
+            if guarded is not None:
+                body = await guarded.finished(body)
+        except (Exception, asyncio.CancelledError) as raised:  # noqa: BLE001 - logged
+            error = _error_of(call, raised, cancelled=self._running.end(call.call_id))
+            if guarded is not None:
+                error = await guarded.error(error)
+                self.outcomes.checks[call.call_id] = guarded.checks
+            return await self._failed(exchange, error, began)
         self._running.end(call.call_id)
-        reply, took = CallResult(body, exchange.parts), perf_counter() - began
+        parts = exchange.parts
+        if guarded is not None:
+            parts, self.outcomes.checks[call.call_id] = guarded.parts, guarded.checks
+        reply, took = CallResult(body, parts), perf_counter() - began
         outcome = CallOutcome(reply, is_error=False, kept=exchange.streamed, charge=exchange.charge)
         self.outcomes.completed(call, outcome, took)
         exchange.end_span(self.publish_usage(exchange, began, took, cut=False))
@@ -202,7 +220,7 @@ class ProviderHandler:
         reply = await self.outcomes.failed(exchange.call, error, began, charge)
         await exchange.report_charge(charge)
         if exchange.stream is not None:
-            if isinstance(error, CallCancelledError):
+            if isinstance(error, CallCancelledError | GuardBlockedError | GuardFailedError):
                 exchange.stream.discard()
             else:
                 await exchange.stream.flush()

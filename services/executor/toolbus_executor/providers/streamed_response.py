@@ -74,7 +74,7 @@ class StreamedResponse(MessageSpill):
 
         Raises:
             UpstreamInvalidError: an event or the stream is too large.
-            ToolbusError: the provider sent an error, see `_translated`.
+            ToolbusError: the provider sent an error, see `_translated`, or a guard rejects a part.
 
         """
         self._last_at = monotonic()
@@ -201,6 +201,8 @@ class StreamedResponse(MessageSpill):
             self._paused = True
             self.flow(False)  # noqa: FBT003 - as in asyncio's flow control
         if self._sender is None or self._sender.done():
+            if self._sender is not None:
+                self._sender.result()  # raises the error of a guard
             self._sender = asyncio.ensure_future(self._send_all())
 
     async def _send_all(self) -> None:

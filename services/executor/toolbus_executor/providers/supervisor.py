@@ -36,6 +36,7 @@ class ProviderSupervisor:
     ) -> None:
         self.name = name
         self.handler = ProviderHandler(name, provider, service.events, running)
+        self.handler.guards = dependencies.guards
         self._provider = provider
         self._service = service
         self._dependencies = dependencies
@@ -82,6 +83,8 @@ class ProviderSupervisor:
         try:
             found = await self._dependencies.secrets.read(_texts_of(self._provider))
             client = self._client(found)
+            literal = self._provider.credentials.values()
+            self._dependencies.held.renew(f"provider {self.name}", (*found.values(), *literal))
         except (SecretError, ToolbusError, ValueError) as error:
             reason = error.reason if isinstance(error, ToolbusError) else str(error)
             self.handler.why_not = reason

@@ -79,6 +79,7 @@ class ServerSupervisor:
         self.handler = CallHandler(
             name, declared, service.events, self.watched, self.followed, separation
         )
+        self.handler.guards, self.handler.secrets = dependencies.guards, dependencies.held
         self._spills = self.handler.spills = SpillRegistry(
             dependencies.large_results, declared.results
         )

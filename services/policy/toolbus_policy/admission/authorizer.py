@@ -7,7 +7,7 @@ from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.access.oauth_scopes import needed
 from toolbus_common.access.pricing import FREE, cost_of
 from toolbus_common.access.principal import Principal
-from toolbus_common.access.tool_patterns import full_name, granted
+from toolbus_common.access.tool_patterns import full_name, granted, split_name
 from toolbus_common.config import Patterns
 from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Listing
 from toolbus_common.contracts.agent_runs import AGENT, AGENT_RUN
@@ -19,10 +19,12 @@ from toolbus_common.errors import (
     UnknownModelError,
     UnknownToolError,
 )
+from toolbus_common.flow.labels import Labels, labels_of_call
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.mcp.result_uris import authorized_name
 from toolbus_policy.admission.plan_cache import PrincipalCache
 from toolbus_policy.admission.rule_evaluator import RuleEvaluator
+from toolbus_policy.flow.terms import terms_of as terms_of_flow
 from toolbus_policy.guards.effective import effective_guards
 from toolbus_policy.ledger.admitted_call import Admission, Payer
 from toolbus_policy.ledger.limits import budgets_of, loops_of, rates_of
@@ -49,6 +51,7 @@ class AuthorizationCache:
     MAX_MODELS = 10_000
 
     def __init__(self, snapshot: ConfigSnapshot, catalogue: dict[str, Listing]) -> None:
+        self.catalogue = catalogue
         self.known = {
             method: {
                 full_name(server, offered.name): offered.digest
@@ -156,11 +159,32 @@ class Authorizer:
             return cache.put(plan, principal, admission and self._guarded(admission, plan))
 
     def _guarded(self, admission: Admission, plan: tuple[str, str, str, str]) -> Admission:
-        """Return the admission with the guards that apply to it."""
+        """Return the admission with the guards and the information flow that apply to it."""
         _, server, method, tool = plan
         declared, principal = self.snapshot.configuration, admission.payer.principal
         guards = effective_guards(declared, principal, server, method, tool)
-        return replace(admission, guards=guards) if guards is not None else admission
+        rules = self.rule_evaluator
+        flow = terms_of_flow(
+            principal,
+            server,
+            method,
+            tool,
+            self.cache.catalogue.get(server),
+            for_rules=rules is not None and rules.reads_flow,
+        )
+        if guards is None and flow is None:
+            return admission
+        return replace(admission, guards=guards, flow=flow)
+
+    def labels_of(self, name: str) -> Labels:
+        """Return the labels of information flow of a tool, by its full name."""
+        server, tool = split_name(name)
+        return self.labels_of_call(server, TOOLS_CALL, tool)
+
+    def labels_of_call(self, server: str, method: str, tool: str) -> Labels:
+        """Return the labels of information flow of a call."""
+        declared = self.snapshot.configuration.servers.get(server)
+        return labels_of_call(declared, method, tool, self.cache.catalogue.get(server))
 
     def payer_for(self, key_digest: str, now: float) -> Payer:
         """Return the payer of a valid key. Raises `UnauthorizedError`."""

@@ -11,7 +11,8 @@ from toolbus_common.errors import RuleDeniedError
 from toolbus_common.rules import SILENT, Verdict
 from toolbus_policy.admission.authorizer import Authorizer
 from toolbus_policy.approvals.elicitation import STATE_PREFIX
-from toolbus_policy.approvals.model import GUARD, RULE, Cause
+from toolbus_policy.approvals.model import FLOW, GUARD, RULE, Cause
+from toolbus_policy.flow.follower import Caller, FlowFollower, Judgement
 from toolbus_policy.guards.call_inspector import InspectedCall
 from toolbus_policy.ledger.admitted_call import Admission
 from toolbus_policy.models.requests import sized
@@ -21,7 +22,8 @@ class Decision(Struct, frozen=True):
     """An authorized call: its authorizer, its admission and the verdict of the rules.
 
     `claim` is set if the call has an idempotency key. It is released unless the call is dispatched.
-    `checks` are those of its guards; `guard_cause` is set if one of them requires approval.
+    `checks` are those of its guards; `flow` is its judgement if information flow concerns it.
+    `asked` is set if a guard or the flow requires approval.
     """
 
     authorizer: Authorizer
@@ -29,12 +31,13 @@ class Decision(Struct, frozen=True):
     verdict: Verdict
     claim: OutcomeClaim | None = None
     checks: tuple[GuardCheck, ...] = ()
-    guard_cause: Cause | None = None
+    asked: Cause | None = None
+    flow: Judgement | None = None
 
 
 def may_need_approval(decision: Decision, call: CallRequested) -> bool:
     """Return whether approval is needed, or the call contains the state of an approval."""
-    needed = decision.admission.cause or decision.verdict.approve_by or decision.guard_cause
+    needed = decision.admission.cause or decision.verdict.approve_by or decision.asked
     return bool(needed or (call.extra and STATE_PREFIX in call.extra))
 
 
@@ -43,12 +46,22 @@ def waits_for_approval(admission: Admission) -> bool:
     return admission.size is None or bool(admission.size.sampled_by)
 
 
-def evaluate_rules(authorizer: Authorizer, call: CallRequested, admission: Admission) -> Verdict:
+def evaluate_rules(
+    authorizer: Authorizer,
+    call: CallRequested,
+    admission: Admission,
+    judged: Judgement | None = None,
+) -> Verdict:
     """Return the verdict of the rules. Raises `RuleDeniedError`."""
-    if authorizer.rule_evaluator is None:
+    rules = authorizer.rule_evaluator
+    if rules is None:
         return SILENT
     principal, charge = admission.payer.principal, admission.charge
-    verdict = authorizer.rule_evaluator.verdict(call, principal, charge, time(), admission.size)
+    run = judged.context if judged is not None else None
+    labels = None
+    if rules.reads_labels:
+        labels = authorizer.labels_of_call(call.server, call.method, call.tool)
+    verdict = rules.verdict(call, principal, charge, time(), admission.size, run, labels)
     if verdict.denied_by:
         raise RuleDeniedError(verdict.reason, rule=verdict.denied_by)
     if verdict.approve_by and not waits_for_approval(admission):
@@ -65,25 +78,54 @@ def decide(
     admission: Admission,
     inspected: InspectedCall,
     claim: OutcomeClaim | None = None,
+    judged: Judgement | None = None,
 ) -> Decision:
     """Return the decision about a call that its guards have checked. Raises `ToolbusError`."""
     if inspected.error is not None:
         raise inspected.error
     if admission.terms is not None:  # a redaction changes the size
         admission = sized(admission, admission.terms, inspected.call)
-    verdict = evaluate_rules(authorizer, inspected.call, admission)
-    guard_cause = Cause(f"{GUARD}{inspected.ask}", inspected.why) if inspected.ask else None
-    return Decision(authorizer, admission, verdict, claim, inspected.checks, guard_cause)
+    verdict = evaluate_rules(authorizer, inspected.call, admission, judged)
+    asked = Cause(f"{GUARD}{inspected.ask}", inspected.why) if inspected.ask else None
+    if judged is not None:
+        judged.check(inspected.call)
+        if judged.must_be_approved:
+            asked = _flow_cause(judged, inspected.call, asked)
+    return Decision(authorizer, admission, verdict, claim, inspected.checks, asked, judged)
+
+
+async def judge_and_decide(
+    flow: FlowFollower,
+    authorizer: Authorizer,
+    admission: Admission,
+    inspected: InspectedCall,
+    claim: OutcomeClaim | None = None,
+) -> Decision:
+    """Return the decision like `decide`, after the judgement of the call's information flow."""
+    judged, call = None, inspected.call
+    if admission.flow is not None and inspected.error is None:
+        payer = admission.payer
+        caller = Caller(payer.principal, payer.id_for(call.key_digest))
+        judged = await flow.judge(call, caller, admission.flow, authorizer.labels_of)
+    return decide(authorizer, admission, inspected, claim, judged)
+
+
+def _flow_cause(judged: Judgement, call: CallRequested, asked: Cause | None) -> Cause:
+    """Return the cause of an approval that the flow requires, and a guard if `asked` is set."""
+    why = judged.why(call)
+    if asked is None:
+        return Cause(FLOW, why, chain=judged.chain)
+    return Cause(asked.name, f"{asked.why} {why}", chain=judged.chain)
 
 
 def approval_cause(call: CallRequested, decision: Decision) -> Cause:
-    """Return the level, guard or rule that requires approval.
+    """Return the level, guard, flow or rule that requires approval.
 
     A task's call was approved already, but its further input was not checked by a guard then.
     """
-    admission, verdict, guard_cause = decision.admission, decision.verdict, decision.guard_cause
-    if guard_cause is not None:
-        return Cause(admission.cause or guard_cause.name, guard_cause.why, admission.charge)
+    admission, verdict, asked = decision.admission, decision.verdict, decision.asked
+    if asked is not None:
+        return Cause(admission.cause or asked.name, asked.why, admission.charge, asked.chain)
     if admission.cause or not verdict.approve_by or call.method.startswith("tasks/"):
         return Cause(admission.cause, charge=admission.charge)
     return Cause(f"{RULE}{verdict.approve_by}", verdict.reason, admission.charge)

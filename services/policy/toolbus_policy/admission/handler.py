@@ -28,23 +28,28 @@ from toolbus_common.errors import (
     ExecutorDownError,
     ToolbusError,
     UnauthorizedError,
-    UnavailableError,
 )
 from toolbus_common.guards.inspector import Inspector
 from toolbus_common.observability.call_metrics import call_count
 from toolbus_common.observability.metrics import DECISIONS
-from toolbus_common.observability.tracing import Tracer, current
+from toolbus_common.observability.tracing import Tracer
 from toolbus_common.service.service import Service
 from toolbus_policy.admission.authorizer import Authorizer
 from toolbus_policy.admission.decision import (
     Decision,
     approval_cause,
-    decide,
     evaluate_rules,
+    judge_and_decide,
     may_need_approval,
     may_record,
 )
-from toolbus_policy.admission.intent import check_accepting, record_intent, reservation_request
+from toolbus_policy.admission.intent import (
+    check_accepting,
+    end_decision_span,
+    record_intent,
+    reservation_request,
+    stopped_error,
+)
 from toolbus_policy.admission.messages import (
     build_admitted,
     build_denied,
@@ -53,6 +58,7 @@ from toolbus_policy.admission.messages import (
 )
 from toolbus_policy.approvals.service import ApprovalGrant, ApprovalResult, ApprovalService
 from toolbus_policy.approvals.tasks.model import is_deferred_task_request
+from toolbus_policy.flow.follower import FlowFollower
 from toolbus_policy.guards.call_inspector import InspectedCall, inspect_call
 from toolbus_policy.idempotency.claims import IdempotencyClaims
 from toolbus_policy.idempotency.replay import build_replayed, replay_reply
@@ -80,6 +86,7 @@ class AdmissionHandler:
     idempotency: IdempotencyClaims
     outcome_grace: float
     inspector: Callable[[], Inspector]
+    flow: FlowFollower
 
     def handle(self, call: CallRequested, context: CallContext) -> Awaitable[Reply | None]:
         """Admit the call and dispatch it to executor, or return the reason for the denial.
@@ -99,8 +106,8 @@ class AdmissionHandler:
         authorizer, admission = self.authorizer(), None
         try:
             admission = self._authorize(authorizer, call)
-            if admission.guards is not None:
-                return self._admit_guarded(authorizer, admission, call, context)
+            if admission.is_checked:
+                return self._admit_checked(authorizer, admission, call, context)
             verdict = evaluate_rules(authorizer, call, admission)
         except UnauthorizedError as error:
             if learned:
@@ -113,7 +120,7 @@ class AdmissionHandler:
             return self._dispatch_or_ask(decision, call, context)
         return self._admit_decided(decision, call, context)
 
-    async def _admit_guarded(
+    async def _admit_checked(
         self,
         authorizer: Authorizer,
         admission: Admission,
@@ -123,7 +130,7 @@ class AdmissionHandler:
         """Check what the call sends before anything else uses it, then admit it."""
         inspected = await self._inspect(call, admission)
         try:
-            decision = decide(authorizer, admission, inspected)
+            decision = await judge_and_decide(self.flow, authorizer, admission, inspected)
         except ToolbusError as error:
             return await self._deny(inspected.call, error, admission, checks=inspected.checks)
         return await self._admit_decided(decision, inspected.call, context)
@@ -162,6 +169,8 @@ class AdmissionHandler:
         principal = decision.admission.payer.principal
         try:
             claim = await self.idempotency.claim(call, principal)
+            if isinstance(claim, StoredOutcome):  # a replayed result is read, too
+                await self.flow.commit(decision.flow, call)
         except ToolbusError as error:
             return await self._deny(call, error, decision.admission, checks=decision.checks)
         if isinstance(claim, StoredOutcome):
@@ -194,7 +203,9 @@ class AdmissionHandler:
                 admission = self._authorize(authorizer, call)
                 inspected = await self._inspect(call, admission)
                 call, checks = inspected.call, inspected.checks
-                decision = decide(authorizer, admission, inspected, claim)
+                decision = await judge_and_decide(
+                    self.flow, authorizer, admission, inspected, claim
+                )
         except ToolbusError as error:
             return await self._deny(call, error, admission, claim, checks=checks)
         except CancelledError:
@@ -228,10 +239,11 @@ class AdmissionHandler:
                 )
                 inspected = await self._inspect(call, admission)
                 call, checks = inspected.call, inspected.checks
-                decision = decide(authorizer, admission, inspected)
+                decision = await judge_and_decide(self.flow, authorizer, admission, inspected)
                 if call.idempotency_key:
                     claimed = await self.idempotency.claim(call, payer.principal)
                     if isinstance(claimed, StoredOutcome):
+                        await self.flow.commit(decision.flow, call)
                         return self._replay(claimed, call, payer.principal)
                     claim = claimed
                     decision = replace(decision, claim=claim)
@@ -245,6 +257,7 @@ class AdmissionHandler:
     ) -> Reply | None:
         """Answer a request about a task stored here, or dispatch it to the task's server."""
         try:
+            await self.flow.commit(decision.flow, call)
             result = await self.approvals.task_service.handle_request(
                 call, decision.admission.payer.key
             )
@@ -282,6 +295,7 @@ class AdmissionHandler:
         reserved = bool(admission.budgets)
         intent = build_intent(decision, call, grant.approval if grant else "", reserved=reserved)
         try:
+            await self.flow.commit(decision.flow, call)
             with _tracer.below("toolbus.record_intent"):
                 await record_intent(self.service.events, intent)
         except ToolbusError as error:
@@ -289,14 +303,15 @@ class AdmissionHandler:
             await self._restore(grant)
             return not_recorded
         except CancelledError:  # the caller's task ends; the intent may be stored nevertheless
-            self._publish_not_dispatched(call, admission, _stopped(), reserved=reserved)
+            self._publish_not_dispatched(call, admission, stopped_error(), reserved=reserved)
             self._undo_later(call, claim, grant)
             raise
         if grant is not None:
             self.approvals.record_use(grant)
         ALLOWED.count += 1
-        admitted = build_admitted(decision, call, reserved=reserved)
-        _end_decision_span("allowed")
+        sealed = self.flow.sealed(decision.flow, call)
+        admitted = build_admitted(decision, call, sealed, reserved=reserved)
+        end_decision_span("allowed")
 
         async def no_executor() -> None:
             error = ExecutorDownError(f"No executor serves '{call.server}'; retry shortly.")
@@ -331,7 +346,7 @@ class AdmissionHandler:
     ) -> CallError:
         """Publish the denial and return its error. An unknown key has no payer."""
         DECISIONS.labels(error.code).inc()
-        _end_decision_span(error.code)
+        end_decision_span(error.code)
         if payer is None and admission is not None:
             payer = admission.payer
         elif payer is None:
@@ -371,7 +386,7 @@ class AdmissionHandler:
         self, call: CallRequested, claim: OutcomeClaim | None, grant: ApprovalGrant | None
     ) -> None:
         await self._restore(grant)
-        await self._release(CallError(_stopped()), call, claim)
+        await self._release(CallError(stopped_error()), call, claim)
 
     async def _end_undispatched(
         self, decision: Decision, call: CallRequested, error: ToolbusError, *, reserved: bool
@@ -385,15 +400,3 @@ class AdmissionHandler:
     ) -> None:
         """Publish the outcome of a call that was not dispatched; settlement refunds it."""
         self.service.events.publish(build_not_dispatched(call, admission, error, reserved=reserved))
-
-
-def _stopped() -> UnavailableError:
-    return UnavailableError("The service stopped before the call was dispatched. Retry.")
-
-
-def _end_decision_span(decision: str) -> None:
-    """End the decision's span. If services share a process, spans of the call are its children."""
-    span = current()
-    if span.recorded:
-        span.note("toolbus.decision", decision)
-        span.end()

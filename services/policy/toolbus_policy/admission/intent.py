@@ -6,6 +6,7 @@ from toolbus_common.contracts import CallAllowed, CallRequested
 from toolbus_common.errors import BusDownError, InvalidError, UnavailableError
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.observability.trace_context import trace_id
+from toolbus_common.observability.tracing import current
 from toolbus_policy.ledger import reservation
 from toolbus_policy.ledger.admitted_call import Admission
 from toolbus_policy.ledger.limits import repetition_key
@@ -55,3 +56,16 @@ async def record_intent(events: EventPublisher, intent: CallAllowed) -> None:
             "The call's deadline passed while the call was being recorded; it was not "
             "dispatched. Retry."
         )
+
+
+def stopped_error() -> UnavailableError:
+    """Return the error of a call that was not dispatched because the service stops."""
+    return UnavailableError("The service stopped before the call was dispatched. Retry.")
+
+
+def end_decision_span(decision: str) -> None:
+    """End the decision's span. If services share a process, spans of the call are its children."""
+    span = current()
+    if span.recorded:
+        span.note("toolbus.decision", decision)
+        span.end()

@@ -20,14 +20,17 @@ from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.privacy.content_policy import recorded
 from toolbus_policy.admission.caller_identity import caller_identity_of
 from toolbus_policy.admission.decision import Decision
+from toolbus_policy.flow.follower import refused_record
 from toolbus_policy.guards.call_inspector import run_of
 from toolbus_policy.ledger.admitted_call import Admission, Payer
 
 _allowed, _admitted = trusted(CallAllowed), trusted(CallAdmitted)
 
 
-def build_admitted(decision: Decision, call: CallRequested, *, reserved: bool) -> CallAdmitted:
-    """Return the call as executor receives it."""
+def build_admitted(
+    decision: Decision, call: CallRequested, flow: str = "", *, reserved: bool
+) -> CallAdmitted:
+    """Return the call as executor receives it. `flow` is for codemode, to follow a program."""
     admission, payer = decision.admission, decision.admission.payer
     admitted = _admitted(
         call_id=call.call_id,
@@ -69,7 +72,7 @@ def build_admitted(decision: Decision, call: CallRequested, *, reserved: bool) -
     if call.server != BUILT_IN:
         return admitted
     caller = {"key_digest": call.key_digest, "restriction": call.restriction, "terms": call.terms}
-    return admitted.model_copy(update=caller)
+    return admitted.model_copy(update={**caller, "flow": flow})
 
 
 def build_intent(
@@ -107,6 +110,7 @@ def build_intent(
         actors=authorizer.snapshot.actors(payer.key, call.key_digest),
         suggested_by=call.suggested_by,
         guards=encoded_checks(decision.checks) if decision.checks else "",
+        flow=decision.flow.record if decision.flow is not None else "",
     )
 
 
@@ -136,6 +140,7 @@ def build_denied(
         rule=error.data.get("rule", ""),
         suggested_by=call.suggested_by,
         guards=encoded_checks(checks),
+        flow=refused_record(error),
     )
     if payer is None:
         return event

@@ -7,7 +7,9 @@ from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.config import Configuration, Rule
 from toolbus_common.contracts import CallRequested
+from toolbus_common.flow.labels import Labels
 from toolbus_common.rules import Asker, Case, Rulebook, Slice, Verdict, labels_of
+from toolbus_common.rules.fast_path import Context
 from toolbus_policy.admission.plan_cache import PrincipalCache
 from toolbus_policy.ledger.admitted_call import ModelSize
 
@@ -23,7 +25,17 @@ class RuleEvaluator:
         # Keys that the rules do not distinguish share one number.
         self._numbers = PrincipalCache[str, int](MAX_ENTRIES)
         self._askers: dict[Asker, int] = {}
-        self._slices: dict[tuple[int, str, str, str, str], Slice] = {}
+        self._slices: dict[tuple[Any, ...], Slice] = {}
+
+    @property
+    def reads_flow(self) -> bool:
+        """Whether any rule reads what runs have read."""
+        return self._book.reads_run
+
+    @property
+    def reads_labels(self) -> bool:
+        """Whether any rule reads what a tool reads or where it writes."""
+        return self._book.reads_flow_labels
 
     def verdict(
         self,
@@ -32,38 +44,53 @@ class RuleEvaluator:
         charge: int,
         now: float,
         size: ModelSize | None = None,
+        run: Context | None = None,
+        labels: Labels | None = None,
     ) -> Verdict:
         """Return the verdict of the rules on a call that costs `charge` (micro-dollars).
 
         `size` is set for model requests. Their bodies are not decoded: rules see no arguments.
+        `run` is `context.run`; None if no rule reads it. `labels` are those of the tool; None if no
+        rule reads them.
         """
         try:
             number = self._numbers.get(key.key, key)
         except KeyError:
             found = self._askers.setdefault(self._asker(key), len(self._askers))
             number = self._numbers.put(key.key, key, found)
-        case = (number, call.server, call.method, call.tool, call.family)
+        case: tuple[Any, ...] = (number, call.server, call.method, call.tool, call.family)
+        if labels is not None:
+            case = (*case, labels)
         # Requests to one model differ in their cost, calls of one tool do not.
         varies = size is not None and self._book.reads_cost
         part = None if varies else self._slices.get(case)
         if part is None:
-            part = self._book.slice(self._case(call, key, charge))
+            part = self._book.slice(self._case(call, key, charge, labels))
             if not varies:
                 if len(self._slices) >= MAX_ENTRIES:
                     self._slices.clear()
                 self._slices[case] = part
         if size is not None:
-            return part.decide(b"{}", now, model_context(size))
-        return part.decide(call.arguments, now)
+            return part.decide(b"{}", now, model_context(size), run)
+        return part.decide(call.arguments, now, run=run)
 
     def _asker(self, key: Principal) -> Asker:
         name, own = key.key if self._book.names_keys else "", key.own
         return Asker(name, own.team, own.user, key.level_names.get("customer", ""), key.environment)
 
-    def _case(self, call: CallRequested, key: Principal, charge: int) -> Case:
+    def _case(self, call: CallRequested, key: Principal, charge: int, flow: Labels | None) -> Case:
         labels = labels_of(full_name(call.server, call.tool), self.declared)
+        reads, writes = (flow.reads, flow.writes) if flow is not None else ((), "")
         return Case(
-            self._asker(key), call.method, call.server, call.tool, labels, charge, call.family.value
+            self._asker(key),
+            call.method,
+            call.server,
+            call.tool,
+            labels,
+            charge,
+            call.family.value,
+            reads,
+            writes,
         )
 
 

@@ -24,6 +24,7 @@ from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.privacy.content_policy import recorded
 
 RULE = "rule:"  # prefix of a rule's name in a cause, like `key:` for a key
+FLOW = "flow"  # the cause if a run combines private and untrusted data
 GUARD = "guard:"  # prefix of a guard's name in a cause
 MAX_ARGUMENT_BYTES = 64 * 1024  # an approver must be able to see all arguments
 MAX_ROUNDS = 32  # `input_required` responses within one approved call
@@ -47,12 +48,14 @@ _VOID = (State.EXPIRED, State.WITHDRAWN)  # the same call requests a new approva
 class Cause(NamedTuple):
     """The level, rule or guard that requires approval, and its reason. Without one, it is empty.
 
-    `charge` is the price of the call, or the amount to reserve, in micro-dollars.
+    `charge` is the price of the call, or the amount to reserve, in micro-dollars. `chain` are the
+    calls whose combination requires approval, in their order.
     """
 
     name: str = ""
     why: str = ""
     charge: int = 0
+    chain: tuple[str, ...] = ()
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,7 +63,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
     `ends` is when the present state ends. `arguments` are stored only while the approval is open.
     `used_by` is the id of the call that used it. `rounds` are digests of the server's states with
-    which this call continued.
+    which this call continued. `chain` is that of the cause, as the approver sees it.
     """
 
     id: str
@@ -84,6 +87,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     note: str = ""
     used_by: str = ""
     rounds: tuple[str, ...] = ()
+    chain: tuple[str, ...] = ()
 
     def is_current(self, now: float) -> bool:
         """Return whether the state has not ended."""
@@ -104,6 +108,11 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
+def covers(approval: Approval, cause: Cause) -> bool:
+    """Return whether the approver was shown every call of the cause's chain."""
+    return set(cause.chain) <= set(approval.chain)
+
+
 def new_approval(
     call: CallRequested, principal: Principal, cause: Cause, binding: str, span: tuple[float, float]
 ) -> Approval:
@@ -121,6 +130,7 @@ def new_approval(
         method=call.method,
         cause=cause.name,
         why=cause.why,
+        chain=cause.chain,
         call_id=call.call_id,
         trace_id=trace_id(call.traceparent),
         requested_at=span[0],
@@ -177,6 +187,8 @@ def state_of(approval: Approval, maximum: int) -> ApprovalState:
         cut=len(approval.arguments) > maximum,
         by=approval.by,
         note=approval.note,
+        why=approval.why,
+        chain=approval.chain,
     )
 
 

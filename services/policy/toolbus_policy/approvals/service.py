@@ -124,7 +124,11 @@ class ApprovalService:
         for _ in range(ATTEMPTS):
             # Read the bucket: another replica may have stored a decision moments ago.
             stored = await self.approval_repository.load(binding)
-            if stored is None or not stored.approval.applies_to(response.state, time()):
+            if (
+                stored is None
+                or not stored.approval.applies_to(response.state, time())
+                or not approvals.covers(stored.approval, cause)
+            ):
                 made = await self._request(call, principal, cause, binding, stored)
                 if made is not None and not is_model_method(call.method):
                     return await self._request_input(made, call, ApprovalResponse())

@@ -13,6 +13,7 @@ from toolbus_common.access.pricing import FREE, Cost
 from toolbus_common.access.principal import Principal
 from toolbus_common.config import Content, Provider
 from toolbus_common.config.guards.guard import Phase
+from toolbus_policy.flow.terms import FlowTerms
 from toolbus_policy.ledger.limits import BudgetLimit, LoopLimit, RateLimit
 
 
@@ -124,7 +125,8 @@ class Admission:
     only with its `size` (`toolbus_policy.models.requests`). `cause` is the level that requires
     approval; else empty. `definition` is the digest of the tool or prompt as listed. `content` and
     `result_content` are the recorded forms of arguments and results. `strict` means that a level
-    requires arguments to match their schema. `guards` is None if no guard applies.
+    requires arguments to match their schema. `guards` is None if no guard applies, and
+    `flow` is None if information flow does not concern the call.
     """
 
     payer: Payer
@@ -139,6 +141,12 @@ class Admission:
     terms: ModelTerms | None = None
     size: ModelSize | None = None
     guards: CallGuards | None = None
+    flow: FlowTerms | None = None
+
+    @cached_property
+    def is_checked(self) -> bool:
+        """Whether guards or information flow apply to the call."""
+        return self.guards is not None or self.flow is not None
 
     @cached_property
     def charge(self) -> int:

@@ -14,15 +14,23 @@ from toolbus_executor.mcp_messages.result_mapping import CallOutcome
 BODY = b'{"content":[{"type":"text","text":"h\xc3\xa9"}]}'
 
 
-def built(reply: FinalReply | None = None, misfit: str = "", **more: Any) -> EncodedCompletion:
+def built(
+    reply: FinalReply | None = None, misfit: str = "", guards: str = "", **more: Any
+) -> EncodedCompletion:
     """Return the event of a call that took a quarter of a second."""
     outcome = CallOutcome(reply or CallResult(BODY), is_error=False, kept=10, left_out=5)
-    return CompletionEvents().build(admitted("echo", **more), outcome, 0.25, misfit)
+    return CompletionEvents().build(admitted("echo", **more), outcome, 0.25, misfit, guards)
 
 
 def test_an_event_has_every_field_of_its_contract_once() -> None:
-    members = json.loads(built().encode(), object_pairs_hook=lambda pairs: pairs)
+    made = built(guards="[]").encode()
+    members = json.loads(made, object_pairs_hook=lambda pairs: pairs)
     assert sorted(name for name, _ in members) == sorted(CallCompleted.model_fields)
+
+
+def test_an_event_contains_checks_only_if_there_are_any() -> None:
+    assert b'"guards"' not in built().encode()
+    assert built(guards="[1]").decoded().model_dump()["guards"] == "[1]"
 
 
 def test_an_event_describes_its_call_and_result() -> None:

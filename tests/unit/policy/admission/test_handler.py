@@ -13,6 +13,7 @@ from toolbus_common.contracts import CallError, CallFailed, OutcomeClaim, ReplyM
 from toolbus_common.errors import BusDownError, LedgerDownError
 from toolbus_policy.admission.authorizer import Authorizer
 from toolbus_policy.admission.handler import AdmissionHandler
+from toolbus_policy.flow.follower import FlowFollower
 from toolbus_policy.approvals.elicitation import STATE_PREFIX
 
 KEY_DIGEST = key_digest_of("tbk_bot_0123456789abcdef")
@@ -76,6 +77,7 @@ class Parts:
             cast("Any", self),
             5.0,
             cast("Any", None),
+            FlowFollower(cast("Any", None), cast("Any", None)),
         )
 
     def spawn(self, work: Any) -> None:

@@ -10,7 +10,7 @@ from toolbus_common.config.access.expiry import Expiry, expired
 from toolbus_common.config.access.limits import Budget, Loop, Rate
 from toolbus_common.config.audit.retention import Retention
 from toolbus_common.config.base import ConfigModel, Name, Patterns, Region
-from toolbus_common.config.guards.flow import Flow
+from toolbus_common.config.flow import Flow
 
 Content = Literal["full", "redacted", "digest"]
 # The widest group of callers that share cached responses of models; `off` disables the cache.

@@ -9,7 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from toolbus_common.config.access.levels import Content
 from toolbus_common.config.base import Name, Patterns
-from toolbus_common.config.guards.flow import FlowLabels
+from toolbus_common.config.flow import FlowLabels
 from toolbus_common.config.servers.endpoints import Operations, Replica, as_http, http_url
 from toolbus_common.config.servers.identity import ServerIdentity
 from toolbus_common.config.servers.isolation import (

@@ -6,7 +6,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from toolbus_common.config.base import Name
-from toolbus_common.config.guards.flow import FlowLabels
+from toolbus_common.config.flow import FlowLabels
 from toolbus_common.config.servers.results import ToolCache
 
 Misfits = Literal["report", "strict", "none"]  # reaction to arguments that do not match the schema

@@ -62,7 +62,8 @@ class ApprovalState(Message):
 
     `arguments` is raw JSON; `cut` is true if it is truncated. It is empty once the approval has
     ended. `cause` is the level or rule that requires approval. `ends` is the time at which the
-    approval expires.
+    approval expires. `why` is the reason, and `chain` are the earlier calls that are part of it, in
+    their order.
     """
 
     id: str
@@ -79,6 +80,8 @@ class ApprovalState(Message):
     cut: bool = False
     by: str = ""
     note: str = ""
+    why: str = ""
+    chain: tuple[str, ...] = ()
 
 
 class ApprovalsReply(Message):

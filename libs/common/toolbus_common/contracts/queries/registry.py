@@ -53,7 +53,14 @@ from toolbus_common.contracts.queries.model_cache import (
     PurgeCacheReply,
     PurgeCacheRequest,
 )
-from toolbus_common.contracts.queries.runs import OwnRunsRequest, RunsReply, RunsRequest
+from toolbus_common.contracts.queries.runs import (
+    FlowRunsQuery,
+    FlowRunsReply,
+    OwnRunsRequest,
+    ResetFlowRequest,
+    RunsReply,
+    RunsRequest,
+)
 from toolbus_common.contracts.queries.unresolved_calls import (
     UnresolvedCallsQuery,
     UnresolvedCallsReply,
@@ -76,6 +83,7 @@ REPLIES: Mapping[type[Query], type[Message]] = MappingProxyType(
         BackfillRequest: BackfillReply,
         CachedResponsesQuery: CachedResponsesReply,
         EventsQuery: EventsReply,
+        FlowRunsQuery: FlowRunsReply,
         GuardQuery: ServiceVerdict,
         IdentityKeyQuery: IdentityKeyReply,
         IdentityRequest: IdentityReply,
@@ -86,6 +94,7 @@ REPLIES: Mapping[type[Query], type[Message]] = MappingProxyType(
         PurgeCacheRequest: PurgeCacheReply,
         RebuildRequest: RebuildReply,
         RejectRequest: ApprovalsReply,
+        ResetFlowRequest: FlowRunsReply,
         RunsRequest: RunsReply,
         ServersQuery: ServersReply,
         SessionsQuery: SessionsReply,

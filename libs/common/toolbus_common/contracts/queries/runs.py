@@ -89,3 +89,44 @@ class RunsReply(Message):
 
     runs: tuple[AgentRunState, ...]
     more: bool = False
+
+
+class FlowRunsQuery(Query):
+    """List what runs have read; with `run`, only that run."""
+
+    SUBJECT: ClassVar[str] = "tb.query.policy.flow_runs"
+
+    run: str = ""
+
+
+class ResetFlowRequest(Query):
+    """Forget what a run has read, as the operator `by`, for the reason `note`."""
+
+    SUBJECT: ClassVar[str] = "tb.query.policy.reset_flow"
+
+    run: str
+    by: str
+    note: str = ""
+
+
+class FlowRun(Message):
+    """What one run has read. Times are in seconds since the epoch.
+
+    `run` is its id, `key` the key that made its first labelled call, and `scope` is `run`,
+    `session` or `key`. `private` and `untrusted` are `<call id> <server>__<tool>` of the first call
+    that read such content; empty if none did.
+    """
+
+    run: str
+    key: str
+    scope: str
+    ends: float
+    private: str = ""
+    untrusted: str = ""
+
+
+class FlowRunsReply(Message):
+    """The reply to queries about runs. `more` is true if further runs are not listed."""
+
+    runs: tuple[FlowRun, ...] = ()
+    more: bool = False

@@ -30,7 +30,9 @@ _LATER_END: Final = r"""(?:[\x60'"\s;,&<>)\]}|#?\\]|\.(?:\s|$)|$)"""
 _GATED: Final = frozenset({"curl-auth-header", "curl-auth-user", "sourcegraph-access-token"})
 # A secret with a form of its own ends before every character that it cannot contain.
 _DIRECT_END: Final = r"""(?:[\x60'"\s;,&<>()\[\]{}|#?:=!*@$\\]|\.(?:\s|$)|$)"""
-GENERIC: Final = frozenset({"generic-api-key", "hashicorp-tf-password", "toolbus-authorization"})
+GENERIC: Final = frozenset(
+    {"generic-api-key", "hashicorp-tf-password", "toolbus-authorization", "toolbus-password"}
+)
 Form = Literal["direct", "named", "gated", "key"]
 
 

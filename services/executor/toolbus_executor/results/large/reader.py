@@ -2,7 +2,7 @@
 
 from base64 import b64encode
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -14,16 +14,39 @@ from toolbus_executor.results.selection.expressions import parse_expression
 from toolbus_executor.results.selection.worker_client import LARGEST_DOCUMENT
 
 META = "dev.toolbus/result"
+LARGEST_CHECKED = 16 << 20  # bytes of a value that guards check
 _CONTINUES = 0b10  # the two high bits of every byte of a character except the first
 
 
 Select = Callable[[str, bytes], Awaitable[bytes]]
 
 
-async def read(store: LargeResultStore, call: CallAdmitted, select: Select | None) -> bytes:
+class Checks(Protocol):
+    """The guards that apply to a call."""
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What identifies the guards, with their settings."""
+        ...
+
+    async def stored(self, value: bytes, *, size: int, is_text: bool) -> bytes:
+        """Return a stored value as the caller may receive it. Raises the error of a guard.
+
+        `value` is empty if the value of `size` bytes is too large for the guards.
+        """
+        ...
+
+
+async def read(
+    store: LargeResultStore,
+    call: CallAdmitted,
+    select: Select | None,
+    checks: Checks | None = None,
+) -> bytes:
     """Return the raw result of a `resources/read`: a part of the result, or a selection.
 
-    `select` evaluates selections.
+    `select` evaluates selections. `checks` are applied to the whole stored value, unless it has
+    passed them, so that no part and no selection contains what they remove.
 
     Raises:
         UnknownToolError: the result does not exist, has expired, or belongs to another principal.
@@ -34,14 +57,36 @@ async def read(store: LargeResultStore, call: CallAdmitted, select: Select | Non
     manifest = await store.manifest(piece.handle, call) if piece is not None else None
     if piece is None or manifest is None:
         raise _unknown(call)
+    whole = None
+    if checks is not None and not set(checks.marks) <= {*manifest.checked}:
+        whole = await _checked(store, call, manifest, checks)
+    if whole is not None:
+        manifest = msgspec.structs.replace(manifest, size=len(whole))
     if piece.offset >= max(manifest.size, 1):
         raise InvalidError(f"The result has {manifest.size} bytes; use a smaller offset.")
     if piece.select and select is not None:
-        return await _selected(store, call, piece, manifest, select)
-    value = await store.read(manifest, piece.offset, piece.length)
+        return await _selected(store, call, piece, manifest, select, whole)
+    if whole is not None:
+        value: bytes | None = whole[piece.offset : piece.offset + piece.length]
+    else:
+        value = await store.read(manifest, piece.offset, piece.length)
     if value is None:
         raise _unknown(call)
     return msgspec.json.encode({"contents": [_content(call.tool, piece, manifest, value)]})
+
+
+async def _checked(
+    store: LargeResultStore, call: CallAdmitted, manifest: Manifest, checks: Checks
+) -> bytes | None:
+    """Return the whole value after its checks; None if it is too large, and they allow that."""
+    is_text = manifest.is_text
+    if manifest.size > LARGEST_CHECKED:
+        await checks.stored(b"", size=manifest.size, is_text=is_text)
+        return None
+    value = await store.read(manifest, 0, manifest.size)
+    if value is None:
+        raise _unknown(call)
+    return await checks.stored(value, size=manifest.size, is_text=is_text)
 
 
 async def _selected(
@@ -50,6 +95,7 @@ async def _selected(
     piece: ResultPiece,
     manifest: Manifest,
     select: Select,
+    whole: bytes | None,
 ) -> bytes:
     expression = parse_expression(piece.select)
     if manifest.size > LARGEST_DOCUMENT:
@@ -58,7 +104,9 @@ async def _selected(
             "Read it by offset and length.",
             sent=False,
         )
-    document = await store.read(manifest, 0, manifest.size)
+    document = whole
+    if document is None:
+        document = await store.read(manifest, 0, manifest.size)
     if document is None:
         raise _unknown(call)
     found = (await select(expression, document)).decode()

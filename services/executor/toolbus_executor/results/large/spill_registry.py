@@ -5,8 +5,11 @@ from collections.abc import Callable, Coroutine
 from time import time
 from typing import Any
 
+import msgspec
+
 from toolbus_common.config import Results
 from toolbus_common.contracts import CallAdmitted
+from toolbus_common.errors import UpstreamInvalidError
 from toolbus_common.mcp.result_uris import SCHEME
 from toolbus_executor.results.large.json_scanner import Kind
 from toolbus_executor.results.large.preview import (
@@ -15,7 +18,7 @@ from toolbus_executor.results.large.preview import (
     placeholders_in,
     with_previews,
 )
-from toolbus_executor.results.large.reader import Select, read
+from toolbus_executor.results.large.reader import Checks, Select, read
 from toolbus_executor.results.large.spill import PLACEHOLDER, ExtractedValue, SpillBuffer
 from toolbus_executor.results.large.store import LargeResultStore, Manifest
 
@@ -70,11 +73,45 @@ class SpillRegistry:
             return False
         return not call.tool.startswith(SCHEME)  # the caller requested a part of this size
 
-    async def settle(self, raw: bytes, call: CallAdmitted) -> tuple[bytes, int]:
+    async def whole(self, raw: bytes, largest: int) -> bytes:
+        """Return a result with its stored values in place of their placeholders.
+
+        The values are then no longer stored. If the result would have more than `largest` bytes, it
+        is returned unchanged. Raises `ToolbusError`.
+        """
+        if not self._unsettled or _PLACEHOLDER not in raw:
+            return raw
+        names = [name for name in placeholders_in(raw) if name in self._unsettled]
+        values = [self._unsettled[name] for name in names]
+        if len(raw) + sum(each.size for each in values) * 2 > largest:
+            return raw
+        for name in names:
+            self._unsettled.pop(name)
+        try:
+            for value in values:
+                manifest = Manifest(value.prefix, value.key, value.size, value.media, 0.0)
+                stored = await self._store.read(manifest, 0, value.size)
+                if stored is None:
+                    raise UpstreamInvalidError("A part of the large result was lost; retry.")
+                raw = raw.replace(value.placeholder, _encoded(value.kind, stored))
+        finally:
+            for value in values:
+                self._spawn(value.remove(self._store))
+        return raw
+
+    def has_stored(self, raw: bytes) -> bool:
+        """Return whether a result contains placeholders of stored values."""
+        return bool(self._unsettled) and _PLACEHOLDER in raw
+
+    async def settle(
+        self, raw: bytes, call: CallAdmitted, checks: Checks | None = None
+    ) -> tuple[bytes, int]:
         """Return the result with previews, and the number of its bytes that are stored.
 
-        The stored values are assigned to the call's principal. Raises `ToolbusError`.
+        The stored values are assigned to the call's principal. `checks` are those that the result
+        has passed. Raises `ToolbusError`.
         """
+        marks = checks.marks if checks is not None else ()
         if len(raw) > self.limit:
             raw = await self._spill(raw)
         found = [
@@ -85,11 +122,11 @@ class SpillRegistry:
                 media = declared_media(raw)
                 for value in found:
                     value.media = media.get(value.name, value.media)
-            stored = await self._name_values(found, call)
+            stored = await self._name_values(found, call, marks)
             preview = with_previews(raw, {each.name: each for each in stored})
             if len(preview) > self.limit:  # many small values: also store the rest, as one value
                 found.append(await self._store_whole(preview))
-                stored += await self._name_values(found[-1:], call)
+                stored += await self._name_values(found[-1:], call, marks)
                 preview = with_previews(_only(found[-1]), {found[-1].name: stored[-1]})
         except BaseException:
             for value in found:
@@ -98,9 +135,14 @@ class SpillRegistry:
         self._assign_quota(found, stored, call)
         return preview, sum(each.size for each in stored)
 
-    async def read(self, call: CallAdmitted, select: Select | None) -> bytes:
-        """Return the part of a stored result that the call requests. Raises `ToolbusError`."""
-        return await read(self._store, call, select)
+    async def read(
+        self, call: CallAdmitted, select: Select | None, checks: Checks | None = None
+    ) -> bytes:
+        """Return the part of a stored result that the call requests. Raises `ToolbusError`.
+
+        The whole result is checked first if it has not passed all of `checks`.
+        """
+        return await read(self._store, call, select, checks)
 
     async def close(self, seconds: float = CLOSE_SECONDS) -> None:
         """Wait up to `seconds` for pending deletions. Parts that are not deleted expire."""
@@ -137,14 +179,16 @@ class SpillRegistry:
         return spill.extracted[0]
 
     async def _name_values(
-        self, values: list[ExtractedValue], call: CallAdmitted
+        self, values: list[ExtractedValue], call: CallAdmitted, marks: tuple[str, ...]
     ) -> list[StoredValue]:
         """Return the stored values. Each gets a result URI for the call's principal."""
         self._store.quota.check(sum(value.size for value in values), (call.customer, call.key))
         expires = time() + self._settings.ttl
         stored = []
         for value in values:
-            manifest = Manifest(value.prefix, value.key, value.size, value.media, expires)
+            manifest = Manifest(
+                value.prefix, value.key, value.size, value.media, expires, checked=marks
+            )
             handle = await self._store.create_handle(manifest, call)
             stored.append(
                 StoredValue(value.name, handle, value.size, value.media, value.beginning, expires)
@@ -200,6 +244,13 @@ class MessageSpill:
     def _of_server(self) -> SpillRegistry:
         assert self.spills is not None  # noqa: S101 - set wherever messages can become too large
         return self.spills
+
+
+def _encoded(kind: Kind, value: bytes) -> bytes:
+    """Return a stored value as the JSON of the message that contained it."""
+    if kind is Kind.JSON:
+        return value
+    return msgspec.json.encode(value if kind is Kind.BASE64 else value.decode("utf-8", "replace"))
 
 
 def _only(value: ExtractedValue) -> bytes:

@@ -40,7 +40,10 @@ class ObjectStore(Protocol):
 
 
 class Manifest(msgspec.Struct):
-    """Description of a stored result. `ends` is its expiry in seconds since the epoch."""
+    """Description of a stored result. `ends` is its expiry in seconds since the epoch.
+
+    `checked` identifies the guards that have checked it.
+    """
 
     prefix: str
     key: bytes
@@ -48,6 +51,7 @@ class Manifest(msgspec.Struct):
     media: str
     ends: float
     part: int = PART
+    checked: tuple[str, ...] = ()
 
     @property
     def is_text(self) -> bool:

@@ -88,6 +88,19 @@ def test_a_password_in_a_url_is_found() -> None:
     assert _found("postgres://app:hunter2x@db/main") == [("toolbus-url-credentials", "hunter2x")]
 
 
+@pytest.mark.parametrize("value", ["P@ssw0rd!2024", "S3cure!Pass", "x9#kLm$2pQ"])
+def test_a_password_is_found_by_the_name_of_its_member(value: str) -> None:
+    assert value in [each for _, each in _found("user", "ada", "db_password", value)]
+    assert value in [each for _, each in _found(json.dumps({"password": value, "user": "ada"}))]
+
+
+@pytest.mark.parametrize(
+    "value", ["required", "get_password()", "settings.password2", "/run/pw", "string"]
+)
+def test_what_only_describes_a_password_is_not_found(value: str) -> None:
+    assert _found("password", value) == _found(f"password = {value}") == []
+
+
 def test_only_the_named_rules_apply() -> None:
     assert _found(f"{GITHUB} {AWS}", rules=("github-pat",)) == [("github-pat", GITHUB)]
 

@@ -1,0 +1,1 @@
+"""Commands about guards: list and test them, and show what they checked."""

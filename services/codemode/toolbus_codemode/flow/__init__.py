@@ -1,0 +1,1 @@
+"""Data flow of programs: which results of tools can reach which calls."""

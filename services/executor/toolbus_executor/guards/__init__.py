@@ -1,0 +1,1 @@
+"""Guards on the results of calls and on the responses of models."""

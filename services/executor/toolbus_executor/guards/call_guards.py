@@ -1,0 +1,179 @@
+"""The guards of the current configuration, and their application to one call."""
+
+from collections.abc import Callable, Mapping, Sequence
+from hashlib import sha256
+from typing import Any
+
+from toolbus_common.calls.event_fields import call_fields
+from toolbus_common.config.guards.guard import Guard, Phase
+from toolbus_common.contracts import CallAdmitted, CheckedCall, GuardCheck, GuardFailed
+from toolbus_common.contracts.guards import ServiceCheck, ServiceVerdict
+from toolbus_common.errors import GuardFailedError
+from toolbus_common.guards.inspector import Inspection, Inspector
+from toolbus_common.guards.messages import failed_reason
+from toolbus_common.guards.placeholders import Placeholders
+from toolbus_common.messaging.event_publisher import EventPublisher
+
+MOST_CHECKS = 64  # checks in the event of one call
+
+# How much a verdict matters in the record of several checks by one guard.
+_RANKS = {
+    "passed": 0, "flagged": 1, "would_ask": 2, "would_redact": 3, "would_block": 4,
+    "redacted": 5, "asked": 6, "failed": 7, "blocked": 8,
+}  # fmt: skip
+
+
+class CallGuards:
+    """The guards of the current configuration, which `configured` returns."""
+
+    def __init__(
+        self,
+        configured: Callable[[], Mapping[str, Guard]],
+        placeholders: Placeholders,
+        events: EventPublisher,
+        ask_service: ServiceCheck | None = None,
+    ) -> None:
+        self.ask_service = ask_service
+        self.placeholders = placeholders
+        self.events = events
+        self._configured = configured
+        self._inspector: Inspector | None = None
+        self._declared: Mapping[str, Guard] = {}
+        self._marks: dict[str, str] = {}
+
+    @property
+    def inspector(self) -> Inspector:
+        """The inspector with the guards of the current configuration."""
+        declared = self._configured()
+        if self._inspector is None or declared is not self._declared:
+            self._declared, self._marks = declared, {}
+            self._inspector = Inspector(declared, self._ask, self.placeholders)
+        return self._inspector
+
+    async def _ask(
+        self, guard: str, phase: str, call: CheckedCall, content: bytes
+    ) -> ServiceVerdict:
+        """Ask the service of a guard. Raises `ToolbusError`."""
+        if self.ask_service is None:
+            raise GuardFailedError("This process asks no services.", guard=guard, phase=phase)
+        return await self.ask_service(guard, phase, call, content)
+
+    def mark_of(self, name: str) -> str:
+        """Return what identifies a guard with its settings; it contains no secret."""
+        inspector = self.inspector
+        if name not in self._marks:
+            guard = inspector.guards.get(name)
+            settings = guard.model_dump_json() if guard is not None else ""
+            self._marks[name] = f"{name}:{sha256(settings.encode()).hexdigest()[:16]}"
+        return self._marks[name]
+
+
+def unavailable(call: CallAdmitted) -> GuardFailedError:
+    """Return the error of a call whose guards cannot run in this process."""
+    reason = "this executor has not loaded its guards yet"
+    text = failed_reason(call.guards[0], "results", reason)
+    return GuardFailedError(text, guard=call.guards[0], phase="results", sent=False)
+
+
+class GuardedContent:
+    """The checks of the contents of one call, in one phase."""
+
+    def __init__(self, guards: CallGuards, call: CallAdmitted, phase: Phase) -> None:
+        self.call = call
+        self.phase = phase
+        self.inspector = guards.inspector
+        self.guards = guards
+        self.names = self.inspector.applicable(call.guards, phase)
+        self.checked = CheckedCall(
+            call_id=call.call_id,
+            customer=call.customer,
+            key=call.key,
+            server=call.server,
+            tool=call.tool,
+            deadline=call.deadline,
+            principal_id=call.principal_id,
+            run=call.run,
+        )
+        self._checks: dict[str, GuardCheck] = {}
+
+    @property
+    def checks(self) -> tuple[GuardCheck, ...]:
+        """One check of each guard: what it did in all contents of the call."""
+        return tuple(self._checks.values())[:MOST_CHECKS]
+
+    @property
+    def marks(self) -> tuple[str, ...]:
+        """What identifies the guards that check the content, with their settings."""
+        return tuple(self.guards.mark_of(each) for each in self.names)
+
+    async def inspect(
+        self, body: bytes, names: Sequence[str] | None = None, **more: Any
+    ) -> Inspection:
+        """Check one content, and record the checks. `more` are arguments of the inspector."""
+        applied = self.names if names is None else names
+        found = await self.inspector.inspect(applied, self.phase, self.checked, body, **more)
+        self.record(*found.checks)
+        return found
+
+    async def cleaned(self, body: bytes, names: Sequence[str] | None = None, **more: Any) -> bytes:
+        """Return one content after its redactions. Raises the error of a guard."""
+        found = await self.inspect(body, names, **more)
+        if found.error is not None:
+            raise found.error
+        return found.body
+
+    def record(self, *checks: GuardCheck) -> None:
+        """Record checks; several checks by one guard become one."""
+        for each in checks:
+            before = self._checks.get(each.guard)
+            self._checks[each.guard] = each if before is None else _together(before, each)
+            if each.verdict == "failed":
+                self._report(each)
+
+    def fail(self, reason: str, size: int) -> None:
+        """Record that no guard could check a content. Raises `GuardFailedError`.
+
+        It is raised only if one of the guards fails closed.
+        """
+        checks = [
+            GuardCheck(guard=name, phase=self.phase, verdict="failed", bytes=size, error=reason)
+            for name in self.names
+        ]
+        self.record(*checks)
+        for name in self.names:
+            guard = self.inspector.guards.get(name)
+            if guard is None or guard.fails_closed:
+                text = failed_reason(name, self.phase, reason)
+                raise GuardFailedError(text, guard=name, phase=self.phase)
+
+    def _report(self, check: GuardCheck) -> None:
+        """Publish that a guard let a content pass that it could not check."""
+        guard = self.inspector.guards.get(check.guard)
+        if guard is None or guard.fails_closed:
+            return  # the call fails
+        call = self.call
+        self.guards.events.publish(
+            GuardFailed(
+                id=f"{call.call_id}.guard.{check.phase}.{check.guard}",
+                **call_fields(call, call.customer, call.key),
+                guard=check.guard,
+                phase=check.phase,
+                reason=check.error,
+            )
+        )
+
+
+def _together(before: GuardCheck, after: GuardCheck) -> GuardCheck:
+    """Return the record of two checks by one guard."""
+    worse = after if _RANKS[after.verdict] > _RANKS[before.verdict] else before
+    return worse.model_copy(
+        update={
+            "version": after.version or before.version,
+            "findings": tuple(sorted({*before.findings, *after.findings}))[:MOST_CHECKS],
+            "score": max(before.score, after.score),
+            "bytes": before.bytes + after.bytes,
+            "us": before.us + after.us,
+            "error": before.error or after.error,
+            "cached": before.cached and after.cached,
+        }
+    )

@@ -1,0 +1,98 @@
+"""Guards on the response of a model to one call, complete or streamed."""
+
+from typing import Any
+
+import msgspec
+
+from toolbus_common.contracts import CallAdmitted, GuardCheck, Notification
+from toolbus_common.contracts.model_calls import CHUNK, COUNT_TOKENS, EMBEDDINGS
+from toolbus_common.contracts.replies import CallContext, ReplyMessage
+from toolbus_common.errors import (
+    GuardBlockedError,
+    GuardFailedError,
+    ToolbusError,
+    UpstreamError,
+    UpstreamInvalidError,
+)
+from toolbus_executor.guards.call_guards import CallGuards, GuardedContent
+from toolbus_executor.guards.completion_texts import TextsOfResponse
+from toolbus_executor.guards.streams.guarded_stream import GuardedStream
+
+_WITHOUT_TEXT = frozenset({EMBEDDINGS, COUNT_TOKENS})
+_encode = msgspec.json.Encoder().encode
+
+
+class GuardedResponse:
+    """The caller of one call, which receives only what the guards of the call let pass."""
+
+    def __init__(self, guards: CallGuards, call: CallAdmitted, context: CallContext) -> None:
+        self.content = GuardedContent(guards, call, "completions")
+        self.parts = 0  # of the stream, that were sent
+        self._context = context
+        self._has_text = call.method not in _WITHOUT_TEXT and bool(self.content.names)
+        self._stream: GuardedStream | None = None
+
+    @property
+    def checks(self) -> tuple[GuardCheck, ...]:
+        """The checks for the event of the call."""
+        return self.content.checks
+
+    async def send(self, message: ReplyMessage) -> None:
+        """Send a message, of a stream only what was checked. Raises the error of a guard."""
+        if not (isinstance(message, Notification) and message.method == CHUNK):
+            await self._context.send(message)
+            return
+        if self._stream is None:
+            self._stream = GuardedStream(self.content)
+        await self._send_part(
+            await self._stream.feed(message.body) if self._has_text else message.body
+        )
+
+    async def finished(self, body: bytes) -> bytes:
+        """Return the checked body of a response; send the rest of a stream, which has no body.
+
+        Raises the error of a guard.
+        """
+        if self._stream is not None:
+            if self._has_text:
+                await self._send_part(await self._stream.end())
+            return body
+        return await self._checked(body) if self._has_text and body else body
+
+    async def error(self, error: ToolbusError) -> ToolbusError:
+        """Return an error as the caller may receive it. A text of the provider can be in it."""
+        if not (isinstance(error, UpstreamError) and self._has_text):
+            return error
+        body = _encode([error.reason])
+        try:
+            cleaned = await self.content.cleaned(body)
+        except (GuardBlockedError, GuardFailedError) as blocked:
+            return type(error)(
+                f"The provider's message is withheld: {blocked.reason}", **error.data
+            )
+        if cleaned is body:
+            return error
+        return type(error)(msgspec.json.decode(cleaned)[0], **error.data)
+
+    async def _send_part(self, part: bytes) -> None:
+        if part:
+            self.parts += 1
+            await self._context.send(Notification(CHUNK, part, self.parts))
+
+    async def _checked(self, body: bytes) -> bytes:
+        try:
+            value: Any = msgspec.json.decode(body)
+            texts = TextsOfResponse(value)
+        except (ValueError, RecursionError) as error:
+            raise UpstreamInvalidError(
+                "The upstream's response is not JSON that its guards can check."
+            ) from error
+        if not texts.document:
+            return body
+        document = _encode(texts.document)
+        cleaned = await self.content.cleaned(document)
+        if cleaned is document:
+            return body
+        texts.replace(msgspec.json.decode(cleaned))
+        texts.drop_probabilities()
+        return _encode(value)

@@ -1,0 +1,1 @@
+"""Guards on the responses of models that are streamed."""

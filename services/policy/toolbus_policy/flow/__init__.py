@@ -1,0 +1,1 @@
+"""Information flow: what each run has read, and the decision about its calls."""
