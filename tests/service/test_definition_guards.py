@@ -33,7 +33,7 @@ def guarded(one: PinningExecutor, *names: str, **guards: dict[str, Any]) -> None
     async def unreachable(
         guard: str, phase: str, call: CheckedCall, content: bytes
     ) -> ServiceVerdict:
-        raise UnavailableError(f"{guard} is down")
+        raise UnavailableError(f"{guard} is down: {phase} {call.tool} {len(content)}")
 
     declared = {name: Guard(on=("definitions",), **each) for name, each in guards.items()}
     inspector = Inspector(declared, unreachable, Placeholders(b"k" * 32))

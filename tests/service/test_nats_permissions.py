@@ -64,7 +64,8 @@ PUBLISHED_EVENTS = {
     "executor": {
         "call.completed", "call.failed", "call.extended", "server.connected", "server.lost",
         "server.faulted", "breaker.opened", "breaker.closed", "definition.pinned",
-        "definition.changed", "model.used", "cache.purged", "guard.failed",
+        "definition.changed", "definition.flagged", "model.used", "cache.purged",
+        "guard.failed",
     },
     OPERATOR: {
         "key.created", "key.revoked", "config.applied", "config.changed",

@@ -89,7 +89,6 @@ from toolbus_common.contracts.events.servers import (
     ServerReset,
     ServerUndrained,
 )
-from toolbus_common.contracts.flow import FlowRun, FlowRunsQuery, FlowRunsReply, ResetFlowRequest
 from toolbus_common.contracts.guards import CheckedCall, ServiceVerdict
 from toolbus_common.contracts.notifications import (
     ClientMessage,

@@ -95,18 +95,18 @@ class Checks:
     Attributes:
         misfits: policy for invalid arguments.
         results: whether results are validated.
-        output_schemas: whether a guard reads the output schemas, so that they are compiled too.
         tools: policies for single tools.
         unchecked: the tools without validation, each with the reason.
+        output_schemas: whether a guard reads the output schemas, so that they are compiled too.
 
     """
 
     server: str
     misfits: Misfits = "report"
     results: bool = False
-    output_schemas: bool = False
     tools: Mapping[str, Misfits] = field(default_factory=dict)
     unchecked: dict[str, str] = field(default_factory=dict)
+    output_schemas: bool = False
     generation: int = 0  # raised whenever definitions are learned
     _arguments: dict[str, CompiledSchema] = field(default_factory=dict)
     _results: dict[str, CompiledSchema] = field(default_factory=dict)

@@ -304,3 +304,16 @@ async def test_a_long_value_is_not_copied_into_every_message() -> None:
     assert "must be an integer" in await refusal(schema, {"x": "a"})
     reason = await refusal(schema, {"x": "a" * 1_000_000})
     assert "the schema does not allow the arguments" in reason
+
+
+async def test_output_schemas_can_be_checked_for_a_guard_without_validation_of_results() -> None:
+    made = Checks("docs")
+    made.output_schemas = True
+    definition = {"inputSchema": {}, "outputSchema": {"required": ["x"]}}
+    await made.learn([CatalogEntry(name="t", definition=definition, digest="d")])
+    fits = made.fits("t")
+    assert fits is not None
+    assert (fits(b'{"x":1}'), fits(b"{}")) == (True, False)
+    assert made.fits("other") is None
+    assert not made.has_result("t")
+    made.check_result(admitted("t"), b'{"structuredContent":{}}')
