@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test coverage check docs reference browser metrics witness models containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory
+.PHONY: install up test coverage check docs reference browser metrics witness models containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory
 
 install: $(INSTALLED)
 
@@ -158,6 +158,18 @@ $(AGENT): $(INSTALLED)
 
 bench-agent: $(AGENT)
 	PYTHONPATH=tests:bench $(BIN)/python bench/agent.py $(ARGS)
+
+# Guards: cost per KB, precision and recall, and AgentDojo's attacks through the whole gateway.
+# ARGS="--only cost" (or gateway, quality, scenarios) measures one part. Minutes; AgentDojo is 175 MB.
+DOJO := build/guard-bench
+$(DOJO)/.installed: $(INSTALLED)
+	$(BIN)/python -m venv $(DOJO)
+	$(DOJO)/bin/python -m pip install --quiet --upgrade pip
+	$(DOJO)/bin/python -m pip install --quiet --group guard-bench
+	@touch $@
+
+bench-guards: $(DOJO)/.installed
+	PYTHONPATH=tests:bench $(BIN)/python bench/guards.py $(ARGS)
 
 # A hundred thousand reservations by 64 racing clients while policy and Valkey are killed.
 bench-ledger: $(INSTALLED)

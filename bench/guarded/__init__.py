@@ -1,0 +1,1 @@
+"""Measurements of guards: cost, precision and recall, and attacks (`make bench-guards`)."""
