@@ -27,6 +27,7 @@ from toolbus_common.contracts import (
     CallRequested,
     Event,
     EventsQuery,
+    FlowRunsQuery,
     IdentityKeyQuery,
     IdentityRequest,
     LedgerQuery,
@@ -37,6 +38,7 @@ from toolbus_common.contracts import (
     Query,
     RebuildRequest,
     RejectRequest,
+    ResetFlowRequest,
     RunsRequest,
     ServersQuery,
     SessionsQuery,
@@ -74,7 +76,7 @@ DEPLOY = ROOT / "deploy"
 OPERATOR_QUERIES: tuple[type[Query], ...] = (
     ApprovalsQuery, ApproveRequest, AuditQuery, EventsQuery, IdentityRequest, LedgerQuery,
     BackfillLinesRequest, OpenCallsQuery, RebuildRequest, BackfillRequest,
-    RejectRequest, RunsRequest, ServersQuery, SessionsQuery, CachedResponsesQuery,
+    RejectRequest, FlowRunsQuery, ResetFlowRequest, RunsRequest, ServersQuery, SessionsQuery, CachedResponsesQuery,
     PurgeCacheRequest, SpendingQuery, StatusQuery, UnresolvedCallsQuery,
 )  # fmt: skip
 QUERIES_OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)

@@ -18,6 +18,7 @@ from toolbus_common.nats.topology import (
     CONNECTIONS,
     EVENTS,
     EXPORTS,
+    FLOW,
     LEASES,
     LEDGER,
     MODEL_CACHE,
@@ -78,9 +79,16 @@ ENTRIES = ("configuration", "origin", "key.k", "admin.k", "named", "hold.k", "to
 # By holders of admin keys, through policy.
 ADMINISTERED = ("configuration", "origin", "key.k", "admin.k")
 WRITES = {
-    "policy": {LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, PLACEHOLDERS},
+    "policy": {LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, PLACEHOLDERS, FLOW},
     "executor": {
-        CATALOGUE, LEASES, SESSIONS, PINS, OUTCOMES, PEOPLE, MODEL_CACHE, PLACEHOLDERS,
+        CATALOGUE,
+        LEASES,
+        SESSIONS,
+        PINS,
+        OUTCOMES,
+        PEOPLE,
+        MODEL_CACHE,
+        PLACEHOLDERS,
     },
     "codemode": {OUTCOMES, PEOPLE, AGENT_RUNS, PLACEHOLDERS},
     "audit": {SEALS, EXPORTS},
