@@ -76,7 +76,8 @@ DEPLOY = ROOT / "deploy"
 OPERATOR_QUERIES: tuple[type[Query], ...] = (
     ApprovalsQuery, ApproveRequest, AuditQuery, EventsQuery, IdentityRequest, LedgerQuery,
     BackfillLinesRequest, OpenCallsQuery, RebuildRequest, BackfillRequest,
-    RejectRequest, FlowRunsQuery, ResetFlowRequest, RunsRequest, ServersQuery, SessionsQuery, CachedResponsesQuery,
+    RejectRequest, FlowRunsQuery, ResetFlowRequest, RunsRequest, ServersQuery, SessionsQuery,
+    CachedResponsesQuery,
     PurgeCacheRequest, SpendingQuery, StatusQuery, UnresolvedCallsQuery,
 )  # fmt: skip
 QUERIES_OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)

@@ -23,7 +23,7 @@ _READING = frozenset({"resources/read", "resources/subscribe", "prompts/get"})
 
 
 class Labels(Struct, frozen=True):
-    """What a call reads and where it writes. `guessed` names the labels that nobody declared."""
+    """What a call reads and where it writes. `guessed` names the labels that are not declared."""
 
     reads: tuple[Reads, ...] = ()
     writes: Writes = "nothing"
