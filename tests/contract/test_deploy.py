@@ -27,6 +27,7 @@ from toolbus_common.contracts import (
     CallRequested,
     Event,
     EventsQuery,
+    FlowRunsQuery,
     GuardQuery,
     IdentityKeyQuery,
     IdentityRequest,
@@ -38,6 +39,7 @@ from toolbus_common.contracts import (
     Query,
     RebuildRequest,
     RejectRequest,
+    ResetFlowRequest,
     RunsRequest,
     ServersQuery,
     SessionsQuery,
@@ -75,7 +77,8 @@ DEPLOY = ROOT / "deploy"
 OPERATOR_QUERIES: tuple[type[Query], ...] = (
     ApprovalsQuery, ApproveRequest, AuditQuery, EventsQuery, GuardQuery, IdentityRequest,
     BackfillLinesRequest, LedgerQuery, OpenCallsQuery, RebuildRequest, BackfillRequest,
-    RejectRequest, RunsRequest, ServersQuery, SessionsQuery, CachedResponsesQuery,
+    RejectRequest, RunsRequest, FlowRunsQuery, ResetFlowRequest,
+    ServersQuery, SessionsQuery, CachedResponsesQuery,
     PurgeCacheRequest, SpendingQuery, StatusQuery, UnresolvedCallsQuery,
 )  # fmt: skip
 QUERIES_OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)

@@ -1,1 +1,1 @@
-"""Information flow: the labels of tools and the decision about a combination (no I/O)."""
+"""Information flow: the labels of tools (no I/O)."""

@@ -1,8 +1,8 @@
 """The labels of tools: declared, or guessed from the server's kind and the tool's annotations.
 
 A guess about reading errs towards more labels, because reading alone is never stopped. A guess
-about writing is stricter than the annotations only where they say nothing: a tool that is not said
-to be read-only sends data outside, unless its server has no network.
+about writing is stricter than the annotations only where they are missing: a tool that is not
+declared read-only sends data outside, unless its server has no network.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ _READING = frozenset({"resources/read", "resources/subscribe", "prompts/get"})
 
 
 class Labels(Struct, frozen=True):
-    """What a call reads and where it writes. `guessed` names the labels that nobody declared."""
+    """What a call reads and where it writes. `guessed` names the labels that are not declared."""
 
     reads: tuple[Reads, ...] = ()
     writes: Writes = "nothing"

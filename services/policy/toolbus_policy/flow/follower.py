@@ -26,9 +26,9 @@ from toolbus_common.errors import (
     ToolbusError,
     UnavailableError,
 )
-from toolbus_common.flow.decision import FlowVerdict, after, chain_text, decide
 from toolbus_common.flow.labels import OUTSIDE, Labels
 from toolbus_common.nats.sealed_records import Records
+from toolbus_policy.flow.decision import FlowVerdict, after, chain_text, decide
 from toolbus_policy.flow.repository import Loaded, RunRepository, StoredRun
 from toolbus_policy.flow.terms import FlowTerms, Run, agent_run_of, run_of
 

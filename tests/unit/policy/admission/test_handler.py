@@ -13,8 +13,8 @@ from toolbus_common.contracts import CallError, CallFailed, OutcomeClaim, ReplyM
 from toolbus_common.errors import BusDownError, LedgerDownError
 from toolbus_policy.admission.authorizer import Authorizer
 from toolbus_policy.admission.handler import AdmissionHandler
-from toolbus_policy.flow.follower import FlowFollower
 from toolbus_policy.approvals.elicitation import STATE_PREFIX
+from toolbus_policy.flow.follower import FlowFollower
 
 KEY_DIGEST = key_digest_of("tbk_bot_0123456789abcdef")
 
