@@ -40,7 +40,7 @@ class AzureContentSafety:
 
     async def check(
         self, checked: CheckedContent, texts: Sequence[str], seconds: float
-    ) -> ServiceFindings:  # noqa: ARG002
+    ) -> ServiceFindings:
         """Analyze one text."""
         options = self._options
         body: dict[str, Any] = {
