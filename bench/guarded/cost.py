@@ -15,8 +15,8 @@ from figures import Row, console, row
 from guarded.corpus import SIZES, document, hostile, ordinary, shaped
 from toolbus_common.config.guards.guard import Guard
 from toolbus_common.guards.detectors import detector_of
-from toolbus_common.guards.findings import Finding
-from toolbus_common.guards.json_texts import JsonTexts
+from toolbus_common.guards.texts.findings import Finding
+from toolbus_common.guards.texts.json_texts import JsonTexts
 
 AIM_US = 25.0  # per KB, for secrets and personal data together
 MOST_GROWTH = 1.6  # cost per KB at 1 MB, in that at 100 KB

@@ -11,7 +11,7 @@ from figures import Row, console, row
 from guarded.sets import SETS, LabelledSet, Sample, ordinary
 from toolbus_common.config.guards.guard import Guard
 from toolbus_common.guards.detectors import detector_of
-from toolbus_common.guards.findings import Detector
+from toolbus_common.guards.texts.findings import Detector
 
 KINDS = ("secrets", "pii", "injection")
 MOST_ALARMS = 0.01  # share of ordinary texts with a finding

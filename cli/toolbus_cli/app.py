@@ -56,15 +56,13 @@ def _add_declaring(app: typer.Typer) -> None:
 
 @part("tools")
 def _add_tools(app: typer.Typer) -> None:
-    tools = _commands("servers.tools").tools
-    _add(app, tools, "toolbus tools", "toolbus tools --as bot", "toolbus tools --all")
+    _add(app, _commands("servers.tools").tools, "toolbus tools", "toolbus tools --as bot")
 
 
 @part("call")
 def _add_call(app: typer.Typer) -> None:
-    calling = _commands("servers.call")
     _add(
-        app, calling.call,
+        app, _commands("servers.call").call,
         "TOOLBUS_KEY=tbk_… toolbus call clock__now",
         "toolbus call notes__add '{\"text\": \"hello\"}' --key tbk_…",
     )  # fmt: skip
@@ -100,9 +98,8 @@ def _add_flow(app: typer.Typer) -> None:
 
 @part("connect")
 def _add_connect(app: typer.Typer) -> None:
-    connect = _commands("servers.connect")
     _add(
-        app, connect.connect,
+        app, _commands("servers.connect").connect,
         "TOOLBUS_KEY=tbk_… toolbus connect --url http://127.0.0.1:8080/mcp",
         "toolbus connect --key-file ~/.toolbus-key --server docs --state-dir ~/work/.toolbus",
         "",

@@ -77,20 +77,14 @@ DEPLOY = ROOT / "deploy"
 OPERATOR_QUERIES: tuple[type[Query], ...] = (
     ApprovalsQuery, ApproveRequest, AuditQuery, EventsQuery, GuardQuery, IdentityRequest,
     BackfillLinesRequest, LedgerQuery, OpenCallsQuery, RebuildRequest, BackfillRequest,
-    RejectRequest, RunsRequest, FlowRunsQuery, ResetFlowRequest,
-    ServersQuery, SessionsQuery, CachedResponsesQuery,
-    PurgeCacheRequest, SpendingQuery, StatusQuery, UnresolvedCallsQuery,
+    RejectRequest, RunsRequest, FlowRunsQuery, ResetFlowRequest, ServersQuery, SessionsQuery,
+    CachedResponsesQuery, PurgeCacheRequest, SpendingQuery, StatusQuery, UnresolvedCallsQuery,
 )  # fmt: skip
 QUERIES_OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)
 QUERIES_OF_POLICY: set[type[Query]] = {
-    GuardQuery,
-    CachedResponsesQuery,
-    RunsRequest,
-    OpenCallsQuery,
-    PurgeCacheRequest,
-    SpendingQuery,
-    UnresolvedCallsQuery,
-}
+    GuardQuery, CachedResponsesQuery, RunsRequest, OpenCallsQuery, PurgeCacheRequest,
+    SpendingQuery, UnresolvedCallsQuery,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

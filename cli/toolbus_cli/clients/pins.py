@@ -8,7 +8,6 @@ from typing import Any
 
 from toolbus_cli.config_client import me
 from toolbus_cli.errors import CommandError
-from toolbus_common.access.server_instructions import instructions_entry
 from toolbus_common.access.tool_names import Names
 from toolbus_common.access.tool_patterns import full_name, split_name
 from toolbus_common.config import Server
@@ -32,6 +31,7 @@ from toolbus_common.contracts.records.pin_names import (
     pinned_part,
 )
 from toolbus_common.crypto.canonical_json import digest_of
+from toolbus_common.mcp.server_instructions import instructions_entry
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import CATALOGUE, PINS
 

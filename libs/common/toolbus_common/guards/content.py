@@ -4,7 +4,7 @@ from typing import Any
 
 import msgspec
 
-from toolbus_common.guards.json_texts import JsonTexts, parsed
+from toolbus_common.guards.texts.json_texts import JsonTexts, parsed
 
 
 class Content:

@@ -1,21 +1,22 @@
 """The detectors of built-in guards. Equal rules share one compiled detector."""
 
-from importlib import import_module
-from typing import Any, cast
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 from toolbus_common.config.guards.guard import Guard, Kind
-from toolbus_common.guards.findings import Detector
+from toolbus_common.guards import limits
+from toolbus_common.guards.texts.findings import Detector
 
-# Module and class of each kind. A module is imported with the first guard of its kind, because the
-# compiled rules need memory.
-_DETECTORS: dict[Kind, tuple[str, str]] = {
-    "secrets": ("secrets.detector", "SecretsDetector"),
-    "pii": ("personal_data.detector", "PersonalDataDetector"),
-    "injection": ("injection.detector", "InjectionDetector"),
-}
-
+SEARCHING: frozenset[Kind] = frozenset({"secrets", "pii", "injection"})
 MOST_KNOWN = 256
 _known: dict[tuple[Kind, tuple[str, ...] | None, tuple[str, ...]], Detector] = {}
+
+
+class _Kind(NamedTuple):
+    """What a module of detectors offers: its detector, and the names of its rules."""
+
+    detector: Callable[[tuple[str, ...] | None, tuple[str, ...]], Detector]
+    known_rules: Callable[[], frozenset[str]]
 
 
 def detector_of(guard: Guard) -> Detector:
@@ -31,7 +32,7 @@ def detector_of(guard: Guard) -> Detector:
 
 def is_compiled(guard: Guard) -> bool:
     """Return whether the detector of a guard exists already, or the guard needs none."""
-    return guard.kind not in _DETECTORS or _key(guard) in _known
+    return guard.kind not in SEARCHING or _key(guard) in _known
 
 
 def _key(guard: Guard) -> tuple[Kind, tuple[str, ...] | None, tuple[str, ...]]:
@@ -39,21 +40,29 @@ def _key(guard: Guard) -> tuple[Kind, tuple[str, ...] | None, tuple[str, ...]]:
 
 
 def _compiled(kind: Kind, rules: tuple[str, ...] | None, except_rules: tuple[str, ...]) -> Detector:
-    module, name = _DETECTORS[kind]
-    found = import_module(f"toolbus_common.guards.{module}")
-    return cast("Detector", getattr(found, name)(rules, except_rules))
+    return _module_of(kind).detector(rules, except_rules)
+
+
+def _module_of(kind: str) -> _Kind:
+    """Return a kind's module. It is imported here, because compiled rules need memory."""
+    if kind == "secrets":
+        from toolbus_common.guards.secrets import detector as secrets  # noqa: PLC0415
+
+        return _Kind(secrets.SecretsDetector, secrets.known_rules)
+    if kind == "pii":
+        from toolbus_common.guards.personal_data import detector as personal  # noqa: PLC0415
+
+        return _Kind(personal.PersonalDataDetector, personal.known_rules)
+    from toolbus_common.guards.injection import detector as injection  # noqa: PLC0415
+
+    return _Kind(injection.InjectionDetector, injection.known_rules)
 
 
 def exceeded_limits(options: dict[str, Any], body: bytes, output_schema: Any) -> tuple[str, ...]:
     """Return the names of the limits of a guard of kind `limits` that a document exceeds."""
-    limits = import_module("toolbus_common.guards.limits")
-    return cast("tuple[str, ...]", limits.exceeded(options, body, output_schema))
+    return limits.exceeded(options, body, output_schema)
 
 
 def known_rules_of(kind: str) -> frozenset[str] | None:
     """Return the names of all rules of a kind; None if the kind has no rules of its own."""
-    found = _DETECTORS.get(cast("Kind", kind))
-    if found is None:
-        return None
-    rules = import_module(f"toolbus_common.guards.{found[0]}").known_rules()
-    return cast("frozenset[str]", rules)
+    return _module_of(kind).known_rules() if kind in SEARCHING else None

@@ -21,7 +21,7 @@ from nats.js.errors import Error as JetStreamError
 
 from toolbus_common.crypto.aead import Aead, DecryptionError, derived_key
 from toolbus_common.errors import BusDownError
-from toolbus_common.guards.json_texts import JsonTexts
+from toolbus_common.guards.texts.json_texts import JsonTexts
 from toolbus_common.nats.kv_bucket import Bucket
 
 # Linear: the class of the rule's characters does not contain the colon that ends it.

@@ -6,9 +6,9 @@ from typing import Any
 
 from msgspec import Struct
 
-from toolbus_common.guards.findings import Finding
-from toolbus_common.guards.json_texts import JsonTexts
 from toolbus_common.guards.placeholders import PLACEHOLDER
+from toolbus_common.guards.texts.findings import Finding
+from toolbus_common.guards.texts.json_texts import JsonTexts
 
 SHORTEST_REPEATED = 6  # shorter values are replaced only where a rule matched
 MOST_REPEATED = 256  # values that are searched for in the whole document

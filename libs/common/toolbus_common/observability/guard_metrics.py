@@ -1,4 +1,4 @@
-"""Metrics of the checks of guards, counted by whoever makes a check."""
+"""Metrics of the checks of guards, counted where a check is made."""
 
 from functools import cache
 from typing import NamedTuple

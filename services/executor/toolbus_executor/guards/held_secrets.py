@@ -8,11 +8,11 @@ import msgspec
 from toolbus_common.config.guards.guard import Phase
 from toolbus_common.contracts import GuardCheck
 from toolbus_common.errors import GuardBlockedError
-from toolbus_common.guards.json_texts import JsonTexts
 from toolbus_common.guards.messages import blocked_reason
 from toolbus_common.guards.redaction import redact
-from toolbus_common.guards.secrets.own_secrets import RULE, OwnSecrets
+from toolbus_common.guards.texts.json_texts import JsonTexts
 from toolbus_executor.guards.call_guards import GuardedContent
+from toolbus_executor.guards.own_secrets import RULE, OwnSecrets
 
 MOST_OWNERS = 1024  # servers, providers and people whose secrets are known
 

@@ -23,7 +23,7 @@ class Decision(Struct, frozen=True):
 
     `claim` is set if the call has an idempotency key. It is released unless the call is dispatched.
     `checks` are those of its guards; `flow` is its judgement if information flow concerns it.
-    `asked` is set if a guard or the flow requires approval.
+    `cause` is set if a guard or the flow requires approval.
     """
 
     authorizer: Authorizer
@@ -31,13 +31,13 @@ class Decision(Struct, frozen=True):
     verdict: Verdict
     claim: OutcomeClaim | None = None
     checks: tuple[GuardCheck, ...] = ()
-    asked: Cause | None = None
+    cause: Cause | None = None
     flow: Judgement | None = None
 
 
 def may_need_approval(decision: Decision, call: CallRequested) -> bool:
     """Return whether approval is needed, or the call contains the state of an approval."""
-    needed = decision.admission.cause or decision.verdict.approve_by or decision.asked
+    needed = decision.admission.cause or decision.verdict.approve_by or decision.cause
     return bool(needed or (call.extra and STATE_PREFIX in call.extra))
 
 
@@ -86,12 +86,12 @@ def decide(
     if admission.terms is not None:  # a redaction changes the size
         admission = sized(admission, admission.terms, inspected.call)
     verdict = evaluate_rules(authorizer, inspected.call, admission, judged)
-    asked = Cause(f"{GUARD}{inspected.ask}", inspected.why) if inspected.ask else None
+    cause = Cause(f"{GUARD}{inspected.ask}", inspected.why) if inspected.ask else None
     if judged is not None:
         judged.check(inspected.call)
         if judged.must_be_approved:
-            asked = _flow_cause(judged, inspected.call, asked)
-    return Decision(authorizer, admission, verdict, claim, inspected.checks, asked, judged)
+            cause = _flow_cause(judged, inspected.call, cause)
+    return Decision(authorizer, admission, verdict, claim, inspected.checks, cause, judged)
 
 
 async def judge_and_decide(
@@ -110,12 +110,12 @@ async def judge_and_decide(
     return decide(authorizer, admission, inspected, claim, judged)
 
 
-def _flow_cause(judged: Judgement, call: CallRequested, asked: Cause | None) -> Cause:
-    """Return the cause of an approval that the flow requires, and a guard if `asked` is set."""
+def _flow_cause(judged: Judgement, call: CallRequested, cause: Cause | None) -> Cause:
+    """Return the cause of an approval that the flow requires, and a guard if `cause` is set."""
     why = judged.why(call)
-    if asked is None:
+    if cause is None:
         return Cause(FLOW, why, chain=judged.chain)
-    return Cause(asked.name, f"{asked.why} {why}", chain=judged.chain)
+    return Cause(cause.name, f"{cause.why} {why}", chain=judged.chain)
 
 
 def approval_cause(call: CallRequested, decision: Decision) -> Cause:
@@ -123,9 +123,9 @@ def approval_cause(call: CallRequested, decision: Decision) -> Cause:
 
     A task's call was approved already, but its further input was not checked by a guard then.
     """
-    admission, verdict, asked = decision.admission, decision.verdict, decision.asked
-    if asked is not None:
-        return Cause(admission.cause or asked.name, asked.why, admission.charge, asked.chain)
+    admission, verdict, cause = decision.admission, decision.verdict, decision.cause
+    if cause is not None:
+        return Cause(admission.cause or cause.name, cause.why, admission.charge, cause.chain)
     if admission.cause or not verdict.approve_by or call.method.startswith("tasks/"):
         return Cause(admission.cause, charge=admission.charge)
     return Cause(f"{RULE}{verdict.approve_by}", verdict.reason, admission.charge)

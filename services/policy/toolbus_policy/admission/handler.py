@@ -23,12 +23,7 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.events.guards import GuardCheck
 from toolbus_common.contracts.replies import CallContext, Reply
-from toolbus_common.errors import (
-    BusDownError,
-    ExecutorDownError,
-    ToolbusError,
-    UnauthorizedError,
-)
+from toolbus_common.errors import BusDownError, ExecutorDownError, ToolbusError, UnauthorizedError
 from toolbus_common.guards.inspector import Inspector
 from toolbus_common.observability.call_metrics import call_count
 from toolbus_common.observability.metrics import DECISIONS

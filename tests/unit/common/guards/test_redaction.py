@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from toolbus_common.guards.findings import Finding
-from toolbus_common.guards.json_texts import CollisionError, JsonTexts
 from toolbus_common.guards.redaction import redact
+from toolbus_common.guards.texts.findings import Finding
+from toolbus_common.guards.texts.json_texts import CollisionError, JsonTexts
 
 SECRETS = [
     'qu"ote\\back',

@@ -9,7 +9,6 @@ from collections.abc import Collection, Iterator, Sequence
 
 import re2
 
-from toolbus_common.guards.findings import Finding
 from toolbus_common.guards.injection.encoded_text import decoded_texts
 from toolbus_common.guards.injection.hidden_text import RULES as HIDDEN_RULES
 from toolbus_common.guards.injection.hidden_text import hidden_runs
@@ -28,6 +27,7 @@ from toolbus_common.guards.injection.views import (
     has_invisible,
     plain_view,
 )
+from toolbus_common.guards.texts.findings import Finding
 
 LEAST = 0.5  # the score from which a finding is reported
 ENCODED = "encoded-instruction"
@@ -241,3 +241,8 @@ def _without_overlap(found: list[Finding]) -> list[Finding]:
         if last_end > end and last_rule != rule:
             heapq.heappush(queue, (text, end, last_score, last_end, last_rule))
     return [Finding(rule, text, start, end, -score) for text, start, score, end, rule in kept]
+
+
+def known_rules() -> frozenset[str]:
+    """Return the names of all rules."""
+    return frozenset(RULES)

@@ -6,13 +6,19 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
-from toolbus_common.guards.expressions import any_of, compiled, compiled_set, selected, shortened
-from toolbus_common.guards.findings import Finding
-from toolbus_common.guards.joined_texts import JoinedTexts, without_overlap
 from toolbus_common.guards.personal_data.models import RULES as MODEL_RULES
 from toolbus_common.guards.personal_data.models import ModelDetector
 from toolbus_common.guards.personal_data.rules import RULES, Rule, words_of
-from toolbus_common.guards.plain_text import with_plain_escapes
+from toolbus_common.guards.texts.expressions import (
+    any_of,
+    compiled,
+    compiled_set,
+    selected,
+    shortened,
+)
+from toolbus_common.guards.texts.findings import Finding
+from toolbus_common.guards.texts.joined_texts import JoinedTexts, without_overlap
+from toolbus_common.guards.texts.plain_text import with_plain_escapes
 
 _MODEL = "en_core_web_sm"
 _NEAR = 60  # characters before a match in which a word counts

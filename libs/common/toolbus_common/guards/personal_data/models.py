@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
-from toolbus_common.guards.findings import Finding
+from toolbus_common.guards.texts.findings import Finding
 
 INSTALL: Final = "pip install 'toolbus[presidio]'"
 LONGEST: Final = 100_000  # characters of a document; a model needs about 1 s for them

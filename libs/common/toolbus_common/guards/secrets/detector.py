@@ -4,10 +4,6 @@ from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
-from toolbus_common.guards.expressions import any_of, compiled, compiled_set, selected, shortened
-from toolbus_common.guards.findings import Finding
-from toolbus_common.guards.joined_texts import JoinedTexts
-from toolbus_common.guards.plain_text import with_plain_escapes
 from toolbus_common.guards.secrets.private_keys import private_keys
 from toolbus_common.guards.secrets.rules import (
     Rule,
@@ -16,6 +12,16 @@ from toolbus_common.guards.secrets.rules import (
     entropy,
     version,
 )
+from toolbus_common.guards.texts.expressions import (
+    any_of,
+    compiled,
+    compiled_set,
+    selected,
+    shortened,
+)
+from toolbus_common.guards.texts.findings import Finding
+from toolbus_common.guards.texts.joined_texts import JoinedTexts
+from toolbus_common.guards.texts.plain_text import with_plain_escapes
 
 _LONGEST = 100  # characters after a candidate, and around it in a line
 _NAME = 100  # characters of a name and what is between it and its value

@@ -39,7 +39,10 @@ class AzureContentSafety:
         self._path = f"{client.path}/contentsafety/text:analyze?api-version={options.api_version}"
 
     async def check(
-        self, checked: CheckedContent, texts: Sequence[str], seconds: float
+        self,
+        checked: CheckedContent,  # noqa: ARG002 - the interface of an adapter
+        texts: Sequence[str],
+        seconds: float,
     ) -> ServiceFindings:
         """Analyze one text."""
         options = self._options

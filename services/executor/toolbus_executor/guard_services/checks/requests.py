@@ -13,7 +13,7 @@ from msgspec import UNSET, Struct
 
 from toolbus_common.contracts.guards import ServiceVerdict
 from toolbus_common.errors import UpstreamInvalidError
-from toolbus_common.guards.json_texts import JsonTexts
+from toolbus_common.guards.texts.json_texts import JsonTexts
 from toolbus_executor.guard_services.adapters.base import MAX_FINDINGS, Limits, ServiceFindings
 
 MAX_REQUESTS = 100  # for one content

@@ -87,7 +87,7 @@ def test_what_only_looks_similar_is_not_found(text: str) -> None:
     assert _found(text) == []
 
 
-def test_a_member_s_name_tells_what_its_value_is() -> None:
+def test_a_member_s_name_shows_what_its_value_is() -> None:
     assert _found("customer_ssn", "536904399", "dob", "1985-01-01") == [
         ("us-ssn", "536904399"), ("date-of-birth", "1985-01-01"),
     ]  # fmt: skip

@@ -36,11 +36,11 @@ def test_a_secret_with_its_own_form_is_found_in_every_surrounding(secret: str, a
     assert secret in [value for _, value in _found(around.format(secret))]
 
 
-def test_a_member_s_name_tells_that_its_value_is_a_secret() -> None:
+def test_a_member_s_name_shows_that_its_value_is_a_secret() -> None:
     assert _found("name", "build", "api_key", HEX) == [("generic-api-key", HEX)]
 
 
-def test_the_same_value_without_a_telling_name_is_no_secret() -> None:
+def test_the_same_value_under_another_name_is_no_secret() -> None:
     assert _found("name", "build", "sha", HEX) == []
 
 

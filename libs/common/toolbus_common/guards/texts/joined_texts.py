@@ -4,7 +4,7 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
 
-from toolbus_common.guards.findings import Finding
+from toolbus_common.guards.texts.findings import Finding
 
 # Between two texts. It reads like an assignment, so that the name of a JSON member counts as the
 # name of its value. No secret contains a line break, so none goes on behind it.

@@ -11,8 +11,8 @@ from urllib.parse import quote, quote_plus
 
 import ahocorasick
 
-from toolbus_common.guards.findings import Finding
-from toolbus_common.guards.joined_texts import JoinedTexts
+from toolbus_common.guards.texts.findings import Finding
+from toolbus_common.guards.texts.joined_texts import JoinedTexts
 
 RULE = "toolbus-own-secret"
 SHORTEST = 8  # shorter values are not searched, because they would match everywhere

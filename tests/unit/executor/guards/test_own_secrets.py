@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_common.guards.secrets.own_secrets import RULE, SHORTEST, OwnSecrets
+from toolbus_executor.guards.own_secrets import RULE, SHORTEST, OwnSecrets
 
 SECRET = 'cAnary "7/+é secret'
 
@@ -49,7 +49,7 @@ def test_no_value_finds_nothing() -> None:
     assert OwnSecrets().find(["text"]) == []
 
 
-def test_values_that_begin_alike_are_told_apart() -> None:
+def test_values_that_begin_alike_are_distinct() -> None:
     values = [f"-----BEGIN PRIVATE KEY-----{number:040}" for number in range(200)]
     text = f"x{values[17]}y{values[3][:-1]}"
     (finding,) = OwnSecrets(values).find([text])
@@ -83,7 +83,7 @@ def test_ten_thousand_values_are_found_at_once() -> None:
     assert [each.text for each in own.find(["nothing", values[1234], values[9999]])] == [1, 2]
 
 
-def test_neither_the_representation_nor_the_version_tells_a_value() -> None:
+def test_neither_the_representation_nor_the_version_contains_a_value() -> None:
     own = OwnSecrets([SECRET])
     assert SECRET not in f"{own!r} {own.version}"
     assert own.version != OwnSecrets([SECRET]).version

@@ -1,0 +1,1 @@
+"""Texts of documents, in the forms in which guards search them."""
