@@ -31,7 +31,7 @@ from toolbus_common.contracts.records.pin_names import (
     pin_key,
     server_of,
 )
-from toolbus_common.mcp.server_instructions import instructions_entry, with_instructions
+from toolbus_common.guards.server_instructions import instructions_entry, with_instructions
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.kv_bucket import Bucket, Change
 from toolbus_executor.catalog.definition_signals import BLOCKING, named, severity
