@@ -93,15 +93,16 @@ class Stage:
         about = {"suite": suite, "user": user, "injection": injection, "attack": attack}
         scenario = self.dojo.get("/begin", about)
         with closing(Session(self.gateway.ready["endpoint"], KEY)) as session:
-            agent = Agent(session, self._approve, lambda: len(self.dojo.get(f"/done/{suite}")))
+            agent = Agent(session, self._decide, lambda: len(self.dojo.get(f"/done/{suite}")))
             outcome = agent.run(suite, scenario, scenario["goal"])
         if not injection:
             outcome.done = outcome.done and bool(self.dojo.get(f"/useful/{suite}"))
         return outcome
 
-    def _approve(self, approval: str) -> None:
+    def _decide(self, approval: str, *, own: bool) -> None:
+        word = "approve" if own else "reject"
         answer = at(self.gateway, OPERATOR).request(
-            "POST", f"/v1/approvals/{approval}/approve", {"note": "The user's own task."}
+            "POST", f"/v1/approvals/{approval}/{word}", {"note": "Decided for the user."}
         )
         assert answer.status == 200, answer.body
 
