@@ -114,7 +114,7 @@ class ServerRegistry:
         self._restarted: frozenset[str] = frozenset()  # servers known before this change
         self._changed = asyncio.Event()
         self._guards: Mapping[str, Guard] = {}  # with which the servers were listed
-        self.inspector: Callable[[], Inspector | None] = lambda: None
+        self._inspector: Callable[[], Inspector] = lambda: dependencies.guards.inspector
         self._early_cancellations = early = EarlyCancellations()
         self._providers = ProviderRegistry(service, commands, dependencies, early, cache)
         self._suspended_calls = SuspendedCallRouter(
@@ -208,7 +208,7 @@ class ServerRegistry:
         supervisor = ServerSupervisor(
             name, declared, self._service, self._buckets, self._pins, self._dependencies
         )
-        supervisor.entry.guards = DefinitionGuards(name, declared, self.inspector)
+        supervisor.entry.guards = DefinitionGuards(name, declared, self._inspector)
         supervisor.resets = resets
         supervisor.fresh = name in self._restarted
         if supervisor.separation is not None:

@@ -19,6 +19,8 @@ Phase = Literal["arguments", "results", "definitions", "prompts", "completions"]
 Action = Literal["block", "redact", "flag", "ask"]
 # The kinds that Toolbus evaluates itself. All other kinds send the content to another service.
 BUILT_IN_KINDS: frozenset[Kind] = frozenset({"secrets", "pii", "injection", "limits"})
+# Phases after which no call can wait for an approval.
+_TOO_LATE: frozenset[Phase] = frozenset({"results", "completions"})
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)")
 
 
@@ -43,7 +45,8 @@ class Guard(ConfigModel):
     `on` are the phases: the arguments of tool calls, their results, the definitions of tools,
     the prompts (requests to models), and the completions (responses of models).
     `action` is the reaction to a finding: `block` rejects the call, `redact` replaces what was
-    found, `flag` only records it, and `ask` requires an approval. In the mode `observe`, the
+    found, `flag` only records it, and `ask` requires an approval; `ask` is not possible for results
+    and completions. In the mode `observe`, the
     reaction is recorded but does not happen.
 
     `fail` decides about a call that the guard could not check: `closed` rejects it, `open` lets it
@@ -125,6 +128,11 @@ class Guard(ConfigModel):
             http_url(self.url)
         if self.restore and self.action != "redact":
             yield "restore applies only to the action redact; remove it"
+        if self.action == "ask" and (late := [each for each in self.on if each in _TOO_LATE]):
+            yield (
+                f"the action ask cannot be used for {' and '.join(late)}, because the call was "
+                "executed then; use block, or another guard without ask for them"
+            )
         if self.kind == "mcp" and not (self.server and self.tool):
             yield "needs the server and the tool that checks the content"
         if self.kind != "mcp" and (self.server or self.tool):
