@@ -176,7 +176,7 @@ def _suite(
     figures: dict[str, Any] = {
         "tasks": len(benign),
         "tasks_done": sum(outcome.done for outcome in benign.values()),
-        "tasks_asked": sum(outcome.asked > 0 for outcome in benign.values()),
+        "tasks_asked": sum(outcome.approvals > 0 for outcome in benign.values()),
         "changed": sum(
             any("[redacted:" in text for text in outcome.texts) for outcome in benign.values()
         ),

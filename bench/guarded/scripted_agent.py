@@ -27,7 +27,7 @@ class Outcome:
     reached: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)  # codes of the user's own calls
-    asked: int = 0  # approvals of the user's own calls
+    approvals: int = 0  # approvals of the user's own calls
     texts: list[str] = field(default_factory=list)
 
 
@@ -111,7 +111,7 @@ class Agent:
     def _own_call(self, tool: str, arguments: dict[str, Any], outcome: Outcome) -> str | None:
         answer = self._session.call(tool, arguments)
         if code(answer) == "approval_required":
-            outcome.asked += 1
+            outcome.approvals += 1
             self._decide(answer["error"]["data"]["approval"], own=True)
             answer = self._session.call(tool, arguments)
         if failed := code(answer):
