@@ -65,7 +65,6 @@ def exceeded_limits(options: dict[str, Any], body: bytes, output_schema: Any) ->
 
 def limits_problems(options: dict[str, Any]) -> tuple[str, ...]:
     """Return what is wrong with the options of a guard of kind `limits`."""
-    limits = import_module("toolbus_common.guards.limits")
     return tuple(limits.option_problems(options))
 
 
