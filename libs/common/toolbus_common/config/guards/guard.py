@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
-from toolbus_common.config.base import ConfigModel, Name, Patterns
+from toolbus_common.config.base import ConfigModel, Name, Patterns, with_tuples
 from toolbus_common.config.guards.services import KEY, service_problems, service_url
 from toolbus_common.config.servers.endpoints import http_url
 
@@ -85,7 +85,10 @@ class Guard(ConfigModel):
     @model_validator(mode="before")
     @classmethod
     def _takes_one_key(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict) or KEY not in fields:
+        if not isinstance(fields, dict):
+            return fields
+        fields = with_tuples(fields, unless="options")
+        if KEY not in fields:
             return fields
         if fields.get("credentials"):
             raise ValueError("has key and credentials; put all keys in credentials")
