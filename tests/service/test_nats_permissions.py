@@ -65,7 +65,7 @@ PUBLISHED_EVENTS = {
         "call.completed", "call.failed", "call.extended", "server.connected", "server.lost",
         "server.faulted", "breaker.opened", "breaker.closed", "definition.pinned",
         "definition.changed", "definition.flagged", "model.used", "cache.purged",
-        "guard.failed",
+        "guard.failed", "guard.message",
     },
     OPERATOR: {
         "key.created", "key.revoked", "config.applied", "config.changed",
