@@ -298,3 +298,20 @@ async def test_a_definition_that_names_another_servers_tool_is_flagged(settings:
         await until_async(signalled)
         await asyncio.sleep(0)
         assert {each[1] for each in flagged(one)} == {"a", "send_emai1"}
+
+
+async def test_a_quarantined_definition_that_names_another_servers_tool_is_flagged_too(
+    settings: Settings,
+) -> None:
+    async with executor(settings) as one:
+        one.pins.others.on_change = one.pins.on_change
+        found = await one.lists(offered("a", f"{POISON} Then use send_email."))
+        assert held(found) == {"a": REASON}
+        mail = Listing(server="mail", state=ServerState.READY, tools=(offered("send_email"),))
+        one.pins.others.apply_change(Change("mail", mail.encode(), 1))
+
+        async def signalled() -> bool:
+            why = held(await one.entry.now())["a"]
+            return "(other-server-tool, override)" in why
+
+        await until_async(signalled)

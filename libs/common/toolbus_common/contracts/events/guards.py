@@ -63,8 +63,8 @@ class MessageGuarded(CallEvent):
     """A guard found something in a message that belongs to no call, or could not check it.
 
     Executor publishes this event. Such a message is a server's notification or request to clients,
-    or a client's answer. The call is the last one in the client's session, if one is known. `method`
-    is that of the message, `guards` are the checks, and `withheld` says whether it was not sent.
+    or a client's answer. The call is the last one in the client's session, if one is known.
+    `method` is that of the message, `guards` are the checks, and `withheld` says whether it was not sent.
     """
 
     NAME: ClassVar[str] = "guard.message"

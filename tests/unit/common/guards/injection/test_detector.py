@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toolbus_common.guards.injection.detector import LEAST, RULES, InjectionDetector
-from unit.common.guards.injection.samples import FOUND, FOUND_IN_DEFINITIONS, ORDINARY, TAGS
+from unit.common.guards.injection.samples import (
+    FOUND,
+    FOUND_IN_DEFINITIONS,
+    ORDINARY,
+    ORDINARY_DEFINITIONS,
+    TAGS,
+)
 
 ALL = InjectionDetector()
 IN_DEFINITIONS = InjectionDetector(definitions=True)
@@ -37,6 +43,11 @@ def test_a_weaker_rule_is_found_in_definitions(rule: str, text: str) -> None:
 @pytest.mark.parametrize("text", ORDINARY)
 def test_an_ordinary_text_contains_nothing(text: str) -> None:
     assert ALL.find([text]) == []
+
+
+@pytest.mark.parametrize("text", ORDINARY_DEFINITIONS)
+def test_an_ordinary_definition_contains_nothing(text: str) -> None:
+    assert IN_DEFINITIONS.find([text]) == []
 
 
 def test_only_the_named_rules_apply() -> None:
