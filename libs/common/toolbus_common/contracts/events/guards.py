@@ -64,7 +64,8 @@ class MessageGuarded(CallEvent):
 
     Executor publishes this event. Such a message is a server's notification or request to clients,
     or a client's answer. The call is the last one in the client's session, if one is known.
-    `method` is that of the message, `guards` are the checks, and `withheld` says whether it was not sent.
+    `method` is that of the message. `guards` are the checks. `withheld` says whether the message
+    was not sent.
     """
 
     NAME: ClassVar[str] = "guard.message"
