@@ -5,7 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import mcp_types as types
@@ -91,7 +91,7 @@ async def connected(launched: Launched, key: str) -> AsyncIterator[Sdk]:
     async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
         transport = streamable_http_client(launched.ready["endpoint"], http_client=http)
         async with SdkClient(
-            transport, mode="legacy", elicitation_callback=answer, logging_callback=log
+            transport, mode="legacy", elicitation_callback=cast("Any", answer), logging_callback=log
         ) as client:
             yield Sdk(client, logged)
 

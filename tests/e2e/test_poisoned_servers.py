@@ -121,7 +121,7 @@ def test_weaker_signals_are_shown_but_hide_nothing(poisoned: Poisoned) -> None:
         cases = poisoned.pins("list", "web", "--all")
         return {name: [*cases[f"web__{name}"]["signals"]] for name in LISTED}
 
-    wanted = {name: [] for name in LISTED}
+    wanted: dict[str, list[str]] = {name: [] for name in LISTED}
     wanted |= {"mentioning": ["other-server-tool"], "send_emai1": ["look-alike-name"]}
     until_blocking(lambda: signals() == wanted, "the signals about another server")
 

@@ -16,8 +16,8 @@ def tool(*required: str, also: tuple[str, ...] = (), **annotations: bool) -> dic
 
 
 def test_a_hint_that_is_no_longer_declared_is_named() -> None:
-    safe = {"readOnlyHint": True, "destructiveHint": False, "idempotentHint": True}
-    assert capability_changes(tool(**safe, openWorldHint=False), tool()) == [
+    safe = tool(readOnlyHint=True, destructiveHint=False, idempotentHint=True, openWorldHint=False)
+    assert capability_changes(safe, tool()) == [
         "it no longer declares that it only reads (annotations.readOnlyHint)",
         "it no longer declares that it destroys nothing (annotations.destructiveHint)",
         REPEATED,
