@@ -1,4 +1,4 @@
-"""Guards on messages outside of calls: answers of clients, and log messages of a server."""
+"""Guards on messages outside of calls: the answers of clients to a server."""
 
 import asyncio
 import sys
@@ -19,22 +19,19 @@ from harness.waits import until_async
 
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
 TOKEN = "ghp_" + "aB3dE5gH7jK9" * 3  # in the form of a token of GitHub
-KEYS = {
-    name: f"tbk_{name}_e2e-secret-of-messages" for name in ("free", "blocked", "redacted", "logged")
-}
+KEYS = {name: f"tbk_{name}_e2e-secret-of-messages" for name in ("free", "blocked", "redacted")}
 GUARDS: dict[str, Any] = {
     "block": {"kind": "secrets", "on": ["arguments"], "action": "block"},
     "redact": {"kind": "secrets", "on": ["arguments", "results"], "action": "redact"},
-    "logs": {"kind": "secrets", "on": ["results"], "action": "redact"},
 }
-CHOSEN = {"free": [], "blocked": ["block"], "redacted": ["redact"], "logged": ["logs"]}
+CHOSEN = {"free": [], "blocked": ["block"], "redacted": ["redact"]}
 
 
 @pytest.fixture(scope="module", params=["separate", "fused"])
 def gateway(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Launched]:
-    """Run a gateway with a server that sends requests and log messages after its calls."""
+    """Run a gateway with a server that sends requests after its calls."""
     options = ["--separate"] if request.param == "separate" else []
     launched = Launched(tmp_path_factory.mktemp("messages"), *options)
     program = [sys.executable, str(Path(elicitation_server.__file__)), "stdio"]
@@ -54,9 +51,8 @@ def gateway(
 class Sdk:
     """A client of the SDK that answers each elicitation with a secret."""
 
-    def __init__(self, client: SdkClient, logged: list[str]) -> None:
+    def __init__(self, client: SdkClient) -> None:
         self.client = client
-        self.logged = logged
 
     async def call(self, tool: str, word: str = "") -> str:
         """Call a tool, and return the text of its result."""
@@ -79,21 +75,16 @@ class Sdk:
 @asynccontextmanager
 async def connected(launched: Launched, key: str) -> AsyncIterator[Sdk]:
     """Connect a client of the session-based family."""
-    logged: list[str] = []
 
-    async def answer(_context: Any, _params: Any) -> types.ElicitResult:
+    async def answer(_context: Any, _params: Any) -> Any:
         return types.ElicitResult(action="accept", content={"word": f"it is {TOKEN}"})
-
-    async def log(params: Any) -> None:
-        logged.append(str(params.data))
 
     headers = {"authorization": f"Bearer {KEYS[key]}"}
     async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
         transport = streamable_http_client(launched.ready["endpoint"], http_client=http)
-        async with SdkClient(
-            transport, mode="legacy", elicitation_callback=cast("Any", answer), logging_callback=log
-        ) as client:
-            yield Sdk(client, logged)
+        elicit = cast("Any", answer)
+        async with SdkClient(transport, mode="legacy", elicitation_callback=elicit) as client:
+            yield Sdk(client)
 
 
 def events(launched: Launched, guard: str) -> list[dict[str, Any]]:
@@ -127,20 +118,3 @@ async def test_an_answer_outside_of_calls_is_redacted(gateway: Launched) -> None
         heard = await one.heard()
         assert "later accept it is [redacted:github-pat:" in heard
         assert TOKEN not in heard
-
-
-@pytest.mark.parametrize(
-    ("key", "start"), [("free", f"log {TOKEN}"), ("logged", "log [redacted:github-pat:")]
-)
-async def test_a_log_message_outside_of_calls_has_the_guards_of_results(
-    gateway: Launched, key: str, start: str
-) -> None:
-    async with connected(gateway, key) as one:
-        await one.client.set_logging_level("info")
-
-        async def received() -> bool:
-            await one.call("announce", f"log {TOKEN}")
-            return bool(one.logged)
-
-        await until_async(received, "a log message")
-        assert all(each.startswith(start) for each in one.logged)

@@ -22,7 +22,7 @@ from mcp.shared.exceptions import MCPError
 
 FORM: Any = {"type": "object", "properties": {"word": {"type": "string"}}}
 TEXT: Any = {"type": "object", "properties": {"word": {"type": "string"}}}
-PLAIN = ("ask", "sample", "plain", "later", "heard", "announce")
+PLAIN = ("ask", "sample", "plain", "later", "heard")
 messages: WeakKeyDictionary[Any, list[str]] = WeakKeyDictionary()
 counts: dict[str, int] = defaultdict(int)  # cancelled calls, by tool
 jobs: set[asyncio.Task[None]] = set()
@@ -90,12 +90,6 @@ async def later(ctx: Any, word: str) -> str:
     return word
 
 
-async def announced(ctx: Any, word: str) -> str:
-    """Log a word after the call has ended."""
-    begin(ctx.session.send_log_message("info", word))
-    return ""
-
-
 async def received(ctx: Any, _word: str) -> str:
     """Return the messages received outside calls."""
     return ";".join(kept(ctx))
@@ -106,7 +100,7 @@ async def plain(_ctx: Any, word: str) -> str:
     return word
 
 
-TOOLS = {"ask": asking, "sample": sampled, "later": later, "heard": received, "announce": announced}
+TOOLS = {"ask": asking, "sample": sampled, "later": later, "heard": received}
 
 
 async def called(ctx: Any, params: types.CallToolRequestParams) -> types.CallToolResult:

@@ -47,8 +47,12 @@ class GuardedCall:
         call: CallAdmitted,
         charge_of: Callable[[bytes | ToolbusError], int],
         secrets: HeldSecrets | None = None,
+        fits: Callable[[bytes], bool] | None = None,
     ) -> None:
-        """`charge_of` returns the charge of a withheld result or error."""
+        """`charge_of` returns the charge of a withheld result or error.
+
+        `fits` checks structured content with the output schema of the tool.
+        """
         if guards is None:
             raise unavailable(call)
         self.content = GuardedContent(guards, call, "results")
@@ -56,6 +60,7 @@ class GuardedCall:
         self._call = call
         self._charge_of = charge_of
         self._secrets = secrets
+        self._fits = fits
         self._restored: dict[str, str] = {}  # placeholders of the values that were sent
 
     @property
@@ -212,7 +217,7 @@ class GuardedCall:
         try:
             members = _members(raw)
         except msgspec.MsgspecError:
-            return await self.content.cleaned(raw)
+            return await self.content.cleaned(raw, output_schema=self._fits)
         opaque = {name: members.pop(name) for name in _OPAQUE if name in members}
         if bytes(members.get("resultType", b"")) in _RESULT_TYPES:
             opaque["resultType"] = members.pop("resultType")
@@ -223,7 +228,7 @@ class GuardedCall:
         else:
             task_id = None
         body = _encode(members) if opaque or task_id is not None else raw
-        cleaned = await self.content.cleaned(body)
+        cleaned = await self.content.cleaned(body, output_schema=self._fits)
         if cleaned is raw:
             return raw
         found = _members(cleaned)  # encoded again: a member cannot be repeated in it
