@@ -53,6 +53,7 @@ class EventRow(Struct, gc=False):
     parent_id: str = ""
     suggested_by: str = ""
     guards: str = ""
+    flow: str = ""
     trace_id: str = ""
     server: str = ""
     tool: str = ""

@@ -2,6 +2,9 @@
 -- applied.
 ALTER TABLE events ADD COLUMN IF NOT EXISTS guards String CODEC(ZSTD(1)) AFTER suggested_by;
 
+-- What the run of a call had read before it, as a JSON `FlowRecord`; empty without labels that matter.
+ALTER TABLE events ADD COLUMN IF NOT EXISTS flow String CODEC(ZSTD(1)) AFTER guards;
+
 -- One row per check of a guard. `phase` is what was checked, and `event` is the event that contains the
 -- check: with the verdict `failed`, call.denied and call.failed mean that the guard failed closed, and
 -- call.allowed and call.completed that it failed open.
@@ -46,6 +49,52 @@ FROM
     WHERE guards != ''
 )
 ARRAY JOIN checks AS check;
+
+-- One row per decision about a call that reads or writes labelled content, and per reset of a run.
+-- `verdict` is `passed`, `flagged`, `asked`, `refused` or `reset`. `private` and `untrusted` are the ids
+-- of the calls that had read such content, and `chain` are their tools in order.
+CREATE VIEW IF NOT EXISTS flow_decisions AS
+SELECT
+    at,
+    customer,
+    team,
+    user,
+    key,
+    if(is_reset, JSONExtractString(detail, 'run'), tupleElement(record, 'run')) AS run,
+    multiIf(
+        is_reset, 'reset',
+        tupleElement(record, 'verdict') = '', 'passed',
+        tupleElement(record, 'verdict')
+    ) AS verdict,
+    server,
+    tool,
+    method,
+    call_id,
+    parent_id,
+    event,
+    code,
+    approval,
+    if(is_reset, JSONExtractString(detail, 'private'), tupleElement(record, 'private')) AS private,
+    if(is_reset, JSONExtractString(detail, 'untrusted'), tupleElement(record, 'untrusted')) AS untrusted,
+    tupleElement(record, 'chain') AS chain,
+    tupleElement(record, 'reads') AS reads,
+    tupleElement(record, 'writes') AS writes,
+    tupleElement(record, 'narrowed') AS narrowed,
+    if(is_reset, JSONExtractString(detail, 'by'), '') AS by,
+    reason
+FROM
+(
+    SELECT
+        *,
+        event = 'flow.reset' AS is_reset,
+        JSONExtract(
+            flow,
+            'Tuple(run String, verdict String, private String, untrusted String, chain Array(String), reads Array(String), writes String, narrowed Bool)'
+        ) AS record
+    FROM events
+    WHERE flow != '' OR event = 'flow.reset'
+)
+WHERE is_reset OR tupleElement(record, 'run') != '';
 
 -- As in migration 8, grouped by the customer too: a parent id is only unique for one customer, so the
 -- calls of another customer with the same parent id are not part of the run.
