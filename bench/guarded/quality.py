@@ -41,10 +41,10 @@ def measured(directory: Path, more: Iterable[tuple[LabelledSet, Sequence[Sample]
         figures["sets"][about.name] = {
             "kind": about.kind, "source": about.source, "licence": about.licence, **seen,
         }  # fmt: skip
-    seen = secret_samples.measured()
+    found = secret_samples.measured()
     figures["secret_samples"] = {
-        "positives": seen.positives, "negatives": seen.negatives, "recall": seen.recall,
-        "recall_by_rule": seen.recall_by_rule, "false_positives": seen.false_positives,
+        "positives": found.positives, "negatives": found.negatives, "recall": found.recall,
+        "recall_by_rule": found.recall_by_rule, "false_positives": found.false_positives,
     }  # fmt: skip
     figures["alarms"] = alarms(made, [*ordinary()])
     _show(figures)
