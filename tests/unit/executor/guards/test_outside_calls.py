@@ -11,8 +11,13 @@ from toolbus_common.config import Server
 from toolbus_common.contracts import MessageGuarded
 from toolbus_executor.guards.outside_calls import OutsideCalls
 
-SECRETS = {"kind": "secrets", "on": ["arguments", "results"]}
-DOWN = {"kind": "http", "url": "http://127.0.0.1:9", "on": ["results"], "action": "block"}
+SECRETS: dict[str, Any] = {"kind": "secrets", "on": ["arguments", "results"]}
+DOWN: dict[str, Any] = {
+    "kind": "http",
+    "url": "http://127.0.0.1:9",
+    "on": ["results"],
+    "action": "block",
+}
 LOG = json.dumps({"level": "info", "data": TOKEN}).encode()
 ANSWER = b'"result":' + json.dumps({"content": {"a": TOKEN}}).encode()
 
