@@ -5,7 +5,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import httpx2
 import mcp_types as types
@@ -76,14 +76,14 @@ class Sdk:
 async def connected(launched: Launched, key: str) -> AsyncIterator[Sdk]:
     """Connect a client of the session-based family."""
 
-    async def answer(_context: Any, _params: Any) -> Any:
+    async def answer(_context: Any, _params: Any) -> types.ElicitResult:
         return types.ElicitResult(action="accept", content={"word": f"it is {TOKEN}"})
 
+    callbacks: dict[str, Any] = {"elicitation_callback": answer}
     headers = {"authorization": f"Bearer {KEYS[key]}"}
     async with httpx2.AsyncClient(headers=headers, timeout=60) as http:
         transport = streamable_http_client(launched.ready["endpoint"], http_client=http)
-        elicit = cast("Any", answer)
-        async with SdkClient(transport, mode="legacy", elicitation_callback=elicit) as client:
+        async with SdkClient(transport, mode="legacy", **callbacks) as client:
             yield Sdk(client)
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from harness.builders.calls import admitted_call
 from harness.engines.nats_server import NatsAt
 from harness.services.call_runner import CallRunner, ReplyRecorder
 from harness.services.guarded import AWS_KEY, TOKEN, guards_of
@@ -26,7 +25,6 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.topology import RESULTS
 from toolbus_common.settings import Settings
-from toolbus_executor.guards.guarded_call import GuardedCall
 from toolbus_executor.guards.held_secrets import HeldSecrets
 from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.results.large.store import LargeResultStore
@@ -69,12 +67,6 @@ def everything(client: CallRunner, reply: ReplyRecorder) -> str:
     """Return all that the caller has received and all events, as text."""
     sent = [each.encode().decode() for each in reply.frames]
     return "\n".join([*sent, *(each.model_dump_json() for each in client.events.published)])
-
-
-def guarded_call(client: CallRunner, *names: str) -> GuardedCall:
-    """Return the guards on one call."""
-    call = admitted_call(guards=names, run="r1", principal_id="p1")
-    return GuardedCall(client.runner.guards, call, lambda _: 0)
 
 
 def checks(client: CallRunner) -> list[dict[str, Any]]:
@@ -258,44 +250,6 @@ async def test_a_tool_that_the_guard_does_not_name_gets_no_value(client: CallRun
     await client.call("fail", {"text": placeholder}, **ONE)
     received = json.loads((await client.call("received")).text)
     assert received[-1]["text"] == placeholder
-
-
-@pytest.mark.parametrize(
-    "result",
-    [
-        {"content": [], "task": {"taskId": "t1", "statusMessage": TOKEN}},
-        {"content": [], "task": [TOKEN]},
-        {"content": [], "resultType": TOKEN},
-    ],
-)
-async def test_the_members_of_a_task_are_content_too(
-    client: CallRunner, result: dict[str, Any]
-) -> None:
-    use(client, g=BLOCK)
-    call = guarded_call(client, "g")
-    with pytest.raises(GuardBlockedError):
-        await call.result(json.dumps(result).encode())
-
-
-async def test_a_repeated_member_beside_a_state_is_not_sent(client: CallRunner) -> None:
-    use(client, g=BLOCK)
-    raw = b'{"requestState":"s","content":[],"a":"%b","a":"b"}' % TOKEN.encode()
-    assert TOKEN.encode() not in await guarded_call(client, "g").result(raw)
-
-
-async def test_the_state_and_the_id_of_a_task_are_not_changed(client: CallRunner) -> None:
-    use(client, g=REDACT)
-    task = {"taskId": TOKEN, "statusMessage": TOKEN}
-    raw = json.dumps({"content": [], "requestState": TOKEN, "task": task}).encode()
-    cleaned = json.loads(await guarded_call(client, "g").result(raw))
-    assert (cleaned["requestState"], cleaned["task"]["taskId"]) == (TOKEN, TOKEN)
-    assert cleaned["task"]["statusMessage"].startswith("[redacted:")
-
-
-async def test_a_text_in_the_place_of_a_number_of_an_error_is_content(client: CallRunner) -> None:
-    use(client, g=BLOCK)
-    error = UpstreamRefusedError("refused", upstream_code=TOKEN)
-    assert isinstance(await guarded_call(client, "g").error(error), GuardBlockedError)
 
 
 async def test_a_result_for_a_restored_value_is_not_cached(client: CallRunner) -> None:

@@ -12,7 +12,12 @@ from toolbus_common.contracts import MessageGuarded
 from toolbus_executor.guards.outside_calls import OutsideCalls
 
 SECRETS: dict[str, Any] = {"kind": "secrets", "on": ["arguments", "results"]}
-DOWN = {"kind": "http", "url": "http://127.0.0.1:9", "on": ["results"], "action": "block"}
+DOWN: dict[str, Any] = {
+    "kind": "http",
+    "url": "http://127.0.0.1:9",
+    "on": ["results"],
+    "action": "block",
+}
 LOG = json.dumps({"level": "info", "data": TOKEN}).encode()
 ANSWER = b'"result":' + json.dumps({"content": {"a": TOKEN}}).encode()
 
