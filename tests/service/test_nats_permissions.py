@@ -56,7 +56,7 @@ PUBLISHED_EVENTS = {
         "call.allowed", "call.denied", "call.failed", "call.replayed", "approval.requested",
         "approval.granted", "approval.rejected", "approval.expired", "approval.used",
         "approval.withdrawn", "ledger.opened", "key.created", "key.revoked", "config.applied",
-        "config.changed", "guard.failed",
+        "config.changed", "guard.failed", "flow.reset",
     },
     "oauth": {
         "grant.created", "grant.ended", "signin.denied", "connection.created", "connection.ended",
