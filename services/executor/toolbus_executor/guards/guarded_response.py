@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common import strict_json
 from toolbus_common.contracts import CallAdmitted, GuardCheck, Notification
 from toolbus_common.contracts.model_calls import CHUNK, COUNT_TOKENS, EMBEDDINGS
 from toolbus_common.contracts.replies import CallContext, ReplyMessage
@@ -111,8 +112,18 @@ class GuardedResponse:
         if self._secrets is not None:
             own = self._secrets.cleaned(document, self.content, is_sent=False)
         cleaned = await self.content.cleaned(own)
-        if cleaned is document:
+        if cleaned is not document:
+            texts.replace(msgspec.json.decode(cleaned))
+            texts.drop_probabilities()
+        elif not texts.was_ambiguous and _is_strict(body):
             return body
-        texts.replace(msgspec.json.decode(cleaned))
-        texts.drop_probabilities()
         return _encode(value)
+
+
+def _is_strict(body: bytes) -> bool:
+    """Return whether all parsers read a document alike."""
+    try:
+        strict_json.parse(body)
+    except strict_json.StrictJSONError:
+        return False
+    return True
