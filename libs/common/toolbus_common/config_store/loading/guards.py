@@ -4,6 +4,7 @@ from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 from typing import Any
 
+from toolbus_common.config.guards.guard import BUILT_IN_KINDS
 from toolbus_common.config_store.loading.document import ConfigPath, ConfigProblem, Document
 from toolbus_common.guards.detectors import known_rules_of, limits_problems
 
@@ -49,6 +50,8 @@ def _unknown_rules(document: Document, name: str, guard: dict[str, Any]) -> Iter
     if not any(written.values()):
         return  # the rules are loaded only if a guard names some
     kind = guard.get("kind")
+    if kind not in BUILT_IN_KINDS:
+        return  # the names of a service's findings are its own
     known = known_rules_of(kind) if isinstance(kind, str) else None
     for field, rules in written.items():
         for at, rule in enumerate(rules):
