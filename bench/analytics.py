@@ -36,7 +36,8 @@ _UNITS = {"h": "hours", "d": "days"}
 _LOAD = """
 INSERT INTO events (stream_seq, line, event, id, at, producer, seq, customer, team, user,
     environment, key, call_id, server, tool, method, approval, definition_digest, code, rule,
-    shadow, reason, charge, latency_us, is_error, sent, stream, suggested_by, detail)
+    shadow, reason, charge, latency_us, is_error, sent, stream, suggested_by, guards, flow,
+    detail)
 SELECT number + 1, 0, kind, concat(call, '.', kind), moment, 'policy-1', number, customer,
     if(kind IN ('call.allowed', 'call.denied', 'approval.requested'), of_team, ''),
     if(kind = 'call.allowed', concat('user', toString(who % 50)), ''), 'production',
@@ -57,7 +58,9 @@ SELECT number + 1, 0, kind, concat(call, '.', kind), moment, 'policy-1', number,
         (which + 1) * 100, 0),
     if(kind IN ('call.completed', 'model.used'), 2000 + toInt64(exp(h % 1000 / 100) * 30), 0),
     kind = 'call.completed' AND h % 60 = 0, kind = 'call.completed', '1',
-    if(kind = 'call.allowed' AND h % 40 = 0, hex(c + 1), ''), {detail}
+    if(kind = 'call.allowed' AND h % 40 = 0, hex(c + 1), ''),
+    multiIf(kind != 'call.completed' OR h % 20 != 0, '', h % 200 = 0, {failed}, {found}),
+    if(kind = 'call.denied' AND h % 20 = 0, {flow}, ''), {detail}
 FROM (
     SELECT number, sipHash64(number) AS h, sipHash64(intDiv(number, 2)) AS c,
         if(number > {total} * 0.97 AND h % 997 = 0, 200, toUInt64(200 * pow(c % 10007 / 10007, 3)))
@@ -86,6 +89,12 @@ FROM (
     FROM numbers({start}, {count})
 )
 """
+_CHECK = """concat('[{{"guard":"secrets","phase":"results","version":"8.30","bytes":',
+    toString(h % 9000), ',"us":', toString(h % 300), {rest}, '}}]')"""
+_FOUND = _CHECK.format(rest="""',"verdict":"redacted","findings":["github-pat"],"score":1.0'""")
+_FAILED = _CHECK.format(rest="""',"verdict":"failed","error":"it took longer than 2 s"'""")
+_FLOW = """'{"run":"r1","verdict":"refused","private":"c1","untrusted":"c2",
+    "chain":["crm__read","web__fetch"],"reads":["private"],"writes":"outside"}'"""
 _DETAIL = """concat('{"event":"', kind, '","id":"', call, '","at":',
     toString(toUnixTimestamp(moment)),
     ',"customer":"', customer, '","call_id":"', call, '","trace_id":"', hex(sipHash128(c)),
@@ -165,7 +174,8 @@ def loading(total: int, until: datetime, days: int) -> Iterator[str]:
     """Yield statements that insert `count` events, evenly over the last days."""
     for start in range(0, total, AT_ONCE):
         yield _LOAD.format(
-            detail=_DETAIL, until=f"'{until:%Y-%m-%d %H:%M:%S}'", total=total, start=start,
+            detail=_DETAIL, found=_FOUND, failed=_FAILED, flow=_FLOW,
+            until=f"'{until:%Y-%m-%d %H:%M:%S}'", total=total, start=start,
             count=min(AT_ONCE, total - start), span=days * 86_400_000,
         )  # fmt: skip
 

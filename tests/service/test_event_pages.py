@@ -79,7 +79,7 @@ async def test_pages_stay_below_the_limit_of_the_bus(
     at = Table(engine)
     for number in range(8):
         await at.keep(
-            allowed(call_id=f"l{number}", customer="long", at=EIGHT, arguments="x" * 1500)
+            allowed(call_id=f"l{number}", customer="long", at=EIGHT, arguments="x" * 1400)
         )
     ids, sizes, _ = await read_pages(engine, customers=("long",))
     assert (sorted(ids), max(sizes)) == (at.ids, 2)

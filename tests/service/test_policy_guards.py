@@ -229,7 +229,7 @@ async def test_executor_receives_the_guards_of_results_and_the_run_of_placeholde
     )
     await policy.request("read", run="run-1", **SENT)
     (call,) = policy.reached
-    assert (call.guards, call.run) == (("after", "both"), "run-1")
+    assert (call.guards, call.run) == (("after", "both", "before"), "run-1")
     placeholders = placeholders_of(policy.executor)
     back = await placeholders.restore(call.principal_id, call.run, call.arguments, {"both"})
     assert json.loads(back) == SENT["arguments"]
