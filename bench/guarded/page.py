@@ -25,7 +25,7 @@ marked. A part that has not been measured is missing."""
 def keep(part: str, report: dict[str, Any]) -> None:
     """Store the newest report of a part, with its time and commit, instead of an older one."""
     done = subprocess.run(
-        ["git", "rev-parse", "--short=10", "HEAD"],
+        ["git", "describe", "--always", "--exclude=*", "--abbrev=10", "--dirty"],
         cwd=PAGE.parent,
         capture_output=True,
         text=True,
@@ -123,8 +123,8 @@ def _quality(figures: dict[str, Any]) -> str:
         "real texts."
     )
     return (
-        f"## Precision and recall\n\n{sets}{missing}\n\n{secrets}\n\nFalse alarms, in "
-        f"texts of this repository and of installed packages:\n\n{alarms}"
+        f"## Precision and recall\n\n{sets}{missing}\n\n{secrets}\n\nFalse alarms, in texts of "
+        f"this repository and of installed packages:\n\n{alarms}"
     )
 
 
