@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from math import inf
 from pathlib import Path
 from random import Random
+from time import monotonic
 from typing import Any
 from urllib.request import Request, urlopen
 
@@ -87,27 +89,31 @@ class Stage:
 
     dojo: Dojo
     gateway: Launched
+    until: float = inf  # the monotonic time after which no combination is begun
 
     def run(self, suite: str, user: str, injection: str = "", attack: str = "") -> Outcome:
         """Run one scenario; without an injection it is the user's own task."""
         about = {"suite": suite, "user": user, "injection": injection, "attack": attack}
         scenario = self.dojo.get("/begin", about)
         with closing(Session(self.gateway.ready["endpoint"], KEY)) as session:
-            agent = Agent(session, self._approve, lambda: len(self.dojo.get(f"/done/{suite}")))
+            agent = Agent(session, self._decide, lambda: len(self.dojo.get(f"/done/{suite}")))
             outcome = agent.run(suite, scenario, scenario["goal"])
         if not injection:
             outcome.done = outcome.done and bool(self.dojo.get(f"/useful/{suite}"))
         return outcome
 
-    def _approve(self, approval: str) -> None:
+    def _decide(self, approval: str, *, own: bool) -> None:
+        word = "approve" if own else "reject"
         answer = at(self.gateway, OPERATOR).request(
-            "POST", f"/v1/approvals/{approval}/approve", {"note": "The user's own task."}
+            "POST", f"/v1/approvals/{approval}/{word}", {"note": "Decided for the user."}
         )
         assert answer.status == 200, answer.body
 
 
 @contextmanager
-def stage(dojo: Dojo, parts: frozenset[str], suites: Sequence[str]) -> Iterator[Stage]:
+def stage(
+    dojo: Dojo, parts: frozenset[str], suites: Sequence[str], seconds: float = inf
+) -> Iterator[Stage]:
     """Run a gateway until all tools are listed."""
     with tempfile.TemporaryDirectory(prefix="toolbus-bench-") as directory:
         gateway = Launched(Path(directory))
@@ -117,13 +123,18 @@ def stage(dojo: Dojo, parts: frozenset[str], suites: Sequence[str]) -> Iterator[
                 f"{suite}__{tool}" for suite in suites for tool in dojo.get(f"/tools/{suite}")
             ]
             gateway.until_listed(gateway.client(KEY), *wanted)
-            yield Stage(dojo, gateway)
+            yield Stage(dojo, gateway, monotonic() + seconds)
 
 
-def measured(most: int = 0, variants: Mapping[str, Sequence[str]] | None = None) -> dict[str, Any]:
+def measured(
+    most: int = 0,
+    variants: Mapping[str, Sequence[str]] | None = None,
+    seconds: float = inf,
+) -> dict[str, Any]:
     """Return the figures of each variant; with `most`, of so many combinations per suite.
 
-    `variants` names the attacks of each variant.
+    `variants` names the attacks of each variant. After `seconds`, a variant begins no further
+    combination. Combinations are in a random order, which is the same in each run.
     """
     chosen = PLAN if variants is None else variants
     with tempfile.TemporaryDirectory(prefix="toolbus-bench-") as directory:
@@ -132,7 +143,7 @@ def measured(most: int = 0, variants: Mapping[str, Sequence[str]] | None = None)
             dojo.start()
             suites = dojo.get("/suites")
             figures = {
-                name: _variant(dojo, VARIANTS[name], suites, attacks, most)
+                name: _variant(dojo, VARIANTS[name], suites, attacks, most, seconds)
                 for name, attacks in chosen.items()
             }
         finally:
@@ -143,6 +154,8 @@ def measured(most: int = 0, variants: Mapping[str, Sequence[str]] | None = None)
 
 def rows(figures: dict[str, Any]) -> list[Row]:
     """Return the figures that have a demand."""
+    if "all" not in figures:
+        return []
     total = figures["all"]["total"]
     seen = [each for each in total.values() if isinstance(each, dict)]
     tasks, done = total["tasks"], total["tasks_done"]
@@ -161,8 +174,12 @@ def _variant(
     suites: dict[str, Any],
     attacks: Sequence[str],
     most: int,
+    seconds: float,
 ) -> dict[str, Any]:
-    with stage(dojo, parts, list(suites)) as on_stage, ThreadPoolExecutor(len(suites)) as pool:
+    with (
+        stage(dojo, parts, list(suites), seconds) as on_stage,
+        ThreadPoolExecutor(len(suites)) as pool,
+    ):
         seen = pool.map(lambda suite: _suite(on_stage, suite, suites[suite], attacks, most), suites)
         parts_seen = dict(zip(suites, seen, strict=True))
     return {"suites": parts_seen, "total": _sum(parts_seen.values())}
@@ -175,7 +192,7 @@ def _suite(
     figures: dict[str, Any] = {
         "tasks": len(benign),
         "tasks_done": sum(outcome.done for outcome in benign.values()),
-        "tasks_asked": sum(outcome.asked > 0 for outcome in benign.values()),
+        "tasks_asked": sum(outcome.approvals > 0 for outcome in benign.values()),
         "changed": sum(
             any("[redacted:" in text for text in outcome.texts) for outcome in benign.values()
         ),
@@ -192,10 +209,15 @@ def _attacked(
     on_stage: Stage, suite: str, about: dict[str, Any], attack: str, most: int
 ) -> dict[str, Any]:
     pairs = [(user, injection) for user in about["users"] for injection in about["injections"]]
-    chosen = Random(0).sample(pairs, min(most, len(pairs))) if most else pairs
-    seen = [(*pair, on_stage.run(suite, *pair, attack)) for pair in chosen]
+    chosen = Random(0).sample(pairs, min(most or len(pairs), len(pairs)))
+    seen = [
+        (*pair, on_stage.run(suite, *pair, attack))
+        for pair in chosen
+        if monotonic() < on_stage.until
+    ]
     reached = [(user, injection) for user, injection, outcome in seen if outcome.reached]
     return {
+        "planned": len(pairs),
         "combinations": len(seen),
         "read": sum(outcome.read for *_, outcome in seen),
         "reached": len(reached),

@@ -128,9 +128,9 @@ class Suites:
         """Return whether AgentDojo's own check says that the user's task is done."""
         this = self._suites[suite]
         task = this.get_user_task_by_id(self._users[suite])
-        said = [text_content_block_from_string(task.GROUND_TRUTH_OUTPUT)]
+        answer = [text_content_block_from_string(task.GROUND_TRUTH_OUTPUT)]
         before, now, done = self._before[suite], self._data[suite], self.done[suite]
-        return bool(this._check_task_result(task, said, before, now, done))  # noqa: SLF001
+        return bool(this._check_task_result(task, answer, before, now, done))  # noqa: SLF001
 
     def _attack(self, suite: str, name: str) -> Any:
         if (suite, name) not in self._attacks:

@@ -1,10 +1,13 @@
 """The page of the figures, docs/explanation/guard-figures.md. `make bench-guards` writes it."""
 
+import json
+import subprocess
 from collections.abc import Iterable, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from figures import RESULTS
 from guarded.attacks import ATTACKS, HONEST
 from guarded.corpus import SIZES
 from guarded.dojo import POLICY
@@ -12,44 +15,89 @@ from guarded.quality import share
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "explanation" / "guard-figures.md"
 
+PARTS = ("cost", "gateway", "quality", "scenarios", "attacks")
 INTRODUCTION = """# Guard figures
 
-`make bench-guards` measured these figures on {:%Y-%m-%d} and wrote this page. Figures that miss
-their aim are marked."""
+`make bench-guards` measured these figures and wrote this page. Figures that miss their aim are
+marked. A part that has not been measured is missing."""
 
 
-def write(report: dict[str, Any], now: datetime) -> None:
-    """Write the page for a whole report."""
-    PAGE.write_text(text(report, now))
+def keep(part: str, report: dict[str, Any]) -> None:
+    """Store the newest report of a part, with its time and commit, instead of an older one."""
+    done = subprocess.run(
+        ["git", "rev-parse", "--short=10", "HEAD"],
+        cwd=PAGE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    about = {"at": datetime.now(UTC).isoformat(), "commit": done.stdout.strip() or "unknown"}
+    _path(part).write_text(json.dumps({**about, **report}, indent=2) + "\n")
 
 
-def text(report: dict[str, Any], now: datetime) -> str:
+def stored() -> dict[str, dict[str, Any]]:
+    """Return the newest report of each part that has one."""
+    return {part: json.loads(_path(part).read_text()) for part in PARTS if _path(part).exists()}
+
+
+def _path(part: str) -> Path:
+    return RESULTS / f"guards-{part}.json"
+
+
+def write(reports: dict[str, dict[str, Any]]) -> None:
+    """Write the page from the reports of parts."""
+    PAGE.write_text(text(reports))
+
+
+def text(reports: dict[str, dict[str, Any]]) -> str:
     """Return the page."""
+    sections = {
+        "cost": _cost,
+        "gateway": _gateway,
+        "quality": _quality,
+        "scenarios": _scenarios,
+        "attacks": _attacks,
+    }
+    measured = _table(
+        ("part", "measured", "commit", "load before, of cores"),
+        ((part, each["at"][:10], f"`{each['commit']}`",
+          f"{each['before']['load']:.1f} of {each['before']['cores']:.0f}")
+         for part, each in reports.items()),
+    )  # fmt: skip
+    aims = _table(
+        ("figure", "value", "aim", ""),
+        ((row["what"], f"{row['value']:,.3f}", row["demand"], "" if row["met"] else "**missed**")
+         for each in reports.values() for row in each["rows"]),
+    )  # fmt: skip
     parts = [
-        INTRODUCTION.format(now),
-        "## Aims\n\n" + _table(
-            ("figure", "value", "aim", ""),
-            ((each["what"], f"{each['value']:,.3f}", each["demand"],
-              "" if each["met"] else "**missed**")
-             for each in report["rows"]),
-        ),
-        "## Cost\n\nCPU µs per KB of a result, in one thread, median.\n\n" + _table(
-            ("guard", "text", *SIZES),
-            ((name, kind, *(f"{value:.1f}" for value in sizes.values()))
-             for name, kinds in report["cost"]["us_per_kb"].items()
-             for kind, sizes in kinds.items()),
-        ),
-        "A call through the gateway, median milliseconds. *Unused* guards are declared, but apply "
-        "to no call.\n\n" + _table(
-            ("result", "without guards", "unused guards", "secrets and pii"),
-            ((size, *(f"{value:.2f}" for value in ways.values()))
-             for size, ways in report["gateway"]["p50_ms"].items()),
-        ),
-        _quality(report["quality"]),
-        _scenarios(report["scenarios"]),
-        _attacks(report["attacks"]),
-    ]  # fmt: skip
+        INTRODUCTION,
+        measured,
+        "Figures of a loaded machine are too high.",
+        f"## Aims\n\n{aims}",
+        *(sections[part](each["figures"]) for part, each in reports.items()),
+    ]
     return "\n\n".join(part.strip() for part in parts) + "\n"
+
+
+def _cost(figures: dict[str, Any]) -> str:
+    costs = _table(
+        ("guard", "text", *SIZES),
+        ((name, kind, *(f"{value:.1f}" for value in sizes.values()))
+         for name, kinds in figures["us_per_kb"].items()
+         for kind, sizes in kinds.items()),
+    )  # fmt: skip
+    return f"## Cost\n\nCPU µs per KB of a result, in one thread, median.\n\n{costs}"
+
+
+def _gateway(figures: dict[str, Any]) -> str:
+    return (
+        "A call through the gateway, median milliseconds. *Unused* guards are declared, but apply "
+        "to no call.\n\n"
+    ) + _table(
+        ("result", "without guards", "unused guards", "secrets and pii"),
+        ((size, *(f"{value:.2f}" for value in ways.values()))
+         for size, ways in figures["p50_ms"].items()),
+    )  # fmt: skip
 
 
 def _quality(figures: dict[str, Any]) -> str:
@@ -65,9 +113,18 @@ def _quality(figures: dict[str, Any]) -> str:
          for kind, seen in figures["alarms"].items()),
     )  # fmt: skip
     missing = "".join(f"\n\nNot measured in this run: {name}." for name in figures["missing"])
+    seen = figures["secret_samples"]
+    secrets = (
+        f"The samples of gitleaks' own rules (MIT), which are generated: of {seen['positives']} "
+        f"secrets, {share(seen['recall'])} are found by any rule and "
+        f"{share(seen['recall_by_rule'])} by the sample's rule; of {seen['negatives']} texts that "
+        f"a rule must not report, {share(seen['false_positives'])} are reported by it. This says "
+        "that the rules work as their authors meant, not which share of secrets they find in "
+        "real texts."
+    )
     return (
-        f"## Precision and recall\n\n{sets}{missing}\n\nFalse alarms, in texts of this repository "
-        f"and of installed packages:\n\n{alarms}"
+        f"## Precision and recall\n\n{sets}{missing}\n\n{secrets}\n\nFalse alarms, in "
+        f"texts of this repository and of installed packages:\n\n{alarms}"
     )
 
 
@@ -86,7 +143,7 @@ def _scenarios(figures: dict[str, Any]) -> str:
     columns = (
         "switched on",
         "form of the attack",
-        "stopped",
+        "stopped, of combinations tried",
         "own tasks done",
         "after an approval",
     )
@@ -95,7 +152,12 @@ def _scenarios(figures: dict[str, Any]) -> str:
         "v1.2.2): every user task with every injected task that has calls. The agent is a script: "
         "it does the user's calls, and obeys an injected text at once if a result contains it. An "
         "attack is stopped if none of its writing calls arrives at the server. A person approves "
-        "the user's own calls and no others. AgentDojo's own check says whether a task is done."
+        "the user's own calls and no others. AgentDojo's own check says whether a task is done. "
+        "**The policy was written for this benchmark**, by people who knew its attacks and tasks: "
+        "the figures say what guards, flow and rules can hold together, not what an installation "
+        "with a policy of its own holds. Where an approval is needed, the safety is that of the "
+        "person who decides; the script's person never errs. A run with a time limit takes "
+        "combinations in a random order, and *stopped* names how many it tried."
         f"\n\n{_table(columns, rows)}\n\nThe policy:\n\n```yaml\n{POLICY.read_text().strip()}\n```"
     )
 
@@ -108,7 +170,9 @@ def _attacks(figures: dict[str, Any]) -> str:
             for name, each in ATTACKS.items()]  # fmt: skip
     honest = sum(figures["guards"][name] for name in HONEST)
     return (
-        "## Published attacks\n\n"
+        "## Published attacks\n\nThe texts are written after the published descriptions, not "
+        "copied from captured attacks. An attack is stopped if its instruction or secret does not "
+        "reach the client; without guards, some are held by the checks that are always on.\n\n"
         + _table(("attack", "published by", "without guards", "with guards"), rows)
         + f"\n\nOf {len(HONEST)} honest tools, {honest} reached the client unchanged."
     )

@@ -9,12 +9,14 @@ from rich.table import Table
 
 from figures import Row, console, row
 from guarded.sets import SETS, LabelledSet, Sample, ordinary
+from harness.samples import secret_samples
 from toolbus_common.config.guards.guard import Guard
 from toolbus_common.guards.detectors import detector_of
 from toolbus_common.guards.texts.findings import Detector
 
 KINDS = ("secrets", "pii", "injection")
 MOST_ALARMS = 0.01  # share of ordinary texts with a finding
+LEAST_RECALL, MOST_FALSE = 0.95, 0.05  # on the samples of gitleaks' rules
 EXAMPLES = 12
 
 
@@ -39,6 +41,11 @@ def measured(directory: Path, more: Iterable[tuple[LabelledSet, Sequence[Sample]
         figures["sets"][about.name] = {
             "kind": about.kind, "source": about.source, "licence": about.licence, **seen,
         }  # fmt: skip
+    found = secret_samples.measured()
+    figures["secret_samples"] = {
+        "positives": found.positives, "negatives": found.negatives, "recall": found.recall,
+        "recall_by_rule": found.recall_by_rule, "false_positives": found.false_positives,
+    }  # fmt: skip
     figures["alarms"] = alarms(made, [*ordinary()])
     _show(figures)
     return figures
@@ -46,7 +53,11 @@ def measured(directory: Path, more: Iterable[tuple[LabelledSet, Sequence[Sample]
 
 def rows(figures: Any) -> list[Row]:
     """Return the figures that have a demand."""
+    secrets = figures["secret_samples"]
     return [
+        row("secrets: recall on gitleaks' samples", secrets["recall"], ">=", LEAST_RECALL),
+        row("secrets: false positives there", secrets["false_positives"], "<=", MOST_FALSE),
+    ] + [
         row(f"{kind}: share of ordinary texts with a finding", seen["share"], "<=", MOST_ALARMS)
         for kind, seen in figures["alarms"].items()
     ]

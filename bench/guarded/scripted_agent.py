@@ -27,7 +27,7 @@ class Outcome:
     reached: list[str] = field(default_factory=list)
     held: list[str] = field(default_factory=list)
     refused: list[str] = field(default_factory=list)  # codes of the user's own calls
-    asked: int = 0  # approvals of the user's own calls
+    approvals: int = 0  # approvals of the user's own calls
     texts: list[str] = field(default_factory=list)
 
 
@@ -87,10 +87,10 @@ class Session:
 
 
 class Agent:
-    """The agent of one suite. `approve` decides about its user's own calls that need a person."""
+    """The agent of one suite. `decide` approves its user's own calls, and rejects others."""
 
-    def __init__(self, session: Session, approve: Any, arrived: Any) -> None:
-        self._session, self._approve, self._arrived = session, approve, arrived
+    def __init__(self, session: Session, decide: Any, arrived: Any) -> None:
+        self._session, self._decide, self._arrived = session, decide, arrived
 
     def run(self, suite: str, scenario: dict[str, Any], goal: str) -> Outcome:
         """Do the user's calls; obey as soon as a result contains the injected goal."""
@@ -111,8 +111,8 @@ class Agent:
     def _own_call(self, tool: str, arguments: dict[str, Any], outcome: Outcome) -> str | None:
         answer = self._session.call(tool, arguments)
         if code(answer) == "approval_required":
-            outcome.asked += 1
-            self._approve(answer["error"]["data"]["approval"])
+            outcome.approvals += 1
+            self._decide(answer["error"]["data"]["approval"], own=True)
             answer = self._session.call(tool, arguments)
         if failed := code(answer):
             outcome.refused.append(failed)
@@ -128,6 +128,8 @@ class Agent:
             aim = not step["tool"].startswith(READING) or step["tool"] == "get_webpage"
             before = self._arrived() if aim else 0
             answer = self._session.call(f"{suite}__{step['tool']}", arguments)
+            if code(answer) == "approval_required":
+                self._decide(answer["error"]["data"]["approval"], own=False)
             if not aim:
                 read = text_of(answer) if not code(answer) else read
             elif self._arrived() > before:

@@ -1,5 +1,6 @@
 """Guards in front of real servers, as clients and operators experience them."""
 
+import asyncio
 from collections.abc import Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -58,7 +59,11 @@ def gateway(
     }  # fmt: skip
     document = {
         "servers": {
-            "files": {"command": [str(npm.NODE), str(program), str(files)], "idle": 0},
+            "files": {
+                "command": [str(npm.NODE), str(program), str(files)],
+                "cwd": str(files),
+                "idle": 0,
+            },
             "echo": {"url": echo.url},
         },
         "guards": guards,
@@ -109,7 +114,7 @@ async def test_a_secret_in_a_file_is_redacted_for_every_client_and_in_the_rows(
     async with FastClient(launched.ready["endpoint"], auth=KEYS["redacted"]) as fast:
         content = (await fast.call_tool("files__read_text_file", path)).content
         assert TOKEN not in str(content)
-    found = checked(launched, "call.completed", "redact")
+    found = await asyncio.to_thread(checked, launched, "call.completed", "redact")
     assert found
     assert TOKEN not in str(found)
     free = launched.client(KEYS["free"]).call("files__read_text_file", path)

@@ -158,10 +158,11 @@ async def test_resources_and_templates_are_pinned_like_tools(kind: str, settings
         assert (len(getattr(found, kind)), held(found)) == (1, {})
         found = await listed(one, listing_of(**{kind: of("two")}))
         assert held(found) == {"file:///{a}": "changed since it was approved"}
-        found = await listed(one, listing_of(**{kind: of("one", "file:///new")}))
-        assert held(found) == {"file:///new": "not approved yet"}
         if kind == "resources":
-            assert ("resources/read", "file:///new") in uncallable_of(one)
+            assert ("resources/read", "file:///{a}") in uncallable_of(one)
+        else:
+            found = await listed(one, listing_of(**{kind: of("one", "file:///new")}))
+            assert held(found) == {"file:///new": "not approved yet"}
 
 
 def uncallable_of(one: PinningExecutor) -> frozenset[tuple[str, str]]:
@@ -255,12 +256,15 @@ async def test_a_first_listing_of_an_earlier_version_trusts_the_new_kinds_once(
         assert held(two.pins.apply_pins(known, "first")) == {}, "before the first connection"
         found = await listed(two, stored_listing)
         assert (found.instructions, len(found.resources), held(found)) == ("Use it.", 1, {})
-        other = entry("resources", "file:///b", name="b")
-        found = await listed(two, listing_of("Else.", tools=tool, resources=other))
+        changed = entry("resources", "file:///a", name="b")
+        found = await listed(two, listing_of("Else.", tools=tool, resources=changed))
         assert held(found) == {
-            "file:///b": "not approved yet",
+            "file:///a": "changed since it was approved",
             "instructions": "changed since it was approved",
         }
+        added = entry("resources", "file:///b", name="b")
+        found = await listed(two, listing_of("Use it.", tools=tool, resources=added))
+        assert held(found) == {}, "resources that are added later are shown after an upgrade too"
         stored = await two.bucket.get(first_key("docs"))
         assert stored is not None
         assert stored.value is not None
@@ -294,3 +298,20 @@ async def test_a_definition_that_names_another_servers_tool_is_flagged(settings:
         await until_async(signalled)
         await asyncio.sleep(0)
         assert {each[1] for each in flagged(one)} == {"a", "send_emai1"}
+
+
+async def test_a_quarantined_definition_that_names_another_servers_tool_is_flagged_too(
+    settings: Settings,
+) -> None:
+    async with executor(settings) as one:
+        one.pins.others.on_change = one.pins.on_change
+        found = await one.lists(offered("a", f"{POISON} Then use send_email."))
+        assert held(found) == {"a": REASON}
+        mail = Listing(server="mail", state=ServerState.READY, tools=(offered("send_email"),))
+        one.pins.others.apply_change(Change("mail", mail.encode(), 1))
+
+        async def signalled() -> bool:
+            why = held(await one.entry.now())["a"]
+            return "(other-server-tool, override)" in why
+
+        await until_async(signalled)

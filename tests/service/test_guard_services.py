@@ -143,7 +143,7 @@ async def test_a_service_that_names_places_or_returns_texts_can_redact(
         assert both.content == ""  # the place of the other finding is unknown
 
 
-@pytest.mark.parametrize("name", [*set(CASES) - {"bedrock", "model_armor"}])
+@pytest.mark.parametrize("name", sorted(set(CASES) - {"bedrock", "model_armor"}))
 async def test_a_rejected_key_fails_with_what_to_change_and_without_the_key(
     name: str, model: ModelProvider, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -220,7 +220,7 @@ async def test_each_run_has_its_own_placeholder_of_a_cached_value(client: CallRu
 async def test_the_value_of_a_placeholder_reaches_the_server_and_nobody_else(
     client: CallRunner,
 ) -> None:
-    use(client, g={**REDACT, "restore": ["s/*"]})
+    use(client, g={**REDACT, "restore": ["s__*"]})
     first = await client.call("say", {"text": f"key {TOKEN}"}, **ONE)
     placeholder = first.text.removeprefix("key ")
     client.events.published.clear()
@@ -236,7 +236,7 @@ async def test_the_value_of_a_placeholder_reaches_the_server_and_nobody_else(
 
 
 async def test_another_run_or_principal_cannot_use_a_placeholder(client: CallRunner) -> None:
-    use(client, g={**REDACT, "restore": ["s/*"]})
+    use(client, g={**REDACT, "restore": ["s__*"]})
     placeholder = (await client.call("say", {"text": TOKEN}, **ONE)).text
     for other in ({"run": "r2"}, {"principal_id": "p2"}, {"run": ""}):
         await client.call("say", {"text": placeholder}, **{**ONE, **other})
@@ -244,8 +244,16 @@ async def test_another_run_or_principal_cannot_use_a_placeholder(client: CallRun
     assert [each["text"] for each in received[-3:]] == [placeholder] * 3
 
 
+async def test_a_tool_that_the_guard_does_not_name_gets_no_value(client: CallRunner) -> None:
+    use(client, g={**REDACT, "restore": ["s__say", "other__*"]})
+    placeholder = (await client.call("say", {"text": TOKEN}, **ONE)).text
+    await client.call("fail", {"text": placeholder}, **ONE)
+    received = json.loads((await client.call("received")).text)
+    assert received[-1]["text"] == placeholder
+
+
 async def test_a_result_for_a_restored_value_is_not_cached(client: CallRunner) -> None:
-    use(client, g={**REDACT, "restore": ["s/*"]})
+    use(client, g={**REDACT, "restore": ["s__*"]})
     placeholder = (await client.call("say", {"text": TOKEN}, **ONE)).text
     for _ in range(2):
         reply = await client.call("structured", {"value": {"key": placeholder}}, **ONE)

@@ -14,8 +14,10 @@ from harness.waits import until_async
 from toolbus_cli.commands.operate.nats_cluster import cluster_settings, parsed_nodes
 from toolbus_cli.errors import CommandError
 from toolbus_common.contracts import ConfigApplied
+from toolbus_common.errors import EventsFullError
 from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.nats.permissions import OPERATOR, create_seeds, server_configuration
+from toolbus_common.nats.stream_reader import use_of
 from toolbus_common.nats.topology import BUCKETS, EVENTS, OBJECTS, Provisioned, provision
 
 NAMES = ("n1", "n2", "n3")
@@ -151,3 +153,21 @@ async def test_a_single_server_is_no_cluster_and_needs_no_warning(operator: Bus)
     found = await provision(operator)
     assert len(found) == STREAMS
     assert not any(each.is_single_copy or each.changes for each in found)
+
+
+async def test_a_full_stream_of_events_has_an_error_of_its_own(
+    nodes: list[ClusterNode], seeds: Path
+) -> None:
+    async with joined(nodes[0].url, seeds) as bus:
+        await provision(bus, events_bytes=1 << 20)
+
+        async def fill() -> None:
+            for number in range(20):
+                subject = f"tb.event.{ConfigApplied.NAME}.c"
+                await bus.store(Envelope(subject, f"m{number}", b" " * (100 << 10)))
+
+        with pytest.raises(EventsFullError, match="--events-gib"):
+            await fill()
+        use = await use_of(bus.client, EVENTS)
+        assert use.stored > use.maximum // 2
+        assert use.is_single_copy

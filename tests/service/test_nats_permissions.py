@@ -56,7 +56,7 @@ PUBLISHED_EVENTS = {
         "call.allowed", "call.denied", "call.failed", "call.replayed", "approval.requested",
         "approval.granted", "approval.rejected", "approval.expired", "approval.used",
         "approval.withdrawn", "ledger.opened", "key.created", "key.revoked", "config.applied",
-        "config.changed", "guard.failed",
+        "config.changed", "guard.failed", "flow.reset",
     },
     "oauth": {
         "grant.created", "grant.ended", "signin.denied", "connection.created", "connection.ended",
@@ -65,7 +65,7 @@ PUBLISHED_EVENTS = {
         "call.completed", "call.failed", "call.extended", "server.connected", "server.lost",
         "server.faulted", "breaker.opened", "breaker.closed", "definition.pinned",
         "definition.changed", "definition.flagged", "model.used", "cache.purged",
-        "guard.failed",
+        "guard.failed", "guard.message",
     },
     OPERATOR: {
         "key.created", "key.revoked", "config.applied", "config.changed",

@@ -31,7 +31,7 @@ from toolbus_common.contracts.records.pin_names import (
     pinned_part,
 )
 from toolbus_common.crypto.canonical_json import digest_of
-from toolbus_common.mcp.server_instructions import instructions_entry
+from toolbus_common.guards.server_instructions import instructions_entry
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import CATALOGUE, PINS
 

@@ -27,6 +27,7 @@ class                             code                    retryable
     - OutcomeNotStoredError       outcome_not_stored
   + UnavailableError              unavailable             yes
     - BusDownError                bus_down                yes
+      . EventsFullError           events_full             yes
     - PolicyDownError             policy_down             yes
     - ExecutorDownError           executor_down           yes
     - LedgerDownError             ledger_down             yes
@@ -47,8 +48,7 @@ class                             code                    retryable
     - InvalidArgumentsError       invalid_arguments
     - InvalidConfigurationError   invalid_configuration
 
-A message states the failure, its cause and the fix, with names in quotes. If an error is
-`retryable`, the same request can succeed later without a change.
+A message states the failure, its cause and the fix, with names in quotes.
 """
 
 from typing import Any, ClassVar, Self
@@ -145,10 +145,7 @@ class RuleDeniedError(RefusedError):
 
 
 class GuardBlockedError(RefusedError):
-    """A guard found forbidden content. The message names the guard, but never the content.
-
-    If the content was a result, the server has executed the call.
-    """
+    """A guard found forbidden content. If it was a result, the server has executed the call."""
 
     code = "guard_blocked"
 
@@ -249,6 +246,12 @@ class BusDownError(UnavailableError):
     """NATS cannot be reached, so no call can be recorded."""
 
     code = "bus_down"
+
+
+class EventsFullError(BusDownError):
+    """The stream of events has reached its maximum size, so no call can be recorded."""
+
+    code = "events_full"
 
 
 class PolicyDownError(UnavailableError):

@@ -71,6 +71,7 @@ from toolbus_executor.dependencies import Dependencies
 from toolbus_executor.guard_services.checks.registry import GuardServices
 from toolbus_executor.guard_services.checks.tool_calls import ToolCalls
 from toolbus_executor.guards.call_guards import CallGuards
+from toolbus_executor.guards.held_secrets import HeldSecrets
 from toolbus_executor.identity.keys import IdentityKeys
 from toolbus_executor.isolation.capability_probe import probe
 from toolbus_executor.providers.cache.service import ModelCache
@@ -81,6 +82,7 @@ from toolbus_executor.servers.supervisor import Buckets, ServerSupervisor
 from toolbus_executor.settings import Settings
 from toolbus_executor.transport.dialer_factory import DialerFactory
 from toolbus_executor.upstreams.sessions.session_claims import SessionClaims
+from toolbus_executor.validation import reads_output_schemas
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +116,7 @@ class ServerRegistry:
         self._restarted: frozenset[str] = frozenset()  # servers known before this change
         self._changed = asyncio.Event()
         self._guards: Mapping[str, Guard] = {}  # with which the servers were listed
-        self.inspector: Callable[[], Inspector | None] = lambda: None
+        self._inspector: Callable[[], Inspector] = lambda: dependencies.guards.inspector
         self._early_cancellations = early = EarlyCancellations()
         self._providers = ProviderRegistry(service, commands, dependencies, early, cache)
         self._suspended_calls = SuspendedCallRouter(
@@ -194,6 +196,7 @@ class ServerRegistry:
             for supervisor in self._supervisors:
                 if guards != self._guards:
                     supervisor.lists_changed.set()  # check the definitions again
+                await supervisor.handler.checks.read_output_schemas(guards.values())
                 supervisor.handler.drained = self._commands.of(supervisor.name).drained
             self._guards = guards
             await self._providers.reconcile(self._directory.now.configuration.providers)
@@ -208,7 +211,10 @@ class ServerRegistry:
         supervisor = ServerSupervisor(
             name, declared, self._service, self._buckets, self._pins, self._dependencies
         )
-        supervisor.entry.guards = DefinitionGuards(name, declared, self.inspector)
+        supervisor.entry.guards = DefinitionGuards(name, declared, self._inspector)
+        supervisor.handler.checks.output_schemas = reads_output_schemas(
+            self._directory.now.configuration.guards.values()
+        )
         supervisor.resets = resets
         supervisor.fresh = name in self._restarted
         if supervisor.separation is not None:
@@ -267,8 +273,14 @@ class ServerRegistry:
             log.exception("catalogue.cleanup_failed")
 
 
-async def _token(service: Service, query: UpstreamTokenQuery) -> UpstreamTokenReply:
-    return await service.requests.request(query, UpstreamTokenReply, TOKEN_SECONDS)
+async def _token(
+    service: Service, held: HeldSecrets, query: UpstreamTokenQuery
+) -> UpstreamTokenReply:
+    """Return a user's token, which no call may contain from now on."""
+    reply = await service.requests.request(query, UpstreamTokenReply, TOKEN_SECONDS)
+    if reply.token:
+        held.renew(f"user {query.server} {query.user}", (reply.token, reply.key))
+    return reply
 
 
 async def _identity_key(service: Service) -> IdentityKeyReply:
@@ -299,8 +311,10 @@ def build(process: ProcessContext) -> Service:
         guards = CallGuards(
             lambda: directory.now.configuration.guards, placeholders_of(service), service.events
         )
+        held = HeldSecrets()
+        token = partial(_token, service, held)
         dependencies = Dependencies(
-            dialers, large_results, settings, starts, secrets, partial(_token, service), guards
+            dialers, large_results, settings, starts, secrets, token, guards, held
         )
         registry = ServerRegistry(service, directory, pins, commands, dependencies, cache)
         directory.projection.on_configured.append(registry.reconcile)

@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
+from toolbus_cli.clients.event_stream import event_stream
 from toolbus_cli.clients.guard_alarms import open_failures
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_table
@@ -44,7 +45,7 @@ Check = dict[str, Any]  # `what` is the name, `ok` the result, `message` the det
 def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Show the state of every service and server. The exit code is 1 if a service is not ready."""
     place = find(state_dir)
-    services, servers, failures = asyncio.run(_request(place))
+    services, servers, failures, alarms = asyncio.run(_request(place))
     missing = sorted(set(SERVICES) - {each.service for each in services})
     if as_json:
         show_json(
@@ -54,18 +55,19 @@ def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> N
                 "missing": missing,
                 "servers": servers,
                 "guard_failures": failures,
+                "alarms": alarms,
             }
         )
     else:
         _show(place, services, missing, servers)
-        say(*(f"Guard {each}." for each in failures))
+        say(*(f"Guard {each}." for each in failures), *alarms)
     well = not missing and all(each.ready for each in services)
     raise typer.Exit(0 if well else 1)
 
 
 async def _request(
     place: Place,
-) -> tuple[list[ServiceStatus], list[dict[str, Any]], list[str]]:
+) -> tuple[list[ServiceStatus], list[dict[str, Any]], list[str], list[str]]:
     async with joined(place) as bus:
         queries = RequestReply(OPERATOR, bus)
         services = await queries.request_all(wanted=SERVICES)
@@ -76,7 +78,9 @@ async def _request(
             )
         except ToolbusError:
             servers = []  # no executor is running; the table of services shows it
-        return services, servers, await open_failures(queries) or []
+        stream = await event_stream(bus)
+        alarms = [f"Event stream: {stream[0]}."] if stream is not None and not stream[1] else []
+        return services, servers, await open_failures(queries) or [], alarms
 
 
 def _show(
@@ -307,6 +311,8 @@ async def _looked_at(bus: Bus) -> list[Check]:
         message = "; ".join(reasons) if mine else "not running; 'toolbus run' starts it"
         ready = bool(mine) and not reasons
         checks.append(_check(f"service {service}", "ready" if ready else message, ok=ready))
+    if (stream := await event_stream(bus)) is not None:
+        checks.append(_check("event stream", stream[0], ok=stream[1]))
     failures = await open_failures(queries)
     if failures is not None:
         message = "; ".join(failures) or "none failed open in the last hour"

@@ -11,6 +11,7 @@ from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_table
 from toolbus_cli.commands.repository import at_work
 from toolbus_cli.errors import CommandError
+from toolbus_cli.views.capability_changes import capability_changes
 from toolbus_cli.views.definition_diff import differences, texts
 from toolbus_cli.views.visible_text import counted
 from toolbus_common.config_store.repository import ConfigRepository
@@ -174,12 +175,21 @@ def _show(cases: list[Case]) -> None:
         say(f"  now      {case.offered.digest[:SHOWN_DIGEST]}")
         for each in differences(case.pin.definition, case.offered.as_sent):
             say(*(f"  {line}" for line in each.lines()))
+        for change in _capabilities(case):
+            say(f"  ! {change}")
         if case.offered.signals:
             say(f"  ! signals: {_signals(case)}")
         hidden = counted(texts(case.offered.as_sent))
         for name, times in hidden.items():
             say(f"  ! contains {name}, {times} times" if times > 1 else f"  ! contains {name}")
         say("")
+
+
+def _capabilities(case: Case) -> list[str]:
+    """Return what a tool can do or request beyond its approved version."""
+    if case.kind != "tools":
+        return []
+    return capability_changes(case.pin.definition, case.offered.as_sent)
 
 
 def _signals(case: Case) -> str:
@@ -217,5 +227,6 @@ def _differing(case: Case) -> dict[str, Any]:
             {"sign": each.sign, "path": each.path, "before": each.before, "after": each.after}
             for each in found
         ],
+        "capabilities": _capabilities(case),
         "definition": case.offered.as_sent,
     }

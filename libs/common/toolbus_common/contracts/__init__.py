@@ -53,7 +53,12 @@ from toolbus_common.contracts.events.config import (
     KeyCreated,
     KeyRevoked,
 )
-from toolbus_common.contracts.events.guards import FlowReset, GuardCheck, GuardFailed
+from toolbus_common.contracts.events.guards import (
+    FlowReset,
+    GuardCheck,
+    GuardFailed,
+    MessageGuarded,
+)
 from toolbus_common.contracts.events.identity import (
     AccessRejected,
     GrantCreated,
@@ -298,6 +303,7 @@ __all__ = [
     "LedgerReply",
     "Listing",
     "Message",
+    "MessageGuarded",
     "ModelCachePurged",
     "ModelUsed",
     "Notification",

@@ -63,6 +63,11 @@ def exceeded_limits(options: dict[str, Any], body: bytes, output_schema: Any) ->
     return limits.exceeded(options, body, output_schema)
 
 
+def limits_problems(options: dict[str, Any]) -> tuple[str, ...]:
+    """Return what is wrong with the options of a guard of kind `limits`."""
+    return tuple(limits.option_problems(options))
+
+
 def known_rules_of(kind: str) -> frozenset[str] | None:
     """Return the names of all rules of a kind; None if the kind has no rules of its own."""
     return _module_of(kind).known_rules() if kind in SEARCHING else None

@@ -8,7 +8,6 @@ receives it.
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter, time
 from typing import Any, TypeVar
 
@@ -24,18 +23,19 @@ from toolbus_common.guards.detectors import detector_of, exceeded_limits, is_com
 from toolbus_common.guards.messages import blocked_reason, failed_reason, shown_names
 from toolbus_common.guards.placeholders import Placeholders
 from toolbus_common.guards.redaction import redact, without_placeholders
+from toolbus_common.guards.scan_threads import ScanThreads
 from toolbus_common.observability.guard_metrics import record_check
 
 log = logging.getLogger(__name__)
 
-LARGE = 64 << 10  # bytes; larger contents are checked in a thread
+LARGE = 8 << 10  # bytes; larger contents are checked in a thread
 # Phases in which a call can still wait for an approval.
 _ASKING: frozenset[Phase] = frozenset({"arguments", "prompts"})
 _WOULD: dict[str, Verdict] = {
     "blocked": "would_block", "redacted": "would_redact", "asked": "would_ask",
 }  # fmt: skip
 _UNKNOWN = "the configuration of this service does not contain the guard"
-_threads = ThreadPoolExecutor(4, "guards")
+_threads = ScanThreads()
 T = TypeVar("T")
 
 
@@ -202,12 +202,14 @@ class Inspector:
         """Return what a guard finds. Raises `_GuardFaultError`."""
         try:
             if guard.is_built_in and not is_compiled(guard):
-                await _in_thread(lambda: detector_of(guard))
+                await asyncio.to_thread(detector_of, guard)
             async with asyncio.timeout(max(0.0, min(guard.timeout, call.deadline - time()))):
                 if not guard.is_built_in:
                     return await self._ask(name, guard, phase, call, content)
                 found = await _scanned(
-                    content.size, lambda: self._scan(guard, call, content, output_schema)
+                    content.size,
+                    f"{call.customer} {call.key}",
+                    lambda: self._scan(guard, call, content, output_schema),
                 )
                 if guard.restore and guard.mode == "enforce" and found[1]:
                     await self._placeholders.store(call.principal_id, call.run, name, found[1])
@@ -284,13 +286,9 @@ def _verdict(guard: Guard, found: _Found, *, may_ask: bool) -> Verdict:
     return "blocked"
 
 
-async def _scanned(size: int, scan: Callable[[], T]) -> T:
+async def _scanned(size: int, caller: str, scan: Callable[[], T]) -> T:
     """Return the result of a scan: of large contents in a thread, so that other calls go on."""
-    return scan() if size < LARGE else await _in_thread(scan)
-
-
-async def _in_thread(work: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(_threads, work)
+    return scan() if size < LARGE else await _threads.run(caller, scan)
 
 
 def _own_text(error: ValueError) -> str:

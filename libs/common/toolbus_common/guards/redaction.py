@@ -1,7 +1,9 @@
 """Replacement of findings in a JSON document by placeholders (no I/O)."""
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 from typing import Any
 
 from msgspec import Struct
@@ -10,6 +12,7 @@ from toolbus_common.guards.placeholders import PLACEHOLDER
 from toolbus_common.guards.texts.findings import Finding
 from toolbus_common.guards.texts.json_texts import JsonTexts
 
+MARK = "[redacted:"  # begins every placeholder
 SHORTEST_REPEATED = 6  # shorter values are replaced only where a rule matched
 MOST_REPEATED = 256  # values that are searched for in the whole document
 MOST_SEARCHED = 1 << 28  # characters, over all values
@@ -53,15 +56,23 @@ def redact(
 
 def without_placeholders(texts: Sequence[str], findings: Iterable[Finding]) -> list[Finding]:
     """Return the findings that are not inside a placeholder of an earlier redaction."""
-    return [each for each in findings if not _inside_placeholder(texts[each.text], each)]
+    known: dict[int, list[tuple[int, int]]] = {}
+    left = []
+    for each in findings:
+        spans = known.get(each.text)
+        if spans is None:
+            text = texts[each.text]
+            found = PLACEHOLDER.finditer(text) if MARK in text else ()
+            spans = known[each.text] = [match.span() for match in found]
+        if not spans or not _is_inside(spans, each):
+            left.append(each)
+    return left
 
 
-def _inside_placeholder(text: str, found: Finding) -> bool:
-    if "[redacted:" not in text:
-        return False
-    # A placeholder has at most 92 characters.
-    around = PLACEHOLDER.finditer(text, max(0, found.start - 100), found.end + 100)
-    return any(each.start() <= found.start and found.end <= each.end() for each in around)
+def _is_inside(spans: list[tuple[int, int]], found: Finding) -> bool:
+    """Return whether one of the sorted spans contains the finding."""
+    at = bisect_right(spans, found.start, key=itemgetter(0)) - 1
+    return at >= 0 and found.end <= spans[at][1]
 
 
 def _add_repeated(spans: dict[int, list[tuple[int, int, str]]], texts: Sequence[str]) -> None:

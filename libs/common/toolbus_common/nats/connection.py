@@ -23,6 +23,7 @@ from toolbus_common.errors import BusDownError
 from toolbus_common.nats.flush import settled
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.pull_consumer import ack_position
+from toolbus_common.nats.stream_reader import rejection
 
 log = logging.getLogger(__name__)
 
@@ -267,9 +268,7 @@ class Bus:
         finally:
             del self._acks[token]
         if "error" in answer:
-            raise BusDownError(
-                f"The stream rejected an event: {answer['error'].get('description')}; retry."
-            )
+            raise rejection(answer["error"])
 
     async def bucket(self, name: str) -> Bucket:
         """Open an existing bucket. Raises `BusDownError` if it does not exist."""

@@ -54,6 +54,7 @@ from toolbus_common.contracts import (
     KeyCreated,
     KeyRevoked,
     LedgerOpened,
+    MessageGuarded,
     ModelCachePurged,
     ModelUsed,
     OpenCallsQuery,
@@ -252,7 +253,7 @@ _SERVICES = (
             CallCompleted, CallFailed, CallExtended, ServerConnected, ServerLost, ServerFaulted,
             BreakerOpened, BreakerClosed, DefinitionPinned, DefinitionChanged, ModelUsed,
             DefinitionFlagged,
-            ModelCachePurged, GuardFailed,
+            ModelCachePurged, GuardFailed, MessageGuarded,
         ),
         publishes=(
             "tb.reply.>", "tb.notification.*", "tb.resume.*", *_objects(RESULTS),

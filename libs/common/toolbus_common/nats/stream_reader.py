@@ -10,6 +10,7 @@ from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import msgspec
 from nats.aio.client import Client
@@ -17,7 +18,7 @@ from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError
 
-from toolbus_common.errors import BusDownError
+from toolbus_common.errors import BusDownError, EventsFullError
 
 MAX_MESSAGES = 1000  # messages per batch
 MAX_BYTES = 8 << 20  # of one batch; the last message can exceed it
@@ -27,7 +28,21 @@ _SEQUENCE = "Nats-Sequence"  # header of stored messages only
 _SIZE = "Nats-Msg-Size"  # size of a message that is sent without its data
 _GONE = re.compile(r"^KV-Operation:\s*(DEL|PURGE)\s*$", re.MULTILINE)  # an entry was deleted
 _NONE_FOUND = 10037  # NATS: no message found
+_FULL = 10077  # NATS: maximum bytes exceeded
 _BEFORE = "Nats-Last-Sequence"  # sequence number of the previous message in the reply
+
+
+@dataclass(frozen=True, slots=True)
+class StreamUse:
+    """The stored bytes of a stream, their maximum, and how many servers have a copy.
+
+    `is_single_copy` means that one server of several has the only copy.
+    """
+
+    stored: int
+    maximum: int
+    replicas: int
+    is_single_copy: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,3 +258,25 @@ class _Reading:
             if not self._over.is_set() and len(self.found) == before:
                 raise TimeoutError("no reply")
         return self._status
+
+
+async def use_of(client: Client, stream: str) -> StreamUse:
+    """Return how full a stream is. Raises `BusDownError`."""
+    try:
+        info = await client.jetstream().stream_info(stream)
+    except (NatsError, JetStreamError, TimeoutError) as error:
+        raise BusDownError(f"Stream '{stream}' cannot be read: {error}; retry.") from error
+    replicas = info.config.num_replicas or 1
+    clustered = info.cluster is not None and bool(info.cluster.name)
+    single = clustered and replicas == 1
+    return StreamUse(info.state.bytes, info.config.max_bytes or -1, replicas, single)
+
+
+def rejection(error: dict[str, Any]) -> BusDownError:
+    """Return the error for a message that a stream did not store."""
+    if error.get("err_code") == _FULL:
+        return EventsFullError(
+            "The stream of events is full, so the call could not be recorded and was not made. An "
+            "operator gives it more space with 'toolbus provision --events-gib'."
+        )
+    return BusDownError(f"The stream rejected an event: {error.get('description')}; retry.")

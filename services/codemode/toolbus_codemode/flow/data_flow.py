@@ -3,8 +3,9 @@
 The analysis ignores the order of statements and the scopes of names, so it only errs towards more
 inputs. It gives up (None) where a program uses what it does not follow: a tool that is not called
 directly, a function, a class, a stored result of an earlier program. Both languages are parsed as
-Python; a Starlark program that is not valid Python has no analysis. Whether a program ends early
-because a call fails is not followed.
+Python; a Starlark program that is not valid Python has no analysis. A method that can change its
+object is followed only as a statement, or as the whole value of an assignment. Whether a program
+ends early because an expression fails is not followed.
 """
 
 import ast
@@ -23,7 +24,15 @@ NOTHING: Sources = frozenset()
 # Functions that return new values, which share no list or dictionary with their arguments.
 _COPYING = frozenset({
     "len", "str", "int", "float", "bool", "print", "repr", "range", "sum", "any", "all", "abs",
-    "round", "type", "hash", "ord", "chr", "isinstance",
+    "hash", "ord", "chr", "isinstance",
+})  # fmt: skip
+# Methods that do not change their object.
+_READING = frozenset({
+    "get", "keys", "values", "items", "copy", "count", "index", "find", "split", "rsplit",
+    "splitlines", "join", "replace", "strip", "lstrip", "rstrip", "lower", "upper", "title",
+    "capitalize", "startswith", "endswith", "format", "isdigit", "isalpha", "isalnum", "isspace",
+    "partition", "rpartition", "removeprefix", "removesuffix", "union", "intersection",
+    "difference", "elems",
 })  # fmt: skip
 _UNFOLLOWED = (
     ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef, ast.Lambda, ast.Try, ast.TryStar,
@@ -97,8 +106,19 @@ class _DataFlow:
             if isinstance(node, ast.Call) and self._tool(node)
             if isinstance(node.func, ast.Attribute)
         }
+        whole = {
+            id(node.value.value if isinstance(node.value, ast.Await) else node.value)
+            for node in ast.walk(self.tree)
+            if isinstance(node, ast.Expr | ast.Assign | ast.AnnAssign | ast.AugAssign)
+        }
         for node in ast.walk(self.tree):
             if isinstance(node, _UNFOLLOWED):
+                raise _UnfollowedError
+            if isinstance(node, ast.Attribute) and not isinstance(node.ctx, ast.Load):
+                raise _UnfollowedError
+            if isinstance(node, ast.Call) and not self._is_followed(
+                node, is_whole=id(node) in whole
+            ):
                 raise _UnfollowedError
             if isinstance(node, ast.Import):
                 if any(each.name not in _MODULES or each.asname for each in node.names):
@@ -110,6 +130,24 @@ class _DataFlow:
                     raise _UnfollowedError
                 if node.id in _MODULES and not isinstance(node.ctx, ast.Load):
                     raise _UnfollowedError
+
+    def _is_followed(self, node: ast.Call, *, is_whole: bool) -> bool:
+        """Return whether a call changes nothing that the analysis would miss.
+
+        `is_whole` is set if the call is a statement, or the whole value of an assignment.
+        """
+        match node.func:
+            case ast.Name(id=name):
+                return name not in self.stored
+            case ast.Attribute(value=receiver, attr=method):
+                if self._tool(node) or method in _READING:
+                    return True
+                if isinstance(receiver, ast.Name) and receiver.id not in self.stored:
+                    return receiver.id in _MODULES
+                return is_whole and not any(
+                    isinstance(each, ast.Call) for each in ast.walk(receiver)
+                )
+        return False
 
     def _tool(self, node: ast.Call) -> str:
         """Return the full name of the tool that is called; empty for another function."""

@@ -253,8 +253,8 @@ class CallHandler:
         self, plan: ExecutionPlan, call: CallAdmitted, context: CallContext
     ) -> Awaitable[CallOutcome]:
         """Return the outcome of a call, after its guards, as an awaitable."""
-        charge = partial(charge_of_withheld, call)
-        guarded = GuardedCall(self.guards, call, charge, self.secrets)
+        charge, fits = partial(charge_of_withheld, call), self.checks.fits(call.tool)
+        guarded = GuardedCall(self.guards, call, charge, self.secrets, fits)
         outcome = partial(self._outcome, plan, call, guarded.of(context), guarded)
         return guarded.around(outcome, self.outcomes.checks)
 

@@ -11,7 +11,7 @@ from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.contracts.records.pin_names import PINNED
 from toolbus_common.errors import GuardBlockedError
 from toolbus_common.guards.inspector import Inspection, Inspector
-from toolbus_common.mcp.server_instructions import instructions_entry
+from toolbus_common.guards.server_instructions import instructions_entry
 
 SECONDS = 15.0  # for all guards of one definition
 

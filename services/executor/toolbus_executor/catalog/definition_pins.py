@@ -27,11 +27,12 @@ from toolbus_common.contracts.records.pin_names import (
     KINDS,
     METHODS,
     NAMED,
+    RESOURCES,
     first_key,
     pin_key,
     server_of,
 )
-from toolbus_common.mcp.server_instructions import instructions_entry, with_instructions
+from toolbus_common.guards.server_instructions import instructions_entry, with_instructions
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.kv_bucket import Bucket, Change
 from toolbus_executor.catalog.definition_signals import BLOCKING, named, severity
@@ -93,7 +94,9 @@ class Pins:
         """Return the listing, with each entry either shown or quarantined according to its pin."""
         first = self._first.get(listing.server)
         kinds = KINDS if first is None else first.kinds
-        return apply_pins(self.others.with_signals(listing), mode, self._pins, kinds)
+        later = first is not None and first.later_resources
+        listing = self.others.with_signals(listing)
+        return apply_pins(listing, mode, self._pins, kinds, later_resources=later)
 
     async def pin_first_listing(
         self, bucket: Bucket, listing: Listing, mode: str, *, known: bool
@@ -115,6 +118,7 @@ class Pins:
                 at=time(),
                 incomplete=trusted and listing.awaits_comparison,
                 kinds=KINDS,
+                later_resources=trusted,
             )
             if known:
                 log.warning("pins.lost", extra={"server": server})
@@ -122,7 +126,7 @@ class Pins:
         if self._first[server].incomplete and not listing.awaits_comparison:
             await self._complete_first(bucket, listing, mode)
         if set(KINDS) - set(self._first[server].kinds):
-            await self._add_kinds(bucket, listing)
+            await self._add_kinds(bucket, listing, mode)
         digests = self._first[server].digests
         missing = _missing(listing, digests, self._pins)
         for start in range(0, len(missing), WRITTEN_AT_ONCE):
@@ -157,7 +161,7 @@ class Pins:
                 return  # the watch brings the entry of the other executor
         self._first[listing.server] = first
 
-    async def _add_kinds(self, bucket: Bucket, listing: Listing) -> None:
+    async def _add_kinds(self, bucket: Bucket, listing: Listing, mode: str) -> None:
         """Trust the definitions of the kinds that an earlier version did not pin, once."""
         key = first_key(listing.server)
         entry = await bucket.get(key)
@@ -167,7 +171,8 @@ class Pins:
         new = [kind for kind in KINDS if kind not in first.kinds]
         if new:
             digests = {**_digests(listing, new), **first.digests}
-            first = first.model_copy(update={"digests": digests, "kinds": KINDS})
+            added = {"digests": digests, "kinds": KINDS, "later_resources": mode == FIRST_ONLY}
+            first = first.model_copy(update=added)
             if await bucket.swap(key, first.encode(), entry.revision) is None:
                 entry = await bucket.get(key)
                 first = FirstListing.decode(entry.value) if entry and entry.value else first
@@ -204,13 +209,20 @@ class Pins:
 
 
 def apply_pins(
-    listing: Listing, mode: str, pins: Mapping[str, PinState], kinds: Collection[str] = KINDS
+    listing: Listing,
+    mode: str,
+    pins: Mapping[str, PinState],
+    kinds: Collection[str] = KINDS,
+    *,
+    later_resources: bool = False,
 ) -> Listing:
     """Return the listing, with each entry either shown or quarantined according to its pin.
 
     A server's listing from before its first connection is returned unchanged. Entries of other
     kinds than `kinds` are shown unless they were rejected: no listing with them was pinned yet.
+    With `later_resources`, the mode `first` shows resources without a pin and without signals.
     """
+    later_resources = later_resources and mode == FIRST_ONLY
     if mode != TRUST and not listing.known:
         return listing
     quarantined: list[Quarantined] = []
@@ -219,7 +231,9 @@ def apply_pins(
         allowed = []
         for offered in _all_entries(listing, kind):
             pin = pins.get(pin_key(kind, listing.server, offered.name), NO_PIN)
-            reason = _reason(offered, mode if kind in kinds else TRUST, pin)
+            undecided = later_resources and kind == RESOURCES and pin == NO_PIN
+            shown_later = undecided and bool(offered.digest) and not offered.signals
+            reason = _reason(offered, TRUST if shown_later or kind not in kinds else mode, pin)
             if reason:
                 quarantined.append(_quarantined(kind, offered, pin.digest, reason))
             else:

@@ -10,8 +10,8 @@ import msgspec
 from toolbus_common.contracts import CatalogEntry, Listing
 from toolbus_common.contracts.records.pin_names import PINNED
 from toolbus_common.guards.injection.detector import InjectionDetector
+from toolbus_common.guards.server_instructions import instructions_entry
 from toolbus_common.guards.texts.json_texts import JsonTexts, TooDeepError
-from toolbus_common.mcp.server_instructions import instructions_entry
 
 # From this score on, a definition is not trusted as a part of the first listing.
 BLOCKING = 0.8

@@ -67,9 +67,10 @@ class OtherServers:
     def with_signals(self, listing: Listing) -> Listing:
         """Return the listing with the signals that concern other servers."""
         server = listing.server
-        entries = [each for kind in NAMED for each in getattr(listing, kind)]
+        held = [(each.kind, each) for each in listing.quarantined if each.kind in NAMED]
+        entries = held + [(kind, each) for kind in NAMED for each in getattr(listing, kind)]
         self._own[server] = own = frozenset(each.name for each in listing.tools)
-        mentioned = {each.name: _names_in(each) - own for each in entries}
+        mentioned = {(kind, each.name): _names_in(each) - own for kind, each in entries}
         self._mentioned[server] = frozenset().union(*mentioned.values()) if mentioned else own
         others = [names for name, names in self._names.items() if name != server]
         if not others:
@@ -78,13 +79,15 @@ class OtherServers:
         shapes: dict[str, set[str]] = {}
         for name in foreign:
             shapes.setdefault(_shape(name), set()).add(_plain(name))
+
+        def signalled(kind: str, each: CatalogEntry) -> CatalogEntry:
+            names = mentioned.get((kind, each.name), frozenset()) & foreign
+            return _with(each, names, _alike(kind, each.name, shapes))
+
         found = {
-            kind: tuple(
-                _with(each, mentioned[each.name] & foreign, _alike(kind, each.name, shapes))
-                for each in getattr(listing, kind)
-            )
-            for kind in NAMED
+            kind: tuple(signalled(kind, each) for each in getattr(listing, kind)) for kind in NAMED
         }
+        found["quarantined"] = tuple(signalled(each.kind, each) for each in listing.quarantined)
         return listing.model_copy(update=found)
 
 

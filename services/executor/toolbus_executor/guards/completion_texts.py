@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common import strict_json
+
 MAX_DEPTH = 64
 # Members whose values are not written by the model, or cannot be changed.
 _SKIPPED = frozenset(
@@ -32,6 +34,7 @@ class TextsOfResponse:
     def __init__(self, value: Any) -> None:
         self.value = value
         self.document: list[Any] = []
+        self.was_ambiguous = False  # `value` is not what was received
         self._put: list[Callable[[Any], None]] = []
         self._visit(value, MAX_DEPTH)
 
@@ -49,7 +52,7 @@ class TextsOfResponse:
         if depth < 0:
             raise ValueError("The response is nested too deeply for its guards.")
         if isinstance(value, dict):
-            for name, each in value.items():
+            for name, each in list(value.items()):
                 if name not in _SKIPPED:
                     self._member(value, name, each, depth)
         elif isinstance(value, list):
@@ -61,6 +64,9 @@ class TextsOfResponse:
 
     def _member(self, holder: dict[str, Any], name: str, each: Any, depth: int) -> None:
         if isinstance(each, str):
+            if name in _ENCODED and (one := unambiguous(each)) is not each:
+                holder[name] = each = one
+                self.was_ambiguous = True
             arguments = decoded_arguments(each) if name in _ENCODED else None
             if arguments is not None:
                 self.document.append(arguments)
@@ -85,6 +91,21 @@ def decoded_arguments(text: str) -> Any:
         return msgspec.json.decode(text)
     except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
+
+
+def unambiguous(text: str) -> str:
+    """Return the arguments of a tool call so that all parsers read them alike.
+
+    Of a repeated name, the last member stays: it is the one that is checked.
+    """
+    arguments = decoded_arguments(text)
+    if arguments is None:
+        return text
+    try:
+        strict_json.parse(text.encode("utf-8", "replace"))
+    except strict_json.StrictJSONError:
+        return encoded_arguments(arguments)
+    return text
 
 
 def encoded_arguments(arguments: Any) -> str:

@@ -4,6 +4,7 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common import strict_json
 from toolbus_common.contracts import CallAdmitted, GuardCheck, Notification
 from toolbus_common.contracts.model_calls import CHUNK, COUNT_TOKENS, EMBEDDINGS
 from toolbus_common.contracts.replies import CallContext, ReplyMessage
@@ -16,6 +17,7 @@ from toolbus_common.errors import (
 )
 from toolbus_executor.guards.call_guards import CallGuards, GuardedContent
 from toolbus_executor.guards.completion_texts import TextsOfResponse
+from toolbus_executor.guards.held_secrets import HeldSecrets
 from toolbus_executor.guards.streams.guarded_stream import GuardedStream
 
 _WITHOUT_TEXT = frozenset({EMBEDDINGS, COUNT_TOKENS})
@@ -25,10 +27,17 @@ _encode = msgspec.json.Encoder().encode
 class GuardedResponse:
     """The caller of one call, which receives only what the guards of the call let pass."""
 
-    def __init__(self, guards: CallGuards, call: CallAdmitted, context: CallContext) -> None:
+    def __init__(
+        self,
+        guards: CallGuards,
+        call: CallAdmitted,
+        context: CallContext,
+        secrets: HeldSecrets | None = None,
+    ) -> None:
         self.content = GuardedContent(guards, call, "completions")
         self.parts = 0  # of the stream, that were sent
         self._context = context
+        self._secrets = secrets
         self._has_text = call.method not in _WITHOUT_TEXT and bool(self.content.names)
         self._stream: GuardedStream | None = None
 
@@ -36,6 +45,15 @@ class GuardedResponse:
     def checks(self) -> tuple[GuardCheck, ...]:
         """The checks for the event of the call."""
         return self.content.checks
+
+    def check_sent(self) -> None:
+        """Reject a request with a secret of Toolbus itself. Raises `GuardBlockedError`."""
+        if self._secrets is not None:
+            try:
+                self._secrets.cleaned(self.content.call.arguments, self.content, is_sent=True)
+            except GuardBlockedError as error:
+                error.data["sent"] = False
+                raise
 
     async def send(self, message: ReplyMessage) -> None:
         """Send a message, of a stream only what was checked. Raises the error of a guard."""
@@ -90,9 +108,22 @@ class GuardedResponse:
         if not texts.document:
             return body
         document = _encode(texts.document)
-        cleaned = await self.content.cleaned(document)
-        if cleaned is document:
+        own = document
+        if self._secrets is not None:
+            own = self._secrets.cleaned(document, self.content, is_sent=False)
+        cleaned = await self.content.cleaned(own)
+        if cleaned is not document:
+            texts.replace(msgspec.json.decode(cleaned))
+            texts.drop_probabilities()
+        elif not texts.was_ambiguous and _is_strict(body):
             return body
-        texts.replace(msgspec.json.decode(cleaned))
-        texts.drop_probabilities()
         return _encode(value)
+
+
+def _is_strict(body: bytes) -> bool:
+    """Return whether all parsers read a document alike."""
+    try:
+        strict_json.parse(body)
+    except strict_json.StrictJSONError:
+        return False
+    return True

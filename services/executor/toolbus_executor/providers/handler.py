@@ -27,6 +27,7 @@ from toolbus_executor.calls.operator_commands import reject_if_drained
 from toolbus_executor.calls.outcome_reporter import OutcomeReporter
 from toolbus_executor.guards.call_guards import CallGuards, unavailable
 from toolbus_executor.guards.guarded_response import GuardedResponse
+from toolbus_executor.guards.held_secrets import HeldSecrets
 from toolbus_executor.mcp_messages.result_mapping import CallOutcome
 from toolbus_executor.model_metrics import record_model_use
 from toolbus_executor.providers.cache.provider_cache import ProviderCache
@@ -62,6 +63,7 @@ class ProviderHandler:
         self.client: ProviderClient | None = None
         self.cache: ProviderCache | None = None
         self.guards: CallGuards | None = None
+        self.secrets: HeldSecrets | None = None  # that no request may contain
         self.why_not = "its API keys have not been read yet"
         self.is_served = False  # calls are received
         self.drained = False  # by an operator command
@@ -110,10 +112,12 @@ class ProviderHandler:
         if call.guards:
             if self.guards is None:
                 return await self.outcomes.failed(call, unavailable(call), began)
-            context = guarded = GuardedResponse(self.guards, call, context)
+            context = guarded = GuardedResponse(self.guards, call, context, self.secrets)
         exchange = Exchange(self.provider, self.name, call, context)
         self._running.begin(call.call_id)
         try:
+            if guarded is not None:
+                guarded.check_sent()
             body = await (self.in_slot(exchange) if self.cache is None else self._body(exchange))
             if guarded is not None:
                 body = await guarded.finished(body)

@@ -36,7 +36,7 @@ class ProviderSupervisor:
     ) -> None:
         self.name = name
         self.handler = ProviderHandler(name, provider, service.events, running)
-        self.handler.guards = dependencies.guards
+        self.handler.guards, self.handler.secrets = dependencies.guards, dependencies.held
         self._provider = provider
         self._service = service
         self._dependencies = dependencies

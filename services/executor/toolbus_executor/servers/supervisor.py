@@ -27,6 +27,7 @@ from toolbus_executor.catalog.definition_pins import Pins, suspicious
 from toolbus_executor.catalog.list_problems import ListProblems
 from toolbus_executor.catalog.publisher import CatalogPublisher
 from toolbus_executor.dependencies import Dependencies
+from toolbus_executor.guards.outside_calls import OutsideCalls
 from toolbus_executor.resilience.failure_log import loss_reason, why
 from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.server_events import about_server
@@ -103,7 +104,8 @@ class ServerSupervisor:
         self.lists_changed = asyncio.Event()
         self._retry = asyncio.Event()
         self._pause: float | None = None  # seconds until the server's lists expire
-        self._notifications = NotificationPublisher(name, service, self.watched)
+        outside = OutsideCalls(name, declared, dependencies.guards)
+        self._notifications = NotificationPublisher(name, service, self.watched, outside)
         self._unattributed = Dropped(name)
         self._task = asyncio.create_task(self._run())
 
@@ -252,14 +254,10 @@ class ServerSupervisor:
 
     def _consumers(self) -> UpstreamCallbacks:
         """Return the callbacks for a connection's messages that belong to no call."""
-        separation, publisher = self.separation, self._notifications
-        return UpstreamCallbacks(
-            self.lists_changed.set,
-            publisher.publish_to_all,
-            self._relist,
-            self._unattributed,
-            publisher.publish_to,
-            separation.ownership.note_question if separation is not None else None,
+        ownership = self.separation.ownership if self.separation is not None else None
+        on_request = ownership.note_question if ownership is not None else None
+        return self._notifications.callbacks(
+            self.lists_changed.set, self._relist, self._unattributed, on_request
         )
 
     async def _relist(self, call: CallAdmitted) -> None:

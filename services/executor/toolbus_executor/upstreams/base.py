@@ -68,6 +68,9 @@ class UpstreamCallbacks:
         on_request: the server sent a request to its callers.
         is_one_client: returns whether the connection belongs to one client session.
         forward_request: forward a request outside of calls to that client.
+        note_call: record the guards of a call: principal id, client session or empty, and the call.
+        check_answer: return the raw member of a client's answer as the server may receive it:
+            principal id, client session, method of the request, and the member.
 
     """
 
@@ -79,6 +82,8 @@ class UpstreamCallbacks:
     on_request: Callable[[], None] | None = None
     is_one_client: Callable[[], bool] = lambda: False
     forward_request: Callable[[Question], None] | None = None
+    note_call: Callable[[str, str, CallAdmitted], None] | None = None
+    check_answer: Callable[[str, str, str, bytes], Awaitable[bytes]] | None = None
 
 
 class NoSuchFamilyError(UpstreamInvalidError):

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
 from time import monotonic
@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema_rs
 import msgspec
 
-from toolbus_common.config import Server
+from toolbus_common.config import Guard, Server
 from toolbus_common.config.servers.tools import Misfits
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, CatalogEntry
 from toolbus_common.errors import InvalidArgumentsError
@@ -120,6 +120,13 @@ class Checks:
                 self._known = await asyncio.to_thread(self._compiled, tools)
             self._take(tools)
 
+    async def read_output_schemas(self, guards: Iterable[Guard]) -> None:
+        """Compile the output schemas if one of these guards reads them; at the next listing."""
+        wanted = reads_output_schemas(guards)
+        if wanted != self.output_schemas:
+            async with self._learning:
+                self.output_schemas, self._known = wanted, {}
+
     def _take(self, tools: Collection[CatalogEntry]) -> None:
         """Use the compiled schemas of these tools, and log the tools that cannot be validated."""
         found = {each.name: self._known[each.digest] for each in tools}
@@ -226,6 +233,11 @@ class Checks:
             )
         )
         return _Compiled(arguments, results, "; ".join(why_not))
+
+
+def reads_output_schemas(guards: Iterable[Guard]) -> bool:
+    """Return whether a guard checks that results fit the output schemas of their tools."""
+    return any(each.kind == "limits" and each.options.get("output_schema") for each in guards)
 
 
 def checks_of(name: str, declared: Server) -> Checks:

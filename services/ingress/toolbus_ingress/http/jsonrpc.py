@@ -62,6 +62,7 @@ _CODES: dict[str, tuple[int, int]] = {
     "overloaded": (-31015, UNAVAILABLE),
     "ledger_rebuilding": (-31016, UNAVAILABLE),
     "guard_failed": (-31017, OK),
+    "events_full": (-31018, UNAVAILABLE),
     "upstream_failed": (-31020, OK),
     "upstream_timeout": (-31021, OK),
     "upstream_dead": (-31022, OK),

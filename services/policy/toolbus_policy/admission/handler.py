@@ -290,7 +290,8 @@ class AdmissionHandler:
         reserved = bool(admission.budgets)
         intent = build_intent(decision, call, grant.approval if grant else "", reserved=reserved)
         try:
-            await self.flow.commit(decision.flow, call)
+            if decision.flow is not None:
+                await self.flow.commit(decision.flow, call)
             with _tracer.below("toolbus.record_intent"):
                 await record_intent(self.service.events, intent)
         except ToolbusError as error:
@@ -304,7 +305,7 @@ class AdmissionHandler:
         if grant is not None:
             self.approvals.record_use(grant)
         ALLOWED.count += 1
-        sealed = self.flow.sealed(decision.flow, call)
+        sealed = self.flow.sealed(decision.flow, call) if decision.flow is not None else ""
         admitted = build_admitted(decision, call, sealed, reserved=reserved)
         end_decision_span("allowed")
 

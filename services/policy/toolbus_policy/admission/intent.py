@@ -3,7 +3,7 @@
 from time import time
 
 from toolbus_common.contracts import CallAllowed, CallRequested
-from toolbus_common.errors import BusDownError, InvalidError, UnavailableError
+from toolbus_common.errors import BusDownError, EventsFullError, InvalidError, UnavailableError
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.observability.tracing import current
@@ -47,6 +47,8 @@ async def record_intent(events: EventPublisher, intent: CallAllowed) -> None:
     """
     try:
         await events.publish_durable(intent)
+    except EventsFullError:
+        raise
     except BusDownError as error:
         raise BusDownError(
             "The call could not be recorded, so it was not dispatched. Retry."

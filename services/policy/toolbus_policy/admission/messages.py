@@ -12,6 +12,7 @@ from toolbus_common.contracts import (
     CallRequested,
 )
 from toolbus_common.contracts.base import trusted
+from toolbus_common.contracts.calls import NOTHING
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.contracts.events.guards import GuardCheck, encoded_checks
 from toolbus_common.errors import ToolbusError
@@ -67,8 +68,13 @@ def build_admitted(
     )
     guards = admission.guards
     if guards is not None:
-        run = run_of(call, payer) if guards.has_placeholders else ""
-        admitted = admitted.model_copy(update={"guards": guards.later, "run": run})
+        names, has_placeholders = guards.later, guards.has_placeholders
+        if (
+            call.session and call.capabilities != NOTHING
+        ):  # the client answers requests outside of calls, too
+            names, has_placeholders = tuple(dict.fromkeys((*names, *guards.checking))), True
+        run = run_of(call, payer) if has_placeholders else ""
+        admitted = admitted.model_copy(update={"guards": names, "run": run})
     if call.server != BUILT_IN:
         return admitted
     caller = {"key_digest": call.key_digest, "restriction": call.restriction, "terms": call.terms}

@@ -36,6 +36,10 @@ def effective_guards(
     }
     later = [name for name in names if _checks(declared.guards.get(name), after)]
     later += [each for each in declared.guards if each in restoring and each not in later]
+    # Executor searches what is sent for the secrets that it holds.
+    later += [
+        name for name in names if name not in later and _seeks(declared.guards.get(name), before)
+    ]
     found = CallGuards(
         phase=before,
         checking=tuple(name for name in names if _checks(declared.guards.get(name), before)),
@@ -48,6 +52,11 @@ def effective_guards(
 def _checks(guard: Guard | None, phase: Phase) -> bool:
     """Return whether a guard checks a phase. An unknown guard does, and fails."""
     return guard is None or phase in guard.on
+
+
+def _seeks(guard: Guard | None, phase: Phase) -> bool:
+    """Return whether a guard looks for secrets in a phase."""
+    return guard is not None and guard.kind == "secrets" and phase in guard.on
 
 
 def _redacts(guard: Guard | None) -> bool:

@@ -47,7 +47,6 @@ def test_a_program_that_does_not_mix_values_has_separate_inputs(
         '[chat.post(text="x") for _ in notes.read()]',
         "a = []\nb = a\nb.append(notes.read())\nchat.post(text=a)",
         'a = {}\na["k"] = notes.read()\nchat.post(text=a)',
-        "a = []\nadd = a.append\nadd(notes.read())\nchat.post(text=a)",
         "a = []\nb = [a]\nb[0].append(notes.read())\nchat.post(text=a)",
         "a = []\nfor x in [a]:\n    x.append(notes.read())\nchat.post(text=a)",
         'x = ""\nfor i in range(2):\n    chat.post(text=x)\n    x = notes.read()',
@@ -85,6 +84,27 @@ def test_a_value_that_can_reach_a_call_is_one_of_its_inputs(source: str) -> None
         "this is not a program",
         "x = " + "(" * 9000,
         "#" * 20_000,
+        "a = []\nadd = a.append\nadd(notes.read())\nchat.post(text=a)",
+        *(
+            f"i = []\n{each}\nchat.post(text=i)"
+            for each in (
+                "print(i.append(notes.read()))",
+                "z = str(i.append(notes.read()))",
+                "web.fetch(url=i.append(notes.read()))",
+                'f"{i.append(notes.read())}"',
+                "i.append(notes.read()) == 1",
+                "if i.append(notes.read()):\n    pass",
+                "while i.append(notes.read()):\n    pass",
+                "json.dumps(i.append(notes.read()))",
+                "for z in range(len([i.append(notes.read())])):\n    pass",
+                "z = 0\nz += len(i.append(notes.read()) or [])",
+                "json.x = notes.read()",
+                "round(i).append(notes.read())",
+                "type(i).x = notes.read()",
+                "list.append(i, notes.read())",
+                "[i.append(x) for x in notes.read()]",
+            )
+        ),
     ],
 )
 def test_a_program_that_cannot_be_followed_has_no_analysis(source: str) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as some
 
-from toolbus_common.guards.redaction import redact
+from toolbus_common.guards.redaction import redact, without_placeholders
 from toolbus_common.guards.texts.findings import Finding
 from toolbus_common.guards.texts.json_texts import CollisionError, JsonTexts
 
@@ -122,3 +122,29 @@ def test_two_members_never_become_one() -> None:
     document = JsonTexts(b'{"*":1,"secret":2}')
     with pytest.raises(CollisionError):
         redact(document, [Finding("r", 2, 0, 6)], lambda *_: "*")
+
+
+class CountedText(str):  # noqa: SLOT000 - it counts
+    """A text that counts how often it is searched as a whole."""
+
+    searches = 0
+
+    def __contains__(self, part: object) -> bool:
+        self.searches += 1
+        return super().__contains__(str(part))
+
+
+def test_a_text_is_searched_for_placeholders_once_however_many_findings_it_has() -> None:
+    text = CountedText("a@b.co " * 100)
+    findings = [Finding("email", 0, at, at + 6) for at in range(0, 700, 7)]
+    assert without_placeholders([text], findings) == findings
+    assert text.searches == 1
+
+
+def test_a_finding_inside_one_of_many_placeholders_is_left_out() -> None:
+    placeholder = "[redacted:email:0123456789abcdef]"
+    text = f"{placeholder} x " * 50
+    step = len(placeholder) + 3
+    inside = [Finding("hex", 0, at + 16, at + 32) for at in range(0, len(text), step)]
+    outside = [Finding("x", 0, at + step - 2, at + step - 1) for at in range(0, len(text), step)]
+    assert without_placeholders([text], [*inside, *outside]) == outside

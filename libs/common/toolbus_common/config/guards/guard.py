@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
-from toolbus_common.config.base import ConfigModel, Name, Patterns
+from toolbus_common.config.base import ConfigModel, Name, Patterns, with_tuples
 from toolbus_common.config.guards.services import KEY, service_problems, service_url
 from toolbus_common.config.servers.endpoints import http_url
 
@@ -19,6 +19,8 @@ Phase = Literal["arguments", "results", "definitions", "prompts", "completions"]
 Action = Literal["block", "redact", "flag", "ask"]
 # The kinds that Toolbus evaluates itself. All other kinds send the content to another service.
 BUILT_IN_KINDS: frozenset[Kind] = frozenset({"secrets", "pii", "injection", "limits"})
+# Phases after which no call can wait for an approval.
+_TOO_LATE: frozenset[Phase] = frozenset({"results", "completions"})
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)")
 
 
@@ -43,7 +45,8 @@ class Guard(ConfigModel):
     `on` are the phases: the arguments of tool calls, their results, the definitions of tools,
     the prompts (requests to models), and the completions (responses of models).
     `action` is the reaction to a finding: `block` rejects the call, `redact` replaces what was
-    found, `flag` only records it, and `ask` requires an approval. In the mode `observe`, the
+    found, `flag` only records it, and `ask` requires an approval; `ask` is not possible for results
+    and completions. In the mode `observe`, the
     reaction is recorded but does not happen.
 
     `fail` decides about a call that the guard could not check: `closed` rejects it, `open` lets it
@@ -82,7 +85,10 @@ class Guard(ConfigModel):
     @model_validator(mode="before")
     @classmethod
     def _takes_one_key(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict) or KEY not in fields:
+        if not isinstance(fields, dict):
+            return fields
+        fields = with_tuples(fields, unless="options")
+        if KEY not in fields:
             return fields
         if fields.get("credentials"):
             raise ValueError("has key and credentials; put all keys in credentials")
@@ -125,6 +131,11 @@ class Guard(ConfigModel):
             http_url(self.url)
         if self.restore and self.action != "redact":
             yield "restore applies only to the action redact; remove it"
+        if self.action == "ask" and (late := [each for each in self.on if each in _TOO_LATE]):
+            yield (
+                f"the action ask cannot be used for {' and '.join(late)}, because the call was "
+                "executed then; use block, or another guard without ask for them"
+            )
         if self.kind == "mcp" and not (self.server and self.tool):
             yield "needs the server and the tool that checks the content"
         if self.kind != "mcp" and (self.server or self.tool):

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Field, field_validator, model_validator
 
 from toolbus_common.config.access.levels import Content
-from toolbus_common.config.base import ConfigModel, Name, Region
+from toolbus_common.config.base import ConfigModel, Name, Region, with_tuples
 from toolbus_common.config.models.response_cache import ResponseCache
 from toolbus_common.config.servers.endpoints import http_url
 from toolbus_common.config.servers.server import Server
@@ -87,7 +87,10 @@ class Provider(ConfigModel):
     @model_validator(mode="before")
     @classmethod
     def _takes_one_key(cls, fields: Any) -> Any:
-        if not isinstance(fields, dict) or KEY not in fields:
+        if not isinstance(fields, dict):
+            return fields
+        fields = with_tuples(fields)
+        if KEY not in fields:
             return fields
         if fields.get("credentials"):
             raise ValueError("has key and credentials; put all keys in credentials")

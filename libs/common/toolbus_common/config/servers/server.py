@@ -73,10 +73,9 @@ class Server(FlowLabels):
     `${env:NAME}`, which only the executor resolves. `list_limit` is the maximum size of all lists
     in bytes.
     `expose` restricts the tools that any key can use, by the server's own names. `definitions`
-    applies to new and changed definitions: `trust` shows them, `first` pins the first listing,
-    and quarantines later changes and definitions with instructions to a model; `review` (or `each`)
-    quarantines every definition until an operator approves it. `code_mode` offers the tools only in
-    programs (true), or always directly (false).
+    applies to new and changed definitions: `trust` shows them, `first` pins the first listing, and
+    quarantines later changes and instructions to a model; `review` (or `each`) quarantines all
+    until an operator approves them. `code_mode` offers the tools only in programs or directly.
     `validation` is the reaction to arguments that do not match the schema: `report` records them in
     the call's event, `strict` (or `arguments`) rejects the call, and `none` ignores them. `results`
     and `both` reject results that do not match. `content` and `result_content` limit recording.

@@ -1,18 +1,19 @@
-"""Validation of guards: names of guards in attachments, and names of rules."""
+"""Validation of guards: names of guards in attachments, names of rules, and limits."""
 
 from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 from typing import Any
 
+from toolbus_common.config.guards.guard import BUILT_IN_KINDS
 from toolbus_common.config_store.loading.document import ConfigPath, ConfigProblem, Document
-from toolbus_common.guards.detectors import known_rules_of
+from toolbus_common.guards.detectors import known_rules_of, limits_problems
 
 # The sections whose entries have a field `guards`. The only other one is `anonymous`.
 _ATTACHED = ("customers", "teams", "users", "keys", "groups", "access", "servers", "providers")
 
 
 def problems(document: Document) -> Iterator[ConfigProblem]:
-    """Yield a problem for each name of a guard, of its server or of its rules that is unknown."""
+    """Yield a problem for each unknown name of a guard, its server or rule, and wrong limits."""
     data = document.data
     guards = _object(data.get("guards"))
     for path, name in _attachments(data):
@@ -25,6 +26,7 @@ def problems(document: Document) -> Iterator[ConfigProblem]:
             message = _unknown("server", server, servers, "add it under servers")
             yield document.problem(("guards", name, "server"), message)
         yield from _unknown_rules(document, name, _object(guard))
+        yield from _wrong_limits(document, name, _object(guard))
 
 
 def _attachments(data: dict[str, Any]) -> Iterator[tuple[ConfigPath, Any]]:
@@ -48,6 +50,8 @@ def _unknown_rules(document: Document, name: str, guard: dict[str, Any]) -> Iter
     if not any(written.values()):
         return  # the rules are loaded only if a guard names some
     kind = guard.get("kind")
+    if kind not in BUILT_IN_KINDS:
+        return  # the names of a service's findings are its own
     known = known_rules_of(kind) if isinstance(kind, str) else None
     for field, rules in written.items():
         for at, rule in enumerate(rules):
@@ -57,6 +61,12 @@ def _unknown_rules(document: Document, name: str, guard: dict[str, Any]) -> Iter
             elif isinstance(rule, str) and rule not in known:
                 fix = "'toolbus guards list --rules' lists them"
                 yield document.problem(path, _unknown("rule", rule, known, fix))
+
+
+def _wrong_limits(document: Document, name: str, guard: dict[str, Any]) -> Iterator[ConfigProblem]:
+    if guard.get("kind") == "limits":
+        for problem in limits_problems(_object(guard.get("options"))):
+            yield document.problem(("guards", name, "options"), problem)
 
 
 def _unknown(noun: str, name: str, known: Collection[str], fix: str) -> str:

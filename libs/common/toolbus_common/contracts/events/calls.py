@@ -24,7 +24,7 @@ from toolbus_common.contracts.events.config import (
     KeyCreated,
     KeyRevoked,
 )
-from toolbus_common.contracts.events.guards import FlowReset, GuardFailed
+from toolbus_common.contracts.events.guards import FlowReset, GuardFailed, MessageGuarded
 from toolbus_common.contracts.events.identity import (
     AccessRejected,
     GrantCreated,
@@ -355,6 +355,7 @@ EVENTS: dict[str, type[Event]] = {
         ModelCachePurged,
         FlowReset,
         GuardFailed,
+        MessageGuarded,
         ApprovalRequested,
         ApprovalGranted,
         ApprovalRejected,

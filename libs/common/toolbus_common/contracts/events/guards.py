@@ -59,6 +59,21 @@ class GuardFailed(CallEvent):
     reason: str
 
 
+class MessageGuarded(CallEvent):
+    """A guard found something in a message that belongs to no call, or could not check it.
+
+    Executor publishes this event. Such a message is a server's notification or request to clients,
+    or a client's answer. The call is the last one in the client's session, if one is known.
+    `method` is that of the message. `guards` are the checks. `withheld` says whether the message
+    was not sent.
+    """
+
+    NAME: ClassVar[str] = "guard.message"
+
+    guards: str
+    withheld: bool = False
+
+
 class FlowReset(Event):
     """An operator made Toolbus forget what a run has read. Policy publishes this event.
 

@@ -5,7 +5,8 @@ from typing import Any
 
 NAMED = ("tools", "prompts")  # kinds of entries that agents select by a name
 INSTRUCTIONS = "instructions"  # kind and name of a server's own instructions
-PINNED = (*NAMED, "resources", "templates")  # kinds of a listing whose definitions are pinned
+RESOURCES = "resources"
+PINNED = (*NAMED, RESOURCES, "templates")  # kinds of a listing whose definitions are pinned
 KINDS = (*PINNED, INSTRUCTIONS)
 # The MCP methods that use the entries of each kind.
 METHODS = {

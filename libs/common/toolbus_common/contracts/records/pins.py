@@ -29,10 +29,12 @@ class FirstListing(Message):
     The first replica that writes the entry decides. `digests` is empty if no definition was
     trusted. `incomplete` is set while the definitions that the server
     offers only to some clients are unknown. `kinds` are the kinds of definitions that it covers;
-    the entries of earlier versions cover only tools and prompts.
+    the entries of earlier versions cover only tools and prompts. `later_resources` is set if
+    resources that the server adds later are shown while their texts have no signals.
     """
 
     digests: dict[str, str] = Field(default_factory=dict)
     at: float = 0.0
     incomplete: bool = False
     kinds: tuple[str, ...] = NAMED
+    later_resources: bool = False

@@ -17,6 +17,7 @@ from toolbus_executor.guards.completion_texts import (
     TextsOfResponse,
     decoded_arguments,
     encoded_arguments,
+    unambiguous,
 )
 from toolbus_executor.guards.streams.deltas import (
     Delta,
@@ -139,7 +140,7 @@ class GuardedStream:
         """Return the rest of a text that has ended. Raises the error of a guard."""
         if not text.arguments:
             return await text.checked.end()
-        whole = "".join(text.arguments)
+        whole = unambiguous("".join(text.arguments))
         decoded = decoded_arguments(whole)
         body = _encode([whole if decoded is None else decoded])
         cleaned = await self._content.cleaned(body)

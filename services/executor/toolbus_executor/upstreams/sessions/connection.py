@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from time import monotonic
 
 from toolbus_common.concurrency import Tasks, completely
@@ -57,6 +58,7 @@ class Connection:
         self._died = False
         self._kept_until = 0.0  # end of the time for which a created task needs the session
         self._tasks = Tasks()
+        self._answers = Tasks()  # checks of clients' answers
         self.upstream = make(
             replace(
                 news,
@@ -85,6 +87,8 @@ class Connection:
         self, call: CallAdmitted, response: Awaitable[bytes], *, is_process: bool
     ) -> bytes:
         """Wait for the response to a call, record the outcome, and return the response."""
+        if call.guards and self.owner is not None and self._news.note_call is not None:
+            self._news.note_call(self.owner.principal_id, self.owner.session, call)
         try:
             raw = await response
         except TimeoutError:
@@ -133,6 +137,7 @@ class Connection:
         self.watched.close()
         self.followed.close()
         await self._tasks.end()
+        await self._answers.end()
         await self.upstream.close()
 
     def _on_notification(self, method: str, params: bytes) -> None:
@@ -154,12 +159,23 @@ class Connection:
             question.answer(unanswered(question.method))
             return
         owner = self.owner
-        number = self._questions.put(owner.session, question)
+        checked = replace(question, answer=partial(self._answer, owner, question))
+        number = self._questions.put(owner.session, checked)
         if number:
             method, params = question.method, question.params
             self._news.on_owner_message(
                 owner.principal_id, owner.session, method, params, (), number
             )
+
+    def _answer(self, owner: Owner, question: Question, member: bytes) -> None:
+        """Pass a client's answer to the server, after its guards."""
+        self._answers.start(self._pass_checked(owner, question, member))
+
+    async def _pass_checked(self, owner: Owner, question: Question, member: bytes) -> None:
+        check = self._news.check_answer
+        if check is not None:
+            member = await check(owner.principal_id, owner.session, question.method, member)
+        question.answer(member)
 
     async def _watch_loss(self) -> None:
         self._on_lost(self, await self.upstream.wait_lost())

@@ -61,3 +61,24 @@ def test_an_unknown_rule_is_an_error_that_names_the_most_similar_rule(field: str
     assert found.startswith(f"guards.g.{field}.0: no rule 'secret' is known; ")
     (near,) = problems(guards={"g": GUARDS["secrets"] | {field: ["ghp-github-pat"]}})
     assert "did you mean 'github-pat'?" in near
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_secret_bytes": 1}, "unknown option 'max_secret_bytes' of limits"),
+        ({"max_depth": -1}, "option max_depth must be a whole number of at least 0"),
+        ({"output_schema": "yes"}, "option output_schema must be true or false"),
+        ({}, "limits needs at least one of the options"),
+    ],
+)
+def test_wrong_limits_are_errors(options: dict[str, Any], message: str) -> None:
+    declared = {"secret": {"kind": "limits", "on": ["results"], "options": options}}
+    (found,) = load(yaml.safe_dump({"guards": declared}), {}).problems
+    assert str(found).startswith(f"guards.secret.options: {message}")
+
+
+def test_limits_within_their_bounds_are_accepted() -> None:
+    options = {"max_bytes": 10, "max_depth": 3, "output_schema": True}
+    declared = {"g": {"kind": "limits", "on": ["results"], "options": options}}
+    assert load(yaml.safe_dump({"guards": declared}), {}).problems == ()
