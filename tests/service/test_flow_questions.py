@@ -62,8 +62,8 @@ async def test_the_view_has_one_row_for_each_decision_with_all_its_fields(
         "acme", "bot", "mail", "send", "c4", "call.denied", "flow_refused", "it writes outside",
         "r1",
     )  # fmt: skip
-    names = ("private", "untrusted", "chain", "reads", "writes", "narrowed")
-    assert part(row, *names) == ("c1", "c2", [*CHAIN], ["private"], "outside", True)
+    further = ("private", "untrusted", "chain", "reads", "writes", "narrowed")
+    assert part(row, *further) == ("c1", "c2", [*CHAIN], ["private"], "outside", True)
     found = await query(store, "SELECT verdict, count() AS n FROM flow_decisions GROUP BY verdict")
     assert {each["verdict"]: each["n"] for each in found} == {
         "passed": 1, "flagged": 1, "refused": 1, "reset": 1,
