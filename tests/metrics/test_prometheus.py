@@ -16,11 +16,16 @@ from harness.engines.prometheus_server import Prometheus, Series, faults
 from harness.gateway.cluster import Cluster, Upstream
 from harness.receivers.otlp_collector import Collector
 from harness.waits import until_blocking
-from toolbus_common.config import Configuration, Server
+from toolbus_common.config import Configuration, Guard, Server
 from toolbus_common.service.names import SERVICES
 
 ROOT = Path(__file__).resolve().parents[2]
 KEY, CODER = "tbk_bot_a-secret-of-the-metrics", "tbk_coder_a-secret-of-the-metrics"
+# One that runs, and one that fails open, because its service is not permitted.
+GUARDS = {
+    "secrets": Guard(kind="secrets", on=("results",), always=True),
+    "lost": Guard(kind="http", url="http://127.0.0.1:9/", on=("results",), always=True),
+}
 PROGRAM = "result = echo.say(text='from a program')"
 
 
@@ -70,6 +75,7 @@ def watched(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Watched]:
         cluster.start(
             Configuration(
                 servers={"echo": Server(url=echo.url), "pair": pair},
+                guards=GUARDS,
                 keys={
                     "bot": key(KEY, tools=tools),
                     "coder": key(CODER, tools=tools, code_mode=True),
