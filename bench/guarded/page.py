@@ -158,7 +158,9 @@ def _scenarios(figures: dict[str, Any]) -> str:
         "with a policy of its own holds. Where an approval is needed, the safety is that of the "
         "person who decides; the script's person never errs. A run with a time limit takes "
         "combinations in a random order, and *stopped* names how many it tried."
-        f"\n\n{_table(columns, rows)}\n\nThe policy:\n\n```yaml\n{POLICY.read_text().strip()}\n```"
+        f"\n\n{_table(columns, rows)}\n\nThe policy:\n\n"
+        "<!-- sample: not run: the servers of the benchmark -->\n"
+        f"```yaml\n{POLICY.read_text().strip()}\n```"
     )
 
 
