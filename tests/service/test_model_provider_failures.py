@@ -11,6 +11,7 @@ from harness.apis.model_provider import (
     ModelRequest,
     chunk,
 )
+from harness.network.tcp_servers import served
 from harness.services.model_gateway import RESERVED, ModelGateway, provider
 from harness.waits import until, until_async
 from toolbus_common.config import Provider
@@ -259,13 +260,11 @@ async def test_a_request_that_is_cancelled_while_it_connects_is_free(
 ) -> None:
     connected = asyncio.Event()
 
-    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def accept(reader: asyncio.StreamReader, _: asyncio.StreamWriter) -> None:
         connected.set()  # the TLS handshake is never answered
         await reader.read()
-        writer.close()
 
-    async with await asyncio.start_server(accept, "127.0.0.1", 0) as silent:
-        port = silent.sockets[0].getsockname()[1]
+    async with served(accept) as port:
         declared = Provider(kind="openai", url=f"https://127.0.0.1:{port}/v1")
         async with gateway.executor(p=declared):
             await gateway.begin("1", streamed=streamed)

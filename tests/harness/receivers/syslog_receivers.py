@@ -4,11 +4,12 @@ import asyncio
 import json
 import socket
 import ssl
-from contextlib import suppress
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any, Self
 
 from harness.engines.engine import own_port
+from toolbus_audit.export.tcp_listener import listening
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,7 @@ class SyslogServer:
         self.messages: list[SyslogMessage] = []
         self.connections = 0
         self._context = context
-        self._server: asyncio.Server | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._server = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -52,20 +52,13 @@ class SyslogServer:
 
     async def start(self) -> None:
         """Start listening."""
-        self._server = await asyncio.start_server(
-            self._meet, "127.0.0.1", self.port, ssl=self._context
+        await self._server.enter_async_context(
+            listening(self._meet, port=self.port, context=self._context)
         )
 
     async def cut(self) -> None:
         """Stop listening, and drop all connections with their unread data."""
-        server, self._server = self._server, None
-        if server is None:
-            return
-        server.close()
-        for task in list(self._tasks):
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await server.wait_closed()
+        await self._server.aclose()
 
     @property
     def ids(self) -> list[str]:
@@ -73,24 +66,13 @@ class SyslogServer:
         return [each.event["id"] for each in self.messages]
 
     async def _meet(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        if self._server is None:  # the connection was dropped before its handler started
-            writer.transport.abort()
-            return
         self.connections += 1
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         try:
             while True:
                 length = await reader.readuntil(b" ")
                 self.messages.append(SyslogMessage.of(await reader.readexactly(int(length))))
-        except (asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
+        except (asyncio.IncompleteReadError, OSError):
             writer.transport.abort()
-        finally:
-            self._tasks.discard(task)
-            writer.close()
-            with suppress(OSError):
-                await writer.wait_closed()
 
 
 class Datagrams:

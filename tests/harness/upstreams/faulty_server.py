@@ -11,8 +11,10 @@ import random
 import socket
 import struct
 from collections import Counter
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
+
+from toolbus_audit.export.tcp_listener import listening
 
 TROUBLES = ("", "hung", "trickle", "reset", "half-open", "garbage", "nonsense", "failing")
 TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("plain", "twice")]
@@ -44,7 +46,7 @@ class FaultyServer:
         self._seconds = seconds
         self._workers = asyncio.Semaphore(workers)
         self._in_progress = 0
-        self._server: asyncio.Server
+        self._server = AsyncExitStack()
         self._connections: set[asyncio.Task[None]] = set()
 
     @property
@@ -54,14 +56,11 @@ class FaultyServer:
 
     async def start(self, port: int = 0) -> None:
         """Start listening."""
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", port)
-        self.port = self._server.sockets[0].getsockname()[1]
+        self.port = await self._server.enter_async_context(listening(self._connected, port=port))
 
     async def close(self) -> None:
         """Stop listening and close all connections."""
-        self._server.close()
-        await self.hang_up()
-        await self._server.wait_closed()
+        await self._server.aclose()
 
     async def hang_up(self) -> None:
         """Close all connections."""
@@ -82,9 +81,6 @@ class FaultyServer:
                     await self._one(reader, writer)
         finally:
             self._connections.discard(task)
-            writer.close()
-            with suppress(ConnectionError):
-                await writer.wait_closed()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()

@@ -7,8 +7,10 @@ import asyncio
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import Any
+
+from toolbus_audit.export.tcp_listener import listening
 
 LINE = 'A line of a very long report, é😀 "quoted".\n'
 PIECE = 64 << 10
@@ -91,39 +93,29 @@ class LargeResultServer:
     def __init__(self) -> None:
         self.call_count = 0
         self.requests: list[dict[str, Any]] = []
-        self._server: asyncio.Server
-        self._tasks: set[asyncio.Task[None]] = set()
+        self.port = 0
+        self._server = AsyncExitStack()
 
     @property
     def url(self) -> str:
         """The URL of the MCP endpoint."""
-        return f"http://127.0.0.1:{self._server.sockets[0].getsockname()[1]}/mcp"
+        return f"http://127.0.0.1:{self.port}/mcp"
 
     async def start(self, port: int = 0) -> None:
         """Start listening."""
-        self._server = await asyncio.start_server(self._connected, "127.0.0.1", port)
+        self.port = await self._server.enter_async_context(listening(self._connected, port=port))
 
     async def close(self) -> None:
         """Stop listening and close all connections."""
-        self._server.close()
-        for task in self._tasks:
-            task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._server.wait_closed()
+        await self._server.aclose()
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.current_task()
-        assert task is not None
-        self._tasks.add(task)
         try:
-            with suppress(asyncio.IncompleteReadError, ConnectionError, asyncio.CancelledError):
+            with suppress(asyncio.IncompleteReadError, ConnectionError):
                 while True:
                     await self._one(reader, writer)
         finally:
-            self._tasks.discard(task)
             writer.transport.abort()  # do not wait for unread responses
-            with suppress(ConnectionError):
-                await writer.wait_closed()
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()

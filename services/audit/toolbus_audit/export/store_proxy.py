@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager, suppress
 from hmac import compare_digest
 from secrets import token_hex
 
+from toolbus_audit.export.tcp_listener import listening
 from toolbus_common.concurrency import end
 from toolbus_common.egress import EgressError
 from toolbus_common.egress.connect_request import ConnectRequest, NoRequestError, parse_request
@@ -40,33 +41,20 @@ class StoreProxy:
         self._authority = authority
         self._operator_named = operator_named
         self._password = token_hex(16)  # other programs of the machine reach the port too
-        self._connections: set[asyncio.Task[None]] = set()
 
     @asynccontextmanager
     async def listening(self) -> AsyncIterator[str]:
         """Listen while the context is entered; yield the proxy's URL with its credentials."""
-        server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=LARGEST_HEAD)
-        try:
-            port = server.sockets[0].getsockname()[1]
+        async with listening(self._serve, limit=LARGEST_HEAD) as port:
             yield f"http://{_USER}:{self._password}@127.0.0.1:{port}"
-        finally:
-            server.close()
-            await end(*self._connections)
 
-    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        task = asyncio.get_running_loop().create_task(self._serve((reader, writer)))
-        self._connections.add(task)
-        task.add_done_callback(self._connections.discard)
-
-    async def _serve(self, client: Pair) -> None:
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
-            head = await client[0].readuntil(b"\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
             if self._is_authenticated(head):
-                await self._serve_library(head, client)
+                await self._serve_library(head, (reader, writer))
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
             pass  # the client is another program, or the library closed the connection
-        finally:
-            client[1].close()
 
     async def _serve_library(self, head: bytes, client: Pair) -> None:
         try:

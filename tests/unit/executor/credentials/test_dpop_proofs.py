@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+from harness.network.tcp_servers import served
 from harness.oauth.dpop_proofs import read
 from toolbus_common.contracts import UpstreamTokenReply
 from toolbus_common.crypto.dpop.client import ProofKey
@@ -45,24 +46,19 @@ class ScriptedServer:
 
     @asynccontextmanager
     async def serving(self) -> AsyncIterator["ScriptedServer"]:
-        server = await asyncio.start_server(self._one, "127.0.0.1", 0)
-        async with server:
-            self.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/mcp"
+        async with served(self._one) as port:
+            self.url = f"http://127.0.0.1:{port}/mcp"
             yield self
 
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-            first, *lines = head.strip().split("\r\n")
-            headers = {name.lower(): value for name, value in (x.split(": ", 1) for x in lines)}
-            self.seen.append((first, headers))
-            status, more = self.answer(len(self.seen), headers)
-            text = f"HTTP/1.1 {status} X\r\n{more}Content-Length: 0\r\nConnection: close\r\n\r\n"
-            writer.write(text.encode())
-            await writer.drain()
-        finally:
-            writer.close()
-            await writer.wait_closed()
+        head = (await reader.readuntil(b"\r\n\r\n")).decode()
+        first, *lines = head.strip().split("\r\n")
+        headers = {name.lower(): value for name, value in (x.split(": ", 1) for x in lines)}
+        self.seen.append((first, headers))
+        status, more = self.answer(len(self.seen), headers)
+        text = f"HTTP/1.1 {status} X\r\n{more}Content-Length: 0\r\nConnection: close\r\n\r\n"
+        writer.write(text.encode())
+        await writer.drain()
 
 
 async def sent(server: ScriptedServer, shown: Bearer, path: bytes = b"/mcp") -> Head:

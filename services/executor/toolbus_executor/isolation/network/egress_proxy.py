@@ -81,6 +81,9 @@ class EgressProxy:
                     await self._throttle(0)
                     await self._accept(listening)
         finally:
+            await asyncio.sleep(
+                0
+            )  # each task has begun, so that its cancellation closes the socket
             await self._connections.end()
 
     async def _accept(self, listening: socket.socket) -> None:
