@@ -321,23 +321,25 @@ class Bus:
     def _end_late(self) -> None:
         """End late acknowledgements; the timer is set again for the oldest of the others."""
         now = asyncio.get_running_loop().time()
-        self._end_acks(now)
+        self._end_acks(now, TimeoutError(f"no acknowledgement in {ACK_SECONDS:g} s"))
         later = (due for _, due in self._acks.values() if due > now)
         oldest = next(later, None)
         self._ack_timer = (
             asyncio.get_running_loop().call_at(oldest, self._end_late) if oldest else None
         )
 
-    def _end_acks(self, until: float) -> None:
+    def _end_acks(self, until: float, cause: Exception) -> None:
         for future, due in self._acks.values():
             if due <= until and not future.done():
-                future.set_exception(bus_down())
+                error = bus_down()
+                error.__cause__ = cause
+                future.set_exception(error)
 
     async def _lost(self) -> None:
         if self._closer is not None:
             return
         log.warning("bus.lost")
-        self._end_acks(inf)
+        self._end_acks(inf, ConnectionError("the connection was lost"))
         for callback in self.on_lost:
             callback()
 
