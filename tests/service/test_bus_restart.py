@@ -150,9 +150,10 @@ async def test_an_error_tells_a_late_acknowledgement_from_a_lost_connection(
 ) -> None:
     message = Envelope("tb.event.call.allowed.acme", "late", allowed(1).encode())
     own_nats.freeze()
-    with monkeypatch.context() as patch, pytest.raises(BusDownError) as late:
+    with monkeypatch.context() as patch:
         patch.setattr(connection, "ACK_SECONDS", 0.05)
-        await tester.store(message)
+        with pytest.raises(BusDownError) as late:
+            await tester.store(message)
     waiting = asyncio.create_task(tester.store(message))
     await until(lambda: tester._acks)
     own_nats.kill()
