@@ -17,8 +17,9 @@ from toolbus_common.contracts import ConfigApplied
 from toolbus_common.errors import EventsFullError
 from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.nats.permissions import OPERATOR, create_seeds, server_configuration
+from toolbus_common.nats.provision import Provisioned, provision
 from toolbus_common.nats.stream_reader import use_of
-from toolbus_common.nats.topology import BUCKETS, EVENTS, OBJECTS, Provisioned, provision
+from toolbus_common.nats.topology import BUCKETS, EVENTS, OBJECTS
 
 NAMES = ("n1", "n2", "n3")
 EVENTS_BYTES = 1 << 30

@@ -28,6 +28,7 @@ from toolbus_common.access.config_snapshot import (
 )
 from toolbus_common.access.principal import Principal
 from toolbus_common.access.session_owner import holder_of
+from toolbus_common.calls.bucket_sizes import follow_sizes
 from toolbus_common.concurrency import in_background
 from toolbus_common.config_store.literal_secrets import Writer
 from toolbus_common.config_store.repository import ConfigRepository
@@ -49,7 +50,6 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.errors import ToolbusError
 from toolbus_common.guards.service_inspector import InspectorProvider
-from toolbus_common.nats.bucket_sizes import follow_sizes
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import (
     APPROVALS,

@@ -20,8 +20,8 @@ from toolbus_common.config_store.literal_secrets import create_encryption_keys
 from toolbus_common.crypto.key_file import load_key
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.permissions import create_seeds, server_configuration
-from toolbus_common.nats.topology import Provisioned
-from toolbus_common.nats.topology import provision as lay_down
+from toolbus_common.nats.provision import Provisioned
+from toolbus_common.nats.provision import provision as lay_down
 from toolbus_common.service.names import SERVICES
 
 # Secrets that the replicas of one service share, besides their seed.
