@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
 from harness.engines.engine import die_with_parent
@@ -12,7 +13,15 @@ from toolbus_common.service.names import SERVICES
 from toolbus_common.service.process import run
 
 _forking = multiprocessing.get_context("forkserver")
-_forking.set_forkserver_preload(["__main__", *(f"toolbus_{service}.main" for service in SERVICES)])
+_forking.set_forkserver_preload(
+    [
+        "__main__",
+        *(f"toolbus_{service}.main" for service in SERVICES),
+        __name__,
+        "harness.programs.frozen_imports",
+    ]
+)
+_TESTS = str(Path(__file__).parents[2])  # the forkserver imports the harness from there
 
 
 class Forked:
@@ -20,6 +29,7 @@ class Forked:
 
     def __init__(self, services: list[str], environment: dict[str, str], log: Path) -> None:
         log.touch()
+        _ensure_forkserver()
         self._process = _forking.Process(
             target=_begin, args=(services, environment, log), daemon=True
         )
@@ -45,6 +55,19 @@ class Forked:
     def kill(self) -> None:
         """Kill the process with SIGKILL."""
         self.send_signal(signal.SIGKILL)
+
+
+def _ensure_forkserver() -> None:
+    """Start the forkserver once; a fork gets its variables later."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (_TESTS, before)))
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
 
 
 def _begin(services: list[str], environment: dict[str, str], log: Path) -> None:
