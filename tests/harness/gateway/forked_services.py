@@ -2,6 +2,7 @@
 
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -10,12 +11,12 @@ from pathlib import Path
 
 from harness.engines.engine import die_with_parent
 from toolbus_common.service.names import SERVICES
-from toolbus_common.service.process import run
 
 _forking = multiprocessing.get_context("forkserver")
 _forking.set_forkserver_preload(
     [
         "__main__",
+        "toolbus_common.service.process",
         *(f"toolbus_{service}.main" for service in SERVICES),
         __name__,
         "harness.programs.frozen_imports",
@@ -27,11 +28,13 @@ _TESTS = str(Path(__file__).parents[2])  # the forkserver imports the harness fr
 class Forked:
     """A forked process with the part of the `subprocess.Popen` interface that tests use."""
 
-    def __init__(self, services: list[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, program: Path, services: list[str], environment: dict[str, str], log: Path
+    ) -> None:
         log.touch()
         _ensure_forkserver()
         self._process = _forking.Process(
-            target=_begin, args=(services, environment, log), daemon=True
+            target=_begin, args=(program, services, environment, log), daemon=True
         )
         self._process.start()
         self.pid = int(self._process.pid or 0)
@@ -70,12 +73,13 @@ def _ensure_forkserver() -> None:
             os.environ["PYTHONPATH"] = before
 
 
-def _begin(services: list[str], environment: dict[str, str], log: Path) -> None:
-    """Run services in the same way as `plain_services.py`, with this environment and log."""
+def _begin(program: Path, services: list[str], environment: dict[str, str], log: Path) -> None:
+    """Run a program with services as its arguments, and with this environment and log."""
     die_with_parent()
     with log.open("ab") as output:
         os.dup2(output.fileno(), sys.stdout.fileno())
         os.dup2(output.fileno(), sys.stderr.fileno())
     os.environ.clear()
     os.environ.update(environment)
-    sys.exit(run(services))
+    sys.argv = [str(program), *services]
+    runpy.run_path(str(program), run_name="__main__")
