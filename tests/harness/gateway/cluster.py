@@ -70,9 +70,9 @@ class Process:
         self.services = tuple(services)
         self.program = program
         self._log = log
-        if self.forks and program == RUN:
+        if self.forks:
             self._process: Forked | subprocess.Popen[bytes] = Forked(
-                list(self.services), environment, log
+                PROGRAMS / program, list(self.services), environment, log
             )
             return
         with log.open("ab") as output:

@@ -2,26 +2,39 @@
 
 import multiprocessing
 import os
+import runpy
 import signal
 import subprocess
 import sys
+from multiprocessing import forkserver
 from pathlib import Path
 
 from harness.engines.engine import die_with_parent
 from toolbus_common.service.names import SERVICES
-from toolbus_common.service.process import run
 
 _forking = multiprocessing.get_context("forkserver")
-_forking.set_forkserver_preload(["__main__", *(f"toolbus_{service}.main" for service in SERVICES)])
+_forking.set_forkserver_preload(
+    [
+        "__main__",
+        "toolbus_common.service.process",
+        *(f"toolbus_{service}.main" for service in SERVICES),
+        __name__,
+        "harness.programs.frozen_imports",
+    ]
+)
+_TESTS = str(Path(__file__).parents[2])  # the forkserver imports the harness from there
 
 
 class Forked:
     """A forked process with the part of the `subprocess.Popen` interface that tests use."""
 
-    def __init__(self, services: list[str], environment: dict[str, str], log: Path) -> None:
+    def __init__(
+        self, program: Path, services: list[str], environment: dict[str, str], log: Path
+    ) -> None:
         log.touch()
+        _ensure_forkserver()
         self._process = _forking.Process(
-            target=_begin, args=(services, environment, log), daemon=True
+            target=_begin, args=(program, services, environment, log), daemon=True
         )
         self._process.start()
         self.pid = int(self._process.pid or 0)
@@ -47,12 +60,26 @@ class Forked:
         self.send_signal(signal.SIGKILL)
 
 
-def _begin(services: list[str], environment: dict[str, str], log: Path) -> None:
-    """Run services in the same way as `plain_services.py`, with this environment and log."""
+def _ensure_forkserver() -> None:
+    """Start the forkserver once; a fork gets its variables later."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (_TESTS, before)))
+    try:
+        forkserver.ensure_running()
+    finally:
+        if before is None:
+            del os.environ["PYTHONPATH"]
+        else:
+            os.environ["PYTHONPATH"] = before
+
+
+def _begin(program: Path, services: list[str], environment: dict[str, str], log: Path) -> None:
+    """Run a program with services as its arguments, and with this environment and log."""
     die_with_parent()
     with log.open("ab") as output:
         os.dup2(output.fileno(), sys.stdout.fileno())
         os.dup2(output.fileno(), sys.stderr.fileno())
     os.environ.clear()
     os.environ.update(environment)
-    sys.exit(run(services))
+    sys.argv = [str(program), *services]
+    runpy.run_path(str(program), run_name="__main__")
