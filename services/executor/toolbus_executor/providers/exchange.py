@@ -305,6 +305,7 @@ class Exchange:
             "input_tokens": usage.input,
             "cached_tokens": usage.cached,
             "cache_write_tokens": usage.cache_write,
+            "cache_write_1h_tokens": usage.cache_write_1h,
             "output_tokens": usage.output,
             "reasoning_tokens": usage.reasoning,
             "estimated": usage.estimated,
