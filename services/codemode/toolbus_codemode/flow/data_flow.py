@@ -16,6 +16,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
+from toolbus_codemode.flow.safe_expressions import safe_parts
 from toolbus_codemode.sandbox.program import Program
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.mcp.builtin_server import BUILT_IN
@@ -47,13 +48,6 @@ _INDIRECT = frozenset({
     "globals", "locals", "vars", "eval", "exec", "getattr", "setattr", "__import__", "call",
     "parallel", "try_call", "partial", "map", "filter",
 })  # fmt: skip
-# Functions that cannot fail for a single value, and functions that cannot fail at all.
-_TOTAL = frozenset({"bool", "print", "repr", "str", "type"})
-# Expressions that cannot fail if their parts cannot. A name can: it may not be set.
-_SAFE = (
-    ast.Constant, ast.BoolOp, ast.IfExp, ast.boolop, ast.cmpop, ast.expr_context,
-)  # fmt: skip
-_SAFE_COMPARISONS = (ast.Eq, ast.NotEq, ast.Is, ast.IsNot)
 _EXITS = (ast.Break, ast.Continue, ast.Return, ast.Raise, ast.Assert)
 _MODULES = frozenset({"asyncio", "json", "math", "re", "datetime"})
 
@@ -200,10 +194,12 @@ class _DataFlow:
                 elif not self._is_tool_call(node.value):
                     self._add(self._aliased([node.value]), found | control)  # such as append
                 if id(node) in self.top and isinstance(node, ast.Assign):
-                    self.bound.update(each.id for each in node.targets if isinstance(each, ast.Name))
+                    self.bound.update(
+                        each.id for each in node.targets if isinstance(each, ast.Name)
+                    )
 
     def _loop(self, node: ast.For | ast.While, control: Sources) -> None:
-        """Note the inputs of the calls in a loop; a later statement of it can end it before them."""
+        """Note the inputs of the calls in a loop, which a later statement of it can end."""
         self._exits(node, control)
         known, around = self.repeated.get(id(node), NOTHING), self.looped
         self.always |= known
@@ -255,38 +251,15 @@ class _DataFlow:
         waiting = list(parts)
         while waiting:
             node = waiting.pop()
-            match node:
-                case ast.Await(value=ast.Call() as call) if self._tool(call):
-                    waiting.append(call)
-                case ast.Call() if self._tool(node):
-                    yield ast.Tuple([*node.args, *(each.value for each in node.keywords)])
-                case ast.Call(func=ast.Name(id=name), args=args, keywords=[]) if (
-                    name in _TOTAL
-                    and name not in self.stored
-                    and (len(args) == 1 or name == "print")
-                ):
-                    waiting.extend(args)
-                case ast.Name(id=name, ctx=ast.Load()):
-                    if name in self.stored and name not in self.bound:
-                        yield node
-                case ast.Name():
-                    pass  # is set
-                case ast.Dict(keys=keys, values=values) if all(
-                    isinstance(each, ast.Constant) for each in keys
-                ):
-                    waiting.extend(values)
-                case ast.Compare(ops=ops) if all(isinstance(each, _SAFE_COMPARISONS) for each in ops):
-                    waiting.extend((node.left, *node.comparators))
-                case ast.JoinedStr() | ast.FormattedValue(format_spec=None):
-                    waiting.extend(ast.iter_child_nodes(node))
-                case ast.List(ctx=ast.Load()) | ast.Tuple(ctx=ast.Load()):  # else it unpacks
-                    waiting.extend(node.elts)
-                case ast.UnaryOp(op=ast.Not(), operand=operand):
-                    waiting.append(operand)
-                case _ if isinstance(node, _SAFE):
-                    waiting.extend(ast.iter_child_nodes(node))
-                case _:
+            if isinstance(node, ast.Call) and self._tool(node):
+                yield ast.Tuple([*node.args, *(each.value for each in node.keywords)])
+            elif isinstance(node, ast.Name):
+                if isinstance(node.ctx, ast.Load) and node.id in self.stored - self.bound:
                     yield node
+            elif (within := safe_parts(node, self.stored)) is None:
+                yield node
+            else:
+                waiting.extend(within)
 
     def _note(self, tool: str, sources: Sources) -> None:
         before = self.inputs.get(tool)

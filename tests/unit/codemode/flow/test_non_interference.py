@@ -5,7 +5,6 @@ no private input must receive the same arguments in both runs.
 """
 
 import msgspec
-import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -30,7 +29,6 @@ def _each(template: str, *parts: st.SearchStrategy[str]) -> st.SearchStrategy[st
 TOOLS = st.sampled_from(("notes.read", "web.fetch", "chat.post", "notes.read"))
 ATOMS = st.one_of(
     NAMES,
-    NAMES,
     st.sampled_from(("0", "1", "2", '""', '"ab"', "[]", "[0]", "None", "{}", '{"k": 1}')),
     _each("{}()", TOOLS),
 )
@@ -53,17 +51,32 @@ def _larger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
         _each("not {}", inner).map(lambda text: f"({text})"),
         _each(
             "{}({})",
-            st.sampled_from(("len", "str", "list", "bool", "sorted", "type", "repr", "int",
-                             "reversed", "enumerate", "json.encode", "hash", "dict", "max")),
+            st.sampled_from(
+                (
+                    "len",
+                    "str",
+                    "list",
+                    "bool",
+                    "sorted",
+                    "type",
+                    "repr",
+                    "int",
+                    "reversed",
+                    "enumerate",
+                    "json.encode",
+                    "hash",
+                    "dict",
+                    "max",
+                )
+            ),
             inner,
-        ),  # fmt: skip
+        ),
         _each("[{} for {} in {}]", inner, NAMES, inner),
         _each("[{} for {} in {} if {}]", inner, NAMES, inner, inner),
         _each('f"{{{}}}"', NAMES),
         _each('"{{}}".format({})', inner),
         _each("{}.get({})", *two),
         _each('{}.get("k", {})', *two),
-        _each("{}.pop()", NAMES),
     )
 
 
@@ -107,13 +120,18 @@ def _blocks(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
             NAMES,
             st.lists(st.one_of(inner, stopping), min_size=2, max_size=3).map(_indented),
         ),
-        _each("def f(d):\n{}\nf({})", body, EXPRESSIONS),
-        _each("a = [lambda d={}: {}][0]", EXPRESSIONS, EXPRESSIONS),
     )
 
 
 STATEMENTS = st.recursive(SIMPLE, _blocks, max_leaves=5)
-PROGRAMS = st.lists(STATEMENTS, min_size=1, max_size=6).map("\n".join)
+CLOSURES = st.one_of(
+    _each("def f(d):\n    {}\nf({})", SIMPLE, EXPRESSIONS),
+    _each("chat.post([lambda d={}: {}][0]())", EXPRESSIONS, EXPRESSIONS),
+)
+PROGRAMS = st.one_of(
+    *[st.lists(STATEMENTS, min_size=1, max_size=6).map("\n".join)] * 7,
+    st.lists(st.one_of(STATEMENTS, CLOSURES), min_size=1, max_size=4).map("\n".join),
+)
 STARTS = st.sampled_from((
     'a = notes.read()\nb = web.fetch()\nc = []\nd = "x"\n',
     'a = notes.read()\nb = {"k": a}\nc = [0, 1]\nd = 1\n',
@@ -151,7 +169,7 @@ def check(source: str, first: object, second: object) -> None:
             assert before.get(tool) == after.get(tool), source
 
 
-@settings(max_examples=400, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
 @given(STARTS, PROGRAMS, st.sampled_from(SECRETS), st.sampled_from(SECRETS))
 def test_no_private_value_reaches_an_outward_call_without_private_inputs(
     start: str, program: str, first: object, second: object
