@@ -7,11 +7,12 @@ from msgspec import Struct
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import CallRequested, OutcomeClaim
 from toolbus_common.contracts.events.guards import GuardCheck
-from toolbus_common.errors import RuleDeniedError
+from toolbus_common.errors import RefusedError, RuleDeniedError
 from toolbus_common.rules import SILENT, Verdict
 from toolbus_policy.admission.authorizer import Authorizer
 from toolbus_policy.approvals.elicitation import STATE_PREFIX
 from toolbus_policy.approvals.model import FLOW, GUARD, RULE, Cause
+from toolbus_policy.approvals.service import ApprovalResult, ApprovalService
 from toolbus_policy.flow.follower import Caller, FlowFollower, Judgement
 from toolbus_policy.guards.call_inspector import InspectedCall
 from toolbus_policy.ledger.admitted_call import Admission
@@ -129,6 +130,22 @@ def approval_cause(call: CallRequested, decision: Decision) -> Cause:
     if admission.cause or not verdict.approve_by or call.method.startswith("tasks/"):
         return Cause(admission.cause, charge=admission.charge)
     return Cause(f"{RULE}{verdict.approve_by}", verdict.reason, admission.charge)
+
+
+async def check_approval(
+    approvals: ApprovalService, call: CallRequested, decision: Decision
+) -> ApprovalResult:
+    """Return what the approvals say about a call.
+
+    An error of a call that the flow wants approved has the judgement as `flow` in its data.
+    """
+    principal, judged = decision.admission.payer.principal, decision.flow
+    try:
+        return await approvals.check(call, principal, approval_cause(call, decision))
+    except RefusedError as error:
+        if judged is not None and judged.must_be_approved:
+            error.data["flow"] = judged.data(call)
+        raise
 
 
 def may_record(

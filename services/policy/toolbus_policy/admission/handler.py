@@ -32,7 +32,7 @@ from toolbus_common.service.service import Service
 from toolbus_policy.admission.authorizer import Authorizer
 from toolbus_policy.admission.decision import (
     Decision,
-    approval_cause,
+    check_approval,
     evaluate_rules,
     judge_and_decide,
     may_need_approval,
@@ -211,9 +211,8 @@ class AdmissionHandler:
         return await self._dispatch(decision, result.call, context, result)
 
     async def _ask(self, decision: Decision, call: CallRequested) -> ApprovalResult:
-        principal, cause = decision.admission.payer.principal, approval_cause(call, decision)
         with _tracer.below("toolbus.approval"):
-            return await self.approvals.check(call, principal, cause)
+            return await check_approval(self.approvals, call, decision)
 
     async def handle_deferred(
         self, call: CallRequested, context: CallContext, key: str, approval: str
