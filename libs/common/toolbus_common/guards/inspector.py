@@ -24,6 +24,7 @@ from toolbus_common.guards.messages import blocked_reason, failed_reason, shown_
 from toolbus_common.guards.placeholders import Placeholders
 from toolbus_common.guards.redaction import redact, without_placeholders
 from toolbus_common.guards.scan_threads import LARGE, scanned
+from toolbus_common.guards.texts.time_limit import time_limit
 from toolbus_common.observability.guard_metrics import record_check
 
 log = logging.getLogger(__name__)
@@ -221,12 +222,16 @@ class Inspector:
         try:
             if guard.is_built_in and not is_compiled(guard):
                 await asyncio.to_thread(detector_of, guard)
-            async with asyncio.timeout(max(0.0, min(guard.timeout, call.deadline - time()))):
+            seconds = max(0.0, min(guard.timeout, call.deadline - time()))
+            async with asyncio.timeout(seconds):
                 if not guard.is_built_in:
                     return await self._ask(name, guard, phase, call, content)
-                found = await scanned(
-                    content.size, call, lambda: self._scan(guard, call, content, output_schema)
-                )
+
+                def scan() -> tuple[_Found, dict[str, str]]:
+                    with time_limit(seconds):
+                        return self._scan(guard, call, content, output_schema)
+
+                found = await scanned(content.size, call, scan)
                 if guard.restore and guard.mode == "enforce" and found[1]:
                     await self._placeholders.store(call.principal_id, call.run, name, found[1])
                 return found[0]

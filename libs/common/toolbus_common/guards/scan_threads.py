@@ -99,7 +99,7 @@ class ScanThreads:
         for counter, name in ((self._running, caller), (self._customers, caller[0])):
             counter[name] += change  # type: ignore[index]
             if not counter[name]:  # type: ignore[index]
-                del counter[name]  # type: ignore[attr-defined]
+                del counter[name]
 
     def _remove(self, caller: Caller, number: int) -> _Scan | None:
         """Remove a scan from those that wait."""
