@@ -15,6 +15,8 @@ from toolbus_common.errors import (
     UpstreamError,
     UpstreamInvalidError,
 )
+from toolbus_common.guards.content import Content
+from toolbus_common.guards.scan_threads import scanned
 from toolbus_executor.guards.call_guards import CallGuards, GuardedContent
 from toolbus_executor.guards.completion_texts import TextsOfResponse
 from toolbus_executor.guards.held_secrets import HeldSecrets
@@ -46,12 +48,13 @@ class GuardedResponse:
         """The checks for the event of the call."""
         return self.content.checks
 
-    def check_sent(self) -> None:
-        """Reject a request with a secret of Toolbus itself. Raises `GuardBlockedError`."""
+    async def check_sent(self) -> None:
+        """Reject a request with a secret of Toolbus itself. Raises the error of a guard."""
         if self._secrets is not None:
+            request = Content(self.content.call.arguments)
             try:
-                self._secrets.cleaned(self.content.call.arguments, self.content, is_sent=True)
-            except GuardBlockedError as error:
+                await self._secrets.clean(request, self.content, is_sent=True)
+            except (GuardBlockedError, GuardFailedError) as error:
                 error.data["sent"] = False
                 raise
 
@@ -98,32 +101,36 @@ class GuardedResponse:
             await self._context.send(Notification(CHUNK, part, self.parts))
 
     async def _checked(self, body: bytes) -> bytes:
+        checked = self.content.checked
         try:
-            value: Any = msgspec.json.decode(body)
-            texts = TextsOfResponse(value)
+            texts, is_strict = await scanned(len(body), checked, lambda: _opened(body))
         except (ValueError, RecursionError) as error:
             raise UpstreamInvalidError(
                 "The upstream's response is not JSON that its guards can check."
             ) from error
         if not texts.document:
             return body
-        document = _encode(texts.document)
-        own = document
+        document = Content(None, texts.document, len(body))
         if self._secrets is not None:
-            own = self._secrets.cleaned(document, self.content, is_sent=False)
-        cleaned = await self.content.cleaned(own)
-        if cleaned is not document:
-            texts.replace(msgspec.json.decode(cleaned))
-            texts.drop_probabilities()
-        elif not texts.was_ambiguous and _is_strict(body):
+            await self._secrets.clean(document, self.content, is_sent=False)
+        await self.content.clean(document)
+        if document.is_changed:
+            return await scanned(len(body), checked, lambda: _rewritten(texts, document.value))
+        if is_strict and not texts.was_ambiguous:
             return body
-        return _encode(value)
+        return await scanned(len(body), checked, lambda: _encode(texts.value))
 
 
-def _is_strict(body: bytes) -> bool:
-    """Return whether all parsers read a document alike."""
+def _opened(body: bytes) -> tuple[TextsOfResponse, bool]:
+    """Return the texts of a response, and whether all parsers read it alike."""
     try:
-        strict_json.parse(body)
+        return TextsOfResponse(strict_json.parse(body)), True
     except strict_json.StrictJSONError:
-        return False
-    return True
+        return TextsOfResponse(msgspec.json.decode(body)), False
+
+
+def _rewritten(texts: TextsOfResponse, document: list[Any]) -> bytes:
+    """Return a response with other texts."""
+    texts.replace(document)
+    texts.drop_probabilities()
+    return _encode(texts.value)

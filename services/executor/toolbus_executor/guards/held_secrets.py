@@ -1,16 +1,17 @@
 """The secrets that this executor itself holds. No call may send them, and no result return them."""
 
+import asyncio
 from collections import OrderedDict
 from collections.abc import Iterable
+from time import time
 
-import msgspec
-
-from toolbus_common.config.guards.guard import Phase
+from toolbus_common.config.guards.guard import Guard, Phase
 from toolbus_common.contracts import GuardCheck
-from toolbus_common.errors import GuardBlockedError
-from toolbus_common.guards.messages import blocked_reason
-from toolbus_common.guards.redaction import redact
-from toolbus_common.guards.texts.json_texts import JsonTexts
+from toolbus_common.errors import GuardBlockedError, GuardFailedError
+from toolbus_common.guards.content import Content
+from toolbus_common.guards.messages import blocked_reason, failed_reason
+from toolbus_common.guards.redaction import Redacted, redact
+from toolbus_common.guards.scan_threads import scanned
 from toolbus_executor.guards.call_guards import GuardedContent
 from toolbus_executor.guards.own_secrets import RULE, OwnSecrets
 
@@ -34,12 +35,13 @@ class HeldSecrets:
         if len(self._by_owner) > MOST_OWNERS:
             self._by_owner.popitem(last=False)
 
-    def cleaned(self, body: bytes, content: GuardedContent, *, is_sent: bool) -> bytes:
-        """Return a document without the secrets, if a guard looks for secrets.
+    async def clean(self, document: Content, content: GuardedContent, *, is_sent: bool) -> None:
+        """Replace the secrets in a document, if a guard of the call looks for secrets.
 
         Raises:
             GuardBlockedError: the document would be sent with a secret (`is_sent`), or a guard
                 blocks secrets.
+            GuardFailedError: the search took longer than the guard may.
 
         """
         guards = [
@@ -50,16 +52,21 @@ class HeldSecrets:
             and guard.mode == "enforce"
         ]
         if not guards or not self._by_owner:
-            return body
-        try:
-            texts = JsonTexts(body)
-        except ValueError:
-            return body  # the guards themselves reject it, or their failure is recorded
-        findings = self._searched.find(texts.texts)
-        if not findings:
-            return body
+            return
         name, guard = next((each for each in guards if each[1].action == "block"), guards[0])
         blocks = is_sent or guard.action == "block"
+        phase: Phase = "arguments" if is_sent else content.phase
+        own, call = self._searched, content.checked
+        try:
+            async with asyncio.timeout(max(0.0, min(guard.timeout, call.deadline - time()))):
+                found = await scanned(
+                    document.size, call, lambda: _found(own, document, content, blocks=blocks)
+                )
+        except TimeoutError:
+            _fail(name, guard, phase, content, document.size)
+            return
+        if found is None:
+            return
         content.record(
             GuardCheck(
                 guard=name,
@@ -67,23 +74,13 @@ class HeldSecrets:
                 verdict="blocked" if blocks else "redacted",
                 findings=(RULE,),
                 score=1.0,
-                bytes=len(body),
+                bytes=document.size,
             )
         )
         if blocks:
-            phase: Phase = "arguments" if is_sent else content.phase
             reason = blocked_reason(name, "block", phase, [RULE])
             raise GuardBlockedError(reason, guard=name, phase=phase, findings=[RULE])
-        checked = content.checked
-        placeholders = content.guards.placeholders
-        changed = redact(
-            texts,
-            findings,
-            lambda rule, value: placeholders.text_of(
-                checked.principal_id, checked.run, rule, value
-            ),
-        )
-        return msgspec.json.encode(changed.value)
+        document.replace(found.value)
 
     @property
     def _searched(self) -> OwnSecrets:
@@ -91,3 +88,34 @@ class HeldSecrets:
             self._own.replace(frozenset[str]().union(*self._by_owner.values()))
             self._is_current = True
         return self._own
+
+
+def _found(
+    own: OwnSecrets, document: Content, content: GuardedContent, *, blocks: bool
+) -> Redacted | None:
+    """Return a document without the secrets; None if it has none. One that is blocked is empty."""
+    try:
+        texts = document.texts(frozenset())
+    except ValueError:
+        return None  # the guards themselves reject it, or their failure is recorded
+    findings = own.find(texts.texts)
+    if not findings:
+        return None
+    if blocks:
+        return Redacted(None, {})
+    call, placeholders = content.checked, content.guards.placeholders
+    return redact(
+        texts,
+        findings,
+        lambda rule, value: placeholders.text_of(call.principal_id, call.run, rule, value),
+    )
+
+
+def _fail(name: str, guard: Guard, phase: Phase, content: GuardedContent, size: int) -> None:
+    """Record that the search did not end. Raises `GuardFailedError` if the guard fails closed."""
+    reason = f"it took longer than {guard.timeout:g} s"
+    content.record(
+        GuardCheck(guard=name, phase=content.phase, verdict="failed", bytes=size, error=reason)
+    )
+    if guard.fails_closed:
+        raise GuardFailedError(failed_reason(name, phase, reason), guard=name, phase=phase)

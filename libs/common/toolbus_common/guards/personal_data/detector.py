@@ -17,7 +17,12 @@ from toolbus_common.guards.texts.expressions import (
     shortened,
 )
 from toolbus_common.guards.texts.findings import Finding
-from toolbus_common.guards.texts.joined_texts import JoinedTexts, without_overlap
+from toolbus_common.guards.texts.joined_texts import (
+    JoinedTexts,
+    Match,
+    MatchLimit,
+    without_overlap,
+)
 from toolbus_common.guards.texts.plain_text import with_plain_escapes
 
 _MODEL = "en_core_web_sm"
@@ -26,7 +31,6 @@ _NEAR_AFTER = 30
 _LONGEST = 40  # characters after a candidate in which another rule can match
 _JOINED = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_")
 _POINTS = frozenset(b".-/,")
-_Match = tuple[int, int, str, float]
 
 
 class PersonalDataDetector:
@@ -62,7 +66,8 @@ class PersonalDataDetector:
     def find(self, texts: Sequence[str]) -> list[Finding]:
         """Return the personal data in the texts of one document."""
         joined = JoinedTexts(texts)
-        found = joined.findings(self._compiled.matches(with_plain_escapes(joined.data)))
+        limit, data = joined.limit(), with_plain_escapes(joined.data)
+        found = joined.findings(limit.limited(self._compiled.matches(data, limit)))
         if self._models is None:
             return found
         return without_overlap([*found, *self._models.find(texts)])
@@ -83,10 +88,10 @@ class _Compiled:
         self._candidates = compiled(any_of(short), captures=False)
         self._set = compiled_set(short)
 
-    def matches(self, data: bytes) -> Iterator[_Match]:
+    def matches(self, data: bytes, limit: MatchLimit) -> Iterator[Match]:
         if not self._rules:
             return
-        for candidate in self._candidates.finditer(data):
+        for candidate in limit.candidates(self._candidates, data):
             start, end = candidate.span()
             numbers = self._set.Match(data[max(0, start - 1) : end + _LONGEST])
             for rule, expression, words in selected(self._rules, numbers):
@@ -100,7 +105,7 @@ def _words(rule: Rule) -> Any:
     return compiled(f"(?i){words_of(rule.words)}") if rule.alone and rule.words else None
 
 
-def _checked(rule: Rule, words: Any, found: Any, data: bytes) -> Iterator[_Match]:
+def _checked(rule: Rule, words: Any, found: Any, data: bytes) -> Iterator[Match]:
     """Yield the match if it is a whole value and valid."""
     start, end = found.span(1)
     if not _is_whole(data, start, end) or not rule.check(data[start:end].decode()):
