@@ -2,7 +2,7 @@
 
 subscribes  every event, from the stream EVENTS; buckets tb_config and tb_person_keys;
             AuditQuery, EventsQuery, SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery,
-            BackfillRequest, BackfillLinesRequest; SQL of BI tools over HTTP
+            GuardChecksQuery, BackfillRequest, BackfillLinesRequest; SQL of BI tools over HTTP
 publishes   EventsExpired, WitnessContradicted, access.rejected; events and checkpoints to
             webhooks, events to SIEMs and files, checkpoints to witnesses and files
 owns        the tables in ClickHouse, the buckets tb_checkpoints and tb_exports, the signing key
@@ -29,7 +29,7 @@ from toolbus_audit.export.scheduler import ExportScheduler
 from toolbus_audit.ingest.backfill import Backfill
 from toolbus_audit.ingest.rollups import run_rollups
 from toolbus_audit.ingest.writer import PULL_MESSAGES, Writer
-from toolbus_audit.projections import spending, unresolved_calls
+from toolbus_audit.projections import guard_checks, spending, unresolved_calls
 from toolbus_audit.retention import Retention
 from toolbus_audit.settings import Settings
 from toolbus_audit.siem.forwarder import EventStream
@@ -47,6 +47,7 @@ from toolbus_common.contracts import (
     BackfillRequest,
     EventsQuery,
     EventsReply,
+    GuardChecksQuery,
     OpenCallsQuery,
     OpenCallsReply,
     RowsReply,
@@ -151,6 +152,10 @@ def _answer_queries(service: Service, store: ClickHouse, people: PersonKeys) -> 
     @service.broker.subscriber(UnresolvedCallsQuery.SUBJECT, queue=service.name)
     async def unresolved(request: UnresolvedCallsQuery) -> UnresolvedCallsReply:
         return await unresolved_calls.unresolved_calls(store, request)
+
+    @service.broker.subscriber(GuardChecksQuery.SUBJECT, queue=service.name)
+    async def checked(request: GuardChecksQuery) -> RowsReply:
+        return await guard_checks.guard_checks(store, people, request)
 
     @service.broker.subscriber(EventsQuery.SUBJECT, queue=service.name)
     async def page(request: EventsQuery) -> EventsReply:

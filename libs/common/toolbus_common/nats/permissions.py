@@ -46,6 +46,7 @@ from toolbus_common.contracts import (
     FlowReset,
     GrantCreated,
     GrantEnded,
+    GuardChecksQuery,
     GuardFailed,
     GuardQuery,
     HoldLifted,
@@ -244,7 +245,7 @@ _SERVICES = (
         writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, FLOW, PLACEHOLDERS),
         queries=(
             SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery, CachedResponsesQuery,
-            PurgeCacheRequest, RunsRequest, GuardQuery,
+            PurgeCacheRequest, RunsRequest, GuardQuery, GuardChecksQuery,
         ),
     ),
     _Service(

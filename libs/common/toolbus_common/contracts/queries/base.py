@@ -84,6 +84,19 @@ class AuditQuery(Query):
     as_stored: bool = False
 
 
+class GuardChecksQuery(Query):
+    """Return the calls since a time with the guards that checked them. Audit replies.
+
+    `since` is in seconds since the epoch. A row is marked as current if `revision` of the
+    configuration, or a later one, decided its calls.
+    """
+
+    SUBJECT: ClassVar[str] = "tb.query.audit.guard_checks"
+
+    since: float
+    revision: int
+
+
 class RowsReply(Message):
     """The result of an audit query: the column names, and rows of JSON values.
 

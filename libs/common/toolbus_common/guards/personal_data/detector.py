@@ -6,7 +6,8 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
-from toolbus_common.guards.personal_data.models import RULES as MODEL_RULES
+from toolbus_common.guards.personal_data.model_options import LANGUAGE, MODEL
+from toolbus_common.guards.personal_data.model_options import RULES as MODEL_RULES
 from toolbus_common.guards.personal_data.models import ModelDetector
 from toolbus_common.guards.personal_data.rules import RULES, Rule, words_of
 from toolbus_common.guards.texts.expressions import (
@@ -25,7 +26,6 @@ from toolbus_common.guards.texts.joined_texts import (
 )
 from toolbus_common.guards.texts.plain_text import with_plain_escapes
 
-_MODEL = "en_core_web_sm"
 _NEAR = 60  # characters before a match in which a word counts
 _NEAR_AFTER = 30
 _LONGEST = 40  # characters after a candidate in which another rule can match
@@ -50,12 +50,12 @@ class PersonalDataDetector:
         With the option `models`, a model of Presidio finds names and places too; the options
         `model` and `language` choose it. Raises `MissingModelError` if it is not installed.
         """
-        defaults = {*(rule.id for rule in RULES if rule.default), *MODEL_RULES}
-        names = frozenset(defaults if rules is None else rules) - frozenset(except_rules)
+        names = default_rules() if rules is None else frozenset(rules)
+        names -= frozenset(except_rules)
         self._compiled = _compiled_rules(names & known_rules())
         self._models: ModelDetector | None = None
         if options.get("models"):
-            model, language = options.get("model", _MODEL), options.get("language", "en")
+            model, language = options.get("model", MODEL), options.get("language", LANGUAGE)
             self._models = ModelDetector(names, str(model), str(language))
 
     @property
@@ -77,6 +77,12 @@ class PersonalDataDetector:
 def known_rules() -> frozenset[str]:
     """Return the names of all rules."""
     return frozenset({*(rule.id for rule in RULES), *MODEL_RULES})
+
+
+@cache
+def default_rules() -> frozenset[str]:
+    """Return the names of the rules that apply without being named."""
+    return frozenset({*(rule.id for rule in RULES if rule.default), *MODEL_RULES})
 
 
 class _Compiled:
