@@ -182,10 +182,27 @@ async def next_at_leader(
         BusDownError: there is no leader, or it did not reply.
 
     """
-    request = msgspec.json.encode({"seq": first, "next_by_subj": subjects})
+    return await _get_at_leader(client, stream, {"seq": first, "next_by_subj": subjects})
+
+
+async def last_at_leader(client: Client, stream: str, subject: str) -> StreamEntry | None:
+    """Return the last message on this subject, as known to the leader of the stream.
+
+    Return None if there is no such message.
+
+    Raises:
+        BusDownError: there is no leader, or it did not reply.
+
+    """
+    return await _get_at_leader(client, stream, {"last_by_subj": subject})
+
+
+async def _get_at_leader(
+    client: Client, stream: str, wanted: dict[str, int | str]
+) -> StreamEntry | None:
     try:
         answer = await client.request(
-            f"$JS.API.STREAM.MSG.GET.{stream}", request, timeout=_ANSWER_SECONDS
+            f"$JS.API.STREAM.MSG.GET.{stream}", msgspec.json.encode(wanted), timeout=_ANSWER_SECONDS
         )
         response = msgspec.json.decode(answer.data, type=_Response)
     except (NatsError, TimeoutError, msgspec.MsgspecError) as error:

@@ -59,7 +59,7 @@ class RunRepository:
 
     async def load(self, run: str) -> Loaded:
         """Return what a run has read. Raises `BusDownError`."""
-        return _loaded(await self._bucket.get_newest(run))
+        return _loaded(await self._bucket.get(run))
 
     async def put(self, run: str, stored: StoredRun, previous: Loaded) -> bool:
         """Replace the entry; return False on a conflicting change. Raises `BusDownError`."""

@@ -76,10 +76,7 @@ class Rebuilder:
             try:
                 await self.rebuild(customer)
             except ToolbusError as error:
-                self.ledger.rebuild_errors[customer] = error.reason
-                log.warning(
-                    "ledger.not_rebuilt", extra={"customer": customer, "reason": error.reason}
-                )
+                self._note(customer, error.reason)
                 self.service.spawn(self._later(customer))
             except Exception:
                 log.exception("ledger.rebuild_failed", extra={"customer": customer})
@@ -92,17 +89,40 @@ class Rebuilder:
 
         Raises `ToolbusError` with the fix for an operator.
         """
-        known = await self.ledger.generations.known(customer)
-        if known is None or not (force or await self.ledger.is_lost(customer, known)):
-            self.ledger.rebuild_errors.pop(customer, None)
+        if await self._lost(customer, force=force) is None:
             return None
         token = secrets.token_hex(8)
         if not await self.ledger.store.lock(customer, token, LOCK_SECONDS):
             raise LedgerRebuildingError("Another replica is rebuilding the ledger; retry shortly.")
         try:
+            # The replica that had the lock before may have opened the counters.
+            known = await self._lost(customer, force=force)
+            if known is None:
+                return None
             return await self._rebuild(customer, known, token, accept=accept, by=by)
         finally:
             await completely(self.ledger.store.unlock(customer, token))
+
+    async def _lost(self, customer: str, *, force: bool) -> KnownGeneration | None:
+        """Return the generation to replace; None if its counters are intact or never existed."""
+        known = await self.ledger.generations.known(customer)
+        if known is None or not (force or await self.ledger.is_lost(customer, known)):
+            self.ledger.rebuild_errors.pop(customer, None)
+            return None
+        return known
+
+    def _note(self, customer: str, reason: str) -> None:
+        """Log a reason once, not at each retry."""
+        if self.ledger.rebuild_errors.get(customer) != reason:
+            self.ledger.rebuild_errors[customer] = reason
+            log.warning("ledger.not_rebuilt", extra={"customer": customer, "reason": reason})
+
+    async def _hold(self, customer: str, token: str) -> None:
+        """Extend the lock. Raises `LedgerRebuildingError` if this replica no longer has it."""
+        if not await self.ledger.store.extend_lock(customer, token, LOCK_SECONDS):
+            raise LedgerRebuildingError(
+                "The counters were lost again during the rebuild; retry shortly."
+            )
 
     async def _rebuild(
         self, customer: str, known: KnownGeneration, token: str, *, accept: bool, by: str
@@ -111,10 +131,10 @@ class Rebuilder:
         log.warning("ledger.rebuilding", extra={"customer": customer})
         await store.close_counters(customer)
         await asyncio.sleep(self.quiet)
-        rebuild, since = await self._counters(customer, known.generation, accept=accept)
+        rebuild, since = await self._counters(customer, known.generation, token, accept=accept)
         new = Generation(secrets.token_hex(4), since)
-        await store.extend_lock(customer, LOCK_SECONDS)
         await store.write_contents(customer, new.id, rebuild.contents)
+        await self._hold(customer, token)
         how = "accepted" if accept else "rebuilt"
         if not await generations.renew(customer, known.generation, new, how, by):
             raise LedgerRebuildingError("Another replica has rebuilt the ledger; retry now.")
@@ -130,7 +150,7 @@ class Rebuilder:
         return RebuildReply(epoch=new.id, calls=calls, reserved=reserved, since=since)
 
     async def _counters(
-        self, customer: str, generation: Generation, *, accept: bool
+        self, customer: str, generation: Generation, token: str, *, accept: bool
     ) -> tuple[CounterRebuild, float]:
         """Return the counters computed from the events, and the time since which they count."""
         snapshot, now = self.snapshot(), time()
@@ -138,7 +158,7 @@ class Rebuilder:
         rebuild = CounterRebuild(customer, limits, snapshot.configuration, now, self.grace)
         needs = required_sums_of(limits, now) or [RequiredSum(now, 0)]
         try:
-            await self._audit_has_all(customer)
+            await self._audit_has_all(customer, token)
             reach = await self._reach(customer)
         except ToolbusError as error:
             if not accept:
@@ -150,7 +170,7 @@ class Rebuilder:
                 f"The stored events begin at {_timestamp(reach)}, but budgets need events from "
                 f"{_timestamp(missing)}. {_or_accept(customer)}"
             )
-        await self._fill(customer, rebuild, needs, generation)
+        await self._fill(customer, rebuild, needs, generation, token)
         return rebuild, max(generation.since, min(reach, now)) if accept else generation.since
 
     async def _fill(
@@ -159,13 +179,14 @@ class Rebuilder:
         rebuild: CounterRebuild,
         needs: list[RequiredSum],
         generation: Generation,
+        token: str,
     ) -> None:
         later = time() + CORRECTABLE
         for need in needs:
             start = max(need.start, generation.since)
             async for spending in self._pieces(self._spending(customer, need.step), start, later):
                 rebuild.add_sums(need, spending.rows)
-                await self.ledger.store.extend_lock(customer, LOCK_SECONDS)
+                await self._hold(customer, token)
         start = max(min(needs[0].start, time() - DAY), generation.since)
         late = time() - CORRECTABLE
         async for reply in self._pieces(self._open(customer, late), start, later):
@@ -174,7 +195,7 @@ class Rebuilder:
 
     # -- audit -------------------------------------------------------------------------------
 
-    async def _audit_has_all(self, customer: str) -> None:
+    async def _audit_has_all(self, customer: str, token: str) -> None:
         """Wait until audit has stored every event that is in the stream now."""
         newest, timeout = await self.service.bus.newest(EVENTS), monotonic() + CATCH_UP_SECONDS
         while await self.service.bus.finished(EVENTS, AUDIT) < newest:
@@ -182,7 +203,7 @@ class Rebuilder:
                 raise LedgerRebuildingError(
                     "Audit has not stored every event yet; start audit, or see 'toolbus status'."
                 )
-            await self.ledger.store.extend_lock(customer, LOCK_SECONDS)
+            await self._hold(customer, token)
             await asyncio.sleep(0.2)
 
     async def _reach(self, customer: str) -> float:
