@@ -65,6 +65,16 @@ class Extent:
     newest: int
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The id of a stream, its first and last sequence number, and the messages on some subjects."""
+
+    created_at: str
+    first: int
+    last: int
+    messages: int
+
+
 class _Stored(msgspec.Struct):
     subject: str
     seq: int
@@ -106,6 +116,18 @@ async def extent(client: Client, stream: str) -> Extent:
         raise BusDownError(f"The stream '{stream}' cannot be read: {error}; retry.") from error
     created: datetime | None = info.created
     return Extent(str(int(created.timestamp() * 1000)) if created else "0", info.state.last_seq)
+
+
+async def contents_of(client: Client, stream: str, subjects: str) -> Contents:
+    """Return what a stream has on these subjects, as its leader knows it. Raises `BusDownError`."""
+    try:
+        info = await client.jetstream().stream_info(stream, subjects_filter=subjects)
+    except (NatsError, JetStreamError, TimeoutError) as error:
+        raise BusDownError(f"The stream '{stream}' cannot be read: {error}; retry.") from error
+    created: datetime | None = info.created
+    began = str(int(created.timestamp() * 1000)) if created else "0"
+    count = sum((info.state.subjects or {}).values())
+    return Contents(began, info.state.first_seq, info.state.last_seq, count)
 
 
 async def read_on(

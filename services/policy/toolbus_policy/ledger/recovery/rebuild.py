@@ -18,7 +18,9 @@ from toolbus_common.contracts import (
     SpendingQuery,
     SpendingReply,
 )
+from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.errors import InvalidError, LedgerRebuildingError, ToolbusError
+from toolbus_common.nats.stream_reader import Contents, contents_of
 from toolbus_common.nats.topology import EVENTS
 from toolbus_common.service.service import Service
 from toolbus_policy.ledger.generations import Generation, KnownGeneration
@@ -61,6 +63,7 @@ class Rebuilder:
     grace: float
     _queue: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     _queued: set[str] = field(default_factory=set)
+    _store: str = ""  # the store that answers during a rebuild
 
     def enqueue(self, customer: str) -> None:
         """Queue a customer whose counters are lost."""
@@ -158,12 +161,14 @@ class Rebuilder:
         rebuild = CounterRebuild(customer, limits, snapshot.configuration, now, self.grace)
         needs = required_sums_of(limits, now) or [RequiredSum(now, 0)]
         try:
+            wanted = await contents_of(self.service.bus.client, EVENTS, subject_of("*.*", customer))
             await self._audit_has_all(customer, token)
-            reach = await self._reach(customer)
+            reach, store = await self._reach(customer, wanted)
         except ToolbusError as error:
             if not accept:
                 raise LedgerRebuildingError(f"{error.reason} {_or_accept(customer)}") from error
             return rebuild, now
+        self._store = store
         missing = max(needs[0].start, generation.since)
         if reach > missing and not accept:
             raise LedgerRebuildingError(
@@ -206,21 +211,50 @@ class Rebuilder:
             await self._hold(customer, token)
             await asyncio.sleep(0.2)
 
-    async def _reach(self, customer: str) -> float:
-        query = SpendingQuery(customer=customer, start=0, end=0)
-        return (await self.service.requests.request(query, SpendingReply, QUERY_SECONDS)).since
+    async def _reach(self, customer: str, wanted: Contents) -> tuple[float, str]:
+        """Return the time of the oldest stored event, and the id of the store.
+
+        Raises `LedgerRebuildingError` if the store lacks messages that the stream has.
+        """
+        query = SpendingQuery(
+            customer=customer,
+            start=0,
+            end=0,
+            stream=wanted.created_at,
+            first=wanted.first,
+            last=wanted.last,
+        )
+        reply = await self.service.requests.request(query, SpendingReply, QUERY_SECONDS)
+        if reply.messages < wanted.messages:
+            raise LedgerRebuildingError(
+                f"The store of audit has {reply.messages} of the {wanted.messages} messages of "
+                f"'{customer}' in the stream, so budgets would be too high; run 'toolbus audit "
+                "backfill', or see 'toolbus status'."
+            )
+        return reply.since, reply.store
+
+    def _same_store(self, reply: Reply) -> Reply:
+        """Return the reply. Raises `LedgerRebuildingError` if another store has answered."""
+        if reply.store != self._store:
+            raise LedgerRebuildingError(
+                "Audit services with different stores answered; end all but the one with the "
+                "store of this installation."
+            )
+        return reply
 
     def _spending(self, customer: str, step: int) -> Query[SpendingReply]:
         async def request(start: float, end: float) -> SpendingReply:
             query = SpendingQuery(customer=customer, start=start, end=end, step=step, aliases=True)
-            return await self.service.requests.request(query, SpendingReply, QUERY_SECONDS)
+            reply = await self.service.requests.request(query, SpendingReply, QUERY_SECONDS)
+            return self._same_store(reply)
 
         return request
 
     def _open(self, customer: str, late: float) -> Query[OpenCallsReply]:
         async def request(start: float, end: float) -> OpenCallsReply:
             query = OpenCallsQuery(customer=customer, start=start, end=end, late=late)
-            return await self.service.requests.request(query, OpenCallsReply, QUERY_SECONDS)
+            reply = await self.service.requests.request(query, OpenCallsReply, QUERY_SECONDS)
+            return self._same_store(reply)
 
         return request
 
