@@ -51,7 +51,9 @@ def build(process: ProcessContext) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("ingress", settings, process)
-    sealer = ClaimSealer(load_key(settings.client_state_key))
+    key = load_key(settings.client_state_key)
+    service.shared_keys.add("client_state", key)
+    sealer = ClaimSealer(key)
     endpoint = endpoint_of(service, settings, sealer)
     _report_anonymous_access(service, endpoint.anonymous)
     app = application(endpoint, sealer, settings)

@@ -161,6 +161,8 @@ def build(process: ProcessContext) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("policy", settings, process)
+    service.shared_keys.add("policy", *settings.records(APPROVALS).keys)
+    service.shared_keys.add("encryption", Writer.at(settings.encryption).digests)
     provider, watcher = _watch_buckets(service)
     approvals, approvers = _build_approvals(service, provider, settings)
     tasks = approvals.task_service

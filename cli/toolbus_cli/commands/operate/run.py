@@ -23,6 +23,7 @@ from toolbus_common.nats.permissions import create_seeds, server_configuration
 from toolbus_common.nats.provision import Provisioned
 from toolbus_common.nats.provision import provision as lay_down
 from toolbus_common.service.names import SERVICES
+from toolbus_common.service.shared_keys import forget_entry
 
 # Secrets that the replicas of one service share, besides their seed.
 KEYS = ("people.key", "policy.key", "client-state.key", "oauth.key", "oauth-vault.key")
@@ -136,6 +137,12 @@ def provision(
             help="The maximum size of the event stream in GiB. Default: unchanged; 32 if new.",
         ),
     ] = None,
+    forget: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Forget a shared key or the store, as 'toolbus status' names it; repeatable."
+        ),
+    ] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for NATS.")] = 15.0,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
@@ -144,7 +151,7 @@ def provision(
 
     Existing streams keep their replicas and sizes, unless an option sets them.
     """
-    found = asyncio.run(_provision(state_dir, replicas, events_gib, wait))
+    found = asyncio.run(_provision(state_dir, replicas, events_gib, forget or [], wait))
     if as_json:
         show_json([asdict(each) for each in found])
         return
@@ -153,9 +160,15 @@ def provision(
 
 
 async def _provision(
-    state_dir: Path, replicas: int | None, events_gib: int | None, wait: float
+    state_dir: Path,
+    replicas: int | None,
+    events_gib: int | None,
+    forgotten: list[str],
+    wait: float,
 ) -> list[Provisioned]:
     async with joined(find(state_dir), wait) as bus:
+        for each in forgotten:
+            await forget_entry(bus, each)
         try:
             events_bytes = events_gib << 30 if events_gib is not None else None
             return await lay_down(bus, replicas=replicas, events_bytes=events_bytes)

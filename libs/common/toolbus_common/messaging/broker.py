@@ -114,7 +114,11 @@ class Failures(BaseMiddleware):
         try:
             return await call_next(msg)
         except Exception as error:
-            log.exception("service.batch_failed", extra={"messages": len(msg.raw_message)})
+            extra = {"messages": len(msg.raw_message)}
+            if isinstance(error, ToolbusError):
+                log.warning("service.batch_postponed", extra={**extra, "reason": error.reason})
+            else:
+                log.exception("service.batch_failed", extra=extra)
             await asyncio.sleep(AGAIN_SECONDS)
             with suppress(Exception):  # without a connection, ack_wait redelivers the messages
                 await msg.nack(delay=AGAIN_SECONDS)

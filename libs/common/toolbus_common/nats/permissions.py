@@ -99,6 +99,7 @@ from toolbus_common.nats.topology import (
     EVENTS,
     EXPORTS,
     FLOW,
+    INSTALLATION,
     KEY_PREFIX,
     LEASES,
     LEDGER,
@@ -160,7 +161,8 @@ class _Service:
         publish = [f"tb.event.{event.NAME}.*" for event in self.publishes_events]
         publish += [*self.publishes, *(query.SUBJECT for query in self.queries)]
         publish += [f"_INBOX.{other}.>" for other in _requesters(self.name)]
-        for bucket in self.reads:
+        publish.append(f"$KV.{INSTALLATION}.{self.name}.*")
+        for bucket in (*self.reads, INSTALLATION):
             publish += _read_subjects(bucket)
         publish += [f"$KV.{bucket}.>" for bucket in self.writes]
         if self.ends_calls:
@@ -319,7 +321,7 @@ def rights() -> dict[str, Rights]:
     users[OPERATOR] = Rights(
         publish=(
             "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", f"$KV.{CONFIG}.>", f"$KV.{PINS}.>",
-            f"$KV.{PEOPLE}.>",
+            f"$KV.{PEOPLE}.>", f"$KV.{INSTALLATION}.>",
             *sorted(subjects - {query.SUBJECT for query in _NOT_QUERIED_BY_OPERATORS}),
             *(f"tb.event.{event.NAME}.*" for event in _PUBLISHED_BY_OPERATORS),
         ),

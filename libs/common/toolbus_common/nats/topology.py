@@ -44,6 +44,7 @@ MODEL_CACHE = "tb_model_cache"  # descriptions of cached model responses: writte
 MODEL_RESPONSES = "tb_model_responses"  # object store of these responses: written by executor
 AGENT_RUNS = "tb_agent_runs"  # runs of agent mode, encrypted: written by codemode
 PLACEHOLDERS = "tb_placeholders"  # redacted values: written by policy, executor and codemode
+INSTALLATION = "tb_installation"  # fingerprints of shared keys, id of the store: all services
 RESULTS = "tb_results"  # object store of large results: written by codemode and executor
 
 LEASE_SECONDS = 2.0
@@ -131,6 +132,7 @@ BUCKETS = (
         max_bytes=MAX_BRIEF_BYTES,
     ),
     KeyValueConfig(bucket=CONNECTIONS, history=1, storage=StorageType.FILE),
+    KeyValueConfig(bucket=INSTALLATION, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=SEALS, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=EXPORTS, history=1, storage=StorageType.FILE),
     # Only one value per entry, because a deleted key must not remain as an earlier value.

@@ -18,8 +18,10 @@ from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_common.nats.topology import INSTALLATION
 from toolbus_common.service.bucket_watch import BucketWatch
 from toolbus_common.service.process_context import P, ProcessContext
+from toolbus_common.service.shared_keys import SharedKeys
 from toolbus_common.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -62,6 +64,8 @@ class Service:
         self._serving = False
         self._tasks = Tasks()
         self._since = time()
+        self.shared_keys = SharedKeys()
+        self._refusal = ""  # why this replica may not work
         self.ready = False
         self.details: Callable[[], dict[str, Any]] = dict
         self.draining: list[Callable[[], None]] = []  # called before the last events are delivered
@@ -144,6 +148,9 @@ class Service:
             await self.broker.connect()
             await self._watch_all()
             try:
+                if await self._refused():
+                    yield self
+                    return
                 async with AsyncExitStack() as resources:
                     for resource in self._resources:
                         await resources.enter_async_context(resource())
@@ -153,9 +160,22 @@ class Service:
                     finally:
                         await self._drain()
             finally:
+                if self._refusal:
+                    await self.broker.stop()
+                    await self._tasks.end()
                 await self.calls.close()
         finally:
             await self.bus.close()
+
+    async def _refused(self) -> bool:
+        """Return whether this replica may not work. It then answers status queries only."""
+        if self.shared_keys:
+            bucket = await self.bucket(INSTALLATION)
+            self._refusal = await self.shared_keys.refusal(bucket, self.name)
+        if self._refusal:
+            log.error("service.refused", extra={"reason": self._refusal})
+            await self._status_subscriber.start()
+        return bool(self._refusal)
 
     @property
     def is_ready(self) -> bool:
@@ -180,6 +200,8 @@ class Service:
         """Return the reason why this replica is not ready; empty if it is ready."""
         if not (self.bus.connected and all(watch.connected for watch in self._watches)):
             return "the bus is down"
+        if self._refusal:
+            return self._refusal
         if not self.ready:
             return "starting or draining"
         return self.why_not() or ("" if self._serving else "starting to serve")

@@ -59,11 +59,11 @@ class RunRepository:
 
     async def load(self, run: str) -> Loaded:
         """Return what a run has read. Raises `BusDownError`, also for an unreadable entry."""
-        return _loaded(await self._bucket.get_newest(run))
+        return _loaded(await self._bucket.get(run))
 
     async def load_to_reset(self, run: str) -> Loaded:
         """Return what a run has read; an unreadable entry has a revision, but no content."""
-        return _loaded(await self._bucket.get_newest(run), is_lenient=True)
+        return _loaded(await self._bucket.get(run), is_lenient=True)
 
     async def put(self, run: str, stored: StoredRun, previous: Loaded) -> bool:
         """Replace the entry; return False on a conflicting change. Raises `BusDownError`."""

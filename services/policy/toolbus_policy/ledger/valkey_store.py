@@ -90,11 +90,12 @@ class ValkeyStore:
         key, milliseconds = customer_key(customer, "lock"), int(seconds * 1000)
         return bool(await self._checked(self._redis.set(key, token, nx=True, px=milliseconds)))
 
-    async def extend_lock(self, customer: str, seconds: float) -> None:
-        """Extend the rebuild lock."""
-        await self._checked(
-            self._redis.pexpire(customer_key(customer, "lock"), int(seconds * 1000))
-        )
+    async def extend_lock(self, customer: str, token: str, seconds: float) -> bool:
+        """Extend the rebuild lock; return whether it still has this token."""
+        key = customer_key(customer, "lock")
+        if await self._checked(self._redis.get(key)) != token.encode():
+            return False
+        return bool(await self._checked(self._redis.pexpire(key, int(seconds * 1000))))
 
     async def unlock(self, customer: str, token: str) -> None:
         """Release the rebuild lock, if it still has this token."""
