@@ -118,16 +118,17 @@ class Listener:
         CONNECTIONS_LIMIT.labels(self._name).set(self._maximum)
         self._check_connections()
 
-    async def stop_accepting(self, seconds: float) -> None:
-        """Announce the shutdown in every response, and stop accepting connections after `seconds`.
+    def announce_end(self) -> None:
+        """From now on, close each connection after its response. New ones are still accepted."""
+        if not self.leaving:
+            self.leaving = True
+            log.info("http.draining", extra={"connections": len(self.connections)})
 
-        Load balancers need this time to notice that the replica is not ready any more.
-        """
-        if self._server is None or self.leaving:
+    async def stop_accepting(self) -> None:
+        """Stop accepting connections, and close those on which no request starts."""
+        self.announce_end()
+        if self._server is None or not self._server.is_serving():
             return
-        self.leaving = True
-        log.info("http.draining", extra={"connections": len(self.connections)})
-        await asyncio.sleep(seconds)
         for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)
         self._server.close()
