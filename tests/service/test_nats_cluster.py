@@ -1,56 +1,29 @@
 """Three NATS servers as one cluster: its configuration, provisioning, and the loss of a server."""
 
-import json
 import shutil
-from collections.abc import AsyncIterator, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError
 
-from harness.engines.engine import Engine, installed, own_port
+from harness.engines.nats_cluster import NAMES, ClusterNode, clustered
 from harness.oauth.certificates import Authority
 from harness.waits import until_async
-from toolbus_cli.commands.operate.nats_cluster import (
-    ServerTls,
-    cluster_settings,
-    optional_settings,
-    parsed_nodes,
-)
+from toolbus_cli.commands.operate.nats_cluster import ServerTls, parsed_nodes
 from toolbus_cli.errors import CommandError
 from toolbus_common.contracts import ConfigApplied
 from toolbus_common.errors import EventsFullError
 from toolbus_common.nats.connection import Bus, Envelope
-from toolbus_common.nats.permissions import OPERATOR, create_seeds, server_configuration
+from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.stream_reader import use_of
 from toolbus_common.nats.topology import BUCKETS, EVENTS, OBJECTS, Provisioned, provision
 from toolbus_common.tls_files import TlsFiles
 
-NAMES = ("n1", "n2", "n3")
 EVENTS_BYTES = 1 << 30
 STREAMS = 1 + len(BUCKETS) + len(OBJECTS)
-
-
-class ClusterNode(Engine):
-    """One server of the cluster."""
-
-    def __init__(self, directory: Path, configuration: dict[str, object]) -> None:
-        super().__init__(directory)
-        self._file = directory / "nats.conf"
-        store = str(directory / "store")
-        jetstream = {"store_dir": store, "sync_interval": "1s", "max_file": 64 << 30}
-        own = {"port": self.port, "jetstream": jetstream}
-        self._file.write_text(json.dumps(configuration | own))
-
-    @property
-    def url(self) -> str:
-        """The URL for clients."""
-        return f"nats://localhost:{self.port}"
-
-    def command(self) -> Sequence[str]:
-        return [installed("nats-server"), "--config", str(self._file)]
 
 
 @pytest.fixture
@@ -82,29 +55,6 @@ def secured(tmp_path: Path, seeds: Path, tls: TlsFiles) -> Iterator[list[Cluster
     assert tls.context
     with clustered(tmp_path, seeds, ServerTls(str(tmp_path), verify=True)) as started:
         yield started
-
-
-@contextmanager
-def clustered(directory: Path, seeds: Path, tls: ServerTls | None) -> Iterator[list[ClusterNode]]:
-    """Run the three servers until the context ends."""
-    declared = parsed_nodes([f"{name}=localhost:{own_port()}" for name in NAMES])
-    base = server_configuration(create_seeds(seeds), host="127.0.0.1", port=0, store_dir="")
-    started = [
-        ClusterNode(
-            directory / each.name,
-            base
-            | optional_settings(tls, each.name, "", "")
-            | cluster_settings(each, declared, "secret", tls),
-        )
-        for each in declared
-    ]
-    try:
-        for each in started:
-            each.start()
-        yield started
-    finally:
-        for each in started:
-            each.stop()
 
 
 @asynccontextmanager

@@ -101,6 +101,7 @@ class Load:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             self.made += 1
+            await self._drop_ended()
         await asyncio.gather(*tasks)
         await self.close()
 
@@ -109,6 +110,15 @@ class Load:
         for streams in self._idle.values():
             while streams:
                 await _closed(streams.pop()[1])
+
+    async def _drop_ended(self) -> None:
+        """Close the idle connections that their server has closed."""
+        for idle in list(self._idle.values()):
+            ended = [streams for streams in idle if streams[0].at_eof()]
+            for streams in ended:
+                idle.remove(streams)
+            for _, writer in ended:
+                await _closed(writer)
 
     async def _one(self, number: int) -> None:
         kind = self.kinds[number % len(self.kinds)]

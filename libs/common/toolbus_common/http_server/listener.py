@@ -34,6 +34,7 @@ class Listener:
         self.loop = asyncio.get_running_loop()
         self.limits = limits
         self.leaving = False  # every response announces that the connection closes
+        self._announced = 0.0  # when the end was announced
         self.port = 0
         self._name = name
         self._open = CONNECTIONS.labels(name)
@@ -121,7 +122,7 @@ class Listener:
     def announce_end(self) -> None:
         """From now on, close each connection after its response. New ones are still accepted."""
         if not self.leaving:
-            self.leaving = True
+            self.leaving, self._announced = True, self.loop.time()
             log.info("http.draining", extra={"connections": len(self.connections)})
 
     async def stop_accepting(self) -> None:
@@ -132,7 +133,7 @@ class Listener:
         for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)
         self._server.close()
-        until = self.loop.time() + min(QUIET_SECONDS, self.limits.idle_seconds)
+        until = self._announced + min(QUIET_SECONDS, self.limits.idle_seconds)
         for connection in tuple(self.connections):
             connection.close_when_quiet(until)
 

@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 SPANS = "Toolbus-Spans"  # header for `Envelope.spans`
 ACK_SECONDS = 3.0
-PING_SECONDS = 1  # a server that leaves three pings unanswered is given up
+PING_SECONDS = 1  # a server that leaves four pings unanswered is given up
 LATE_SECONDS = 3.0  # additional time for busy responders
 NO_RESPONDERS = "503"
 _ANSWERS = ("_INBOX.", "tb.reply.")
@@ -102,8 +102,7 @@ class Bus:
         # The futures of acknowledgements with their due times, oldest first.
         self._acks: dict[str, tuple[asyncio.Future[bytes], float]] = {}
         self._ack_timer: asyncio.TimerHandle | None = None
-        self._ack_prefix = ""
-        self._next_ack = 0
+        self._ack_prefix, self._next_ack = "", 0
         self._last_error: Exception | None = None
         self._closer: asyncio.Task[Any] | None = None
         self.on_lost: list[Callable[[], None]] = []
@@ -137,6 +136,7 @@ class Bus:
                 reconnect_time_wait=0.2,  # type: ignore[arg-type]
                 connect_timeout=2,
                 ping_interval=PING_SECONDS,
+                max_outstanding_pings=3,
                 error_cb=self._error,
                 disconnected_cb=self._lost,
                 reconnected_cb=self._back,
