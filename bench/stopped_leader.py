@@ -93,7 +93,7 @@ async def _measure(nodes: list[ClusterNode], seeds: Path) -> None:
     for each in clients:
         each.refused, each.longest = 0, 0.0
         each.bus.on_lost.append(lambda each=each: setattr(each, "lost", monotonic()))  # type: ignore[misc]
-    on_it = [each for each in clients if each.bus.client.connected_url.port == leader.port]
+    on_it = [each for each in clients if _port_of(each.bus) == leader.port]
     leader.freeze()
     for each in clients:
         each.stopped = monotonic()
@@ -106,6 +106,12 @@ async def _measure(nodes: list[ClusterNode], seeds: Path) -> None:
     leader.thaw()
     for each in clients:
         await each.bus.close()
+
+
+def _port_of(bus: Bus) -> int | None:
+    """Return the port of the server that the client is connected to."""
+    url = bus.client.connected_url
+    return url.port if url is not None else None
 
 
 async def _provisioned(bus: Bus) -> None:

@@ -14,6 +14,13 @@ PRIMARY = "ledger"
 DOWN_MILLISECONDS = 1000
 
 
+class ValkeyPrimary(ValkeyServer):
+    """A server whose replicas need not wait for others to be copied with them."""
+
+    def command(self) -> Sequence[str]:
+        return [*super().command(), "--repl-diskless-sync-delay", "0"]
+
+
 class ValkeyReplica(ValkeyServer):
     """A replica of another server."""
 
@@ -64,7 +71,7 @@ class SentinelGroup:
     """The three processes."""
 
     def __init__(self, directory: Path) -> None:
-        self.primary = ValkeyServer(directory / "primary")
+        self.primary = ValkeyPrimary(directory / "primary")
         self.replica = ValkeyReplica(directory / "replica", self.primary)
         self.sentinel = ValkeySentinel(directory / "sentinel", self.primary)
 
@@ -89,4 +96,4 @@ class SentinelGroup:
 
     def _is_in_step(self) -> bool:
         with redis.Redis(port=self.replica.port) as client:
-            return client.info("replication")["master_link_status"] == "up"
+            return bool(client.info("replication")["master_link_status"] == "up")

@@ -24,7 +24,7 @@ class TlsClient(Client):
     """A client that connects with TLS only. It reads replaced certificate files again."""
 
     def __init__(self, files: TlsFiles) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self._files = files
 
     @property
@@ -48,7 +48,7 @@ class TlsClient(Client):
 
 def client_of(files: TlsFiles | None) -> Client:
     """Return an unconnected client."""
-    return TlsClient(files) if files is not None else Client()  # type: ignore[no-untyped-call]
+    return TlsClient(files) if files is not None else Client()
 
 
 async def settled(client: Client, on_lost: list[Callable[[], None]]) -> None:

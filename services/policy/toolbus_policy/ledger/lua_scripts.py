@@ -18,7 +18,7 @@ from redis.exceptions import ConnectionError as BrokenError
 from redis.exceptions import RedisError
 
 from toolbus_common.concurrency import end
-from toolbus_policy.ledger.redis_url import pool_of
+from toolbus_policy.ledger.redis_url import close_pool, pool_of
 from toolbus_policy.ledger.script_connection import Command, ScriptConnection
 
 log = logging.getLogger(__name__)
@@ -84,6 +84,7 @@ class ScriptRunner:
             unanswered = [*unanswered, *self._connection.close()]
             self._connection = None
         self._fail(unanswered, _closed_error())
+        await close_pool(self._pool)
 
     def _send(self, command: Command) -> None:
         if self._connection is not None:

@@ -34,6 +34,14 @@ def pool_of(url: str, **options: Any) -> ConnectionPool:
         ) from error
 
 
+async def close_pool(pool: ConnectionPool) -> None:
+    """Close the pool's connections, also those to sentinels."""
+    await pool.disconnect()
+    if isinstance(pool, SentinelConnectionPool):
+        for sentinel in pool.sentinel_manager.sentinels:
+            await sentinel.aclose()
+
+
 def _sentinel_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
     parts = urlsplit(url)
     scheme = parts.scheme.removesuffix(SENTINEL)

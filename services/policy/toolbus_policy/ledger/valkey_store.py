@@ -12,7 +12,7 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from toolbus_common.errors import LedgerDownError
 from toolbus_policy.ledger.lua_scripts import ScriptRunner
-from toolbus_policy.ledger.redis_url import pool_of
+from toolbus_policy.ledger.redis_url import close_pool, pool_of
 
 REDIS_ERRORS = (TimeoutError, RedisError, OSError)
 BATCH_SIZE = 500
@@ -62,6 +62,7 @@ class ValkeyStore:
         """Close the connections."""
         await self._scripts.close()
         await self._redis.aclose()
+        await close_pool(self._redis.connection_pool)
 
     async def reachable(self) -> bool:
         """Return whether Redis replies."""
