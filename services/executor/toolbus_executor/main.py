@@ -78,7 +78,8 @@ from toolbus_executor.providers.cache.service import ModelCache
 from toolbus_executor.providers.registry import ProviderRegistry
 from toolbus_executor.results.large.store import LargeResultStore
 from toolbus_executor.results.selection.worker_client import Selector
-from toolbus_executor.servers.supervisor import Buckets, ServerSupervisor
+from toolbus_executor.servers.buckets import Buckets
+from toolbus_executor.servers.supervisor import ServerSupervisor
 from toolbus_executor.settings import Settings
 from toolbus_executor.transport.dialer_factory import DialerFactory
 from toolbus_executor.upstreams.sessions.session_claims import SessionClaims

@@ -169,10 +169,11 @@ async def _serve_clients(endpoint: Endpoint, app: App, settings: Settings) -> As
     async with listening(app, settings) as listener:
 
         async def leave() -> None:
-            await listener.stop_accepting(settings.leave_seconds)
+            await listener.stop_accepting()
             notifications.close()  # an open stream would prevent the end of the listener
             await listener.end(settings.drain_seconds)
 
+        endpoint.service.announcing.append(listener.announce_end)
         endpoint.service.on_leave(leave)
         try:
             yield

@@ -356,9 +356,7 @@ async def _expire(approvals: ApprovalService) -> None:
 async def _ping(service: Service, ledger: Ledger) -> None:
     """Ping Redis forever, and report a failure as the service's health."""
     while True:
-        reason = (
-            "" if await ledger.store.reachable() else "Redis unreachable: paid calls are denied"
-        )
+        reason = await ledger.store.problem()
         service.why_not = lambda reason=reason: reason  # type: ignore[misc]
         await asyncio.sleep(PING_SECONDS)
 

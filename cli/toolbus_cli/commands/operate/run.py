@@ -6,11 +6,18 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from toolbus_cli.commands.operate.nats_cluster import cluster_settings, parsed_nodes
+from toolbus_cli.commands.operate.nats_cluster import (
+    SINGLE,
+    SYSTEM_USER,
+    ServerTls,
+    cluster_settings,
+    optional_settings,
+    parsed_nodes,
+)
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json
 from toolbus_cli.errors import CommandError
@@ -198,7 +205,7 @@ def _described(found: list[Provisioned]) -> Iterator[str]:
         )
 
 
-def nats_config(
+def nats_config(  # noqa: PLR0913 - one for each option
     directory: Annotated[Path, typer.Argument(help="The directory for nats.conf and nkeys/.")],
     *,
     listen: Annotated[str, typer.Option(help="The address NATS listens on.")] = "127.0.0.1",
@@ -213,6 +220,24 @@ def nats_config(
             "other servers; repeat it for each server. Each gets a file of its own."
         ),
     ] = [],  # noqa: B006 - typer copies it
+    tls_dir: Annotated[
+        str,
+        typer.Option(
+            help="Require TLS, also between the servers of a cluster. The directory on each "
+            "server's machine has ca.pem, and NAME.pem and NAME.key of its server (nats.pem and "
+            "nats.key of a single one)."
+        ),
+    ] = "",
+    client_certificates: Annotated[
+        bool, typer.Option("--client-certificates", help="With TLS, clients need a certificate.")
+    ] = False,
+    monitor: Annotated[
+        str, typer.Option(help="HOST:PORT of the unencrypted monitoring page of each server.")
+    ] = "",
+    system_account: Annotated[
+        bool,
+        typer.Option("--system-account", help="Add a user for server statistics and reports."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a NATS configuration with a user, permissions and a seed file per service.
@@ -227,18 +252,27 @@ def nats_config(
     (executor, audit, oauth).
     """
     nodes = parsed_nodes(node)
+    if client_certificates and not tls_dir:
+        raise CommandError("--client-certificates needs --tls-dir with the servers' certificates.")
+    tls = ServerTls(tls_dir, client_certificates) if tls_dir else None
     try:
-        keys = create_seeds(directory / "nkeys")
+        keys = create_seeds(directory / "nkeys", *((SYSTEM_USER,) if system_account else ()))
         for name in KEYS:
             load_key(directory / name)
         create_encryption_keys(directory / "encryption")
         configuration = server_configuration(keys, host=listen, port=port, store_dir=store_dir)
-        files = {directory / "nats.conf": configuration}
+
+        def with_options(name: str) -> dict[str, Any]:
+            added = optional_settings(tls, name, monitor, keys.get(SYSTEM_USER, ""))
+            accounts = configuration["accounts"] | added.pop("accounts", {})
+            return configuration | {"accounts": accounts} | added
+
+        files = {directory / "nats.conf": with_options(SINGLE)}
         if nodes:
             password = load_key(directory / "cluster.key").hex()
             files = {
-                directory / f"nats-{each.name}.conf": configuration
-                | cluster_settings(each, nodes, password)
+                directory / f"nats-{each.name}.conf": with_options(each.name)
+                | cluster_settings(each, nodes, password, tls)
                 for each in nodes
             }
         for path, content in files.items():

@@ -348,14 +348,14 @@ def public_key(seed: str) -> str:
     return public.decode()
 
 
-def create_seeds(directory: Path) -> dict[str, str]:
-    """Create the missing seed files, and return the public key of each user.
+def create_seeds(directory: Path, *others: str) -> dict[str, str]:
+    """Create the missing seed files, and return the public key of each user, with `others`.
 
     Only the owner of a file can read it.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys: dict[str, str] = {}
-    for user in rights():
+    for user in (*rights(), *others):
         path = directory / f"{user}.seed"
         create_key(path, lambda: new_seed().encode())
         keys[user] = public_key(path.read_text().strip())

@@ -46,7 +46,12 @@ class Service:
         self.name = name
         self.settings = settings
         seed = settings.seed(name)
-        self.bus = Bus(name, settings.nats_url, seed.get_secret_value() if seed else None)
+        self.bus = Bus(
+            name,
+            settings.nats_url,
+            seed.get_secret_value() if seed else None,
+            settings.nats_tls,
+        )
         self._process = process or ProcessContext()
         self.calls = CallTransport(name, self.bus, self._process.calls)
         self.broker = ServiceBroker(self.bus)
@@ -68,6 +73,7 @@ class Service:
         self._refusal = ""  # why this replica may not work
         self.ready = False
         self.details: Callable[[], dict[str, Any]] = dict
+        self.announcing: list[Callable[[], None]] = []  # called as soon as the service leaves
         self.draining: list[Callable[[], None]] = []  # called before the last events are delivered
         # Returns the reason why the service is not ready; empty if it is ready.
         self.why_not: Callable[[], str] = str
@@ -177,6 +183,12 @@ class Service:
             await self._status_subscriber.start()
         return bool(self._refusal)
 
+    def announce_end(self) -> None:
+        """End the readiness, and announce to clients that this replica leaves. It still serves."""
+        self.ready = False
+        for announce in self.announcing:
+            announce()
+
     @property
     def is_ready(self) -> bool:
         """Whether this replica is ready. Any thread may read this property."""
@@ -250,7 +262,7 @@ class Service:
             log.exception("service.not_started")
 
     async def _drain(self) -> None:
-        self.ready = False
+        self.announce_end()
         log.info("service.draining", extra={"in_flight": self.calls.in_flight})
         if self._starting is not None:
             await end(self._starting)
