@@ -23,7 +23,8 @@ from toolbus_common.errors import ToolbusError
 from toolbus_common.nats import connection
 from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.nats.permissions import OPERATOR
-from toolbus_common.nats.topology import EVENTS, provision
+from toolbus_common.nats.provision import provision
+from toolbus_common.nats.topology import EVENTS
 
 SUBJECT = f"tb.event.{ConfigApplied.NAME}.c"
 PAUSE = 0.05

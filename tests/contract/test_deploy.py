@@ -79,7 +79,8 @@ OPERATOR_QUERIES: tuple[type[Query], ...] = (
     ApprovalsQuery, ApproveRequest, AuditQuery, EventsQuery, GuardQuery, IdentityRequest,
     BackfillLinesRequest, GuardChecksQuery, LedgerQuery, OpenCallsQuery, RebuildRequest,
     BackfillRequest, RejectRequest, RunsRequest, FlowRunsQuery, ResetFlowRequest, ServersQuery,
-    SessionsQuery, CachedResponsesQuery, PurgeCacheRequest, SpendingQuery, StatusQuery, UnresolvedCallsQuery,
+    SessionsQuery, CachedResponsesQuery, PurgeCacheRequest, SpendingQuery, StatusQuery,
+    UnresolvedCallsQuery,
 )  # fmt: skip
 QUERIES_OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)
 QUERIES_OF_POLICY: set[type[Query]] = {
