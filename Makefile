@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test coverage check docs reference browser metrics witness models containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader
+.PHONY: install up test rest coverage check docs reference browser metrics witness models containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader
 
 install: $(INSTALLED)
 
@@ -32,8 +32,16 @@ WORKERS ?= 4
 ON_A_GATEWAY := tests/docs/test_running_samples.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
+QUICK := tests/unit tests/contract tests/architecture tests/docs
+OF_OTHER_TARGETS := --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models
+
 test: $(INSTALLED)
-	$(BIN)/python -m pytest $(SIDE_BY_SIDE) --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models $(ARGS)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(OF_OTHER_TARGETS) $(ARGS)
+
+# The tests of `make test` that `make check` does not run.
+QUICK_FILES := $(filter-out tests/docs,$(QUICK)) $(filter-out $(ON_A_GATEWAY),$(wildcard tests/docs/test_*.py))
+rest: $(INSTALLED)
+	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(OF_OTHER_TARGETS) $(QUICK_FILES:%=--ignore=%) $(ARGS)
 
 # Line coverage of the unit tests, one row a package.
 COVERAGE := build/coverage/report.json
@@ -87,7 +95,7 @@ check: $(INSTALLED)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) --ignore=$(ON_A_GATEWAY) tests/unit tests/contract tests/architecture tests/docs
+	$(BIN)/python -m pytest -q $(SIDE_BY_SIDE) --ignore=$(ON_A_GATEWAY) $(QUICK)
 
 # The documentation as a site in build/docs. A dead link or a page outside of the navigation fails.
 docs: $(INSTALLED)

@@ -23,7 +23,7 @@ from toolbus_common.config import Configuration, Server
 SECRET = "tbk_ann_a-secret-of-those-who-are-asked"
 pytestmark = pytest.mark.filterwarnings("ignore::mcp.shared.exceptions.MCPDeprecationWarning")
 PROGRAM = Path(elicitation_server.__file__)
-CLIENTS = 6
+CLIENTS = 4
 SESSIONS = 10  # of one key in an executor
 SERVERS = ("stdio", "sse", "http")
 MODES = ("legacy", "auto")
