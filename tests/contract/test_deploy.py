@@ -78,7 +78,8 @@ DEPLOY = ROOT / "deploy"
 OPERATOR_QUERIES: tuple[type[Query], ...] = (
     ApprovalsQuery, ApproveRequest, AuditQuery, EventsQuery, GuardQuery, IdentityRequest,
     BackfillLinesRequest, GuardChecksQuery, LedgerQuery, OpenCallsQuery, RebuildRequest,
-    BackfillRequest, RejectRequest, RunsRequest, FlowRunsQuery, ResetFlowRequest, ServersQuery, SessionsQuery,
+    BackfillRequest, RejectRequest, RunsRequest, FlowRunsQuery, ResetFlowRequest,
+    ServersQuery, SessionsQuery,
     CachedResponsesQuery, PurgeCacheRequest, SpendingQuery, StatusQuery, UnresolvedCallsQuery,
 )  # fmt: skip
 QUERIES_OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)

@@ -23,7 +23,8 @@ SELECT calls.customer AS customer, calls.key AS key, server, tool, method, event
     groupArray({MOST_IDS})(calls.call_id) AS call_ids
 FROM
 (
-    SELECT customer, key, server, if(method = '{READ}', '', tool) AS tool, method, event, call_id, whole_bytes AS bytes,
+    SELECT customer, key, server, if(method = '{READ}', '', events.tool) AS tool, method, event,
+        call_id, whole_bytes AS bytes,
         JSONExtract(guards, 'Array(Tuple(guard String, verdict String))') AS checks,
         arraySort(arrayDistinct(arrayMap(each -> each.1, checks))) AS made,
         arraySort(arrayDistinct(

@@ -195,7 +195,10 @@ class GuardedCall:
 
         Raises the error of a guard.
         """
-        return await self.content.cleaned(self._without_restored(body))
+        body = self._without_restored(body)
+        if self._secrets is not None:
+            body = self._secrets.cleaned(body, self.content, is_sent=False)
+        return await self.content.cleaned(body)
 
     def noticed(self, raw: bytes) -> bytes:
         """Return the result of a tool with a notice, if a guard found instructions in it."""
