@@ -223,6 +223,11 @@ def test_an_approver_sees_the_guard_and_not_what_it_found(surface: Surface) -> N
     assert TOKEN not in launched.logs()
 
 
+def shares(found: list[dict[str, Any]]) -> dict[tuple[str, str], tuple[float, int]]:
+    """Return the share of each tool and phase, and its calls."""
+    return {(each["tool"], each["phase"]): (each["percent"], each["calls"]) for each in found}
+
+
 def coverage(surface: Surface, **wanted: object) -> dict[str, Any]:
     """Return the coverage over HTTP."""
     path = f"/v1/guards/coverage?{urlencode(wanted)}"
