@@ -68,7 +68,7 @@ async def inspect_call(
     if not rest:
         found = await inspect(call.arguments)
         made = _inspected(call, found, lambda: {"arguments": found.body})
-        return await _asked(inspector, made) if made.ask else made
+        return await _with_shown(inspector, made) if made.ask else made
     arguments = msgspec.Raw(call.arguments or b"null")
     try:
         strict_json.parse(call.arguments or b"null")  # it becomes a part of another document
@@ -77,10 +77,10 @@ async def inspect_call(
         body = call.arguments  # not JSON: every guard fails
     found = await inspect(body)
     made = _inspected(call, found, lambda: _parts(call, body, found.body))
-    return await _asked(inspector, made) if made.ask else made
+    return await _with_shown(inspector, made) if made.ask else made
 
 
-async def _asked(inspector: Inspector, made: InspectedCall) -> InspectedCall:
+async def _with_shown(inspector: Inspector, made: InspectedCall) -> InspectedCall:
     """Add the arguments without what the guards found, which an approver sees."""
     arguments = made.call.arguments
     if len(arguments) > MAX_ARGUMENT_BYTES:

@@ -15,7 +15,7 @@ UNREADABLE = '"(hidden, because a guard found something in it)"'
 def without_matches(
     guards: Mapping[str, Guard], checks: Iterable[GuardCheck], arguments: bytes
 ) -> str:
-    """Return arguments with `[hidden:RULE]` in the places that built-in guards asked about.
+    """Return arguments with `[hidden:RULE]` where built-in guards require an approval.
 
     A service does not say where its findings are, so nothing is hidden for it. Equal values have
     equal marks.
@@ -24,7 +24,9 @@ def without_matches(
     known: dict[tuple[str, str], str] = {}
 
     def mark(rule: str, value: str) -> str:
-        return known.setdefault((rule, value), f"[hidden:{rule} {next(numbers)}]")
+        if (rule, value) not in known:
+            known[rule, value] = f"[hidden:{rule} {next(numbers)}]"
+        return known[rule, value]
 
     try:
         for check in checks:
