@@ -338,7 +338,9 @@ async def _serve_admin(
         service.requests.request,
     )
 
-    @service.broker.subscriber(AdminRequest.SUBJECT, queue=service.name)
+    @service.broker.subscriber(
+        AdminRequest.SUBJECT, queue=service.name, max_workers=AdminRequest.AT_ONCE
+    )
     async def administer(request: AdminRequest) -> AdminReply:
         return await admin.handle(request)
 

@@ -104,8 +104,8 @@ async def _covered(since: datetime, key: str, tool: str, state_dir: Path) -> tup
         stored = await repository.declared()
         found = Coverage(stored.configuration, await repository.own_keys())
         queries = RequestReply(OPERATOR, repository.bus)
-        asked = GuardChecksQuery(since=since.timestamp(), revision=stored.revision)
-        reply = await queries.request(asked, RowsReply, SECONDS)
+        query = GuardChecksQuery(since=since.timestamp(), revision=stored.revision)
+        reply = await queries.request(query, RowsReply, SECONDS)
     found.add_rows(reply, lambda row: selected(row, key, tool))
     return found, not reply.more
 

@@ -23,7 +23,7 @@ SELECT calls.customer AS customer, calls.key AS key, server, tool, method, event
     groupArray({MOST_IDS})(calls.call_id) AS call_ids
 FROM
 (
-    SELECT customer, key, server, if(method = '{READ}', '', tool) AS tool, method, event,
+    SELECT customer, key, server, if(method = '{READ}', '', events.tool) AS tool, method, event,
         call_id, whole_bytes AS bytes,
         JSONExtract(guards, 'Array(Tuple(guard String, verdict String))') AS checks,
         arraySort(arrayDistinct(arrayMap(each -> each.1, checks))) AS made,
@@ -49,11 +49,11 @@ ORDER BY customer, key, server, tool, event
 
 
 async def guard_checks(
-    store: ReadOnlyStore, people: PersonKeys, asked: GuardChecksQuery
+    store: ReadOnlyStore, people: PersonKeys, request: GuardChecksQuery
 ) -> RowsReply:
     """Return the calls since a time, by their checks. Raises `InvalidError`."""
-    since = datetime.fromtimestamp(min(max(asked.since, 0.0), LAST), UTC)
-    parameters = {"revision": str(asked.revision), "since": f"{since:%Y-%m-%d %H:%M:%S}"}
+    since = datetime.fromtimestamp(min(max(request.since, 0.0), LAST), UTC)
+    parameters = {"revision": str(request.revision), "since": f"{since:%Y-%m-%d %H:%M:%S}"}
     return await query.answer(
         store, people, AuditQuery(sql=_CALLS, limit=query.MAX_ROWS, parameters=parameters)
     )

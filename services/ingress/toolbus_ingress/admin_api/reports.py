@@ -33,8 +33,8 @@ async def list_budgets(
 
 
 @guards.get("/coverage", response_model=CoverageResponse)
-async def cover_guards(
-    call: Annotated[PolicyCall, performs("cover_guards")],
+async def show_coverage(
+    call: Annotated[PolicyCall, performs("show_coverage")],
     *,
     since: Annotated[
         str, Query(pattern=AGO, description="Calls of this time before now."), matching(AGO, _AGO)

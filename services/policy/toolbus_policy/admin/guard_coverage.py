@@ -26,8 +26,8 @@ async def guard_coverage(
     chosen = parse_body(CoverageSelection, request.body)
     now, own = await repository.declared(), await repository.own_keys()
     found = Coverage(now.configuration, own)
-    asked = GuardChecksQuery(since=time() - chosen.seconds, revision=now.revision)
-    reply = await send(asked, RowsReply, SECONDS)
+    query = GuardChecksQuery(since=time() - chosen.seconds, revision=now.revision)
+    reply = await send(query, RowsReply, SECONDS)
     found.add_rows(reply, lambda row: selected(row, chosen.key, chosen.tool))
     shares = {
         f"{each.customer} {each.key} {each.tool} {each.phase} {each.guard}": each

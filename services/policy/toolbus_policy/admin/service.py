@@ -251,7 +251,9 @@ class AdminService:
 
     # -- guards --------------------------------------------------------------------------------
 
-    async def cover_guards(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
+    async def show_coverage(
+        self, request: AdminRequest, administrator: Administrator
+    ) -> AdminReply:
         """Return one page of the shares of calls that each guard checked."""
         repository = self.repository_for(administrator.by)
         found = await guard_coverage(repository, request, self.request)

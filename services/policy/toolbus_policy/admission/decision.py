@@ -87,7 +87,9 @@ def decide(
     if admission.terms is not None:  # a redaction changes the size
         admission = sized(admission, admission.terms, inspected.call)
     verdict = evaluate_rules(authorizer, inspected.call, admission, judged)
-    cause = Cause(f"{GUARD}{inspected.ask}", inspected.why) if inspected.ask else None
+    cause = None
+    if inspected.ask:
+        cause = Cause(f"{GUARD}{inspected.ask}", inspected.why, shown=inspected.shown)
     if judged is not None:
         judged.check(inspected.call)
         if judged.must_be_approved:
@@ -116,7 +118,7 @@ def _flow_cause(judged: Judgement, call: CallRequested, cause: Cause | None) -> 
     why = judged.why(call)
     if cause is None:
         return Cause(FLOW, why, chain=judged.chain)
-    return Cause(cause.name, f"{cause.why} {why}", chain=judged.chain)
+    return cause._replace(why=f"{cause.why} {why}", chain=judged.chain)
 
 
 def approval_cause(call: CallRequested, decision: Decision) -> Cause:
@@ -126,7 +128,7 @@ def approval_cause(call: CallRequested, decision: Decision) -> Cause:
     """
     admission, verdict, cause = decision.admission, decision.verdict, decision.cause
     if cause is not None:
-        return Cause(admission.cause or cause.name, cause.why, admission.charge, cause.chain)
+        return cause._replace(name=admission.cause or cause.name, charge=admission.charge)
     if admission.cause or not verdict.approve_by or call.method.startswith("tasks/"):
         return Cause(admission.cause, charge=admission.charge)
     return Cause(f"{RULE}{verdict.approve_by}", verdict.reason, admission.charge)
@@ -160,4 +162,6 @@ def may_record(
         return not declared.guards
     if admission.guards is None or not admission.guards.checking:
         return True
-    return bool(checks) and all(each.verdict not in ("blocked", "failed") for each in checks)
+    return bool(checks) and all(
+        each.verdict not in ("blocked", "failed", "asked") for each in checks
+    )
