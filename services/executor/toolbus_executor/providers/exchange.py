@@ -235,16 +235,14 @@ class Exchange:
 
         Return None if the response is incomplete, or too large for the cache.
         """
-        stream, facts = self.stream, self._facts
+        stream, facts, is_stream = self.stream, self._facts, False
         if not body and stream is not None:
             facts, copy = stream.facts.facts, stream.copy
             if copy is None or not stream.has_ended:
                 return None
             body, is_stream = b"".join(copy), True
-            return Response(body, is_stream, self.usage, facts.finish_reason, facts.tools)
-        if facts is None or len(body) > MAX_CACHED:
+        elif facts is None or len(body) > MAX_CACHED:
             return None
-        is_stream = False
         return Response(body, is_stream, self.usage, facts.finish_reason, facts.tools)
 
     async def replay(self, response: Response, charge: int, saved: int) -> bytes:

@@ -76,9 +76,10 @@ def micro_dollars_of(price: ModelPrice) -> Prices:
     cached = price.input if price.cached_input is None else price.cached_input
     written = price.input if price.cache_write is None else price.cache_write
     reasoning = price.output if price.reasoning is None else price.reasoning
-    parts = (price.input, cached, written, price.output, reasoning, price.request * MICRO)
-    if price.cache_write_1h not in (None, written):
-        parts = (*parts, price.cache_write_1h)
+    hour = written if price.cache_write_1h is None else price.cache_write_1h
+    parts: Prices = (price.input, cached, written, price.output, reasoning, price.request * MICRO)
+    if hour != written:
+        parts = (*parts, hour)
     return parts if any(parts) else ()
 
 
