@@ -13,6 +13,7 @@ from harness.waits import until, until_async
 from toolbus_common.config import Budget, Period
 from toolbus_common.contracts import CallAllowed, Event
 from toolbus_common.errors import OutcomeUnknownError
+from toolbus_common.nats.connection import Bus
 
 COUNTER = "budget:key:bot:usd:day:UTC"
 
@@ -27,7 +28,10 @@ async def priced_policy(policy: PolicyReplicas) -> PolicyReplicas:
 
 
 async def test_an_intent_recorded_after_the_deadline_runs_nothing(
-    priced_policy: PolicyReplicas, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+    priced_policy: PolicyReplicas,
+    operator: Bus,
+    valkey_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recorded: list[CallAllowed] = []
 
@@ -47,7 +51,9 @@ async def test_an_intent_recorded_after_the_deadline_runs_nothing(
     with pytest.raises(OutcomeUnknownError):
         await priced_policy.request("read", seconds=1.0)
     # The caller may have been told by its own ingress: the record says the same, at no charge.
-    failed = json.loads(await last_event(priced_policy.operator, "call.failed"))
+    failed = json.loads(
+        await until_async(lambda: last_event(operator, "call.failed"), "the outcome is recorded")
+    )
     assert (failed["code"], failed["sent"], failed["charge"]) == ("outcome_unknown", False, 0)
 
     async def refunded() -> bool:
