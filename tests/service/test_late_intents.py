@@ -50,7 +50,7 @@ async def test_an_intent_recorded_after_the_deadline_runs_nothing(
         )
     with pytest.raises(OutcomeUnknownError):
         await priced_policy.request("read", seconds=1.0)
-    # The caller may have been told by its own ingress: the record says the same, at no charge.
+    # Ingress may have replied itself: the record states the same, at no charge.
     failed = json.loads(
         await until_async(lambda: last_event(operator, "call.failed"), "the outcome is recorded")
     )

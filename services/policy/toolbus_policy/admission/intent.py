@@ -70,8 +70,8 @@ async def record_intent(events: EventPublisher, intent: CallAllowed) -> None:
 def error_in_time(call: CallRequested, error: ToolbusError) -> ToolbusError:
     """Return the error of a call that was not dispatched, by its deadline.
 
-    After its deadline, the caller may have been told that the outcome is unknown: then the reply
-    and the record say the same.
+    After its deadline, ingress may have replied that the outcome is unknown. This reply, and the
+    record, then state the same.
     """
     if time() <= call.deadline:
         return error
