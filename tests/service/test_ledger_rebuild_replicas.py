@@ -17,7 +17,7 @@ from harness.waits import until_async
 from toolbus_common.concurrency import in_background
 from toolbus_common.contracts import LedgerOpened
 from toolbus_common.errors import LedgerRebuildingError
-from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.connection import LARGEST_MESSAGE, Bus
 from toolbus_common.nats.stream_reader import read_from
 from toolbus_common.nats.topology import CONFIG, EVENTS
 from toolbus_common.settings import Settings
@@ -135,5 +135,10 @@ async def test_an_entry_is_read_at_the_leader_and_not_at_any_replica(operator: B
         assert found is not None
         assert found.value == b"2"
         assert await bucket.get("key.*") is None
+        large = b"x" * (LARGEST_MESSAGE - 1024)  # larger in the leader's reply than a message
+        await bucket.put("key.large", large)
+        found = await bucket.get("key.large")
+        assert found is not None
+        assert found.value == large
     finally:
         await stream.update_stream(config)

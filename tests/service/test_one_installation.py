@@ -3,10 +3,12 @@
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from math import inf
 from pathlib import Path
 
 import pytest
 
+from harness.services.audit_process import audit_process
 from harness.services.ledger_operator import (
     PRICE,
     LedgerOperator,
@@ -17,10 +19,12 @@ from harness.services.ledger_operator import (
 from harness.waits import until_async
 from toolbus_audit.main import build as build_audit
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_common.contracts import SpendingQuery, SpendingReply
+from toolbus_common.contracts import ServiceStatus, SpendingQuery, SpendingReply
 from toolbus_common.errors import LedgerRebuildingError, UnknownEntryError
+from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import INSTALLATION
+from toolbus_common.nats.permissions import OPERATOR
+from toolbus_common.nats.topology import EVENTS, INSTALLATION
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.service.shared_keys import fingerprint, forget_entry
@@ -51,33 +55,38 @@ async def spent(ledger: LedgerOperator) -> int:
     return sum(row[7] for row in reply.rows)
 
 
+async def audits(operator: Bus) -> list[ServiceStatus]:
+    """Return the states of the audit services that answer."""
+    return await RequestReply(OPERATOR, operator).request_all(wanted=("audit",))
+
+
 async def test_a_second_audit_service_with_another_store_takes_no_work(
-    settings: Settings, valkey_url: str, tmp_path: Path
+    settings: Settings, valkey_url: str, tmp_path: Path, operator: Bus
 ) -> None:
-    async with (
-        serving_audit(settings) as audit,
-        running_ledger(settings, valkey_url) as ledger,
-        another_audit(settings, with_keys_of(settings, tmp_path / "second")) as second,
-    ):
-        ours = audit.status().details["store_id"]
+    second = settings.model_copy(update={"state_dir": tmp_path / "second"})
+    async with serving_audit(settings) as audit, running_ledger(settings, valkey_url) as ledger:
+        with_keys_of(settings, second.state_dir)
+        with audit_process(second, tmp_path / "second.log"):
+            ours = audit.status().details["store_id"]
 
-        async def refused() -> bool:
-            return "a store of its own" in second.status().reason
+            async def refused() -> bool:
+                return any("a store of its own" in each.reason for each in await audits(operator))
 
-        await until_async(refused, "the second store is refused")
-        assert ours in second.status().reason
-        assert "toolbus provision --forget audit.store" in second.status().reason
-        for _ in range(4):
-            await ledger.call()
+            await until_async(refused, "the second store is refused")
+            [reason] = [each.reason for each in await audits(operator) if not each.ready]
+            assert ours in reason
+            assert "toolbus provision --forget audit.store" in reason
+            for _ in range(4):
+                await ledger.call()
 
-        async def stored() -> bool:
-            return await spent(ledger) == 4 * PRICE
+            async def stored() -> bool:
+                return await spent(ledger) == 4 * PRICE
 
-        await until_async(stored, "the first store has every call")
-        assert [await spent(ledger) for _ in range(6)] == [4 * PRICE] * 6
-        await empty_valkey(valkey_url)
-        assert await ledger.rebuilder.rebuild("acme") is not None
-        assert (await ledger.standing())[0] == 4 * PRICE
+            await until_async(stored, "the first store has every call")
+            assert [await spent(ledger) for _ in range(6)] == [4 * PRICE] * 6
+            await empty_valkey(valkey_url)
+            assert await ledger.rebuilder.rebuild("acme") is not None
+            assert (await ledger.standing())[0] == 4 * PRICE
 
 
 async def test_a_store_without_the_streams_messages_opens_no_budget(
@@ -86,16 +95,16 @@ async def test_a_store_without_the_streams_messages_opens_no_budget(
     async with running_ledger(settings, valkey_url) as ledger:
         async with serving_audit(settings):
             await ledger.call()
-            await empty_valkey(valkey_url)
-            assert await ledger.rebuilder.rebuild("acme") is not None
+
+            async def stored() -> bool:
+                return await operator.finished(EVENTS, "audit") == inf
+
+            await until_async(stored, "the events are stored")
         await forget_entry(operator, "audit.store")
-        fresh = settings.model_copy(
-            update={"state_dir": with_keys_of(settings, tmp_path / "fresh")}
-        )
-        async with serving_audit(fresh):
-            await ledger.call()
+        directory = with_keys_of(settings, tmp_path / "fresh")
+        async with serving_audit(settings.model_copy(update={"state_dir": directory})):
             await empty_valkey(valkey_url)
-            with pytest.raises(LedgerRebuildingError, match=r"has \d+ of the \d+ messages"):
+            with pytest.raises(LedgerRebuildingError, match=r"has 0 of the \d+ messages"):
                 await ledger.rebuilder.rebuild("acme")
 
 

@@ -77,8 +77,7 @@ SELECT uniqExact(stream_seq) FROM (
     SELECT stream_seq FROM events WHERE customer = '{customer}' AND stream = '{stream}'
         AND stream_seq BETWEEN {first:d} AND {last:d}
     UNION ALL
-    SELECT stream_seq FROM dead_letters WHERE stream = '{stream}'
-        AND stream_seq BETWEEN {first:d} AND {last:d})
+    SELECT stream_seq FROM dead_letters WHERE stream_seq BETWEEN {first:d} AND {last:d})
 """
 
 
