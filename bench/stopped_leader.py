@@ -19,6 +19,7 @@ from nats.js.errors import Error as JetStreamError
 
 from harness.engines.nats_cluster import ClusterNode, clustered
 from toolbus_common.contracts import ConfigApplied
+from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats import connection
 from toolbus_common.nats.connection import Bus, Envelope
@@ -26,7 +27,7 @@ from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.provision import provision
 from toolbus_common.nats.topology import EVENTS
 
-SUBJECT = f"tb.event.{ConfigApplied.NAME}.c"
+SUBJECT = subject_of(ConfigApplied.NAME, "c")
 PAUSE = 0.05
 SECONDS = 30.0
 ENOUGH = 20  # stored events in a row after which the client has recovered

@@ -3,12 +3,14 @@
 import asyncio
 import json
 import shutil
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
+from harness.engines.engine import Engine, installed, own_port
 from harness.engines.nats_server import NatsServer
 from harness.oauth.certificates import Authority
 from harness.waits import until_async
@@ -138,6 +140,43 @@ async def test_replaced_files_apply_to_the_next_connection(
 
 async def _is(bus: Bus) -> bool:
     return bus.connected
+
+
+class Generated(Engine):
+    """A server with the configuration that `toolbus nats-config` writes."""
+
+    def __init__(self, directory: Path, authority: Path) -> None:
+        super().__init__(directory)
+        self.monitor = own_port()
+        options = {
+            "--port": self.port,
+            "--store-dir": directory / "store",
+            "--tls-dir": authority,
+            "--monitor": f"127.0.0.1:{self.monitor}",
+        }
+        words = [str(word) for option in options.items() for word in option]
+        command = [installed("toolbus"), "nats-config", str(directory), *words]
+        subprocess.run(
+            [*command, "--client-certificates", "--system-account"], check=True, capture_output=True
+        )
+
+    def command(self) -> list[str]:
+        return [installed("nats-server"), "--config", str(self.directory / "nats.conf")]
+
+
+async def test_the_written_configuration_has_tls_monitoring_and_a_system_account(
+    tmp_path: Path, authority: Path
+) -> None:
+    with Generated(tmp_path, authority).running() as server:
+        address = f"tls://{HOST}:{server.port}"
+        seeds = {user: (tmp_path / "nkeys" / f"{user}.seed") for user in ("system", OPERATOR)}
+        for user, seed in seeds.items():
+            bus = Bus(user, address, seed.read_text(), files_of(authority))
+            await bus.open()
+            if user == "system":
+                assert b"jetstream" in await bus.request("$SYS.REQ.SERVER.PING", b"", 10.0)
+            await bus.close()
+        server.wait_for(server.monitor)
 
 
 @pytest.mark.parametrize(

@@ -170,7 +170,7 @@ class Load:
 async def _answer(reader: asyncio.StreamReader) -> tuple[dict[str, Any], bool]:
     """Return the JSON of a response, whose body has a length or is chunked.
 
-    The second value tells whether the server closes the connection after it.
+    The second value is whether the server closes the connection after it.
     """
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     if "content-length:" in head:
