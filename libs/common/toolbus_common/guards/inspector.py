@@ -206,7 +206,7 @@ class Inspector:
             async with asyncio.timeout(max(0.0, min(guard.timeout, call.deadline - time()))):
                 if not guard.is_built_in:
                     return await self._ask(name, guard, phase, call, content)
-                found = await _scanned(
+                found = await scanned(
                     content.size,
                     f"{call.customer} {call.key}",
                     lambda: self._scan(guard, call, content, output_schema),
@@ -286,7 +286,7 @@ def _verdict(guard: Guard, found: _Found, *, may_ask: bool) -> Verdict:
     return "blocked"
 
 
-async def _scanned(size: int, caller: str, scan: Callable[[], T]) -> T:
+async def scanned(size: int, caller: str, scan: Callable[[], T]) -> T:
     """Return the result of a scan: of large contents in a thread, so that other calls go on."""
     return scan() if size < LARGE else await _threads.run(caller, scan)
 

@@ -5,6 +5,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common import strict_json
+from toolbus_common.config.guards.guard import Guard
 from toolbus_common.contracts import CallAdmitted, GuardCheck, Notification
 from toolbus_common.contracts.model_calls import CHUNK, COUNT_TOKENS, EMBEDDINGS
 from toolbus_common.contracts.replies import CallContext, ReplyMessage
@@ -38,7 +39,9 @@ class GuardedResponse:
         self.parts = 0  # of the stream, that were sent
         self._context = context
         self._secrets = secrets
-        self._has_text = call.method not in _WITHOUT_TEXT and bool(self.content.names)
+        guard = None if secrets is None else secrets.guard_of(self.content)
+        applies = bool(self.content.names) or guard is not None
+        self._has_text = call.method not in _WITHOUT_TEXT and applies
         self._stream: GuardedStream | None = None
 
     @property
@@ -61,7 +64,7 @@ class GuardedResponse:
             await self._context.send(message)
             return
         if self._stream is None:
-            self._stream = GuardedStream(self.content)
+            self._stream = GuardedStream(self.content, self._secrets)
         await self._send_part(
             await self._stream.feed(message.body) if self._has_text else message.body
         )
@@ -105,19 +108,35 @@ class GuardedResponse:
             raise UpstreamInvalidError(
                 "The upstream's response is not JSON that its guards can check."
             ) from error
-        if not texts.document:
-            return body
-        document = _encode(texts.document)
-        own = document
-        if self._secrets is not None:
-            own = self._secrets.cleaned(document, self.content, is_sent=False)
-        cleaned = await self.content.cleaned(own)
-        if cleaned is not document:
-            texts.replace(msgspec.json.decode(cleaned))
-            texts.drop_probabilities()
-        elif not texts.was_ambiguous and _is_strict(body):
+        try:
+            changed = await self._replaced(texts)
+        except ValueError as error:
+            raise UpstreamInvalidError(str(error)) from error
+        if not changed and not texts.was_changed and _is_strict(body):
             return body
         return _encode(value)
+
+    async def _replaced(self, texts: TextsOfResponse) -> bool:
+        """Check the texts and labels of a response; return whether one was redacted."""
+        guards, changed = self.content.inspector.guards, False
+        secrets = [each for each in self.content.names if _searches_secrets(guards.get(each))]
+        for is_label in (False, True):
+            document = texts.labels if is_label else texts.document
+            names = secrets if is_label else self.content.names
+            if not document:
+                continue
+            body = own = _encode(document)
+            if self._secrets is not None:
+                own = self._secrets.cleaned(body, self.content, is_sent=False)
+            cleaned = await self.content.cleaned(own, names) if names else own
+            if cleaned is not body:
+                texts.replace(msgspec.json.decode(cleaned), labels=is_label)
+                changed = True
+        return changed
+
+
+def _searches_secrets(guard: Guard | None) -> bool:
+    return guard is not None and guard.kind == "secrets"
 
 
 def _is_strict(body: bytes) -> bool:
