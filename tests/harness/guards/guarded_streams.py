@@ -42,10 +42,11 @@ def output(kind: str, **fields: Any) -> bytes:
 
 
 def stream(
-    guards: CallGuards, secrets: HeldSecrets | None = None, names: tuple[str, ...] = ("g",)
+    guards: CallGuards, secrets: HeldSecrets | None = None, key: str = "bot"
 ) -> GuardedStream:
-    """Return the stream of a call to which guards apply."""
-    call = admitted("1", guards=names, run="r1", principal_id="p1", deadline=time() + 60)
+    """Return the stream of a call of a key, to which the guard `g` applies."""
+    fields = {"run": "r1", "principal_id": "p1", "key": key, "deadline": time() + 60}
+    call = admitted("1", guards=("g",), **fields)
     return GuardedStream(GuardedContent(guards, call, "completions"), secrets)
 
 

@@ -1,7 +1,7 @@
 """Streams of models: nothing passes outside of the texts that guards check, or after their end."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from threading import Event
 from typing import Any
 
@@ -98,10 +98,6 @@ WHOLE: dict[str, list[bytes]] = {
     "the name of a member": [data({TOKEN: 1, "choices": []})],
     "tools of a response": [output("created", response={"tools": [{"description": TOKEN}]})],
     "an encrypted content": [output("output_item.done", item={"encrypted_content": TOKEN})],
-    "probabilities with an escaped name": [
-        b'data: {"choices":[{"index":0,"delta":{},"x":[{"logprob\\u0073x":"%s"}]}]}\n\n'
-        % TOKEN.encode()
-    ],
 }
 
 
@@ -115,6 +111,16 @@ async def test_a_token_in_two_events_is_found_in_every_member(name: str) -> None
 async def test_a_token_is_found_in_members_that_no_client_shows(name: str) -> None:
     with pytest.raises(GuardBlockedError):
         await sent(stream(secret_guards()), *WHOLE[name])
+
+
+async def test_probabilities_and_padding_are_left_out() -> None:
+    event = b'data: {"choices":[{"index":0,"delta":{},"logprob\\u0073":{"x":"%b"}}]}\n\n'
+    made = await sent(
+        stream(secret_guards()),
+        event % TOKEN.encode(),
+        output("output_text.delta", delta="a", obfuscation=TOKEN, logprobs=[{"token": TOKEN}]),
+    )
+    assert TOKEN not in made.decode()
 
 
 async def test_a_number_is_checked() -> None:
@@ -269,25 +275,21 @@ class Slow:
         return []
 
 
-@pytest.fixture
-def slow(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """Make every search of a piece of text slow."""
-    detector = Slow()
+async def test_a_guard_that_takes_too_long_fails_as_declared(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    detector, long = Slow(), "word " * 4000
     monkeypatch.setattr(text_stages, "detector_of", lambda _guard: detector)
-    yield
-    detector.goes_on.set()
-
-
-@pytest.mark.usefixtures("slow")
-async def test_a_guard_that_takes_too_long_fails_as_declared() -> None:
-    long = "word " * 4000
-    closed = stream(secret_guards(timeout=0.05))
-    with pytest.raises(GuardFailedError, match="longer than"):
-        await sent(closed, *chat_stream([long]))
-    with pytest.raises(GuardFailedError):
-        await closed.feed(chat({"content": "more"}))
-    opened = stream(secret_guards(timeout=0.05, fail="open"))
-    assert text_of(CHAT, await sent(opened, *chat_stream([long, " end"]))) == f"{long} end"
+    try:
+        closed = stream(secret_guards(timeout=0.05), key="slow")
+        with pytest.raises(GuardFailedError, match="longer than"):
+            await sent(closed, *chat_stream([long]))
+        with pytest.raises(GuardFailedError):
+            await closed.feed(chat({"content": "more"}))
+        opened = stream(secret_guards(timeout=0.05, fail="open"), key="slow")
+        assert text_of(CHAT, await sent(opened, *chat_stream([long, " end"]))) == f"{long} end"
+    finally:
+        detector.goes_on.set()
 
 
 async def test_the_open_texts_of_a_response_are_limited_together(

@@ -25,7 +25,7 @@ from toolbus_common.errors import GuardBlockedError
 from toolbus_executor.guards.call_guards import GuardedContent
 
 WORDS = st.sampled_from(
-    ["the", "quick", "naïve", "日本", "ghp_", TOKEN[:30], "\n", "key=", "[redacted:", '{"a":', "\\"]
+    ["the", "quick", "naïve", "日本", "ghp_", TOKEN[:30], "\n", "is", "[redacted:", '{"a":', "\\"]
 )
 
 
