@@ -124,10 +124,13 @@ class GuardedContent:
             raise found.error
         return found.body
 
-    async def clean(self, content: Content, **more: Any) -> None:
-        """Make the redactions of all guards in a parsed content. Raises the error of a guard."""
+    async def clean(
+        self, content: Content, names: Sequence[str] | None = None, **more: Any
+    ) -> None:
+        """Make the redactions of the guards in a parsed content. Raises the error of a guard."""
+        applied = self.names if names is None else names
         found = await self.inspector.inspect_content(
-            self.names, self.phase, self.checked, content, **more
+            applied, self.phase, self.checked, content, **more
         )
         self.record(*found.checks)
         if found.error is not None:
