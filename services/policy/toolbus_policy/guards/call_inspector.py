@@ -24,13 +24,15 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 class InspectedCall(Struct, frozen=True):
     """A call after its guards. `call` has the redacted arguments.
 
-    `error` is set if the call must be denied. `ask` is the guard that requires approval.
+    `error` is set if the call must be denied. `ask` is the guard that requires approval. `original`
+    are the arguments before their redaction; it is empty without one.
     """
 
     call: CallRequested
     checks: tuple[GuardCheck, ...] = ()
     error: ToolbusError | None = None
     ask: str = ""
+    original: bytes = b""
 
     @property
     def why(self) -> str:
@@ -115,7 +117,7 @@ def _inspected(
         changed = call.model_copy(update=parts())
     except _TargetRedactedError:
         return InspectedCall(call, found.checks, _target_error(found))
-    return InspectedCall(changed, found.checks, None, found.ask)
+    return InspectedCall(changed, found.checks, None, found.ask, call.arguments)
 
 
 def _parts(call: CallRequested, before: bytes, after: bytes) -> dict[str, Any]:
