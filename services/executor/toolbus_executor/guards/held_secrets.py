@@ -12,6 +12,7 @@ from toolbus_common.guards.content import Content
 from toolbus_common.guards.messages import blocked_reason, failed_reason
 from toolbus_common.guards.redaction import Redacted, redact
 from toolbus_common.guards.scan_threads import scanned
+from toolbus_common.guards.texts.time_limit import time_limit
 from toolbus_executor.guards.call_guards import GuardedContent
 from toolbus_executor.guards.own_secrets import RULE, OwnSecrets
 
@@ -57,11 +58,15 @@ class HeldSecrets:
         blocks = is_sent or guard.action == "block"
         phase: Phase = "arguments" if is_sent else content.phase
         own, call = self._searched, content.checked
+        seconds = max(0.0, min(guard.timeout, call.deadline - time()))
+
+        def search() -> Redacted | None:
+            with time_limit(guard.timeout):
+                return _found(own, document, content, blocks=blocks)
+
         try:
-            async with asyncio.timeout(max(0.0, min(guard.timeout, call.deadline - time()))):
-                found = await scanned(
-                    document.size, call, lambda: _found(own, document, content, blocks=blocks)
-                )
+            async with asyncio.timeout(seconds):
+                found = await scanned(document.size, call, search)
         except TimeoutError:
             _fail(name, guard, phase, content, document.size)
             return

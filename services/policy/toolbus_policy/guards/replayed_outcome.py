@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
+from toolbus_common.config.guards.guard import Phase
 from toolbus_common.contracts import CallError, CallRequested, CallResult, TaskCreated
 from toolbus_common.contracts.events.guards import GuardCheck
 from toolbus_common.errors import ToolbusError, UpstreamError
@@ -30,7 +31,7 @@ async def checked_outcome(
     if guards is None or not guards.later:
         return outcome, ()
     checked = checked_call(call, admission.payer)
-    phase = "completions" if guards.phase == "prompts" else "results"
+    phase: Phase = "completions" if guards.phase == "prompts" else "results"
 
     async def check(content: Content) -> Inspection:
         return await inspector.inspect_content(guards.later, phase, checked, content)
