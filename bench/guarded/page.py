@@ -108,8 +108,9 @@ def _quality(figures: dict[str, Any]) -> str:
          for name, seen in figures["sets"].items()),
     )  # fmt: skip
     alarms = _table(
-        ("guard", "texts", "with a finding", "share"),
-        ((kind, str(seen["texts"]), str(seen["alarms"]), share(seen["share"]))
+        ("guard", "texts", "with a finding", "share", "without e-mail addresses"),
+        ((kind, str(seen["texts"]), str(seen["alarms"]), share(seen["share"]),
+          share(seen.get("without_addresses")))
          for kind, seen in figures["alarms"].items()),
     )  # fmt: skip
     missing = "".join(f"\n\nNot measured in this run: {name}." for name in figures["missing"])

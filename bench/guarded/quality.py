@@ -18,6 +18,7 @@ KINDS = ("secrets", "pii", "injection")
 MOST_ALARMS = 0.01  # share of ordinary texts with a finding
 LEAST_RECALL, MOST_FALSE = 0.95, 0.05  # on the samples of gitleaks' rules
 EXAMPLES = 12
+_ADDRESS = "email"  # the addresses in these texts are real: the rule is right to report them
 
 
 def detectors() -> dict[str, Detector]:
@@ -54,13 +55,21 @@ def measured(directory: Path, more: Iterable[tuple[LabelledSet, Sequence[Sample]
 def rows(figures: Any) -> list[Row]:
     """Return the figures that have a demand."""
     secrets = figures["secret_samples"]
-    return [
-        row("secrets: recall on gitleaks' samples", secrets["recall"], ">=", LEAST_RECALL),
-        row("secrets: false positives there", secrets["false_positives"], "<=", MOST_FALSE),
-    ] + [
-        row(f"{kind}: share of ordinary texts with a finding", seen["share"], "<=", MOST_ALARMS)
-        for kind, seen in figures["alarms"].items()
-    ]
+    return (
+        [
+            row("secrets: recall on gitleaks' samples", secrets["recall"], ">=", LEAST_RECALL),
+            row("secrets: false positives there", secrets["false_positives"], "<=", MOST_FALSE),
+        ]
+        + [
+            row(f"{kind}: share of ordinary texts with a finding", seen["share"], "<=", MOST_ALARMS)
+            for kind, seen in figures["alarms"].items()
+        ]
+        + [
+            row("pii: the same without e-mail addresses", each, "<=", MOST_ALARMS)
+            for each in [figures["alarms"]["pii"].get("without_addresses")]
+            if each is not None  # figures of an earlier version
+        ]
+    )
 
 
 def by_text(detector: Detector, samples: Sequence[Sample]) -> dict[str, Any]:
@@ -102,18 +111,19 @@ def alarms(made: dict[str, Detector], samples: Sequence[Sample]) -> dict[str, An
     for kind, detector in made.items():
         rules: Counter[str] = Counter()
         groups: dict[str, list[int]] = defaultdict(lambda: [0, 0])
-        texts = size = 0
+        texts = size = others = 0
         for sample in samples:
             found = {each.rule for each in detector.find([sample.text])}
             rules.update(found)
             groups[sample.group][0] += bool(found)
             groups[sample.group][1] += 1
             texts += bool(found)
+            others += bool(found - {_ADDRESS})
             size += len(sample.text)
         seen[kind] = {
             "texts": len(samples), "alarms": texts, "share": texts / max(1, len(samples)),
-            "megabytes": size / 1e6, "rules": dict(rules.most_common(EXAMPLES)),
-            "groups": dict(groups),
+            "without_addresses": others / max(1, len(samples)), "megabytes": size / 1e6,
+            "rules": dict(rules.most_common(EXAMPLES)), "groups": dict(groups),
         }  # fmt: skip
     return seen
 

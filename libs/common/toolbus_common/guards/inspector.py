@@ -228,7 +228,7 @@ class Inspector:
                     return await self._ask(name, guard, phase, call, content)
 
                 def scan() -> tuple[_Found, dict[str, str]]:
-                    with time_limit(seconds):
+                    with time_limit(guard.timeout):
                         return self._scan(guard, call, content, output_schema)
 
                 found = await scanned(content.size, call, scan)

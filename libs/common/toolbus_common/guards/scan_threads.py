@@ -86,13 +86,15 @@ class ScanThreads:
             value = scan.work()
         except BaseException as raised:  # noqa: BLE001 - it is raised where the scan is awaited
             error = raised
-        with self._lock:
-            self._count(caller, -1)
-            self._begin()
-        if error is not None:
-            scan.result.set_exception(error)
-        else:
-            scan.result.set_result(value)
+        try:
+            with self._lock:
+                self._count(caller, -1)
+                self._begin()
+        finally:
+            if error is not None:
+                scan.result.set_exception(error)
+            else:
+                scan.result.set_result(value)
 
     def _count(self, caller: Caller, change: int) -> None:
         self._free -= change

@@ -15,6 +15,7 @@ from toolbus_common.guards.messages import blocked_reason, failed_reason
 from toolbus_common.guards.redaction import Redacted, redact
 from toolbus_common.guards.scan_threads import scanned
 from toolbus_common.guards.texts.findings import Finding
+from toolbus_common.guards.texts.time_limit import time_limit
 from toolbus_executor.guards.call_guards import GuardedContent
 from toolbus_executor.guards.own_secrets import RULE, OwnSecrets
 
@@ -54,11 +55,14 @@ class HeldSecrets:
         blocks = is_sent or found_guard.action == "block"
         own, call = self._searched, content.checked
         seconds = max(0.0, min(found_guard.timeout, call.deadline - time()))
+
+        def search() -> Redacted | None:
+            with time_limit(found_guard.timeout):
+                return _found(own, document, content, blocks=blocks)
+
         try:
             async with asyncio.timeout(seconds):
-                found = await scanned(
-                    document.size, call, lambda: _found(own, document, content, blocks=blocks)
-                )
+                found = await scanned(document.size, call, search)
         except TimeoutError:
             phase: Phase = "arguments" if is_sent else content.phase
             _fail(name, found_guard, phase, content, document.size)

@@ -13,6 +13,7 @@ import ahocorasick
 
 from toolbus_common.guards.texts.findings import Finding
 from toolbus_common.guards.texts.joined_texts import JoinedTexts
+from toolbus_common.guards.texts.time_limit import check_time
 
 RULE = "toolbus-own-secret"
 SHORTEST = 8  # shorter values are not searched, because they would match everywhere
@@ -93,6 +94,7 @@ class _Index:
     def matches(self, text: str) -> Iterator[tuple[int, int]]:
         """Yield the start and the end of each spelling in a text."""
         for last, (size, lengths) in self.automaton.iter(text):
+            check_time()
             for length, spellings in lengths.items():
                 start = last + 1 - size - _before(length)
                 if start >= 0 and text[start : start + length] in spellings:

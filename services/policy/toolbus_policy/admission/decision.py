@@ -24,7 +24,8 @@ class Decision(Struct, frozen=True):
 
     `claim` is set if the call has an idempotency key. It is released unless the call is dispatched.
     `checks` are those of its guards; `flow` is its judgement if information flow concerns it.
-    `cause` is set if a guard or the flow requires approval.
+    `cause` is set if a guard or the flow requires approval. `original` are the arguments before
+    their redaction, if they were redacted.
     """
 
     authorizer: Authorizer
@@ -34,6 +35,7 @@ class Decision(Struct, frozen=True):
     checks: tuple[GuardCheck, ...] = ()
     cause: Cause | None = None
     flow: Judgement | None = None
+    original: bytes = b""
 
 
 def may_need_approval(decision: Decision, call: CallRequested) -> bool:
@@ -94,7 +96,8 @@ def decide(
         judged.check(inspected.call)
         if judged.must_be_approved:
             cause = _flow_cause(judged, inspected.call, cause)
-    return Decision(authorizer, admission, verdict, claim, inspected.checks, cause, judged)
+    checks, original = inspected.checks, inspected.original
+    return Decision(authorizer, admission, verdict, claim, checks, cause, judged, original)
 
 
 async def judge_and_decide(

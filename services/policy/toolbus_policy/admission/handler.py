@@ -11,7 +11,6 @@ from typing import TypeVar
 from msgspec.structs import replace
 
 from toolbus_common.access.config_snapshot import hash_of
-from toolbus_common.access.principal import Principal
 from toolbus_common.contracts import (
     TOOLS_CALL,
     CallError,
@@ -56,6 +55,7 @@ from toolbus_policy.approvals.service import ApprovalGrant, ApprovalResult, Appr
 from toolbus_policy.approvals.tasks.model import is_deferred_task_request
 from toolbus_policy.flow.follower import FlowFollower
 from toolbus_policy.guards.call_inspector import InspectedCall, inspect_call
+from toolbus_policy.guards.replayed_outcome import checked_outcome
 from toolbus_policy.idempotency.claims import IdempotencyClaims
 from toolbus_policy.idempotency.replay import build_replayed, replay_reply
 from toolbus_policy.ledger.admitted_call import Admission, Payer
@@ -164,13 +164,13 @@ class AdmissionHandler:
         """Admit a call with an idempotency key; replay the stored outcome if there is one."""
         principal = decision.admission.payer.principal
         try:
-            claim = await self.idempotency.claim(call, principal)
+            claim = await self.idempotency.claim(call, principal, decision.original)
             if isinstance(claim, StoredOutcome):  # a replayed result is read, too
                 await self.flow.commit(decision.flow, call)
         except ToolbusError as error:
             return await self._deny(call, error, decision.admission, checks=decision.checks)
         if isinstance(claim, StoredOutcome):
-            return self._replay(claim, call, principal)
+            return await self._replay(claim, call, decision.admission)
         return await self._dispatch_or_ask(replace(decision, claim=claim), call, context)
 
     def _dispatch_or_ask(
@@ -181,10 +181,11 @@ class AdmissionHandler:
             return self._admit_with_approval(decision, call, context)
         return self._dispatch(decision, call, context)
 
-    def _replay(self, stored: StoredOutcome, call: CallRequested, principal: Principal) -> Reply:
-        """Return the outcome of the first call that had this idempotency key."""
-        outcome = replay_reply(stored, call.family)
-        self.service.events.publish(build_replayed(stored, call, principal, outcome))
+    async def _replay(self, stored: StoredOutcome, call: CallRequested, given: Admission) -> Reply:
+        """Return the outcome of the first call that had this idempotency key, after its guards."""
+        found, principal = replay_reply(stored, call.family), given.payer.principal
+        outcome, checks = await checked_outcome(self.inspector(), call, given, found)
+        self.service.events.publish(build_replayed(stored, call, principal, outcome, checks))
         REPLAYED.inc()
         return outcome
 
@@ -236,10 +237,10 @@ class AdmissionHandler:
                 call, checks = inspected.call, inspected.checks
                 decision = await judge_and_decide(self.flow, authorizer, admission, inspected)
                 if call.idempotency_key:
-                    claimed = await self.idempotency.claim(call, payer.principal)
+                    claimed = await self.idempotency.claim(call, payer.principal, decision.original)
                     if isinstance(claimed, StoredOutcome):
                         await self.flow.commit(decision.flow, call)
-                        return self._replay(claimed, call, payer.principal)
+                        return await self._replay(claimed, call, admission)
                     claim = claimed
                     decision = replace(decision, claim=claim)
                 grant = await self.approvals.use_approval(call, payer.principal, approval)

@@ -28,7 +28,8 @@ class InspectedCall(Struct, frozen=True):
     """A call after its guards. `call` has the redacted arguments.
 
     `error` is set if the call must be denied. `ask` is the guard that requires approval, and
-    `shown` are the arguments as an approver may see them.
+    `shown` are the arguments as an approver may see them. `original` are the arguments before their
+    redaction; it is empty without one.
     """
 
     call: CallRequested
@@ -36,6 +37,7 @@ class InspectedCall(Struct, frozen=True):
     error: ToolbusError | None = None
     ask: str = ""
     shown: str = ""
+    original: bytes = b""
 
     @property
     def why(self) -> str:
@@ -133,7 +135,7 @@ def _inspected(
         changed = call.model_copy(update=parts())
     except _TargetRedactedError:
         return InspectedCall(call, found.checks, _target_error(found))
-    return InspectedCall(changed, found.checks, None, found.ask)
+    return InspectedCall(changed, found.checks, None, found.ask, call.arguments)
 
 
 def _parts(call: CallRequested, before: bytes, after: bytes) -> dict[str, Any]:

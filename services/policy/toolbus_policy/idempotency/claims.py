@@ -1,7 +1,9 @@
 """Claim the idempotency key of a call before the call is made, so that it runs only once."""
 
 import asyncio
+import hmac
 from collections.abc import Callable, Coroutine
+from hashlib import sha256
 from typing import Any
 
 from toolbus_common.access.principal import Principal
@@ -36,9 +38,12 @@ class IdempotencyClaims:
         self._bucket, self._outcomes, self._spawn = bucket, OutcomeStore(bucket, spawn), spawn
 
     async def claim(
-        self, call: CallRequested, principal: Principal
+        self, call: CallRequested, principal: Principal, original: bytes = b""
     ) -> OutcomeClaim | StoredOutcome:
         """Return the claim of a call to make now, or the outcome of the first call with the key.
+
+        `original` are the arguments before their redaction, if they were redacted: placeholders
+        differ from run to run, and the guards can change between two equal requests.
 
         Raises:
             IdempotencyConflictError: the key was used with other arguments.
@@ -53,6 +58,9 @@ class IdempotencyClaims:
         name, mine = entry_name_of(call, principal), new_claim(call)
         self.quota.check(name, principal.key)
         revision_before, seal = 0, self._records.key_of(name)
+        if original:
+            digest = _keyed(seal.key, digest_of_arguments(original))
+            mine = mine.model_copy(update={"digest": digest})
         for _ in range(ATTEMPTS):
             try:
                 revision = await self._bucket.swap(name, seal.seal(mine.encode()), revision_before)
@@ -68,7 +76,10 @@ class IdempotencyClaims:
             if found is not None and found.value is not None:
                 stored = StoredOutcome.decode(self._records.open(name, found.value))
                 if stored.stage is not Stage.FREE:
-                    return check_outcome(stored, mine.digest, call, self._grace)
+                    digest = mine.digest
+                    if stored.digest in _equal_digests(seal.key, call.arguments, original):
+                        digest = stored.digest
+                    return check_outcome(stored, digest, call, self._grace)
             revision_before = found.revision if found is not None else 0
         raise BusDownError("Concurrent calls keep claiming this idempotency key; retry.")
 
@@ -101,6 +112,20 @@ class IdempotencyClaims:
         """Release the claim of a call that was not dispatched. The key can be used again."""
         free = new_claim(call).model_copy(update={"stage": Stage.FREE})
         await self._outcomes.write(claim, free)
+
+
+def _equal_digests(key: bytes, arguments: bytes, original: bytes) -> tuple[str, ...]:
+    """Return the digests of equal requests: with other guards, or in another run."""
+    sent = digest_of_arguments(arguments)
+    if not original:
+        return sent, _keyed(key, sent)
+    first = digest_of_arguments(original)
+    return _keyed(key, first), first, sent
+
+
+def _keyed(key: bytes, digest: str) -> str:
+    """Return a digest that does not let its reader guess what was redacted."""
+    return hmac.digest(key, b"arguments " + digest.encode(), sha256).hex()
 
 
 def new_claim(call: CallRequested) -> StoredOutcome:

@@ -22,6 +22,7 @@ from toolbus_common.contracts import (
     TaskCreated,
     decode_reply,
 )
+from toolbus_common.contracts.events.guards import GuardCheck, encoded_checks
 from toolbus_common.crypto.canonical_json import UncanonicalError, digest_of
 from toolbus_common.errors import (
     CallInProgressError,
@@ -129,7 +130,11 @@ def replay_reply(stored: StoredOutcome, family: ProtocolFamily) -> Outcome:
 
 
 def build_replayed(
-    stored: StoredOutcome, call: CallRequested, principal: Principal, outcome: Outcome
+    stored: StoredOutcome,
+    call: CallRequested,
+    principal: Principal,
+    outcome: Outcome,
+    checks: tuple[GuardCheck, ...] = (),
 ) -> CallReplayed:
     """Return the event of a call that received an earlier call's outcome."""
     return CallReplayed(
@@ -137,6 +142,7 @@ def build_replayed(
         **call_fields(call, principal.customer, principal.key),
         first=stored.call_id,
         code=outcome.error.code if isinstance(outcome, CallError) else "",
+        guards=encoded_checks(checks),
     )
 
 

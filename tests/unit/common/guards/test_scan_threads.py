@@ -56,7 +56,7 @@ async def test_many_keys_of_one_customer_leave_a_thread_for_another_customer(
 
 
 async def test_scans_begin_in_the_order_of_their_arrival(goes_on: Event) -> None:
-    threads, begun, first = ScanThreads(), list[int](), Event()
+    threads, started, first = ScanThreads(), list[int](), Event()
     ends = [first, *[goes_on] * (THREADS - 1)]
     blocking = [
         asyncio.create_task(threads.run((f"c{number}", "key"), end.wait))
@@ -64,14 +64,14 @@ async def test_scans_begin_in_the_order_of_their_arrival(goes_on: Event) -> None
     ]
     await asyncio.sleep(0)
     waiting = [
-        asyncio.create_task(threads.run((name, "key"), partial(begun.append, number)))
+        asyncio.create_task(threads.run((name, "key"), partial(started.append, number)))
         for number, name in enumerate("xyxyz")
     ]
     await asyncio.sleep(0)
-    assert begun == []
+    assert started == []
     first.set()  # one thread does all that waits
     await asyncio.gather(*waiting)
-    assert begun == [0, 1, 2, 3, 4]
+    assert started == [0, 1, 2, 3, 4]
     goes_on.set()
     await asyncio.gather(*blocking)
 

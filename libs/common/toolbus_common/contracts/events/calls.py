@@ -196,13 +196,15 @@ class CallReplayed(CallEvent):
     """A call with a known idempotency key received the outcome of the call `first`.
 
     Policy publishes this event. The call reached no server and costs nothing. If the outcome is a
-    failure, `code` is its error code.
+    failure, `code` is its error code. `guards` are the checks of the outcome before it was
+    replayed, in the form of `Decided.guards`.
     """
 
     NAME: ClassVar[str] = "call.replayed"
 
     first: str
     code: str = ""
+    guards: str = ""
 
 
 class ContextSpent(CallEvent):

@@ -27,6 +27,7 @@ from toolbus_common.guards.injection.views import (
     further_views,
     has_invisible,
     plain_view,
+    views_without_codes,
 )
 from toolbus_common.guards.texts.findings import Finding
 from toolbus_common.guards.texts.joined_texts import MOST_MATCHES
@@ -39,7 +40,7 @@ RULES = {
     **HIDDEN_RULES,
     ENCODED: "An encoded part of the text contains instructions.",
 }
-_ALGORITHM = "1"
+_ALGORITHM = "2"
 _LONGEST_PHRASE = 400
 _LONGEST_BLOCK = 4000
 _AROUND = 300
@@ -118,7 +119,7 @@ class InjectionDetector:
         yield from self._in_view(number, view, candidates)
         if not unusual:
             return
-        for other in further_views(view):
+        for other in (*views_without_codes(text), *further_views(view)):
             yield from self._in_view(number, other, self._candidates(other))
         for run in hidden_runs(text):
             if run.text is not None:

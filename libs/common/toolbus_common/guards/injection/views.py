@@ -3,9 +3,12 @@
 import unicodedata
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import Any
 
 import re2
 from msgspec import Struct
+
+from toolbus_common.guards.texts.expressions import compiled
 
 # Cyrillic and Greek letters that look like Latin letters. Replaced only in words that mix scripts.
 _ALIKE = str.maketrans("авекмнорстухіјѕԁһԛԝӏαεικνορτυχγηω", "abekmhopctyxijsdhqwlaeiknoptuxynw")
@@ -16,6 +19,14 @@ _INVISIBLE = frozenset(
      0x115F, 0x1160, 0x17B4, 0x17B5, 0x180B, 0x180C, 0x180D, 0x180E, 0x3164, 0xFEFF, 0xFFA0,
      *range(0xFE00, 0xFE10), *range(0xE0000, 0xE01F0)]
 )  # fmt: skip
+# In text with one byte for each character. Only the codes are removed: a string within a sequence,
+# such as the title of a window, is read by models. Codes that move the cursor separate words.
+_TERMINAL = compiled(
+    r"(?P<moves>(?:\x1b\[|\x9b)[0-9;?]{0,64}[A-HJKSTdf])"
+    r"|(?:\x1b\[|\x9b)[0-9:;<=>?]{0,64}[ -/]{0,8}[@-~]|\x1b\][0-9]{0,4};?|\x1b[ -/]{0,4}[0-~]"
+    r"|[\x00-\x08\x0e-\x1f\x7f-\x84\x86-\x9f]"
+)
+_UNFINISHED = compiled(r"(?:\x1b[\[\]]?|\x9b)[0-9:;<=>?]{0,64}")
 _ANY_INVISIBLE = re2.compile(
     r"[\x{ad}\x{34f}\x{61c}\x{115f}\x{1160}\x{17b4}\x{17b5}\x{180b}-\x{180e}\x{200b}-\x{200f}"
     r"\x{202a}-\x{202e}\x{2060}-\x{206f}\x{3164}\x{fe00}-\x{fe0f}\x{feff}\x{ffa0}"
@@ -55,9 +66,37 @@ def plain_view(text: str) -> View:
     if text.isascii():
         return View(text.lower())
     if has_invisible(text):
-        kept = [place for place, char in enumerate(text) if ord(char) not in _INVISIBLE]
-        return View(folded("".join([text[place] for place in kept])), kept)
+        return _visible_view(text, ())
     return View(folded(text))
+
+
+def views_without_codes(text: str) -> list[View]:
+    """Return the forms of a text without the codes of terminals, if it has any.
+
+    One of them has the last letter of each code: a terminal takes the first letter behind an
+    unfinished code for its end, but a model reads it.
+    """
+    data = text.encode("latin-1", "replace")
+    found = ([*each.finditer(data)] for each in (_TERMINAL, _UNFINISHED))
+    return [_visible_view(text, codes) for codes in found if codes]
+
+
+def _visible_view(text: str, codes: Sequence[Any]) -> View:
+    """Return a text without invisible characters and without codes of terminals."""
+    places: list[int] = []
+    spaces: set[int] = set()
+    last = 0
+    for code in codes:
+        start, end = code.span()
+        places.extend(range(last, start))
+        if code.lastgroup:
+            places.append(start)
+            spaces.add(start)
+        last = end
+    places.extend(range(last, len(text)))
+    kept = [place for place in places if ord(text[place]) not in _INVISIBLE]
+    shown = [" " if place in spaces else text[place] for place in kept]
+    return View(folded("".join(shown)), kept)
 
 
 def further_views(view: View) -> list[View]:

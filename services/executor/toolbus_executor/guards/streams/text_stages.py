@@ -170,7 +170,7 @@ class _SearchedText:
             limit = max(0.0, min(self._guard.timeout, call.deadline - time()))
             async with asyncio.timeout(limit):
                 found = await scanned(
-                    self._held.size + len(text), call, lambda: _limited(search, limit)
+                    self._held.size + len(text), call, lambda: _limited(search, self._guard.timeout)
                 )
         except _Found:
             await self._reject()
