@@ -8,7 +8,7 @@ both in containers, and requires the tests of containers.
 import gc
 import os
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -36,7 +36,6 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("steady")
 cluster.Process.forks = True
-gc.disable()  # until every test is collected; scans of what stays take a tenth of that time
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -57,11 +56,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=position)
 
 
-def pytest_collection_finish() -> None:
-    """Exclude modules and tests from every later garbage collection, which they would slow."""
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Exclude modules and tests from garbage collection, now and later: it would scan them all."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
