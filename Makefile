@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test rest coverage check docs reference browser metrics witness models containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory
+.PHONY: install up test rest coverage check docs reference browser metrics witness models containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader
 
 install: $(INSTALLED)
 
@@ -191,6 +191,10 @@ chaos-ledger: $(INSTALLED)
 # Cost of the sweeper's look-up of intents; ARGS=1000000 reads a million.
 bench-sweep: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python bench/sweep.py $(ARGS)
+
+# How long callers notice that the server with the stream's leader hangs; ARGS="5" pings every 5 s.
+bench-stopped-leader: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python bench/stopped_leader.py $(ARGS)
 
 # The public conformance suite; LEG=passthrough SCENARIO=tools-list narrows it.
 conformance: $(INSTALLED)

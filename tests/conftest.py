@@ -7,6 +7,7 @@ both in containers, and requires the tests of containers.
 
 import gc
 import os
+import resource
 import shutil
 from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
@@ -36,6 +37,9 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("steady")
 cluster.Process.forks = True
+# Reserved ports stay open until the end of the run, and the usual limit is 1024 descriptors.
+_, _most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (_most, _most))
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -91,6 +91,7 @@ def _add_flow(app: typer.Typer) -> None:
     flow = _commands("access.flow")
     about = typer.Typer(help="See what tools and runs have read.", no_args_is_help=True)
     _add(about, flow.labels, "toolbus flow labels", "toolbus flow labels --json")
+    _add(about, flow.confirm, "toolbus flow confirm notes read search")
     _add(about, flow.runs, "toolbus flow runs", "toolbus flow runs --json")
     _add(about, flow.reset, 'toolbus flow reset 9f2c… --reason "checked the calls"')
     app.add_typer(about, name="flow")

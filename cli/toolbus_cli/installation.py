@@ -13,6 +13,7 @@ from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.settings import Settings
+from toolbus_common.tls_files import TlsFileError
 
 PATIENCE = 1.5  # seconds to connect; a running bus replies in milliseconds
 
@@ -56,6 +57,10 @@ async def joined(place: Place, patience: float = PATIENCE) -> AsyncIterator[Bus]
 
 
 def operator_bus(state: State, url: str) -> Bus:
-    """Return an unopened connection of the operator."""
-    seed = Settings(state_dir=state.root, nkey_seed_file="").seed(OPERATOR)
-    return Bus(OPERATOR, url, seed.get_secret_value() if seed else None)
+    """Return an unopened connection of the operator. Raises `CommandError`."""
+    settings = Settings(state_dir=state.root, nkey_seed_file="", nats_url=url)
+    seed = settings.seed(OPERATOR)
+    try:
+        return Bus(OPERATOR, url, seed.get_secret_value() if seed else None, settings.nats_tls)
+    except TlsFileError as error:
+        raise CommandError(str(error)) from error

@@ -19,6 +19,7 @@ STAYING = {
     "egress.httpx_adapter": "imports httpx, which only common may import",
     "nats.accounts": BUS,
     "nats.permissions": BUS,
+    "nats.provision": BUS,
     "privacy.crypto_shredding": "imports the NATS client, which only common may import",
     "observability.logging": PROCESS,
     "observability.otlp_env": PROCESS,

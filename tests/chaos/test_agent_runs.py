@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from itertools import product
 from typing import Any
 
 import httpx2
@@ -38,8 +39,10 @@ def body_of(victim: str, where: str) -> dict[str, Any]:
     return {"model": f"{MODEL}{slow}", "messages": PROMPT, "script": script, "stream": bool(slow)}
 
 
-@pytest.mark.parametrize("where", ["tool", "model"])
-@pytest.mark.parametrize("victim", ["codemode", "executor", "policy"])
+@pytest.mark.parametrize(
+    ("victim", "where"),
+    [*product(["codemode", "executor", "policy"], ["tool", "model"]), ("ingress", "tool")],
+)
 def test_a_killed_service_executes_and_charges_nothing_twice(
     agents: AgentGateway, victim: str, where: str
 ) -> None:
@@ -54,6 +57,8 @@ def test_a_killed_service_executes_and_charges_nothing_twice(
         until_blocking(in_the_middle, "the middle of the run")
         (process,) = agents.cluster.processes.pop(victim)
         process.kill()
+        if victim == "ingress":
+            agents.cluster.forget_port(0)
         agents.cluster.run(victim).wait_ready()
         response = running.result()
     run = newest(agents)

@@ -28,6 +28,7 @@ from toolbus_common.contracts import (
     Event,
     EventsQuery,
     FlowRunsQuery,
+    GuardChecksQuery,
     GuardQuery,
     IdentityKeyQuery,
     IdentityRequest,
@@ -76,14 +77,15 @@ ROOT = Path(__file__).resolve().parents[2]
 DEPLOY = ROOT / "deploy"
 OPERATOR_QUERIES: tuple[type[Query], ...] = (
     ApprovalsQuery, ApproveRequest, AuditQuery, EventsQuery, GuardQuery, IdentityRequest,
-    BackfillLinesRequest, LedgerQuery, OpenCallsQuery, RebuildRequest, BackfillRequest,
-    RejectRequest, RunsRequest, FlowRunsQuery, ResetFlowRequest, ServersQuery, SessionsQuery,
-    CachedResponsesQuery, PurgeCacheRequest, SpendingQuery, StatusQuery, UnresolvedCallsQuery,
+    BackfillLinesRequest, GuardChecksQuery, LedgerQuery, OpenCallsQuery, RebuildRequest,
+    BackfillRequest, RejectRequest, RunsRequest, FlowRunsQuery, ResetFlowRequest, ServersQuery,
+    SessionsQuery, CachedResponsesQuery, PurgeCacheRequest, SpendingQuery, StatusQuery,
+    UnresolvedCallsQuery,
 )  # fmt: skip
 QUERIES_OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)
 QUERIES_OF_POLICY: set[type[Query]] = {
-    GuardQuery, CachedResponsesQuery, RunsRequest, OpenCallsQuery, PurgeCacheRequest,
-    SpendingQuery, UnresolvedCallsQuery,
+    GuardQuery, GuardChecksQuery, CachedResponsesQuery, RunsRequest, OpenCallsQuery,
+    PurgeCacheRequest,     SpendingQuery, UnresolvedCallsQuery,
 }  # fmt: skip
 
 

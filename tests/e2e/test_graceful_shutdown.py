@@ -80,7 +80,7 @@ def cluster(
 ) -> Iterator[Cluster]:
     """Run a gateway; separate services have two replicas."""
     fused = request.param == "fused"
-    cluster = Cluster(tmp_path / "cluster", TOOLBUS_LEAVE_SECONDS="4")
+    cluster = Cluster(tmp_path / "cluster", TOOLBUS_DRAIN_DELAY="4")
     configuration = Configuration(
         servers={"echo": Server(url=upstream.url)}, keys={"bot": key(SECRET)}
     )

@@ -11,8 +11,10 @@ import anthropic
 import openai
 import pytest
 
+from harness.clients.model_sdks import one_of_many
 from harness.models.mock_provider import Received
 from harness.models.model_gateway import PROVIDER_KEY, ModelGateway, cost, running_models
+from harness.services.guarded import TOKEN
 from harness.waits import until_blocking
 
 PROMPT: list[Any] = [{"role": "user", "content": "hello"}]
@@ -164,6 +166,31 @@ def test_a_malformed_body_is_refused_in_the_form_of_the_api(
         )
 
 
+# -- guards ----------------------------------------------------------------------------------------
+
+
+def test_a_stream_that_a_guard_blocks_ends_with_an_error_of_each_sdk(models: ModelGateway) -> None:
+    prompt: list[Any] = [{"role": "user", "content": TOKEN}]
+    received: list[Any] = []
+    with models.openai("guarded") as gpt, models.anthropic("guarded") as claude:
+        with pytest.raises(openai.APIError) as chat:
+            received += gpt.chat.completions.create(model="team-fast", messages=prompt, stream=True)
+        with pytest.raises(openai.APIError) as response:
+            received += gpt.responses.create(model="mock/mock", input=TOKEN, stream=True)
+        with pytest.raises(anthropic.APIError) as message:
+            received += claude.messages.create(
+                model="claude/mock", max_tokens=9, messages=prompt, stream=True
+            )
+        for error in (chat, response, message):
+            assert "The guard 'tokens' found github-pat" in str(error.value)
+            assert TOKEN not in str(error.value)
+        assert isinstance(chat.value.body, dict)
+        assert chat.value.body["code"] == "guard_blocked"
+        chunks = list(gpt.chat.completions.create(model="team-fast", messages=PROMPT, stream=True))
+        assert "".join(each.choices[0].delta.content or "" for each in chunks) == TEXT
+    assert TOKEN not in str(received)
+
+
 # -- fallbacks and failures ------------------------------------------------------------------------
 
 
@@ -298,54 +325,6 @@ def ended(rows: list[dict[str, Any]]) -> int:
     return outcomes if used >= completed else -1
 
 
-def one_of_many(gpt: openai.OpenAI, claude: anthropic.Anthropic, number: int) -> None:
-    """Send a request whose kind and size depend on its number, and check the response."""
-    text, more = f"n{number}", {"mock": f"chunks={1 + number % 7},cached=1"}
-    said: list[Any] = [{"role": "user", "content": text}]
-    wanted = f"{text} " + "".join(f"w{each} " for each in range(1, 1 + number % 7))
-    match number % 8:
-        case 0:
-            chat = gpt.chat.completions.create(model="team-fast", messages=said, extra_body=more)
-            assert chat.choices[0].message.content == wanted
-        case 1:
-            chunks = gpt.chat.completions.create(
-                model="team-fast", messages=said, stream=True, extra_body=more
-            )
-            parts = [each.choices[0].delta.content or "" for each in chunks if each.choices]
-            assert "".join(parts) == wanted
-        case 2:
-            response = gpt.responses.create(model="spare/mock", input=text, extra_body=more)
-            assert response.output_text == wanted
-        case 3:
-            with gpt.responses.create(
-                model="mock/mock", input=text, stream=True, extra_body=more
-            ) as events:
-                deltas = [
-                    each.delta for each in events if each.type == "response.output_text.delta"
-                ]
-            assert "".join(deltas) == wanted
-        case 4:
-            message = claude.messages.create(
-                model="claude/mock", max_tokens=9, messages=said, extra_body=more
-            )
-            assert [each.text for each in message.content if each.type == "text"] == [wanted]
-        case 5:
-            raw = claude.messages.create(
-                model="claude/mock", max_tokens=9, messages=said, stream=True, extra_body=more
-            )
-            text_parts = [
-                each.delta.text
-                for each in raw
-                if each.type == "content_block_delta" and each.delta.type == "text_delta"
-            ]
-            assert "".join(text_parts) == wanted
-        case 6:
-            assert gpt.embeddings.create(model="mock/mock", input=text).data
-        case _:
-            shaky = gpt.chat.completions.create(model="shaky", messages=said)
-            assert shaky.choices[0].message.content == f"{text} w1 w2 w3 w4 "
-
-
 def test_the_key_of_a_provider_is_in_no_error_event_or_log(
     gpt: openai.OpenAI, models: ModelGateway
 ) -> None:
@@ -379,7 +358,6 @@ def test_an_equal_request_is_answered_from_the_cache(
         ) as response:
             return response.headers, response.read().decode()
 
-    models.command("cache", "show")  # answered when the executor has read the cache
     (first, text), (second, replayed) = ask(), ask()
     assert [each["x-toolbus-cache"] for each in (first, second)] == ["miss", "hit"]
     assert first["x-toolbus-cache-key"] == second["x-toolbus-cache-key"]

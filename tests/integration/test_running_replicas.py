@@ -129,18 +129,19 @@ def test_the_pages_steps_run_two_of_each_service_and_one_may_be_killed(shell: Sh
     )
 
 
-def test_without_the_same_key_a_session_is_unknown_to_the_other_ingress(
-    shell: Shell,
-) -> None:
+def test_an_ingress_with_a_key_of_its_own_is_refused_and_named(shell: Shell) -> None:
     """This is why the page copies `client-state.key`."""
     keys, operator, services, *_ = steps()
     shell.run(keys)
     shell.run(operator)
-    shell.run(services.replace("give ingress $number client-state.key", "give ingress $number"))
-    key = json.loads((shell.cluster_dir / "applied.json").read_text())["secrets"]["bot"]
-    session = start_session(shell.client(1, key))
-    call = calling(TOOL, 2, timezone="UTC")
-    assert shell.client(2, key).post(call, Mcp_Session_Id=session).status == 404
+    until_ready = "until toolbus status --state-dir operator > status.txt; do sleep 1; done"
+    assert until_ready in services
+    unequal = services.replace("give ingress $number client-state.key", "give ingress $number")
+    shell.run(unequal.replace(until_ready, "touch status.txt"))
+    refused = "has another 'client_state' key than the installation"
+    for command in ("status", "doctor"):
+        line = f"toolbus {command} --json --state-dir operator || true"
+        until_blocking(lambda line=line: refused in shell.run(line), f"{command} names it")  # type: ignore[misc]
 
 
 def _ready(status: str, service: str) -> list[str]:

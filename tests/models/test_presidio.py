@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from toolbus_common.config import Guard
+from toolbus_common.guards.detectors import detector_of, rules_of
 from toolbus_common.guards.personal_data.detector import PersonalDataDetector
 from toolbus_common.guards.personal_data.models import LONGEST, MissingModelError
 
@@ -51,3 +53,13 @@ def test_texts_that_are_too_long_for_the_model_are_an_error(pipeline: str) -> No
 def test_a_missing_model_is_not_downloaded_but_an_error_with_the_command() -> None:
     with pytest.raises(MissingModelError, match="python -m spacy download xx_no_model"):
         PersonalDataDetector(options={"models": True, "model": "xx_no_model"})
+
+
+def test_a_guard_with_the_option_models_uses_the_model(pipeline: str) -> None:
+    options = {"models": True, "model": pipeline}
+    guard = Guard.model_validate({"kind": "pii", "on": ["results"], "options": options})
+    assert "person" in {each.rule for each in detector_of(guard).find([TEXT])}
+    plain = Guard.model_validate({"kind": "pii", "on": ["results"]})
+    assert "person" not in {each.rule for each in detector_of(plain).find([TEXT])}
+    assert {"person", "email"} <= {*rules_of(guard)}
+    assert "person" not in rules_of(plain)

@@ -11,12 +11,13 @@ from harness.audit.events import bus_of
 from harness.engines.bus_reset import connect_as_tester, provisioned
 from harness.engines.nats_server import NatsAt, NatsServer
 from harness.waits import until
+from toolbus_common.calls.bucket_sizes import Size, follow_sizes
 from toolbus_common.concurrency import end
 from toolbus_common.nats import stream_follower as following
-from toolbus_common.nats.bucket_sizes import Size, follow_sizes
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
-from toolbus_common.nats.topology import CONFIG, OUTCOMES, provision
+from toolbus_common.nats.provision import provision
+from toolbus_common.nats.topology import CONFIG, OUTCOMES
 from toolbus_common.settings import Settings
 
 STREAM = f"KV_{CONFIG}"

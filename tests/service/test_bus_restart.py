@@ -17,7 +17,8 @@ from harness.waits import until, until_async
 from toolbus_common.contracts import CallAllowed, CallCompleted
 from toolbus_common.errors import BusDownError
 from toolbus_common.messaging.broker import EventBatch
-from toolbus_common.nats.connection import Bus
+from toolbus_common.nats import connection
+from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import BUCKETS, CATALOGUE, CONFIG, DURABLES, EVENTS, LEASES
 from toolbus_common.service.service import Service
@@ -142,6 +143,24 @@ async def test_every_event_published_across_a_restart_is_in_the_stream_exactly_o
     result = await lines(tester)
     assert sorted(str(line["id"]) for line in result) == sorted(f"c{n}.allowed" for n in range(102))
     assert sorted(int(str(line["seq"])) for line in result) == list(range(1, 103))
+
+
+async def test_an_error_tells_a_late_acknowledgement_from_a_lost_connection(
+    tester: Bus, own_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    message = Envelope("tb.event.call.allowed.acme", "late", allowed(1).encode())
+    own_nats.freeze()
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "ACK_SECONDS", 0.05)
+        with pytest.raises(BusDownError) as late:
+            await tester.store(message)
+    waiting = asyncio.create_task(tester.store(message))
+    await until(lambda: tester._acks)
+    own_nats.kill()
+    with pytest.raises(BusDownError) as lost:
+        await waiting
+    assert isinstance(late.value.__cause__, TimeoutError)
+    assert isinstance(lost.value.__cause__, ConnectionError)
 
 
 async def test_the_outbox_of_a_killed_service_is_published_by_the_next_one(

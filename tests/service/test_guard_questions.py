@@ -14,14 +14,23 @@ from harness.engines.migrated_tables import migrated
 from toolbus_audit.clickhouse import migrate
 from toolbus_audit.clickhouse.row_mapper import columns, read
 from toolbus_audit.clickhouse.store import ClickHouse
+from toolbus_audit.projections.guard_checks import guard_checks
 from toolbus_audit.settings import Settings
 from toolbus_cli.clients.guard_alarms import OPEN_FAILURES, message
-from toolbus_cli.clients.guard_coverage import CALLS, Coverage
 from toolbus_cli.clients.guard_replay import CONTENTS, start
 from toolbus_common.config import Configuration
-from toolbus_common.contracts import CallAllowed, CallDenied, CallFailed, RunCompleted, RunStarted
+from toolbus_common.contracts import (
+    CallAllowed,
+    CallDenied,
+    CallFailed,
+    GuardChecksQuery,
+    RunCompleted,
+    RunStarted,
+)
 from toolbus_common.contracts.events.base import Event
 from toolbus_common.contracts.events.guards import GuardCheck, GuardFailed, encoded_checks
+from toolbus_common.guards.coverage import Coverage
+from toolbus_common.privacy.key_store import PersonKeys
 
 GUARDS = 22  # the number of the migration
 AT = 1_763_708_400.0  # 2025-11-21 07:00 UTC
@@ -224,7 +233,9 @@ def declared() -> Configuration:
     )
 
 
-async def test_coverage_finds_the_call_whose_result_has_no_check(store: ClickHouse) -> None:
+async def test_coverage_finds_the_call_whose_result_has_no_check(
+    store: ClickHouse, tmp_path: Path
+) -> None:
     made = [
         each.model_copy(update={"policy_version": 7}) if isinstance(each, CallAllowed) else each
         for each in events()
@@ -232,9 +243,9 @@ async def test_coverage_finds_the_call_whose_result_has_no_check(store: ClickHou
     await add(store, made)
     for revision, missing in ((7, [("secrets", "arguments", "o1"), ("secrets", "results", "c2")]),
                               (8, [])):  # fmt: skip
-        found = Coverage(declared(), {})
-        for row in await query(store, CALLS, revision=str(revision), since=f"{SINCE} 00:00:00"):
-            found.add(row)
+        found, people = Coverage(declared(), {}), PersonKeys(tmp_path / "people.key")
+        asked = GuardChecksQuery(since=AT - 60, revision=revision)
+        found.add_rows(await guard_checks(store, people, asked), lambda _row: True)
         gaps = [(each.guard, each.phase, *each.call_ids) for each in found.gaps() if each.missing]
         assert sorted(gaps) == missing
         failed_open = [each for each in found.gaps() if each.failed]

@@ -34,6 +34,7 @@ from toolbus_common.contracts import (
 from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import (
     BudgetExceededError,
+    BusDownError,
     CallInProgressError,
     ExecutorDownError,
     IdempotencyConflictError,
@@ -45,6 +46,7 @@ from toolbus_common.errors import (
     UpstreamTimeoutError,
 )
 from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import OUTCOMES, TASKS
 from toolbus_policy.idempotency.claims import new_claim
 from toolbus_policy.idempotency.replay import entry_name_of
@@ -125,6 +127,29 @@ async def _outcome_unless_running(policy: PolicyReplicas) -> FinalReply | None:
 
 async def _refused(policy: PolicyReplicas, why: type[ToolbusError], **given: Any) -> bool:
     return await policy.refuses(why, **{**ONCE, **given})
+
+
+@pytest.mark.usefixtures("executor")
+async def test_a_claim_whose_write_was_not_acknowledged_is_withdrawn(
+    policy: PolicyReplicas, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    swap = Bucket.swap
+    lost: list[int | None] = []
+
+    async def written(bucket: Bucket, name: str, value: bytes, last: int) -> int | None:
+        revision = await swap(bucket, name, value, last)
+        if bucket._name == OUTCOMES and not lost:
+            lost.append(revision)
+            raise BusDownError("no acknowledgement")
+        return revision
+
+    monkeypatch.setattr(Bucket, "swap", written)
+    assert await _refused(policy, BusDownError)
+    assert lost != [None]
+    first = await until_async(lambda: _outcome_unless_running(policy), "the outcome", 60)
+    assert not was_replayed(first)
+    assert was_replayed(await policy.request(**ONCE))
+    assert len(policy.reached) == 1
 
 
 @pytest.mark.usefixtures("executor")

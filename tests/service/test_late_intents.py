@@ -1,17 +1,19 @@
 """A call whose deadline passes while its intent is recorded: not executed, and refunded."""
 
 import asyncio
+import json
 import time
 from typing import Any
 
 import pytest
 
 from harness.services.ledger_state import counters
-from harness.services.policy_replicas import PolicyReplicas, declared
+from harness.services.policy_replicas import PolicyReplicas, declared, last_event
 from harness.waits import until, until_async
 from toolbus_common.config import Budget, Period
 from toolbus_common.contracts import CallAllowed, Event
-from toolbus_common.errors import ToolbusError
+from toolbus_common.errors import OutcomeUnknownError
+from toolbus_common.nats.connection import Bus
 
 COUNTER = "budget:key:bot:usd:day:UTC"
 
@@ -26,7 +28,10 @@ async def priced_policy(policy: PolicyReplicas) -> PolicyReplicas:
 
 
 async def test_an_intent_recorded_after_the_deadline_runs_nothing(
-    priced_policy: PolicyReplicas, valkey_url: str, monkeypatch: pytest.MonkeyPatch
+    priced_policy: PolicyReplicas,
+    operator: Bus,
+    valkey_url: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     recorded: list[CallAllowed] = []
 
@@ -43,8 +48,13 @@ async def test_an_intent_recorded_after_the_deadline_runs_nothing(
         monkeypatch.setattr(
             service.events, "publish_durable", slowly(service.events.publish_durable)
         )
-    with pytest.raises(ToolbusError):
+    with pytest.raises(OutcomeUnknownError):
         await priced_policy.request("read", seconds=1.0)
+    # Ingress may have replied itself: the record states the same, at no charge.
+    failed = json.loads(
+        await until_async(lambda: last_event(operator, "call.failed"), "the outcome is recorded")
+    )
+    assert (failed["code"], failed["sent"], failed["charge"]) == ("outcome_unknown", False, 0)
 
     async def refunded() -> bool:
         return (await counters(valkey_url, COUNTER))["reserved"] == 0

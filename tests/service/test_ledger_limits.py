@@ -244,7 +244,7 @@ async def every_script(ledger: Ledger, generations: MemoryGenerations) -> None:
     )
     assert await store.lock("acme", "token", 60)
     await store.close_counters("acme")
-    await store.extend_lock("acme", 60)
+    assert await store.extend_lock("acme", "token", 60)
     await store.write_contents(
         "acme", "new", CounterContents({"budget:x": {"reserved": 1}}, {"r": "d|1|1||[]"}, {"r": 1})
     )

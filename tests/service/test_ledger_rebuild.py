@@ -2,99 +2,33 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from time import time
-from typing import Any
 
 import pytest
 import redis.asyncio as redis
 
-from harness.audit.events import allowed, completed, events_of
-from harness.services.ledger_state import admitted, claim, counters
+from harness.audit.events import completed, events_of
+from harness.services.ledger_operator import (
+    PRICE,
+    WANTED,
+    LedgerOperator,
+    outcome_fields,
+    running_ledger,
+    serving_audit,
+)
+from harness.services.ledger_state import claim
 from harness.waits import until_async
-from toolbus_audit.main import build as build_audit
-from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_common.access.config_snapshot import ConfigSnapshot
-from toolbus_common.config import Budget, Configuration, Customer, Key, Period, Team
 from toolbus_common.contracts import CallFailed
 from toolbus_common.errors import BudgetExceededError, LedgerRebuildingError
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.topology import LEDGER
-from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
-from toolbus_policy.ledger.generations import BusGenerationStore
-from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
+from toolbus_policy.ledger.ledger import ReservationEnd
 from toolbus_policy.ledger.recovery.rebuild import Rebuilder
 from toolbus_policy.ledger.settlement import SettlementConsumer
-from toolbus_policy.ledger.valkey_store import BOOK, customer_key
-
-PRICE = 1000
-DAILY = Budget(usd=0.01, per=Period.DAY)  # ten calls
-CALLS = Budget(calls=50, per=Period.HOUR, rolling=True)
-SERVER = {"key": "bot", "team": "ops", "server": "clock", "tool": "now", "charge": PRICE}
-KEY, TEAM = "budget:key:bot:usd:day:UTC", "budget:team:ops:calls:hour:rolling"
-DECLARED = Configuration(
-    customers={"acme": Customer()},
-    teams={"ops": Team(customer="acme", budget=CALLS)},
-    keys={"bot": Key(team="ops", budget=DAILY)},
-)
-WANTED = admitted(PRICE, ("key:bot", DECLARED.keys["bot"]), ("team:ops", DECLARED.teams["ops"]))
-
-
-@dataclass
-class LedgerOperator:
-    """Policy's ledger and rebuilder on a real bus, and the events policy publishes."""
-
-    service: Service
-    ledger: Ledger
-    rebuilder: Rebuilder
-    valkey_url: str
-    number: int = field(default=0)
-
-    async def call(self, *, ends: bool = True, deadline: float = 60.0) -> str:
-        """Make a call as admission and settlement do; `deadline` is seconds from now."""
-        self.number += 1
-        rid = f"r{self.number}"
-        await self.ledger.reserve(claim(rid, WANTED, time() + deadline))
-        await self.service.events.publish_durable(
-            allowed(call_id=rid, **SERVER, reserved=True, deadline=time() + deadline)
-        )
-        if ends:
-            await self.end(rid)
-        return rid
-
-    async def end(self, rid: str) -> None:
-        """Publish the outcome of a call, and settle it."""
-        event = CallFailed(
-            **completed(call_id=rid, reserved=True, **_outcome()).model_dump(),
-            code="upstream_dead", reason="Gone.", sent=True,
-        )  # fmt: skip
-        await self.service.events.publish_durable(event)
-        await self.ledger.settle([ReservationEnd(rid, "acme", "settle", PRICE)])
-
-    async def emptied(self) -> None:
-        """Empty Redis, as after a crash without a disk."""
-        async with redis.Redis.from_url(self.valkey_url) as client:
-            await client.flushall()
-
-    async def older(self) -> None:
-        """Convert the counters to the form of the version before: `book`, and `held`."""
-        async with redis.Redis.from_url(self.valkey_url, decode_responses=True) as client:
-            await client.rename(customer_key("acme", BOOK), customer_key("acme", "book"))
-            for name in await client.keys("*:budget:*"):
-                reserved = await client.hget(name, "reserved")
-                await client.hset(name, "held", reserved)
-                await client.hdel(name, "reserved")
-
-    async def standing(self) -> tuple[int, int, int]:
-        """Return the key's spent and reserved money, and the team's calls in all parts."""
-        key = await counters(self.valkey_url, KEY)
-        team = await counters(self.valkey_url, TEAM)
-        calls = sum(count for name, count in team.items() if name[0] == "b")
-        return key["spent"], key["reserved"], calls
+from toolbus_policy.ledger.valkey_store import BOOK
 
 
 async def copied(client: "redis.Redis") -> dict[bytes, bytes]:
@@ -103,42 +37,15 @@ async def copied(client: "redis.Redis") -> dict[bytes, bytes]:
     return {name: bytes(await client.dump(name) or b"") for name in names}
 
 
-def _outcome() -> dict[str, Any]:
-    return {"key": "bot", "server": "clock", "tool": "now", "charge": PRICE}
-
-
 @pytest.fixture
 async def ledger_operator(settings: Settings, valkey_url: str) -> AsyncIterator[LedgerOperator]:
-    async with running(settings, valkey_url) as operator_:
+    async with running_ledger(settings, valkey_url) as operator_:
         yield operator_
-
-
-@asynccontextmanager
-async def running(settings: Settings, valkey_url: str) -> AsyncIterator[LedgerOperator]:
-    service = Service("policy", settings)
-    async with service.running():
-        ledger = Ledger(
-            valkey_url, BusGenerationStore(await service.bucket(LEDGER), service.events), 30.0
-        )
-        snapshot = ConfigSnapshot.of(DECLARED)
-        rebuilder = Rebuilder(service, ledger, lambda: snapshot, quiet=0.1, grace=5.0)
-        try:
-            yield LedgerOperator(service, ledger, rebuilder, valkey_url)
-        finally:
-            await ledger.close()
 
 
 @pytest.fixture
 async def audit(settings: Settings) -> AsyncIterator[Service]:
-    audits = AuditSettings(
-        state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0
-    )
-
-    async def ready() -> bool:
-        return service.status().ready
-
-    async with build_audit(ProcessContext(), audits).running() as service:
-        await until_async(ready, "audit is ready")
+    async with serving_audit(settings) as service:
         yield service
 
 
@@ -241,7 +148,7 @@ async def test_an_older_copy_is_rebuilt_by_a_policy_that_just_started(
         await client.flushall()
         for key, value in copy.items():
             await client.restore(key, 0, value)
-    async with running(settings, ledger_operator.valkey_url) as other:
+    async with running_ledger(settings, ledger_operator.valkey_url) as other:
         with pytest.raises(LedgerRebuildingError):
             await other.ledger.reserve(claim("early", WANTED))
 
@@ -287,10 +194,10 @@ async def test_an_outcome_during_a_rebuild_waits_for_it(
     under_way, may_go_on = asyncio.Event(), asyncio.Event()
     audit_has_all = Rebuilder._audit_has_all
 
-    async def held(rebuilder: Rebuilder, customer: str) -> None:
+    async def held(rebuilder: Rebuilder, customer: str, token: str) -> None:
         under_way.set()
         await may_go_on.wait()
-        await audit_has_all(rebuilder, customer)
+        await audit_has_all(rebuilder, customer, token)
 
     monkeypatch.setattr(Rebuilder, "_audit_has_all", held)
     rid = await ledger_operator.call(ends=False)
@@ -311,7 +218,7 @@ async def test_two_replicas_rebuild_once(
 ) -> None:
     await ledger_operator.call()
     await ledger_operator.emptied()
-    async with running(settings, ledger_operator.valkey_url) as other:
+    async with running_ledger(settings, ledger_operator.valkey_url) as other:
         result = await asyncio.gather(
             ledger_operator.rebuilder.rebuild("acme"), other.rebuilder.rebuild("acme"),
             return_exceptions=True,
@@ -326,7 +233,7 @@ async def test_a_call_charged_as_unknown_counts_and_can_still_be_corrected(
     ledger_operator: LedgerOperator, settings: Settings, tmp_path: Path
 ) -> None:
     rid = await ledger_operator.call(ends=False)
-    unknown = completed(call_id=rid, id=f"{rid}.unknown", **_outcome()).model_dump()
+    unknown = completed(call_id=rid, id=f"{rid}.unknown", **outcome_fields()).model_dump()
     async with events_of("policy", settings, tmp_path) as policy:
         await _record(policy, CallFailed(**unknown, code="outcome_unknown", reason="?", sent=True))
     await ledger_operator.emptied()

@@ -234,7 +234,6 @@ async def test_another_replica_answers_from_the_cache_after_a_restart(
         await stored(operator, "restarted")
     async with build(ProcessContext()).running():
         await until_async(gateway.is_ready, "the provider")
-        await query(operator)  # waits until the replica has read the entries
         assert await status(gateway, "2", **call) == "hit"
     assert len(model.requests) == 1
 
@@ -249,11 +248,13 @@ async def test_a_hit_costs_the_declared_part(gateway: ModelGateway, model: Model
 
 
 async def test_the_oldest_responses_of_a_customer_are_removed_first(
-    gateway: ModelGateway, model: ModelProvider
+    gateway: ModelGateway, model: ModelProvider, operator: Bus
 ) -> None:
     async with gateway.executor(p=cached(model, max_entries=2)):
         for number in ("1", "2", "3"):
-            assert await status(gateway, number, **asked(f"text {number}")) == "miss"
+            call = asked(f"text {number}") | {"key": f"oldest-{number}"}
+            assert await status(gateway, number, **call) == "miss"
+            await stored(operator, f"oldest-{number}")
         assert await status(gateway, "4", **asked("text 3")) == "hit"
         assert await status(gateway, "5", **asked("text 1")) == "miss"
 

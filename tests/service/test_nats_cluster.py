@@ -1,7 +1,7 @@
 """Three NATS servers as one cluster: its configuration, provisioning, and the loss of a server."""
 
-import json
-from collections.abc import AsyncIterator, Iterator, Sequence
+import shutil
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -9,40 +9,22 @@ import pytest
 from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError
 
-from harness.engines.engine import Engine, installed, own_port
+from harness.engines.nats_cluster import NAMES, ClusterNode, clustered
+from harness.oauth.certificates import Authority
 from harness.waits import until_async
-from toolbus_cli.commands.operate.nats_cluster import cluster_settings, parsed_nodes
+from toolbus_cli.commands.operate.nats_cluster import ServerTls, parsed_nodes
 from toolbus_cli.errors import CommandError
 from toolbus_common.contracts import ConfigApplied
 from toolbus_common.errors import EventsFullError
 from toolbus_common.nats.connection import Bus, Envelope
-from toolbus_common.nats.permissions import OPERATOR, create_seeds, server_configuration
+from toolbus_common.nats.permissions import OPERATOR
+from toolbus_common.nats.provision import Provisioned, provision
 from toolbus_common.nats.stream_reader import use_of
-from toolbus_common.nats.topology import BUCKETS, EVENTS, OBJECTS, Provisioned, provision
+from toolbus_common.nats.topology import BUCKETS, EVENTS, OBJECTS
+from toolbus_common.tls_files import TlsFiles
 
-NAMES = ("n1", "n2", "n3")
 EVENTS_BYTES = 1 << 30
 STREAMS = 1 + len(BUCKETS) + len(OBJECTS)
-
-
-class ClusterNode(Engine):
-    """One server of the cluster."""
-
-    def __init__(self, directory: Path, configuration: dict[str, object]) -> None:
-        super().__init__(directory)
-        self._file = directory / "nats.conf"
-        store = str(directory / "store")
-        jetstream = {"store_dir": store, "sync_interval": "1s", "max_file": 64 << 30}
-        own = {"port": self.port, "jetstream": jetstream}
-        self._file.write_text(json.dumps(configuration | own))
-
-    @property
-    def url(self) -> str:
-        """The URL for clients."""
-        return f"nats://127.0.0.1:{self.port}"
-
-    def command(self) -> Sequence[str]:
-        return [installed("nats-server"), "--config", str(self._file)]
 
 
 @pytest.fixture
@@ -53,25 +35,33 @@ def seeds(tmp_path: Path) -> Path:
 @pytest.fixture
 def nodes(tmp_path: Path, seeds: Path) -> Iterator[list[ClusterNode]]:
     """Start the three servers."""
-    declared = parsed_nodes([f"{name}=127.0.0.1:{own_port()}" for name in NAMES])
-    base = server_configuration(create_seeds(seeds), host="127.0.0.1", port=0, store_dir="")
-    started = [
-        ClusterNode(tmp_path / each.name, base | cluster_settings(each, declared, "secret"))
-        for each in declared
-    ]
-    try:
-        for each in started:
-            each.start()
+    with clustered(tmp_path, seeds, None) as started:
         yield started
-    finally:
-        for each in started:
-            each.stop()
+
+
+@pytest.fixture
+def tls(tmp_path: Path) -> TlsFiles:
+    """Create an authority with the certificates of the servers and of a client."""
+    authority = Authority(tmp_path)
+    certificate, key = authority.vouched("localhost")
+    for name in NAMES:
+        shutil.copy(certificate, tmp_path / f"{name}.pem")
+        shutil.copy(key, tmp_path / f"{name}.key")
+    return TlsFiles("TOOLBUS_NATS", authority.ca, *authority.vouched("client"))
+
+
+@pytest.fixture
+def secured(tmp_path: Path, seeds: Path, tls: TlsFiles) -> Iterator[list[ClusterNode]]:
+    """Start the three servers with TLS, and with certificates of clients and of each other."""
+    assert tls.context
+    with clustered(tmp_path, seeds, ServerTls(str(tmp_path), verify=True)) as started:
+        yield started
 
 
 @asynccontextmanager
-async def joined(urls: str, seeds: Path) -> AsyncIterator[Bus]:
+async def joined(urls: str, seeds: Path, tls: TlsFiles | None = None) -> AsyncIterator[Bus]:
     """Connect as the operator, as soon as the cluster has a leader."""
-    bus = Bus(OPERATOR, urls, (seeds / f"{OPERATOR}.seed").read_text())
+    bus = Bus(OPERATOR, urls, (seeds / f"{OPERATOR}.seed").read_text(), tls)
     await bus.open()
 
     async def has_leader() -> bool:
@@ -116,13 +106,13 @@ async def test_existing_streams_and_buckets_get_replicas_and_never_lose_them_una
 
 
 async def test_a_service_starts_and_stores_events_while_one_server_is_lost(
-    nodes: list[ClusterNode], seeds: Path
+    secured: list[ClusterNode], seeds: Path, tls: TlsFiles
 ) -> None:
-    urls = ",".join(each.url for each in nodes)
-    async with joined(urls, seeds) as bus:
+    urls = ",".join(each.url for each in secured)
+    async with joined(urls, seeds, tls) as bus:
         await provision(bus, replicas=3, default_events_bytes=EVENTS_BYTES)
-    nodes[0].kill()  # the first URL
-    async with joined(urls, seeds) as bus:
+    secured[0].kill()  # the first URL
+    async with joined(urls, seeds, tls) as bus:
         stream = bus.client.jetstream(timeout=5)
 
         async def stored() -> bool:

@@ -19,6 +19,7 @@ from toolbus_common.nats.topology import (
     EVENTS,
     EXPORTS,
     FLOW,
+    INSTALLATION,
     LEASES,
     LEDGER,
     MODEL_CACHE,
@@ -76,7 +77,17 @@ PUBLISHED_EVENTS = {
     "ingress": {"access.rejected", "context.listed"},
     "audit": {"events.expired", "witness.contradicted", "access.rejected"},
 }  # fmt: skip
-ENTRIES = ("configuration", "origin", "key.k", "admin.k", "named", "hold.k", "toolbus", "k")
+ENTRIES = (
+    "configuration",
+    "origin",
+    "key.k",
+    "admin.k",
+    "named",
+    "hold.k",
+    "toolbus",
+    "k",
+    "audit.store",
+)
 # By holders of admin keys, through policy.
 ADMINISTERED = ("configuration", "origin", "key.k", "admin.k")
 WRITES = {
@@ -94,7 +105,7 @@ WRITES = {
     "codemode": {OUTCOMES, PEOPLE, AGENT_RUNS, PLACEHOLDERS},
     "audit": {SEALS, EXPORTS},
     "oauth": {OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS},
-    OPERATOR: {CONFIG, PEOPLE, PINS},
+    OPERATOR: {CONFIG, PEOPLE, PINS, INSTALLATION},
 }
 SUBSCRIBES = {"policy": {"tb.call.x"}, "executor": {"tb.run.x"}}
 
@@ -140,6 +151,7 @@ async def test_a_service_may_write_its_own_buckets_and_no_others(
     entries = {f"$KV.{bucket.bucket}.{entry}" for bucket in BUCKETS for entry in ENTRIES}
     own = {f"$KV.{bucket}.{entry}" for bucket in WRITES.get(user, set()) for entry in ENTRIES}
     own |= {f"$KV.{CONFIG}.{entry}" for entry in ADMINISTERED} if user == "policy" else set()
+    own |= {f"$KV.{INSTALLATION}.audit.store"} if user == "audit" else set()
     own |= {f"$KV.{CATALOGUE}.toolbus"} if user == "codemode" else set()
     assert await denied_among(nats_server, user, entries, publish) == entries - own
 

@@ -10,6 +10,7 @@ import pytest
 from harness.engines.bus_reset import connect_as_tester, provisioned
 from harness.engines.nats_server import NatsServer
 from harness.waits import until, until_async
+from toolbus_common.calls.bucket_sizes import Size, follow_sizes
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.concurrency import end
 from toolbus_common.contracts import (
@@ -20,7 +21,6 @@ from toolbus_common.contracts import (
     Stage,
     StoredOutcome,
 )
-from toolbus_common.nats.bucket_sizes import Size, follow_sizes
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.sealed_records import Records
 from toolbus_common.nats.topology import OUTCOMES

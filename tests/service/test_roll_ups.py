@@ -251,6 +251,7 @@ async def test_the_charge_of_an_unknown_outcome_is_replaced_when_the_call_ends(
         "SELECT sum(calls) AS n, sum(failed) AS f, sum(completed) AS d, sum(charge) AS c"
         " FROM calls_by_hour"
     )
+    in_usage = "SELECT sum(charge) AS c FROM usage"
     async with opened(tmp_path) as store:
         await add(store, *unknown)
         await added_up(store)
@@ -258,10 +259,12 @@ async def test_the_charge_of_an_unknown_outcome_is_replaced_when_the_call_ends(
         await add(store, event("call.completed", "c", HOUR + 4000, charge=7))
         for _ in range(2):
             assert await query(store, text) == [{"n": 2, "f": 1, "d": 1, "c": 17}]
+            assert await query(store, in_usage) == [{"c": 17}]
             await added_up(store)
         await add(store, event("call.failed", "d", HOUR + 3 * 86_400, charge=1))
         for _ in range(2):
             assert await query(store, text) == [{"n": 2, "f": 1, "d": 1, "c": 8}]
+            assert await query(store, in_usage) == [{"c": 8}]
             await added_up(store)
         assert await query(store, text.replace("hour", "day")) == await query(store, text)
 

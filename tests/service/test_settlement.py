@@ -17,8 +17,9 @@ from harness.services.ledger_state import ABOUT, MemoryGenerations, admission, c
 from harness.waits import until_async
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus, Envelope
+from toolbus_common.nats.provision import provision
 from toolbus_common.nats.stream_reader import StreamEntry, read_from
-from toolbus_common.nats.topology import EVENTS, provision
+from toolbus_common.nats.topology import EVENTS
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.ledger.ledger import Ledger

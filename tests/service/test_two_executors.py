@@ -23,7 +23,7 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.events.encoded import EncodedEvent
 from toolbus_common.contracts.replies import CallContext, Reply
-from toolbus_common.errors import ExecutorDownError, UpstreamDeadError
+from toolbus_common.errors import ExecutorDownError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.service.process_context import ProcessContext
@@ -93,7 +93,7 @@ class TwoExecutors:
         """Return whether both executors take calls; the bus selects the executor."""
         try:
             await self.request("rows", bytes=1)
-        except UpstreamDeadError:  # it is not connected yet
+        except ExecutorDownError:  # neither is connected yet
             return False
         return len(self.answered) == len(self.executors)
 

@@ -13,7 +13,8 @@ from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher.engines import move_streams
 from toolbus_common.nats.accounts import STORE
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG, EVENTS, RESULTS, OlderStateError, provision
+from toolbus_common.nats.provision import OlderStateError, provision
+from toolbus_common.nats.topology import CONFIG, EVENTS, RESULTS
 
 EVENT = "tb.event.call.allowed.acme"
 

@@ -178,7 +178,9 @@ def whole(response: HTTPResponse) -> bytes:
 
 def _readable(held: socket.socket) -> bool:
     """Return whether an idle connection is readable, which means that the peer closed it."""
-    return bool(select.select([held], [], [], 0)[0])
+    poll = select.poll()  # `select` rejects descriptors from 1024 on
+    poll.register(held, select.POLLIN)
+    return bool(poll.poll(0))
 
 
 def _why(error: Exception) -> str:

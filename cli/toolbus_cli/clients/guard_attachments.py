@@ -35,10 +35,11 @@ def _places(
         "group": configuration.groups,
         "server": configuration.servers,
         "provider": configuration.providers,
+        "anonymous": {"": configuration.anonymous},
     }
     for kind, entries in levels.items():
         for name, entry in entries.items():
-            yield f"{kind}:{name}", getattr(entry, "guards", ())
+            yield f"{kind}:{name}".removesuffix(":"), getattr(entry, "guards", ())
     for name, server in configuration.servers.items():
         for tool, view in server.tools.items():
             yield f"tool:{name}__{tool}", view.guards

@@ -31,6 +31,7 @@ from toolbus_common.contracts.records.pin_names import (
     pinned_part,
 )
 from toolbus_common.crypto.canonical_json import digest_of
+from toolbus_common.flow.labels import Labels, labels_of_tool
 from toolbus_common.guards.server_instructions import instructions_entry
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import CATALOGUE, PINS
@@ -45,6 +46,7 @@ class Case:
     offered: CatalogEntry
     pin: Pin
     revision: int  # the pin's revision in the bucket; 0 if there is no pin
+    labels: Labels | None = None  # of a tool: what approving it makes callable
 
     @property
     def name(self) -> str:
@@ -89,7 +91,7 @@ class Pinboard:
                 "lists all definitions."
             )
         held = [each for each in offered if everything or isinstance(each[2], Quarantined)]
-        return list(await asyncio.gather(*(self._case(*each) for each in held)))
+        return list(await asyncio.gather(*(self._case(declared[each[0]], *each) for each in held)))
 
     async def approve(self, *cases: Case) -> None:
         """Approve exactly the definitions of these cases; check all before approving any.
@@ -124,11 +126,13 @@ class Pinboard:
                 f"Another operator decided about '{case.name}' meanwhile; see 'toolbus pins list'."
             )
 
-    async def _case(self, server: str, kind: str, offered: CatalogEntry) -> Case:
-        entry = await self._pins.get(pin_key(kind, server, offered.name))
+    async def _case(self, declared: Server, server: str, kind: str, offered: CatalogEntry) -> Case:
+        entry, labels = await self._pins.get(pin_key(kind, server, offered.name)), None
+        if kind == "tools":
+            labels = labels_of_tool(declared, offered.name, offered.as_sent)
         if entry is None or entry.value is None:
-            return Case(server, kind, offered, Pin(), 0)
-        return Case(server, kind, offered, Pin.decode(entry.value), entry.revision)
+            return Case(server, kind, offered, Pin(), 0, labels)
+        return Case(server, kind, offered, Pin.decode(entry.value), entry.revision, labels)
 
     async def _listing(self, server: str) -> Listing | None:
         entry = await self._catalogue.get(server)

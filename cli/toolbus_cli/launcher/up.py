@@ -39,7 +39,8 @@ from toolbus_common.config_store.repository import Applied, ConfigRepository
 from toolbus_common.errors import BusDownError
 from toolbus_common.listen_address import HostPort
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import EVENTS_BYTES, provision
+from toolbus_common.nats.provision import provision
+from toolbus_common.nats.topology import EVENTS_BYTES
 
 POLL_SECONDS = 0.5
 BUS_SECONDS = 15.0

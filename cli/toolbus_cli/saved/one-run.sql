@@ -15,7 +15,7 @@ LEFT JOIN
     WHERE events.suggested_by != '' AND at >= {since:DateTime}
     GROUP BY linked
 ) AS s ON u.call_id = s.linked
-WHERE (run = {run:String} OR parent_id = {run:String} OR call_id = {run:String} OR s.suggested_by IN (SELECT call_id FROM usage WHERE run = {run:String}))
+WHERE (run = {run:String} OR parent_id = {run:String} OR call_id = {run:String} OR s.suggested_by IN (SELECT call_id FROM usage WHERE run = {run:String} AND at >= {since:DateTime}))
     AND at >= {since:DateTime}
 GROUP BY call_id
 ORDER BY started

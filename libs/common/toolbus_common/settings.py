@@ -8,12 +8,16 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from toolbus_common import listen_address
 from toolbus_common.egress import Allowed, Egress
 from toolbus_common.listen_address import HostPort
+from toolbus_common.tls_files import TlsFiles
 
 
 class Settings(BaseSettings):
     """The settings that all services share. Each service adds further settings in a subclass.
 
     `nats_url` is the URL of NATS, or several separated with commas: the servers of one cluster.
+    `nats_ca` is a file with the authorities that its certificate is checked with, instead of those
+    of the system; `nats_cert` and `nats_key` are the files of this client's certificate. With one
+    of them, or URLs with `tls://`, connections without TLS are refused.
     `nkey_seed_file` is the file with this service's NATS seed. If it is empty,
     `<state_dir>/nkeys/<service>.seed` is used; without such a file, the service connects without
     credentials. `egress_allow` contains allowed destinations in addition to the public Internet.
@@ -23,18 +27,24 @@ class Settings(BaseSettings):
     secrets in the configuration; the default is `<state_dir>/encryption`. Rejected requests are
     counted, and reported once per `rejection_seconds`. `ops_listen` is HOST:PORT of the process's
     operations listener (health, metrics); port 0 selects a free port. `ops_hosts` are the accepted
-    host names of this listener, separated with commas, in addition to IP addresses.
+    host names of this listener, separated with commas, in addition to IP addresses. After SIGTERM a
+    process is not ready, but continues for `drain_delay` seconds, in which load balancers notice
+    it. Then calls in progress get up to `drain_seconds`.
     """
 
     model_config = SettingsConfigDict(env_prefix="TOOLBUS_", frozen=True, extra="ignore")
 
     state_dir: Path = Path(".toolbus")
     nats_url: str = "nats://127.0.0.1:4222"
+    nats_ca: str = ""
+    nats_cert: str = ""
+    nats_key: str = ""
     nkey_seed_file: str = ""
     ops_listen: str = "127.0.0.1:0"
     ops_hosts: str = ""
     log_level: str = "info"
     log_format: str = "json"  # or text
+    drain_delay: float = Field(default=0.0, ge=0)
     drain_seconds: float = 25.0
     spool_bytes: int = 64 * 1024 * 1024
     rejection_seconds: float = Field(default=60.0, gt=0)  # interval of events on rejected requests
@@ -70,6 +80,16 @@ class Settings(BaseSettings):
     def egress(self) -> Egress:
         """The destinations that this service may connect to."""
         return Egress(Allowed.of(self.egress_allow))
+
+    @property
+    def nats_tls(self) -> TlsFiles | None:
+        """The TLS files of connections to NATS; None without TLS. Raises `TlsFileError`."""
+        urls = self.nats_url.split(",")
+        if not (self.nats_ca or self.nats_cert or self.nats_key) and not all(
+            url.strip().startswith("tls://") for url in urls
+        ):
+            return None
+        return TlsFiles("TOOLBUS_NATS", self.nats_ca, self.nats_cert, self.nats_key)
 
     @property
     def people_key_file(self) -> Path:

@@ -2,7 +2,7 @@
 
 subscribes  every event, from the stream EVENTS; buckets tb_config and tb_person_keys;
             AuditQuery, EventsQuery, SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery,
-            BackfillRequest, BackfillLinesRequest; SQL of BI tools over HTTP
+            GuardChecksQuery, BackfillRequest, BackfillLinesRequest; SQL of BI tools over HTTP
 publishes   EventsExpired, WitnessContradicted, access.rejected; events and checkpoints to
             webhooks, events to SIEMs and files, checkpoints to witnesses and files
 owns        the tables in ClickHouse, the buckets tb_checkpoints and tb_exports, the signing key
@@ -19,7 +19,7 @@ from typing import Any
 
 from toolbus_audit.bi_gateway.executor import QueryExecutor
 from toolbus_audit.bi_gateway.server import serve_readers
-from toolbus_audit.clickhouse import query
+from toolbus_audit.clickhouse import query, store_identity
 from toolbus_audit.clickhouse.embedded_memory import return_memory_periodically
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.delivery.outbound import Outbound
@@ -29,7 +29,7 @@ from toolbus_audit.export.scheduler import ExportScheduler
 from toolbus_audit.ingest.backfill import Backfill
 from toolbus_audit.ingest.rollups import run_rollups
 from toolbus_audit.ingest.writer import PULL_MESSAGES, Writer
-from toolbus_audit.projections import spending, unresolved_calls
+from toolbus_audit.projections import guard_checks, spending, unresolved_calls
 from toolbus_audit.retention import Retention
 from toolbus_audit.settings import Settings
 from toolbus_audit.siem.forwarder import EventStream
@@ -38,7 +38,7 @@ from toolbus_audit.transparency_log.log_signer_task import run_log_signer
 from toolbus_audit.webhooks.dispatcher import WebhookDispatcher
 from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.concurrency import in_background
-from toolbus_common.config_store.literal_secrets import Reader
+from toolbus_common.config_store.literal_secrets import Reader, keys_at
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.contracts import (
     AuditQuery,
@@ -47,6 +47,7 @@ from toolbus_common.contracts import (
     BackfillRequest,
     EventsQuery,
     EventsReply,
+    GuardChecksQuery,
     OpenCallsQuery,
     OpenCallsReply,
     RowsReply,
@@ -62,7 +63,7 @@ from toolbus_common.egress.tls import Tls
 from toolbus_common.messaging.access_rejections import RejectionCounter
 from toolbus_common.messaging.broker import AckPolicy, EventBatch, stop_subscriber
 from toolbus_common.nats.stream_reader import StreamEntry, created_at, read_from
-from toolbus_common.nats.topology import CONFIG, EVENTS, EXPORTS, WEBHOOKS
+from toolbus_common.nats.topology import CONFIG, EVENTS, EXPORTS, INSTALLATION, WEBHOOKS
 from toolbus_common.observability.tracing import Tracer
 from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.privacy.legal_holds import Holds
@@ -91,11 +92,13 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
     service.why_not = lambda: writer.reason
     service.details = lambda: {
         "store": store.location,
+        **({"store_id": store.identity} if store.identity else {}),
         "rows": writer.rows,
         "dead_letters": writer.dead,
         **({"person_keys": people.fault} if people.fault else {}),
     }
 
+    _admit_store(service, store)
     _close_store(service, writer, store)
     outbound = _outbound(service, settings)
     _serve_backfill(service, writer, store)
@@ -120,6 +123,16 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
     return service
 
 
+def _admit_store(service: Service, store: ClickHouse) -> None:
+    """Work with the one store of the installation only."""
+
+    async def admit(ids: list[str]) -> None:
+        bucket = await service.bucket(INSTALLATION)
+        store.identity = await store_identity.admit(bucket, ids, store.location)
+
+    store.admit = admit
+
+
 def _close_store(service: Service, writer: Writer, store: ClickHouse) -> None:
     """Write the received messages before the store closes."""
 
@@ -142,15 +155,21 @@ def _answer_queries(service: Service, store: ClickHouse, people: PersonKeys) -> 
 
     @service.broker.subscriber(SpendingQuery.SUBJECT, queue=service.name)
     async def spent(request: SpendingQuery) -> SpendingReply:
-        return await spending.spending(store, people, request)
+        spent = await spending.spending(store, people, request)
+        return spent.model_copy(update={"store": store.identity})
 
     @service.broker.subscriber(OpenCallsQuery.SUBJECT, queue=service.name)
     async def open_calls(request: OpenCallsQuery) -> OpenCallsReply:
-        return await spending.open_calls(store, people, request)
+        found = await spending.open_calls(store, people, request)
+        return found.model_copy(update={"store": store.identity})
 
     @service.broker.subscriber(UnresolvedCallsQuery.SUBJECT, queue=service.name)
     async def unresolved(request: UnresolvedCallsQuery) -> UnresolvedCallsReply:
         return await unresolved_calls.unresolved_calls(store, request)
+
+    @service.broker.subscriber(GuardChecksQuery.SUBJECT, queue=service.name)
+    async def checked(request: GuardChecksQuery) -> RowsReply:
+        return await guard_checks.guard_checks(store, people, request)
 
     @service.broker.subscriber(EventsQuery.SUBJECT, queue=service.name)
     async def page(request: EventsQuery) -> EventsReply:
@@ -159,6 +178,7 @@ def _answer_queries(service: Service, store: ClickHouse, people: PersonKeys) -> 
 
 def _outbound(service: Service, settings: Settings) -> Outbound:
     """Watch the configuration, and create the clients of all deliveries."""
+    service.shared_keys.add("encryption", *keys_at("audit", settings.encryption))
     decrypted = Reader.at("audit", settings.encryption).opened
     operator_named = service.share_projection(CONFIG, ConfirmedTargets)
     tls = Tls(settings.egress_ca)

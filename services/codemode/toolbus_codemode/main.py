@@ -23,13 +23,13 @@ from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 from toolbus_codemode.settings import Settings
 from toolbus_codemode.tokens.context_savings import ContextMeter
 from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
+from toolbus_common.calls.bucket_sizes import follow_sizes
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.concurrency import in_background
 from toolbus_common.contracts import CallAdmitted, CallCancelled, OwnRunsRequest, RunsRequest
 from toolbus_common.guards.service_inspector import InspectorProvider
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.model_api.embeddings import EmbeddingModel, NoModelError
-from toolbus_common.nats.bucket_sizes import follow_sizes
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.topology import AGENT_RUNS, CATALOGUE, CONFIG, OUTCOMES, RESULTS, TOKENS
 from toolbus_common.privacy.service_keys import use_person_keys

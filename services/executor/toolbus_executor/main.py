@@ -23,7 +23,7 @@ from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.concurrency import in_background
 from toolbus_common.config import Guard, Server
-from toolbus_common.config_store.literal_secrets import Reader
+from toolbus_common.config_store.literal_secrets import Reader, keys_at
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.contracts import (
     CachedResponsesQuery,
@@ -78,7 +78,8 @@ from toolbus_executor.providers.cache.service import ModelCache
 from toolbus_executor.providers.registry import ProviderRegistry
 from toolbus_executor.results.large.store import LargeResultStore
 from toolbus_executor.results.selection.worker_client import Selector
-from toolbus_executor.servers.supervisor import Buckets, ServerSupervisor
+from toolbus_executor.servers.buckets import Buckets
+from toolbus_executor.servers.supervisor import ServerSupervisor
 from toolbus_executor.settings import Settings
 from toolbus_executor.transport.dialer_factory import DialerFactory
 from toolbus_executor.upstreams.sessions.session_claims import SessionClaims
@@ -292,6 +293,7 @@ def build(process: ProcessContext) -> Service:
     settings = Settings()
     service = Service("executor", settings, process)
     cache = ModelCache(service, use_person_keys(service))
+    service.shared_keys.add("encryption", *keys_at("executor", settings.encryption))
     decrypted = Reader.at("executor", settings.encryption).opened
     directory = ConfigView(service.share_projection(CONFIG, ConfigProjection), decrypted)
     pins = Pins(service.events)

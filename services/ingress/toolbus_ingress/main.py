@@ -51,7 +51,9 @@ def build(process: ProcessContext) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("ingress", settings, process)
-    sealer = ClaimSealer(load_key(settings.client_state_key))
+    key = load_key(settings.client_state_key)
+    service.shared_keys.add("client_state", key)
+    sealer = ClaimSealer(key)
     endpoint = endpoint_of(service, settings, sealer)
     _report_anonymous_access(service, endpoint.anonymous)
     app = application(endpoint, sealer, settings)
@@ -167,10 +169,11 @@ async def _serve_clients(endpoint: Endpoint, app: App, settings: Settings) -> As
     async with listening(app, settings) as listener:
 
         async def leave() -> None:
-            await listener.stop_accepting(settings.leave_seconds)
+            await listener.stop_accepting()
             notifications.close()  # an open stream would prevent the end of the listener
             await listener.end(settings.drain_seconds)
 
+        endpoint.service.announcing.append(listener.announce_end)
         endpoint.service.on_leave(leave)
         try:
             yield

@@ -3,11 +3,11 @@
 from toolbus_common.admin_api.models import KINDS
 from toolbus_ingress.admin_api import (
     admins,
-    budgets,
     configuration,
     description,
     entries,
     keys,
+    reports,
     runs,
 )
 from toolbus_ingress.admin_api import approvals as admin_approvals
@@ -28,8 +28,9 @@ def build(endpoint: Endpoint) -> Application:
         keys.router,
         admins.own_router,
         admins.router,
+        reports.guards,  # before the guard of a name
         *(entries.router_of(kind) for kind in KINDS),
-        budgets.router,
+        reports.budgets,
         cache.router,
         admin_approvals.router,
         runs.router,

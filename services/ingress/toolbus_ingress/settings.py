@@ -29,8 +29,7 @@ class Settings(CommonSettings):
     body. An idle connection stays open for `idle_timeout`. A response may stay unread for
     `write_timeout`. `max_connections` limits all open connections, `max_per_address` limits the
     connections of one address, and `max_per_loopback` limits the connections of this machine.
-    `trusted_proxies` are addresses and networks whose `proxy_header` names the client. After
-    SIGTERM, new connections are accepted for `leave_seconds`.
+    `trusted_proxies` are addresses and networks whose `proxy_header` names the client.
 
     The sizes of lists are published every `context_seconds`. With `dpop_nonce`, DPoP proofs must
     contain a nonce from the server. `client_state_key_file` is the file with the 32-byte key that
@@ -53,7 +52,6 @@ class Settings(CommonSettings):
     max_per_loopback: int = Field(default=10_000, ge=1)
     trusted_proxies: str = ""
     proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
-    leave_seconds: float = Field(default=0.5, ge=0)
     call_timeout: float | None = Field(default=None, gt=0)
     context_seconds: float = Field(default=60.0, gt=0)
     poll_after: float = Field(default=0.0, ge=0)

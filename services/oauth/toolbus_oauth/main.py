@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.access.token_cache import TokenCache
 from toolbus_common.config import Configuration
-from toolbus_common.config_store.literal_secrets import Reader
+from toolbus_common.config_store.literal_secrets import Reader, keys_at
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.contracts import (
     IdentityKeyQuery,
@@ -198,6 +198,10 @@ def build(process: ProcessContext) -> Service:
     """Return the composed service. It opens connections only when it runs."""
     settings = Settings()
     service = Service("oauth", settings, process)
+    service.shared_keys.add("oauth", load_key(settings.oauth_key))
+    if not settings.oauth_vault_key:
+        service.shared_keys.add("vault", load_key(settings.vault_file))
+    service.shared_keys.add("encryption", *keys_at("oauth", settings.encryption))
     decrypted = Reader.at("oauth", settings.encryption).opened
     state = WatchedState(
         ConfigView(service.share_projection(CONFIG, ConfigProjection), decrypted),

@@ -28,6 +28,7 @@ from toolbus_common.access.config_snapshot import (
 )
 from toolbus_common.access.principal import Principal
 from toolbus_common.access.session_owner import holder_of
+from toolbus_common.calls.bucket_sizes import follow_sizes
 from toolbus_common.concurrency import in_background
 from toolbus_common.config_store.literal_secrets import Writer
 from toolbus_common.config_store.repository import ConfigRepository
@@ -49,7 +50,6 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.errors import ToolbusError
 from toolbus_common.guards.service_inspector import InspectorProvider
-from toolbus_common.nats.bucket_sizes import follow_sizes
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import (
     APPROVALS,
@@ -161,6 +161,8 @@ def build(process: ProcessContext) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("policy", settings, process)
+    service.shared_keys.add("policy", *settings.records(APPROVALS).keys)
+    service.shared_keys.add("encryption", Writer.at(settings.encryption).digests)
     provider, watcher = _watch_buckets(service)
     approvals, approvers = _build_approvals(service, provider, settings)
     tasks = approvals.task_service
@@ -336,7 +338,9 @@ async def _serve_admin(
         service.requests.request,
     )
 
-    @service.broker.subscriber(AdminRequest.SUBJECT, queue=service.name)
+    @service.broker.subscriber(
+        AdminRequest.SUBJECT, queue=service.name, max_workers=AdminRequest.AT_ONCE
+    )
     async def administer(request: AdminRequest) -> AdminReply:
         return await admin.handle(request)
 
@@ -354,9 +358,7 @@ async def _expire(approvals: ApprovalService) -> None:
 async def _ping(service: Service, ledger: Ledger) -> None:
     """Ping Redis forever, and report a failure as the service's health."""
     while True:
-        reason = (
-            "" if await ledger.store.reachable() else "Redis unreachable: paid calls are denied"
-        )
+        reason = await ledger.store.problem()
         service.why_not = lambda reason=reason: reason  # type: ignore[misc]
         await asyncio.sleep(PING_SECONDS)
 

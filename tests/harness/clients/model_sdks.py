@@ -4,6 +4,8 @@ import json
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import anthropic
+import openai
 from anthropic.lib.streaming._messages import accumulate_event
 from anthropic.types import Message, MessageCreateParams, RawMessageStreamEvent
 from openai import omit
@@ -92,4 +94,60 @@ def _responses(stream: bytes) -> dict[str, Any]:
     return made
 
 
-__all__ = ["CHAT", "MESSAGES", "RESPONSES", "accumulated", "check_request", "check_response"]
+def one_of_many(gpt: openai.OpenAI, claude: anthropic.Anthropic, number: int) -> None:
+    """Send a request whose kind and size depend on its number, and check the response."""
+    text, more = f"n{number}", {"mock": f"chunks={1 + number % 7},cached=1"}
+    said: list[Any] = [{"role": "user", "content": text}]
+    wanted = f"{text} " + "".join(f"w{each} " for each in range(1, 1 + number % 7))
+    match number % 8:
+        case 0:
+            chat = gpt.chat.completions.create(model="team-fast", messages=said, extra_body=more)
+            assert chat.choices[0].message.content == wanted
+        case 1:
+            chunks = gpt.chat.completions.create(
+                model="team-fast", messages=said, stream=True, extra_body=more
+            )
+            parts = [each.choices[0].delta.content or "" for each in chunks if each.choices]
+            assert "".join(parts) == wanted
+        case 2:
+            response = gpt.responses.create(model="spare/mock", input=text, extra_body=more)
+            assert response.output_text == wanted
+        case 3:
+            with gpt.responses.create(
+                model="mock/mock", input=text, stream=True, extra_body=more
+            ) as events:
+                deltas = [
+                    each.delta for each in events if each.type == "response.output_text.delta"
+                ]
+            assert "".join(deltas) == wanted
+        case 4:
+            message = claude.messages.create(
+                model="claude/mock", max_tokens=9, messages=said, extra_body=more
+            )
+            assert [each.text for each in message.content if each.type == "text"] == [wanted]
+        case 5:
+            raw = claude.messages.create(
+                model="claude/mock", max_tokens=9, messages=said, stream=True, extra_body=more
+            )
+            text_parts = [
+                each.delta.text
+                for each in raw
+                if each.type == "content_block_delta" and each.delta.type == "text_delta"
+            ]
+            assert "".join(text_parts) == wanted
+        case 6:
+            assert gpt.embeddings.create(model="mock/mock", input=text).data
+        case _:
+            shaky = gpt.chat.completions.create(model="shaky", messages=said)
+            assert shaky.choices[0].message.content == f"{text} w1 w2 w3 w4 "
+
+
+__all__ = [
+    "CHAT",
+    "MESSAGES",
+    "RESPONSES",
+    "accumulated",
+    "check_request",
+    "check_response",
+    "one_of_many",
+]

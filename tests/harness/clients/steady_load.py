@@ -74,11 +74,13 @@ class Load:
     key: str  # a key that uses tools
     coder: str  # a key in code mode
     rate: float
+    kinds: tuple[str, ...] = KINDS
     run: str = field(default_factory=lambda: f"run{next(_numbers)}")
     succeeded: list[Ended] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     broken: int = 0
+    causes: list[str] = field(default_factory=list)  # of the broken calls
     made: int = 0
     _idle: dict[str, list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = field(
         default_factory=dict
@@ -99,6 +101,7 @@ class Load:
             tasks.add(task)
             task.add_done_callback(tasks.discard)
             self.made += 1
+            await self._drop_ended()
         await asyncio.gather(*tasks)
         await self.close()
 
@@ -108,15 +111,25 @@ class Load:
             while streams:
                 await _closed(streams.pop()[1])
 
+    async def _drop_ended(self) -> None:
+        """Close the idle connections that their server has closed."""
+        for idle in list(self._idle.values()):
+            ended = [streams for streams in idle if streams[0].at_eof()]
+            for streams in ended:
+                idle.remove(streams)
+            for _, writer in ended:
+                await _closed(writer)
+
     async def _one(self, number: int) -> None:
-        kind = KINDS[number % len(KINDS)]
+        kind = self.kinds[number % len(self.kinds)]
         call = Call(f"{self.run}.{number}", kind, secrets.token_hex(16))
         began = time.monotonic()
         try:
             async with asyncio.timeout(PATIENCE):
                 result = await self.answer_of(call)
-        except (*BROKEN, TimeoutError):
+        except (*BROKEN, TimeoutError) as error:
             self.broken += 1
+            self.causes.append(f"{call.id}: {error!r}")
             return
         if "error" in result:
             self.failed[result["error"]["data"]["code"]] += 1
@@ -135,11 +148,14 @@ class Load:
         reader, writer = streams
         try:
             writer.write(self._request(parts.path, parts.netloc, call))
-            result = await _answer(reader)
+            result, closes = await _answer(reader)
         except BaseException:
             await _closed(writer)
             raise
-        idle.append(streams)
+        if closes:
+            await _closed(writer)
+        else:
+            idle.append(streams)
         return result
 
     def _request(self, path: str, host: str, call: Call) -> bytes:
@@ -151,8 +167,11 @@ class Load:
         return f"POST {path} HTTP/1.1\r\n{lines}\r\n".encode() + call.body
 
 
-async def _answer(reader: asyncio.StreamReader) -> dict[str, Any]:
-    """Return the JSON of a response. Its body has a length or is chunked."""
+async def _answer(reader: asyncio.StreamReader) -> tuple[dict[str, Any], bool]:
+    """Return the JSON of a response, whose body has a length or is chunked.
+
+    The second value is whether the server closes the connection after it.
+    """
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").lower()
     if "content-length:" in head:
         length = head.partition("content-length:")[2].partition("\r\n")[0]
@@ -164,7 +183,7 @@ async def _answer(reader: asyncio.StreamReader) -> dict[str, Any]:
             await reader.readexactly(2)
         await reader.readexactly(2)
     parsed: dict[str, Any] = json.loads(body[body.index(b"{") : body.rindex(b"}") + 1])
-    return parsed
+    return parsed, "connection: close" in head
 
 
 async def _closed(writer: asyncio.StreamWriter) -> None:

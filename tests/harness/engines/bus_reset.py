@@ -10,7 +10,7 @@ from harness.engines.nats_server import NatsAt, NatsServer, tester_of
 from harness.waits import PATIENCE, until, until_async
 from toolbus_common.nats.accounts import STORE
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import provision
+from toolbus_common.nats.provision import provision
 
 STILL_CLEARING = 10049  # NATS: error creating store for stream
 

@@ -25,7 +25,9 @@ from toolbus_common.nats.permissions import OPERATOR
 
 INPUT, OUTPUT = 1.0, 2.0  # prices in dollars per million tokens: micro-dollars per token
 PROVIDER_KEY = "sk-live-a-secret-of-the-provider-8f3a"
-SECRETS = {name: f"tbk_{name}_a-secret-of-models" for name in ("bot", "race", "poor", "narrow")}
+SECRETS = {
+    name: f"tbk_{name}_a-secret-of-models" for name in ("bot", "race", "poor", "narrow", "guarded")
+}
 POOR_MICRO = 20_000
 ALIASES: dict[str, list[dict[str, Any]]] = {
     "team-fast": [{"provider": "mock", "model": "mock"}],
@@ -165,17 +167,19 @@ def _configuration(gateway: ModelGateway, more: dict[str, Any]) -> Configuration
             },
             "models": {**ALIASES, **more.get("models", {})},
             "servers": more.get("servers", {}),
+            "guards": {"tokens": {"kind": "secrets", "on": ["completions"], "action": "block"}},
             "model_prices": {"*": {"input": INPUT, "output": OUTPUT}},
             "keys": {
                 "bot": _key("bot", ["*"], 100),
                 "race": _key("race", ["*"], 100),
                 "poor": _key("poor", ["*"], POOR_MICRO / 1e6),
                 "narrow": _key("narrow", ["team-fast"], 100),
+                "guarded": _key("guarded", ["*"], 100, guards=["tokens"]),
                 **more.get("keys", {}),
             },
         }
     )
 
 
-def _key(name: str, models: list[str], usd: float) -> Key:
-    return key(SECRETS[name], models=models, budget={"usd": usd, "per": "month"})
+def _key(name: str, models: list[str], usd: float, **more: Any) -> Key:
+    return key(SECRETS[name], models=models, budget={"usd": usd, "per": "month"}, **more)

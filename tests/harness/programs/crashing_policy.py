@@ -22,6 +22,7 @@ from toolbus_common.messaging.call_transport import CallTransport
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.connection import Bus
 from toolbus_common.service.process import run
+from toolbus_policy.flow.follower import FlowFollower, Judgement
 from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.lua_scripts import ScriptRunner
 from toolbus_policy.ledger.settlement import SettlementConsumer
@@ -30,9 +31,12 @@ RECEIVED, RESERVED, SENT, RECORDED, HANDED_OVER, EXECUTING, EXECUTED, ENDED, SET
     "received", "reserved", "sent", "recorded", "handed-over", "executing", "executed", "ended",
     "settled",
 )  # fmt: skip
+# Before and after the bucket `tb_flow` says what a call reads.
+READING, READ = "reading", "read"
 CRASH, FORGET, EXECUTED_FILE = "crash", "forget", "executed"
 OUTCOMES = ("call.completed", "call.failed")
 _reserve, _store, _hand_over = Ledger.reserve, Bus.store, CallTransport.hand_over
+_commit = FlowFollower.commit
 _handle, _publish = SettlementConsumer.handle_batch, EventPublisher.publish
 
 
@@ -64,6 +68,15 @@ async def _reserving(ledger: Ledger, request: Any) -> None:
         _die()
     await _reserve(ledger, request)
     if _is_now(RESERVED, payer):
+        _die()
+
+
+async def _committing(flow: FlowFollower, judged: Judgement | None, call: Any) -> None:
+    about = _about(judged.caller.principal if judged is not None else None)
+    if _is_now(READING, about):
+        _die()
+    await _commit(flow, judged, call)
+    if _is_now(READ, about):
         _die()
 
 
@@ -123,6 +136,7 @@ def _publishing(events: EventPublisher, event: Event | EncodedEvent) -> None:
 
 if __name__ == "__main__":
     setattr(Ledger, "reserve", _reserving)  # noqa: B010
+    setattr(FlowFollower, "commit", _committing)  # noqa: B010
     setattr(Bus, "store", _storing)  # noqa: B010
     setattr(CallTransport, "hand_over", _handing_over)  # noqa: B010
     setattr(SettlementConsumer, "handle_batch", _handling)  # noqa: B010

@@ -14,6 +14,7 @@ async def create(state_dir: Path) -> None:
     """Create the tables in a state directory that has none."""
     store = ClickHouse(Settings(state_dir=state_dir, clickhouse_url=SecretStr("")))
     await store.open()
+    await store.command("TRUNCATE TABLE store_identity")  # each copy gets an id of its own
     await store.close()
 
 

@@ -11,8 +11,6 @@ from harness.services.call_runner import admitted
 from harness.waits import until, until_async
 from toolbus_common.config import Configuration, Provider
 from toolbus_common.contracts import (
-    CachedResponsesQuery,
-    CachedResponsesReply,
     CallCancelled,
     CallError,
     CallResult,
@@ -29,9 +27,7 @@ from toolbus_common.contracts.model_calls import (
     decode_cache_note,
 )
 from toolbus_common.errors import ToolbusError
-from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_executor.main import build
@@ -57,14 +53,7 @@ class ModelGateway:
         await self.configure(**providers)
         async with build(ProcessContext()).running():
             await until_async(self.is_ready, "the providers")
-            if any(each.cache is not None for each in providers.values()):
-                await self._cache_is_ready()
             yield
-
-    async def _cache_is_ready(self) -> None:
-        """Wait until the executor has read the cache. Until then, requests bypass the cache."""
-        requests = RequestReply(OPERATOR, self._operator)
-        await requests.request(CachedResponsesQuery(), CachedResponsesReply)
 
     async def configure(self, **providers: Provider) -> None:
         """Apply a configuration with these providers."""

@@ -1,18 +1,23 @@
-"""Commands that show the labels of tools and what runs have read, and reset a run."""
+"""Commands that show and confirm the labels of tools, show what runs have read, and reset one."""
 
 import asyncio
+from collections.abc import Mapping
 from pathlib import Path
 from time import gmtime, strftime
 from typing import Annotated, Any
 
 import typer
+from msgspec import to_builtins
+from yaml import safe_dump
 
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_table
 from toolbus_cli.commands.repository import at_work
 from toolbus_cli.config_client import me
+from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
 from toolbus_common.access.tool_patterns import full_name
+from toolbus_common.config import Configuration, ToolView
 from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import (
     FlowRunsQuery,
@@ -21,45 +26,74 @@ from toolbus_common.contracts import (
     Query,
     ResetFlowRequest,
 )
-from toolbus_common.flow.labels import labels_of_tool
+from toolbus_common.flow.labels import Labels, labels_of_tool
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CATALOGUE
 from toolbus_common.web.json_view import visible
 
+Found = dict[str, Labels]  # by the full name of a tool
+
 
 def labels(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """List what each tool reads and where it writes; a `?` marks a guess, to declare or correct."""
+    """List what each tool reads and where it writes; a `?` marks a guess, to confirm or correct."""
 
-    async def work(repository: ConfigRepository) -> list[dict[str, Any]]:
-        servers = (await repository.declared()).configuration.servers
-        bucket, found = await repository.bus.bucket(CATALOGUE), []
-        for server in sorted(servers):
-            entry = await bucket.get(server)
-            if entry is None or entry.value is None:
-                continue
-            for tool in Listing.decode(entry.value).tools:
-                own = labels_of_tool(servers[server], tool.name, tool.as_sent)
-                name = visible(full_name(server, tool.name))
-                guessed = [*own.guessed]
-                found.append(
-                    {"tool": name, "reads": [*own.reads], "writes": own.writes, "guessed": guessed}
-                )
-        return found
+    async def work(repository: ConfigRepository) -> tuple[Found, list[str]]:
+        configuration = (await repository.declared()).configuration
+        return await _labels(repository, configuration), _refusing(configuration)
 
-    found = at_work(state_dir, work)
+    found, refusing = at_work(state_dir, work)
     if as_json:
-        show_json(found)
+        show_json([{"tool": visible(name), **to_builtins(each)} for name, each in found.items()])
         return
-    rows = [
-        (
-            each["tool"],
-            (", ".join(each["reads"]) or "nothing") + ("?" if "reads" in each["guessed"] else ""),
-            each["writes"] + ("?" if "writes" in each["guessed"] else ""),
-        )
-        for each in found
-    ]
+    rows = [(visible(name), *each.shown) for name, each in found.items()]
     show_table(("tool", "reads", "writes"), rows, "No tool.")
+    guessed = sum(bool(each.guessed) for each in found.values())
+    if refusing and guessed:
+        say(
+            f"Warning: {guessed} of these tools have guessed labels, and calls are refused by "
+            f"them at: {', '.join(refusing)}. Confirm a guess with 'toolbus flow confirm SERVER "
+            "TOOL', or declare 'reads' and 'writes'."
+        )
+
+
+def confirm(
+    server: Annotated[str, typer.Argument(metavar="SERVER", help="A configured server.")],
+    tools: Annotated[
+        list[str], typer.Argument(metavar="TOOL…", help="Tools, by the names that the server uses.")
+    ],
+    *,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """Declare the guessed labels of tools, so that changed annotations no longer change them.
+
+    The configuration changes as if 'reads' and 'writes' were declared, and so does its event. Add
+    the printed lines to your configuration file: the next 'toolbus apply' replaces all labels.
+    """
+
+    async def work(repository: ConfigRepository) -> Found:
+        found = await _labels(repository, (await repository.declared()).configuration)
+        named = {tool: full_name(server, tool) for tool in tools}
+        missing = [visible(name) for name in named.values() if name not in found]
+        if missing:
+            raise CommandError(
+                f"No tool {', '.join(missing)} is listed; 'toolbus flow labels' shows the tools."
+            )
+        chosen = {tool: found[name] for tool, name in named.items()}
+        await repository.change(lambda old: _declared(old, server, chosen), "flow confirm")
+        return chosen
+
+    chosen = at_work(state_dir, work)
+    views = {tool: {"reads": [*each.reads], "writes": each.writes} for tool, each in chosen.items()}
+    document = {"servers": {server: {"tools": views}}}
+    if as_json:
+        show_json(document)
+    else:
+        say(
+            "Declared; your configuration file should contain:",
+            *safe_dump(document, sort_keys=False).splitlines(),
+        )
 
 
 def runs(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
@@ -92,6 +126,43 @@ def reset(
     """Forget what a run has read; its next calls are judged as if it had read nothing."""
     _request(state_dir, ResetFlowRequest(run=run, by=me(), note=reason))
     say(f"Reset {run}: what it has read is forgotten.")
+
+
+async def _labels(repository: ConfigRepository, configuration: Configuration) -> Found:
+    """Return the labels of all listed tools."""
+    bucket, found = await repository.bus.bucket(CATALOGUE), {}
+    for name, server in sorted(configuration.servers.items()):
+        entry = await bucket.get(name)
+        if entry is None or entry.value is None:
+            continue
+        for tool in Listing.decode(entry.value).tools:
+            found[full_name(name, tool.name)] = labels_of_tool(server, tool.name, tool.as_sent)
+    return found
+
+
+def _declared(old: Configuration, server: str, chosen: Mapping[str, Labels]) -> Configuration:
+    """Return the configuration with the labels of these tools of a server."""
+    declared = old.servers[server]
+    views = dict(declared.tools)
+    for tool, labels in chosen.items():
+        labelled = {"reads": labels.reads, "writes": labels.writes}
+        views[tool] = views.get(tool, ToolView()).model_copy(update=labelled)
+    servers = {**old.servers, server: declared.model_copy(update={"tools": views})}
+    return old.model_copy(update={"servers": servers})
+
+
+def _refusing(configuration: Configuration) -> list[str]:
+    """Return the levels whose information flow refuses calls."""
+    found = ["all keys"] if _refuses(configuration) else []
+    for kind in ("customers", "teams", "users", "groups", "keys"):
+        levels = getattr(configuration, kind, {})
+        found += [f"{kind}.{name}" for name, level in levels.items() if _refuses(level)]
+    return found
+
+
+def _refuses(level: Any) -> bool:
+    flow = getattr(level, "flow", None)
+    return flow is not None and flow.action == "refuse"
 
 
 def _request(state_dir: Path, question: Query) -> FlowRunsReply:

@@ -17,7 +17,7 @@ from toolbus_cli.errors import CommandError
 from toolbus_common.config.guards.guard import Guard, Phase
 from toolbus_common.contracts.events.guards import GuardCheck
 from toolbus_common.errors import ToolbusError
-from toolbus_common.guards.detectors import detector_of
+from toolbus_common.guards.detectors import SEARCHING, detector_of, known_rules_of, rules_of
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
@@ -28,8 +28,18 @@ _RECENT = (
 _PASSED = "passed"
 
 
-def list_guards(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
+def list_guards(
+    *,
+    rules: Annotated[
+        bool, typer.Option("--rules", help="List the rules of the built-in kinds instead.")
+    ] = False,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
     """List guards: what they do, what attaches them, and their verdicts of the last 24 hours."""
+    if rules:
+        _list_rules(as_json=as_json)
+        return
     rows = asyncio.run(_listed(state_dir))
     if as_json:
         show_json(rows)
@@ -60,6 +70,10 @@ def show(
     say("", f"Attached to: {', '.join(row['attached_to']) or 'nothing, so it checks no call'}")
     if row["version"]:
         say(f"Version of its rules: {row['version']}")
+    if row["error"]:
+        say(f"It checks nothing on this machine: {row['error']}.")
+    if row["rules"]:
+        say(f"Its {len(row['rules'])} rules: {', '.join(row['rules'])}")
     say("")
     recent = [
         (each["phase"], each["verdict"], each["checks"], each["last"]) for each in row["recent"]
@@ -165,6 +179,7 @@ def _described(
 ) -> dict[str, Any]:
     hidden = {"credentials", "headers"}
     settings = guard.model_dump(mode="json", exclude_defaults=True, exclude=hidden)
+    version, error = _version(guard)
     return {
         "guard": name,
         "kind": guard.kind,
@@ -173,16 +188,30 @@ def _described(
         "mode": guard.mode,
         "fail": "closed" if guard.fails_closed else "open",
         "attached_to": [*places],
-        "version": _version(guard),
+        "version": version,
+        "error": error,
+        "rules": [*rules_of(guard)],
         "settings": settings,
         "recent": recent,
     }
 
 
-def _version(guard: Guard) -> str:
+def _version(guard: Guard) -> tuple[str, str]:
+    """Return the version of the rules of a guard, or why they cannot be loaded here."""
     if not guard.is_built_in or guard.kind == "limits":
-        return ""
-    return detector_of(guard).version
+        return "", ""
+    try:
+        return detector_of(guard).version, ""
+    except ValueError as error:
+        return "", str(error)
+
+
+def _list_rules(*, as_json: bool) -> None:
+    found = {kind: sorted(known_rules_of(kind) or ()) for kind in sorted(SEARCHING)}
+    if as_json:
+        show_json(found)
+        return
+    show_table(("kind", "rule"), [(kind, each) for kind in found for each in found[kind]], "")
 
 
 def _cells(row: dict[str, Any]) -> tuple[Any, ...]:

@@ -7,16 +7,24 @@ from typing import Annotated, Any
 
 import typer
 
-from toolbus_cli.analytics.timestamps import moment, written
-from toolbus_cli.clients.guard_coverage import CALLS, Coverage, Share, selected
+from toolbus_cli.analytics.timestamps import moment
 from toolbus_cli.clients.guard_replay import CONTENTS, GuardReplay, observing, start
 from toolbus_cli.clients.guard_samples import Laboratory
-from toolbus_cli.commands.guards.sources import ConfigFile, Since, asking, declared_in, rows_of
+from toolbus_cli.commands.guards.sources import (
+    SECONDS,
+    ConfigFile,
+    Since,
+    asking,
+    declared_in,
+    rows_of,
+)
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_table
 from toolbus_cli.commands.repository import with_repository
 from toolbus_cli.errors import CommandError
+from toolbus_common.contracts import GuardChecksQuery, RowsReply
 from toolbus_common.errors import InvalidError
+from toolbus_common.guards.coverage import Coverage, Share, selected
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 
@@ -96,13 +104,10 @@ async def _covered(since: datetime, key: str, tool: str, state_dir: Path) -> tup
         stored = await repository.declared()
         found = Coverage(stored.configuration, await repository.own_keys())
         queries = RequestReply(OPERATOR, repository.bus)
-        rows, more = await rows_of(
-            queries, CALLS, revision=str(stored.revision), since=written(since)
-        )
-    for row in rows:
-        if selected(row, key, tool):
-            found.add(row)
-    return found, not more
+        query = GuardChecksQuery(since=since.timestamp(), revision=stored.revision)
+        reply = await queries.request(query, RowsReply, SECONDS)
+    found.add_rows(reply, lambda row: selected(row, key, tool))
+    return found, not reply.more
 
 
 async def _replayed(

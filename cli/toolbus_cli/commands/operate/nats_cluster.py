@@ -3,11 +3,14 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 from typing import Any
 
 from toolbus_cli.errors import CommandError
 
 CLUSTER = "toolbus"
+SINGLE = "nats"  # the name of the only server's certificate
+SYSTEM, SYSTEM_USER = "SYS", "system"
 PORT = 6222
 _NODE = re.compile(
     r"([A-Za-z0-9][A-Za-z0-9_-]{0,31})=([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(?::(\d{1,5}))?"
@@ -43,11 +46,55 @@ def parsed_nodes(texts: Sequence[str]) -> list[Node]:
     return nodes
 
 
-def cluster_settings(node: Node, nodes: Sequence[Node], password: str) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class ServerTls:
+    """TLS of the servers, from PEM files in one directory of each server's machine.
+
+    With `verify`, clients need a certificate of the same authority.
+    """
+
+    directory: str
+    verify: bool
+
+    def settings(self, name: str, *, verify: bool = False) -> dict[str, Any]:
+        """Return the `tls` section of the server `name`. The server reads the files again on HUP.
+
+        With `verify`, the other side needs a certificate in any case.
+        """
+        folder = PurePosixPath(self.directory)
+        return {
+            "cert_file": str(folder / f"{name}.pem"),
+            "key_file": str(folder / f"{name}.key"),
+            "ca_file": str(folder / "ca.pem"),
+            "verify": verify or self.verify,
+            "timeout": 5,
+        }
+
+
+def optional_settings(
+    tls: ServerTls | None, name: str, monitor: str, system_key: str
+) -> dict[str, Any]:
+    """Return the settings for TLS, monitoring and the system account, as far as they are wanted."""
+    found: dict[str, Any] = {}
+    if tls is not None:
+        found["tls"] = tls.settings(name)
+    if monitor:
+        found["http"] = monitor
+    if system_key:
+        found["system_account"] = SYSTEM
+        found["accounts"] = {SYSTEM: {"users": [{"nkey": system_key}]}}
+    return found
+
+
+def cluster_settings(
+    node: Node, nodes: Sequence[Node], password: str, tls: ServerTls | None = None
+) -> dict[str, Any]:
     """Return the settings of one server in addition to those of a single server."""
+    secured = {"tls": tls.settings(node.name, verify=True)} if tls is not None else {}
     return {
         "server_name": node.name,
         "cluster": {
+            **secured,
             "name": CLUSTER,
             "host": "0.0.0.0",  # noqa: S104 - other machines connect; the password is required
             "port": node.port,

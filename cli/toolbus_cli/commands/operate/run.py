@@ -6,11 +6,18 @@ import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from toolbus_cli.commands.operate.nats_cluster import cluster_settings, parsed_nodes
+from toolbus_cli.commands.operate.nats_cluster import (
+    SINGLE,
+    SYSTEM_USER,
+    ServerTls,
+    cluster_settings,
+    optional_settings,
+    parsed_nodes,
+)
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json
 from toolbus_cli.errors import CommandError
@@ -20,9 +27,10 @@ from toolbus_common.config_store.literal_secrets import create_encryption_keys
 from toolbus_common.crypto.key_file import load_key
 from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.permissions import create_seeds, server_configuration
-from toolbus_common.nats.topology import Provisioned
-from toolbus_common.nats.topology import provision as lay_down
+from toolbus_common.nats.provision import Provisioned
+from toolbus_common.nats.provision import provision as lay_down
 from toolbus_common.service.names import SERVICES
+from toolbus_common.service.shared_keys import forget_entry
 
 # Secrets that the replicas of one service share, besides their seed.
 KEYS = ("people.key", "policy.key", "client-state.key", "oauth.key", "oauth-vault.key")
@@ -136,6 +144,12 @@ def provision(
             help="The maximum size of the event stream in GiB. Default: unchanged; 32 if new.",
         ),
     ] = None,
+    forget: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Forget a shared key or the store, as 'toolbus status' names it; repeatable."
+        ),
+    ] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for NATS.")] = 15.0,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
@@ -144,7 +158,7 @@ def provision(
 
     Existing streams keep their replicas and sizes, unless an option sets them.
     """
-    found = asyncio.run(_provision(state_dir, replicas, events_gib, wait))
+    found = asyncio.run(_provision(state_dir, replicas, events_gib, forget or [], wait))
     if as_json:
         show_json([asdict(each) for each in found])
         return
@@ -153,9 +167,15 @@ def provision(
 
 
 async def _provision(
-    state_dir: Path, replicas: int | None, events_gib: int | None, wait: float
+    state_dir: Path,
+    replicas: int | None,
+    events_gib: int | None,
+    forgotten: list[str],
+    wait: float,
 ) -> list[Provisioned]:
     async with joined(find(state_dir), wait) as bus:
+        for each in forgotten:
+            await forget_entry(bus, each)
         try:
             events_bytes = events_gib << 30 if events_gib is not None else None
             return await lay_down(bus, replicas=replicas, events_bytes=events_bytes)
@@ -185,7 +205,7 @@ def _described(found: list[Provisioned]) -> Iterator[str]:
         )
 
 
-def nats_config(
+def nats_config(  # noqa: PLR0913 - one for each option
     directory: Annotated[Path, typer.Argument(help="The directory for nats.conf and nkeys/.")],
     *,
     listen: Annotated[str, typer.Option(help="The address NATS listens on.")] = "127.0.0.1",
@@ -200,6 +220,24 @@ def nats_config(
             "other servers; repeat it for each server. Each gets a file of its own."
         ),
     ] = [],  # noqa: B006 - typer copies it
+    tls_dir: Annotated[
+        str,
+        typer.Option(
+            help="Require TLS, also between the servers of a cluster. The directory on each "
+            "server's machine has ca.pem, and NAME.pem and NAME.key of its server (nats.pem and "
+            "nats.key of a single one)."
+        ),
+    ] = "",
+    client_certificates: Annotated[
+        bool, typer.Option("--client-certificates", help="With TLS, clients need a certificate.")
+    ] = False,
+    monitor: Annotated[
+        str, typer.Option(help="HOST:PORT of the unencrypted monitoring page of each server.")
+    ] = "",
+    system_account: Annotated[
+        bool,
+        typer.Option("--system-account", help="Add a user for server statistics and reports."),
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Write a NATS configuration with a user, permissions and a seed file per service.
@@ -214,18 +252,27 @@ def nats_config(
     (executor, audit, oauth).
     """
     nodes = parsed_nodes(node)
+    if client_certificates and not tls_dir:
+        raise CommandError("--client-certificates needs --tls-dir with the servers' certificates.")
+    tls = ServerTls(tls_dir, client_certificates) if tls_dir else None
     try:
-        keys = create_seeds(directory / "nkeys")
+        keys = create_seeds(directory / "nkeys", *((SYSTEM_USER,) if system_account else ()))
         for name in KEYS:
             load_key(directory / name)
         create_encryption_keys(directory / "encryption")
         configuration = server_configuration(keys, host=listen, port=port, store_dir=store_dir)
-        files = {directory / "nats.conf": configuration}
+
+        def with_options(name: str) -> dict[str, Any]:
+            added = optional_settings(tls, name, monitor, keys.get(SYSTEM_USER, ""))
+            accounts = configuration["accounts"] | added.pop("accounts", {})
+            return configuration | {"accounts": accounts} | added
+
+        files = {directory / "nats.conf": with_options(SINGLE)}
         if nodes:
             password = load_key(directory / "cluster.key").hex()
             files = {
-                directory / f"nats-{each.name}.conf": configuration
-                | cluster_settings(each, nodes, password)
+                directory / f"nats-{each.name}.conf": with_options(each.name)
+                | cluster_settings(each, nodes, password, tls)
                 for each in nodes
             }
         for path, content in files.items():

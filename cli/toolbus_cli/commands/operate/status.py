@@ -32,6 +32,7 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.errors import ToolbusError
 from toolbus_common.messaging.request_reply import RequestReply
+from toolbus_common.nats.client import TlsClient
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.permissions import OPERATOR
@@ -288,7 +289,8 @@ async def _installation(state_dir: Path) -> list[Check]:
         return [_check("installation", f"no Toolbus runs on {state_dir}; 'toolbus up' starts one")]
     try:
         async with joined(find(state_dir)) as bus:
-            return [_check("bus", "connected as operator"), *await _looked_at(bus)]
+            how = ", with TLS" if isinstance(bus.client, TlsClient) else ""
+            return [_check("bus", f"connected as operator{how}"), *await _looked_at(bus)]
     except CommandError as error:
         return [_check("bus", error.message, ok=False)]
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 import typer
+from msgspec import to_builtins
 
 from toolbus_cli.clients.pins import Case, at_pins, changed_again
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
@@ -38,7 +39,8 @@ def list_pins(
 ) -> None:
     """List quarantined definitions with the reason; they are hidden until they are approved.
 
-    The column signals names the rules that found instructions to a model, or hidden text.
+    The column signals names the rules that found instructions to a model, or hidden text. The
+    columns reads and writes are the labels of information flow; a `?` marks a guess.
     """
     cases = _look(server, state_dir, everything=everything)
     if as_json:
@@ -53,10 +55,21 @@ def list_pins(
             case.pin.digest[:SHOWN_DIGEST],
             _decided(case),
             _signals(case),
+            *(case.labels.shown if case.labels is not None else ("", "")),
         )
         for case in cases
     ]
-    columns = ("name", "kind", "state", "digest", "approved", "decided", "signals")
+    columns = (
+        "name",
+        "kind",
+        "state",
+        "digest",
+        "approved",
+        "decided",
+        "signals",
+        "reads",
+        "writes",
+    )
     show_table(columns, rows, "No definition is quarantined.")
 
 
@@ -212,6 +225,7 @@ def _reply(case: Case) -> dict[str, Any]:
         "server": case.server,
         "quarantined": case.why,
         "signals": case.offered.signals,
+        "flow": to_builtins(case.labels),
         "digest": case.offered.digest,
         "approved": case.pin.digest,
         "rejected": case.pin.rejected,

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
+from msgspec import convert, to_builtins
 
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import show_json, show_table
@@ -12,10 +13,11 @@ from toolbus_cli.errors import CommandError
 from toolbus_common.access.principal import EffectiveGrants, exposed, principal_of
 from toolbus_common.access.tool_names import Names
 from toolbus_common.access.tool_patterns import full_name
-from toolbus_common.config import Configuration
+from toolbus_common.config import Configuration, Server
 from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import Listing
 from toolbus_common.contracts.records.pin_names import PINNED
+from toolbus_common.flow.labels import Labels, labels_of_tool
 from toolbus_common.nats.topology import CATALOGUE
 
 LONGEST_SHOWN = 70
@@ -36,7 +38,10 @@ def tools(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """List the tools of every server, or only the tools that a key can see."""
+    """List the tools of every server, or only the tools that a key can see.
+
+    The columns reads and writes are the labels of information flow; a `?` marks a guess.
+    """
 
     async def work(
         repository: ConfigRepository,
@@ -47,7 +52,12 @@ def tools(
         if quarantined:
             return _repaired(listings), _held_back(listings)
         bounds = await _bounds(repository, as_key, configuration) if as_key else EffectiveGrants(())
-        seen = [tool for listing in listings for tool in _seen(listing, bounds, names)]
+        servers = configuration.servers
+        seen = [
+            tool
+            for listing in listings
+            for tool in _seen(listing, bounds, names, servers[listing.server])
+        ]
         unseen = _unseen(listings, configuration, names) if everything else []
         return sorted(seen, key=lambda tool: str(tool["name"])), unseen
 
@@ -55,9 +65,14 @@ def tools(
     if as_json:
         show_json([*found, *unseen])
         return
-    rows = [(tool["name"], _text(tool)) for tool in found]
-    rows += [(tool["name"], f"hidden: {tool['hidden']}") for tool in unseen]
-    show_table(("name", "why") if quarantined else ("tool", "description"), rows, "No tool.")
+    if quarantined:
+        why = [(each["name"], f"hidden: {each['hidden']}") for each in unseen]
+        rows = [(tool["name"], _text(tool)) for tool in found]
+        show_table(("name", "why"), [*rows, *why], "No tool.")
+        return
+    shown = [(tool["name"], *_flow(tool), _text(tool)) for tool in found]
+    shown += [(tool["name"], "", "", f"hidden: {tool['hidden']}") for tool in unseen]
+    show_table(("tool", "reads", "writes", "description"), shown, "No tool.")
 
 
 async def _listings(repository: ConfigRepository, configuration: Configuration) -> list[Listing]:
@@ -85,8 +100,10 @@ async def _bounds(
     return principal_of(name, key, configuration, exposed(configuration)).bounds
 
 
-def _seen(listing: Listing, bounds: EffectiveGrants, names: Names) -> Iterator[dict[str, Any]]:
-    """Yield the tools of a server as agents see them.
+def _seen(
+    listing: Listing, bounds: EffectiveGrants, names: Names, server: Server
+) -> Iterator[dict[str, Any]]:
+    """Yield the tools of a server as agents see them, with their labels.
 
     Grants are matched against the tool names that the server uses, not against aliases.
     """
@@ -95,7 +112,8 @@ def _seen(listing: Listing, bounds: EffectiveGrants, names: Names) -> Iterator[d
         seen = names.shown("tools", listing.server, tool.name)
         if seen and seen.full and bounds.cover(own):
             described = {"description": seen.description} if seen.description else {}
-            yield {**tool.definition, "name": seen.full, **described}
+            labels = to_builtins(labels_of_tool(server, tool.name, tool.as_sent))
+            yield {**tool.definition, "name": seen.full, **described, "flow": labels}
 
 
 def _unseen(
@@ -142,6 +160,10 @@ def _repaired(listings: list[Listing]) -> list[dict[str, Any]]:
         if each.repaired
     }
     return [{"name": name, "repaired": found[name]} for name in sorted(found)]
+
+
+def _flow(tool: dict[str, Any]) -> tuple[str, str]:
+    return convert(tool["flow"], Labels).shown
 
 
 def _text(tool: dict[str, Any]) -> str:

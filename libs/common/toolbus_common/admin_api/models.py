@@ -34,6 +34,8 @@ from toolbus_common.config import (
 Secret = Annotated[str, Field(pattern=r"^[!-~]{24,256}$")]
 SecretHash = Annotated[str, Field(pattern=r"^(?:[0-9a-f]{64})?$")]
 Dollars = Annotated[float, Field(ge=0, le=1_000_000)]
+AGO = r"^[0-9]{1,4}[mhdw]$"
+_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 Labels = tuple[Name, ...]
 GuardNames = tuple[Name, ...]
 Targets = tuple[ModelTarget, ...]
@@ -154,6 +156,24 @@ class CachePurge(CacheSelection):
         return self
 
 
+class CoverageSelection(ConfigModel):
+    """The calls whose checks by guards are compared with the configuration.
+
+    `since` is a time before now, such as `24h`. `tool` is a pattern of tools or models. With
+    `gaps`, only shares with a gap are returned.
+    """
+
+    since: Annotated[str, Field(pattern=AGO)] = "24h"
+    key: str = Field(default="", max_length=256)
+    tool: str = Field(default="", max_length=400)
+    gaps: bool = False
+
+    @property
+    def seconds(self) -> int:
+        """The length of the time."""
+        return int(self.since[:-1]) * _SECONDS[self.since[-1]]
+
+
 class ResponseModel(BaseModel):
     """Base class of responses. Later versions add fields."""
 
@@ -228,6 +248,57 @@ class Revoked(ResponseModel):
 
     name: str
     state: Literal["revoked"] = "revoked"
+
+
+class CoverageShare(ResponseModel):
+    """What one guard checked of the calls of one key to one tool, in one phase.
+
+    `missing` counts calls without a check that the guard must have made, and `failed` failed
+    checks: both are gaps. `exempt` counts calls that needed no check, because an earlier
+    configuration decided them. `attached_by` are the levels and entries that attach the guard.
+    """
+
+    customer: str
+    key: str
+    tool: str
+    phase: str
+    guard: str
+    attached_by: list[str]
+    calls: int
+    checked: int
+    percent: float
+    missing: int
+    failed: int
+    exempt: int
+    bytes: int
+    checked_bytes: int
+    call_ids: list[str]
+
+
+class UnguardedCalls(ResponseModel):
+    """The calls of one key to one tool, to which no guard applies."""
+
+    customer: str
+    key: str
+    tool: str
+    calls: int
+
+
+class CoverageResponse(ResponseModel):
+    """One page of the coverage of guards; `next` is the position of the next page.
+
+    `gaps` counts the shares with a gap, on all pages. `without_guards` has at most 1000 entries.
+    `unknown_keys` have calls, but are not configured any more. Without `complete`, calls were left
+    out: choose a shorter time.
+    """
+
+    items: list[CoverageShare]
+    next: str | None = None
+    gaps: int
+    without_guards: list[UnguardedCalls]
+    unknown_keys: list[str]
+    complete: bool
+    revision: int
 
 
 class ChangeResponse(ResponseModel):

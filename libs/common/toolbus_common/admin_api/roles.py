@@ -11,7 +11,7 @@ Right = Literal[
 ROLES: tuple[Role, ...] = get_args(Role)
 RIGHTS: dict[Right, str] = {
     "read": "see the configuration, without secrets",
-    "budgets": "see budgets and spending",
+    "budgets": "see budgets, spending and the coverage of guards",
     "approvals": "see pending approvals, with arguments",
     "admins": "see admin keys",
     "decide": "approve and reject calls, and cancel runs of agent mode",

@@ -92,6 +92,11 @@ class Writer:
                 "backup."
             ) from error
 
+    @property
+    def digests(self) -> bytes:
+        """The key of digests, which stays the same when a service gets a new key."""
+        return self._digests
+
     def complete(self, new: Configuration, old: Configuration) -> Configuration:
         """Return the new configuration with stored secrets restored and literal ones encrypted.
 
@@ -122,6 +127,12 @@ class Writer:
         return head + urlsafe_b64encode(_seal(reader, value.encode(), location.bound)).decode()
 
 
+def keys_at(service: str, directory: Path) -> list[bytes]:
+    """Return the key in `<service>.key`, which is created if it is missing, and earlier ones."""
+    earlier = sorted(directory.glob(f"{service}.*.key"))
+    return [load_key(directory / f"{service}.key"), *map(read_key, earlier)]
+
+
 class Reader:
     """Decrypts the secrets of one service in each configuration that the service receives."""
 
@@ -135,8 +146,7 @@ class Reader:
 
         A missing `<service>.key` is created.
         """
-        earlier = sorted(directory.glob(f"{service}.*.key"))
-        return cls(service, [load_key(directory / f"{service}.key"), *map(read_key, earlier)])
+        return cls(service, keys_at(service, directory))
 
     def opened(self, configuration: Configuration) -> Configuration:
         """Return the configuration with this service's secrets decrypted.

@@ -119,6 +119,7 @@ from toolbus_common.contracts.queries.backfill import (
 from toolbus_common.contracts.queries.base import (
     AuditQuery,
     BudgetState,
+    GuardChecksQuery,
     GuardQuery,
     LedgerQuery,
     LedgerReply,
@@ -284,6 +285,7 @@ __all__ = [
     "GrantCreated",
     "GrantEnded",
     "GuardCheck",
+    "GuardChecksQuery",
     "GuardFailed",
     "GuardQuery",
     "Handshake",

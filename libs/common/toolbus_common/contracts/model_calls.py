@@ -100,7 +100,7 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     """The tokens of one model request. `input` includes `cached` and `cache_write` tokens.
 
     `output` includes `reasoning` tokens. `estimated` means that the provider reported no usage, so
-    that Toolbus estimated it.
+    that Toolbus estimated it. `cache_write` includes `cache_write_1h`, which is cached for an hour.
     """
 
     input: int = 0
@@ -109,6 +109,7 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     output: int = 0
     reasoning: int = 0
     estimated: bool = False
+    cache_write_1h: int = 0
 
 
 _encode = Encoder().encode

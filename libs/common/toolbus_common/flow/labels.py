@@ -49,6 +49,13 @@ class Labels(Struct, frozen=True):
         """Whether the call can be part of a dangerous combination."""
         return self.is_sink or self.reads_private or self.reads_untrusted
 
+    @property
+    def shown(self) -> tuple[str, str]:
+        """What the call reads and where it writes, for people; a `?` marks a guess."""
+        reads, writes = ", ".join(self.reads) or "nothing", self.writes
+        guesses = ["?" if name in self.guessed else "" for name in ("reads", "writes")]
+        return reads + guesses[0], writes + guesses[1]
+
 
 NO_LABELS = Labels()
 

@@ -10,11 +10,13 @@ from toolbus_common.guards.texts.json_texts import JsonTexts, parsed
 class Content:
     """A JSON document, as bytes, as its parsed form, and as texts. Each is computed when needed."""
 
-    def __init__(self, body: bytes) -> None:
-        self._body: bytes | None = body
-        self._value: Any = msgspec.UNSET
+    def __init__(self, body: bytes | None, value: Any = msgspec.UNSET, size: int = 0) -> None:
+        """`value` is the parsed form, if it is known; `size` that of a document without `body`."""
+        self._body = body
+        self._value = value
         self._texts: dict[frozenset[str], JsonTexts] = {}
-        self.size = len(body)
+        self.size = size if body is None else len(body)
+        self.is_changed = False
 
     @property
     def body(self) -> bytes:
@@ -22,6 +24,11 @@ class Content:
         if self._body is None:
             self._body = msgspec.json.encode(self._value)
         return self._body
+
+    @property
+    def is_encoded(self) -> bool:
+        """Whether the document is known as bytes."""
+        return self._body is not None
 
     @property
     def value(self) -> Any:
@@ -43,7 +50,7 @@ class Content:
 
     def replace(self, value: Any) -> None:
         """Replace the document by another parsed form."""
-        self._body, self._value, self._texts = None, value, {}
+        self._body, self._value, self._texts, self.is_changed = None, value, {}, True
 
 
 def fields_put_back(body: bytes, original: Any, fields: frozenset[str]) -> Any:

@@ -9,7 +9,7 @@ import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
 from time import perf_counter, time
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -23,20 +23,19 @@ from toolbus_common.guards.detectors import detector_of, exceeded_limits, is_com
 from toolbus_common.guards.messages import blocked_reason, failed_reason, shown_names
 from toolbus_common.guards.placeholders import Placeholders
 from toolbus_common.guards.redaction import redact, without_placeholders
-from toolbus_common.guards.scan_threads import ScanThreads
+from toolbus_common.guards.scan_threads import LARGE, scanned
+from toolbus_common.guards.texts.time_limit import time_limit
 from toolbus_common.observability.guard_metrics import record_check
 
 log = logging.getLogger(__name__)
 
-LARGE = 8 << 10  # bytes; larger contents are checked in a thread
+__all__ = ["LARGE", "Inspection", "Inspector"]
 # Phases in which a call can still wait for an approval.
 _ASKING: frozenset[Phase] = frozenset({"arguments", "prompts"})
 _WOULD: dict[str, Verdict] = {
     "blocked": "would_block", "redacted": "would_redact", "asked": "would_ask",
 }  # fmt: skip
 _UNKNOWN = "the configuration of this service does not contain the guard"
-_threads = ScanThreads()
-T = TypeVar("T")
 
 
 class Inspection(Struct, frozen=True):
@@ -110,7 +109,27 @@ class Inspector:
         `output_schema` is the schema of a structured result. Without `may_ask`, and after the call
         was executed, a guard that requires an approval rejects the content.
         """
-        content, checks, ask = Content(body), list[GuardCheck](), ""
+        content = Content(body)
+        found = await self.inspect_content(
+            names, phase, call, content, output_schema=output_schema, may_ask=may_ask
+        )
+        if found.error is not None:
+            return found
+        written = await scanned(content.size, call, lambda: content.body)
+        return Inspection(written, found.checks, None, found.ask)
+
+    async def inspect_content(
+        self,
+        names: Sequence[str],
+        phase: Phase,
+        call: CheckedCall,
+        content: Content,
+        *,
+        output_schema: Any = None,
+        may_ask: bool = True,
+    ) -> Inspection:
+        """Check content like `inspect`. Redactions are made in `content`; `body` is empty."""
+        checks, ask = list[GuardCheck](), ""
         may_ask = may_ask and phase in _ASKING
         for name in self.applicable(names, phase):
             check, error = await self._check(
@@ -123,7 +142,7 @@ class Inspector:
                 return Inspection(b"", tuple(checks), error)
             if check.verdict == "asked":
                 ask = ask or name
-        return Inspection(content.body, tuple(checks), None, ask)
+        return Inspection(b"", tuple(checks), None, ask)
 
     async def _check(
         self,
@@ -203,14 +222,16 @@ class Inspector:
         try:
             if guard.is_built_in and not is_compiled(guard):
                 await asyncio.to_thread(detector_of, guard)
-            async with asyncio.timeout(max(0.0, min(guard.timeout, call.deadline - time()))):
+            seconds = max(0.0, min(guard.timeout, call.deadline - time()))
+            async with asyncio.timeout(seconds):
                 if not guard.is_built_in:
                     return await self._ask(name, guard, phase, call, content)
-                found = await _scanned(
-                    content.size,
-                    f"{call.customer} {call.key}",
-                    lambda: self._scan(guard, call, content, output_schema),
-                )
+
+                def scan() -> tuple[_Found, dict[str, str]]:
+                    with time_limit(seconds):
+                        return self._scan(guard, call, content, output_schema)
+
+                found = await scanned(content.size, call, scan)
                 if guard.restore and guard.mode == "enforce" and found[1]:
                     await self._placeholders.store(call.principal_id, call.run, name, found[1])
                 return found[0]
@@ -284,11 +305,6 @@ def _verdict(guard: Guard, found: _Found, *, may_ask: bool) -> Verdict:
     if guard.action == "redact" and (observed or found.redacted is not msgspec.UNSET):
         return "redacted"
     return "blocked"
-
-
-async def _scanned(size: int, caller: str, scan: Callable[[], T]) -> T:
-    """Return the result of a scan: of large contents in a thread, so that other calls go on."""
-    return scan() if size < LARGE else await _threads.run(caller, scan)
 
 
 def _own_text(error: ValueError) -> str:

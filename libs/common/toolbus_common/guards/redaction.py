@@ -10,7 +10,9 @@ from msgspec import Struct
 
 from toolbus_common.guards.placeholders import PLACEHOLDER
 from toolbus_common.guards.texts.findings import Finding
+from toolbus_common.guards.texts.joined_texts import MOST_MATCHES
 from toolbus_common.guards.texts.json_texts import JsonTexts
+from toolbus_common.guards.texts.time_limit import check_time
 
 MARK = "[redacted:"  # begins every placeholder
 SHORTEST_REPEATED = 6  # shorter values are replaced only where a rule matched
@@ -43,6 +45,7 @@ def redact(
     def replace(index: int, text: str) -> str:
         if index not in spans:
             return text
+        check_time()
         parts, last = [], 0
         for start, end, rule in _merged(spans[index]):
             shown = placeholder(rule, text[start:end])
@@ -85,16 +88,20 @@ def _add_repeated(spans: dict[int, list[tuple[int, int, str]]], texts: Sequence[
     }
     left = MOST_SEARCHED // max(1, sum(map(len, texts)))
     for value, rule in [*values.items()][: min(MOST_REPEATED, left)]:
+        check_time()
         for index, text in enumerate(texts):
             if value in text:
-                spans[index] += ((at, at + len(value), rule) for at in _places(text, value))
+                spans[index] += ((start, end, rule) for start, end in _places(text, value))
 
 
-def _places(text: str, value: str) -> Iterator[int]:
-    at = text.find(value)
-    while at >= 0:
-        yield at
-        at = text.find(value, at + len(value))
+def _places(text: str, value: str) -> Iterator[tuple[int, int]]:
+    """Yield where a value is in a text; behind too many places, the rest of the text as one."""
+    at, found = text.find(value), 0
+    while at >= 0 and found < MOST_MATCHES:
+        yield at, at + len(value)
+        at, found = text.find(value, at + len(value)), found + 1
+    if at >= 0:
+        yield at, len(text)
 
 
 def _merged(spans: Iterable[tuple[int, int, str]]) -> list[tuple[int, int, str]]:

@@ -4,45 +4,117 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from itertools import count
+from threading import Lock
+from typing import Any, TypeVar
 
+from msgspec import Struct
+
+from toolbus_common.contracts.guards import CheckedCall
+
+LARGE = 8 << 10  # bytes; larger contents are checked in a thread
 THREADS = 8
 MOST_OF_ONE = 2  # threads that the contents of one caller use at the same time
+# Threads that stay free for callers without one, and the last of them for a customer without one.
+FOR_OTHERS, FOR_CUSTOMERS = 4, 1
+Caller = tuple[str, str]  # the customer and the key
 T = TypeVar("T")
+
+
+class _Scan(Struct, frozen=True):
+    work: Callable[[], Any]
+    result: Future[Any]
 
 
 class ScanThreads:
     """A pool of threads. A scan counts against its caller until its thread has really ended.
 
-    The time limit of a guard ends the wait for a scan, but not its thread.
+    The time limit of a guard ends the wait for a scan, but not its thread. Scans begin in the order
+    of their arrival, except those whose caller or customer has its share of the threads.
     """
 
     def __init__(self) -> None:
         self._pool = ThreadPoolExecutor(THREADS, "guards")
-        self._running: Counter[str] = Counter()
-        self._waiting: dict[str, list[asyncio.Future[None]]] = {}
+        self._lock = Lock()
+        self._free = THREADS
+        self._running: Counter[Caller] = Counter()
+        self._customers: Counter[str] = Counter()
+        self._arrivals = count()
+        self._waiting: dict[Caller, dict[int, _Scan]] = {}
 
-    async def run(self, caller: str, work: Callable[[], T]) -> T:
-        """Return the result of `work`, as soon as its caller may use another thread."""
-        loop = asyncio.get_running_loop()
-        while self._running[caller] >= MOST_OF_ONE:
-            turn = loop.create_future()
-            self._waiting.setdefault(caller, []).append(turn)
-            await turn
-        self._running[caller] += 1
-        scan = self._pool.submit(work)
+    async def run(self, caller: Caller, work: Callable[[], T]) -> T:
+        """Return the result of `work`, as soon as its caller may use a thread."""
+        result: Future[T] = Future()
+        with self._lock:
+            number = next(self._arrivals)
+            self._waiting.setdefault(caller, {})[number] = _Scan(work, result)
+            self._begin()
+        try:
+            return await asyncio.wrap_future(result)
+        finally:
+            with self._lock:  # a scan that did not begin before its time was up
+                self._remove(caller, number)
 
-        def ended(_: Future[T]) -> None:
-            if not loop.is_closed():
-                loop.call_soon_threadsafe(self._release, caller)
+    def _begin(self) -> None:
+        """Begin the scans that may begin now."""
+        while self._free:
+            firsts = [
+                (next(iter(scans)), caller)
+                for caller, scans in self._waiting.items()
+                if self._may_begin(caller)
+            ]
+            if not firsts:
+                return
+            number, caller = min(firsts)
+            scan = self._remove(caller, number)
+            if scan is not None and scan.result.set_running_or_notify_cancel():
+                self._count(caller, 1)
+                self._pool.submit(self._work, caller, scan)
 
-        scan.add_done_callback(ended)
-        return await asyncio.wrap_future(scan)
+    def _may_begin(self, caller: Caller) -> bool:
+        """Return whether a caller may use a thread more."""
+        running = self._running[caller]
+        if running and (running >= MOST_OF_ONE or self._free <= FOR_OTHERS):
+            return False
+        return self._free > FOR_CUSTOMERS or not self._customers[caller[0]]
 
-    def _release(self, caller: str) -> None:
-        self._running[caller] -= 1
-        if self._running[caller] <= 0:
-            del self._running[caller]
-        for turn in self._waiting.pop(caller, []):
-            if not turn.done():
-                turn.set_result(None)
+    def _work(self, caller: Caller, scan: _Scan) -> None:
+        """Do the work of a scan in its thread."""
+        value: Any = None
+        error: BaseException | None = None
+        try:
+            value = scan.work()
+        except BaseException as raised:  # noqa: BLE001 - it is raised where the scan is awaited
+            error = raised
+        with self._lock:
+            self._count(caller, -1)
+            self._begin()
+        if error is not None:
+            scan.result.set_exception(error)
+        else:
+            scan.result.set_result(value)
+
+    def _count(self, caller: Caller, change: int) -> None:
+        self._free -= change
+        for counter, name in ((self._running, caller), (self._customers, caller[0])):
+            counter[name] += change  # type: ignore[index]
+            if not counter[name]:  # type: ignore[index]
+                del counter[name]
+
+    def _remove(self, caller: Caller, number: int) -> _Scan | None:
+        """Remove a scan from those that wait."""
+        scans = self._waiting.get(caller, {})
+        scan = scans.pop(number, None)
+        if not scans:
+            self._waiting.pop(caller, None)
+        return scan
+
+
+_threads = ScanThreads()
+
+
+async def scanned(size: int, call: CheckedCall, work: Callable[[], T]) -> T:
+    """Return the result of work on a content: if it is large, in a thread of its caller."""
+    if size < LARGE:
+        return work()
+    return await _threads.run((call.customer, call.key), work)

@@ -34,6 +34,7 @@ class Listener:
         self.loop = asyncio.get_running_loop()
         self.limits = limits
         self.leaving = False  # every response announces that the connection closes
+        self._announced = 0.0  # when the end was announced
         self.port = 0
         self._name = name
         self._open = CONNECTIONS.labels(name)
@@ -118,20 +119,21 @@ class Listener:
         CONNECTIONS_LIMIT.labels(self._name).set(self._maximum)
         self._check_connections()
 
-    async def stop_accepting(self, seconds: float) -> None:
-        """Announce the shutdown in every response, and stop accepting connections after `seconds`.
+    def announce_end(self) -> None:
+        """From now on, close each connection after its response. New ones are still accepted."""
+        if not self.leaving:
+            self.leaving, self._announced = True, self.loop.time()
+            log.info("http.draining", extra={"connections": len(self.connections)})
 
-        Load balancers need this time to notice that the replica is not ready any more.
-        """
-        if self._server is None or self.leaving:
+    async def stop_accepting(self) -> None:
+        """Stop accepting connections, and close those on which no request starts."""
+        self.announce_end()
+        if self._server is None or not self._server.is_serving():
             return
-        self.leaving = True
-        log.info("http.draining", extra={"connections": len(self.connections)})
-        await asyncio.sleep(seconds)
         for _ in range(ACCEPT_TURNS):
             await asyncio.sleep(0)
         self._server.close()
-        until = self.loop.time() + min(QUIET_SECONDS, self.limits.idle_seconds)
+        until = self._announced + min(QUIET_SECONDS, self.limits.idle_seconds)
         for connection in tuple(self.connections):
             connection.close_when_quiet(until)
 

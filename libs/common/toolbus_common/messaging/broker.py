@@ -48,7 +48,7 @@ library_log = logging.getLogger("faststream.nats")
 library_log.setLevel(logging.WARNING)  # FastStream logs two lines for each message
 
 AGAIN_SECONDS = 1.0  # between a failed batch and its redelivery
-QUERY_SECONDS = 2.0  # for the queries in progress when a service stops
+QUERY_SECONDS = 2.0  # for the queries and batches in progress when a service stops
 EventBatch = NoCast[list[StoredMessage]]  # not validated, because services published the messages
 
 
@@ -114,7 +114,11 @@ class Failures(BaseMiddleware):
         try:
             return await call_next(msg)
         except Exception as error:
-            log.exception("service.batch_failed", extra={"messages": len(msg.raw_message)})
+            extra = {"messages": len(msg.raw_message)}
+            if isinstance(error, ToolbusError):
+                log.warning("service.batch_postponed", extra={**extra, "reason": error.reason})
+            else:
+                log.exception("service.batch_failed", extra=extra)
             await asyncio.sleep(AGAIN_SECONDS)
             with suppress(Exception):  # without a connection, ack_wait redelivers the messages
                 await msg.nack(delay=AGAIN_SECONDS)
@@ -139,6 +143,8 @@ class EventSubscriber(BatchPullStreamSubscriber):
             )
             if self.running:
                 await self.consume(messages)
+            else:
+                await _give_back(messages)
 
 
 class ServiceBroker(NatsBroker):
@@ -207,8 +213,17 @@ class ServiceBroker(NatsBroker):
         await asyncio.gather(*(self._leave(each) for each in leaving))
 
     async def stop(self, *_error: Any) -> None:
-        """Stop all subscribers. The connection stays open."""
-        await asyncio.gather(*(stop_subscriber(each) for each in self.subscribers if each.running))
+        """Stop all subscribers. The connection stays open.
+
+        Batches in progress are processed for at most `QUERY_SECONDS`, then cancelled.
+        """
+        running = [each for each in self.subscribers if each.running]
+        pulling = [each for each in running if isinstance(each, EventSubscriber)]
+        for each in pulling:
+            each.running = False
+        if self._bus.connected and (tasks := [task for each in pulling for task in each.tasks]):
+            await asyncio.wait(tasks, timeout=QUERY_SECONDS)
+        await asyncio.gather(*(stop_subscriber(each) for each in running))
         self.running = False
 
     async def _connect(self) -> Client:
@@ -224,6 +239,13 @@ class ServiceBroker(NatsBroker):
                 await in_time(_handle_received(subscriber, subscription), QUERY_SECONDS)
             subscription._stop_processing()  # noqa: SLF001 - an interrupted drain does not
         await stop_subscriber(subscriber)
+
+
+async def _give_back(messages: Sequence[Msg]) -> None:
+    """Let another replica have the messages now, not after the time for their acknowledgement."""
+    with suppress(NatsError):
+        for message in messages:
+            await message.nak()
 
 
 async def _handle_received(subscriber: CoreSubscriber, subscription: Subscription) -> None:

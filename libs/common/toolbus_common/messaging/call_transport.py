@@ -187,8 +187,13 @@ class CallTransport:
     async def serve(
         self, contract: type[Call], server: str, handler: CallHandler, queue: str
     ) -> None:
-        """Serve calls of a server (`*`: of every server), shared with the other replicas."""
+        """Serve calls of a server (`*`: of every server), shared with the other replicas.
+
+        If they are served already, nothing changes.
+        """
         subject = f"{contract.SUBJECT}.{server}"
+        if subject in self._served:
+            return
 
         def receive(payload: bytes, _subject: str, _reply: str) -> None:
             call = contract.decode(payload)
@@ -207,11 +212,11 @@ class CallTransport:
 
     async def drain(self, seconds: float) -> None:
         """Stop serving calls, and wait up to `seconds` for the calls in progress."""
-        for subject, subscription in list(self._served.items()):
+        served, self._served = self._served, {}
+        for subject in served:
             self._local.leave(subject)
-            if self._bus.connected:
-                await subscription.stop()
-        self._served.clear()
+        if self._bus.connected:
+            await asyncio.gather(*(each.stop() for each in served.values()))
         if running := self._tasks | self._pending.tasks:
             await asyncio.wait(running, timeout=seconds)
         for timer in (self._rotation, self._expiry):

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
 from math import inf
 from typing import Any
 
@@ -20,15 +21,17 @@ from nats.js.errors import Error as JetStreamError
 
 from toolbus_common.concurrency import in_time
 from toolbus_common.errors import BusDownError
-from toolbus_common.nats.flush import settled
+from toolbus_common.nats.client import client_of, left, settled
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.pull_consumer import ack_position
 from toolbus_common.nats.stream_reader import rejection
+from toolbus_common.tls_files import TlsFiles
 
 log = logging.getLogger(__name__)
 
 SPANS = "Toolbus-Spans"  # header for `Envelope.spans`
 ACK_SECONDS = 3.0
+PING_SECONDS = 1  # a server that leaves four pings unanswered is given up
 LATE_SECONDS = 3.0  # additional time for busy responders
 NO_RESPONDERS = "503"
 _ANSWERS = ("_INBOX.", "tb.reply.")
@@ -90,17 +93,16 @@ class Extent:
 class Bus:
     """A NATS connection that reconnects automatically and calls `on_lost` and `on_back`."""
 
-    def __init__(self, name: str, url: str, seed: str | None = None) -> None:
-        self.name = name
-        self._url = url
-        self._seed = seed
+    def __init__(
+        self, name: str, url: str, seed: str | None = None, tls: TlsFiles | None = None
+    ) -> None:
+        self.name, self._url, self._seed, self._tls = name, url, seed, tls
         self._nats = Client()
         self._js: JetStreamContext
         # The futures of acknowledgements with their due times, oldest first.
         self._acks: dict[str, tuple[asyncio.Future[bytes], float]] = {}
         self._ack_timer: asyncio.TimerHandle | None = None
-        self._ack_prefix = ""
-        self._next_ack = 0
+        self._ack_prefix, self._next_ack = "", 0
         self._last_error: Exception | None = None
         self._closer: asyncio.Task[Any] | None = None
         self.on_lost: list[Callable[[], None]] = []
@@ -123,7 +125,7 @@ class Bus:
 
     async def open(self, patience: float = 30.0) -> None:
         """Connect, retrying for `patience` seconds. Raises `BusDownError`."""
-        client = Client()
+        client = client_of(self._tls)
         try:
             connecting = client.connect(  # retries without end by default
                 [each.strip() for each in self._url.split(",")],
@@ -133,11 +135,11 @@ class Bus:
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=0.2,  # type: ignore[arg-type]
                 connect_timeout=2,
-                ping_interval=5,
+                ping_interval=PING_SECONDS,
+                max_outstanding_pings=3,
                 error_cb=self._error,
                 disconnected_cb=self._lost,
                 reconnected_cb=self._back,
-                allow_reconnect=True,
             )
             await in_time(connecting, patience)
         except (OSError, NatsError, TimeoutError) as error:
@@ -196,7 +198,7 @@ class Bus:
                 handler(message.data, message.subject, reply if answerable(reply) else "")
 
         found = await self._nats.subscribe(subject, queue=queue, cb=receive)
-        return Subscription(found.unsubscribe)
+        return Subscription(partial(left, self._nats, self.on_lost, found))
 
     async def settled(self) -> None:
         """Wait until the server has registered all subscriptions made so far."""
@@ -321,23 +323,25 @@ class Bus:
     def _end_late(self) -> None:
         """End late acknowledgements; the timer is set again for the oldest of the others."""
         now = asyncio.get_running_loop().time()
-        self._end_acks(now)
+        self._end_acks(now, TimeoutError(f"no acknowledgement in {ACK_SECONDS:g} s"))
         later = (due for _, due in self._acks.values() if due > now)
         oldest = next(later, None)
         self._ack_timer = (
             asyncio.get_running_loop().call_at(oldest, self._end_late) if oldest else None
         )
 
-    def _end_acks(self, until: float) -> None:
+    def _end_acks(self, until: float, cause: Exception) -> None:
         for future, due in self._acks.values():
             if due <= until and not future.done():
-                future.set_exception(bus_down())
+                error = bus_down()
+                error.__cause__ = cause
+                future.set_exception(error)
 
     async def _lost(self) -> None:
         if self._closer is not None:
             return
         log.warning("bus.lost")
-        self._end_acks(inf)
+        self._end_acks(inf, ConnectionError("the connection was lost"))
         for callback in self.on_lost:
             callback()
 
@@ -365,7 +369,7 @@ class Bus:
 
 @dataclass(frozen=True, slots=True)
 class Subscription:
-    """An active subscription. `stop` ends it."""
+    """An active subscription. `stop` ends it after the messages that the server has sent."""
 
     stop: Callable[[], Awaitable[Any]]
 

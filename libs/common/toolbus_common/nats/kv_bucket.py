@@ -1,5 +1,6 @@
 """KV buckets: read, compare-and-set, and watch entries."""
 
+import re
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -7,12 +8,14 @@ from dataclasses import dataclass
 from nats.aio.client import Client
 from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError
-from nats.js.errors import InvalidKeyError, KeyNotFoundError, KeyWrongLastSequenceError
+from nats.js.errors import KeyWrongLastSequenceError
 from nats.js.kv import KeyValue
 
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.stream_follower import StreamFollower
-from toolbus_common.nats.stream_reader import StreamEntry, next_at_leader, read_on
+from toolbus_common.nats.stream_reader import StreamEntry, last_at_leader, read_on
+
+_KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,23 +41,17 @@ class Bucket:
         self._prefix = f"$KV.{name}."
 
     async def get(self, key: str) -> Change | None:
-        """Return the entry; None if it does not exist. Raises `BusDownError`."""
-        try:
-            entry = await self._store.get(key)
-        except (KeyNotFoundError, InvalidKeyError):
-            return None
-        except (NatsError, JetStreamError, TimeoutError) as error:
-            raise _not_reached(key, error) from error
-        return Change(key, entry.value, entry.revision or 0)
-
-    async def get_newest(self, key: str) -> Change | None:
         """Return the entry as the leader of the bucket knows it; None if it does not exist.
 
-        `get` can return an older value, because any replica may answer. The bucket must keep one
-        value per entry. Raises `BusDownError`.
+        Another replica could return an older value. Raises `BusDownError`.
         """
-        entry = await next_at_leader(self._client, self._stream, 1, f"{self._prefix}{key}")
-        return None if entry is None else self._change(entry)
+        if not _KEY.fullmatch(key):  # a pattern would match other entries
+            return None
+        try:
+            entry = await last_at_leader(self._client, self._stream, f"{self._prefix}{key}")
+        except BusDownError as error:
+            raise _not_reached(key, error) from error
+        return None if entry is None or entry.gone else self._change(entry)
 
     async def put(self, key: str, value: bytes) -> int:
         """Write unconditionally, and return the new revision."""

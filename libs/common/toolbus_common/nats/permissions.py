@@ -46,6 +46,7 @@ from toolbus_common.contracts import (
     FlowReset,
     GrantCreated,
     GrantEnded,
+    GuardChecksQuery,
     GuardFailed,
     GuardQuery,
     HoldLifted,
@@ -98,6 +99,7 @@ from toolbus_common.nats.topology import (
     EVENTS,
     EXPORTS,
     FLOW,
+    INSTALLATION,
     KEY_PREFIX,
     LEASES,
     LEDGER,
@@ -159,7 +161,8 @@ class _Service:
         publish = [f"tb.event.{event.NAME}.*" for event in self.publishes_events]
         publish += [*self.publishes, *(query.SUBJECT for query in self.queries)]
         publish += [f"_INBOX.{other}.>" for other in _requesters(self.name)]
-        for bucket in self.reads:
+        publish.append(f"$KV.{INSTALLATION}.{self.name}.*")
+        for bucket in (*self.reads, INSTALLATION):
             publish += _read_subjects(bucket)
         publish += [f"$KV.{bucket}.>" for bucket in self.writes]
         if self.ends_calls:
@@ -244,7 +247,7 @@ _SERVICES = (
         writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, FLOW, PLACEHOLDERS),
         queries=(
             SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery, CachedResponsesQuery,
-            PurgeCacheRequest, RunsRequest, GuardQuery,
+            PurgeCacheRequest, RunsRequest, GuardQuery, GuardChecksQuery,
         ),
     ),
     _Service(
@@ -318,7 +321,7 @@ def rights() -> dict[str, Rights]:
     users[OPERATOR] = Rights(
         publish=(
             "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", f"$KV.{CONFIG}.>", f"$KV.{PINS}.>",
-            f"$KV.{PEOPLE}.>",
+            f"$KV.{PEOPLE}.>", f"$KV.{INSTALLATION}.>",
             *sorted(subjects - {query.SUBJECT for query in _NOT_QUERIED_BY_OPERATORS}),
             *(f"tb.event.{event.NAME}.*" for event in _PUBLISHED_BY_OPERATORS),
         ),
@@ -345,14 +348,14 @@ def public_key(seed: str) -> str:
     return public.decode()
 
 
-def create_seeds(directory: Path) -> dict[str, str]:
-    """Create the missing seed files, and return the public key of each user.
+def create_seeds(directory: Path, *others: str) -> dict[str, str]:
+    """Create the missing seed files, and return the public key of each user, with `others`.
 
     Only the owner of a file can read it.
     """
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     keys: dict[str, str] = {}
-    for user in rights():
+    for user in (*rights(), *others):
         path = directory / f"{user}.seed"
         create_key(path, lambda: new_seed().encode())
         keys[user] = public_key(path.read_text().strip())

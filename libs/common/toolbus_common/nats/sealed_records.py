@@ -69,6 +69,11 @@ class Records:
         """
         return cls(bucket, [load_key(path), *map(read_key, earlier)])
 
+    @property
+    def keys(self) -> list[bytes]:
+        """The key of new records, and the earlier keys."""
+        return [key for _, key in self._keys]
+
     def key_of(self, entry: str) -> RecordKey:
         """Return the key that encrypts new records of an entry."""
         return self._derived(*self._keys[0], entry)

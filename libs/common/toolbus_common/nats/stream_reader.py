@@ -65,6 +65,16 @@ class Extent:
     newest: int
 
 
+@dataclass(frozen=True, slots=True)
+class Contents:
+    """The id of a stream, its first and last sequence number, and the messages on some subjects."""
+
+    created_at: str
+    first: int
+    last: int
+    messages: int
+
+
 class _Stored(msgspec.Struct):
     subject: str
     seq: int
@@ -106,6 +116,18 @@ async def extent(client: Client, stream: str) -> Extent:
         raise BusDownError(f"The stream '{stream}' cannot be read: {error}; retry.") from error
     created: datetime | None = info.created
     return Extent(str(int(created.timestamp() * 1000)) if created else "0", info.state.last_seq)
+
+
+async def contents_of(client: Client, stream: str, subjects: str) -> Contents:
+    """Return what a stream has on these subjects, as its leader knows it. Raises `BusDownError`."""
+    try:
+        info = await client.jetstream().stream_info(stream, subjects_filter=subjects)
+    except (NatsError, JetStreamError, TimeoutError) as error:
+        raise BusDownError(f"The stream '{stream}' cannot be read: {error}; retry.") from error
+    created: datetime | None = info.created
+    began = str(int(created.timestamp() * 1000)) if created else "0"
+    count = sum((info.state.subjects or {}).values())
+    return Contents(began, info.state.first_seq, info.state.last_seq, count)
 
 
 async def read_on(
@@ -182,10 +204,27 @@ async def next_at_leader(
         BusDownError: there is no leader, or it did not reply.
 
     """
-    request = msgspec.json.encode({"seq": first, "next_by_subj": subjects})
+    return await _get_at_leader(client, stream, {"seq": first, "next_by_subj": subjects})
+
+
+async def last_at_leader(client: Client, stream: str, subject: str) -> StreamEntry | None:
+    """Return the last message on this subject, as known to the leader of the stream.
+
+    Return None if there is no such message.
+
+    Raises:
+        BusDownError: there is no leader, or it did not reply.
+
+    """
+    return await _get_at_leader(client, stream, {"last_by_subj": subject})
+
+
+async def _get_at_leader(
+    client: Client, stream: str, wanted: dict[str, int | str]
+) -> StreamEntry | None:
     try:
         answer = await client.request(
-            f"$JS.API.STREAM.MSG.GET.{stream}", request, timeout=_ANSWER_SECONDS
+            f"$JS.API.STREAM.MSG.GET.{stream}", msgspec.json.encode(wanted), timeout=_ANSWER_SECONDS
         )
         response = msgspec.json.decode(answer.data, type=_Response)
     except (NatsError, TimeoutError, msgspec.MsgspecError) as error:

@@ -1,10 +1,7 @@
-"""Definition of all streams, consumers and buckets, and their creation by an idempotent command."""
+"""Definition of all streams, consumers and buckets."""
 
-from contextlib import suppress
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
-from nats.js import JetStreamContext
 from nats.js.api import (
     AckPolicy,
     ConsumerConfig,
@@ -14,13 +11,9 @@ from nats.js.api import (
     RePublish,
     StorageType,
     StreamConfig,
-    StreamInfo,
 )
-from nats.js.errors import NotFoundError
 
 from toolbus_common.contracts.events.base import EVERY_EVENT, POSTED
-from toolbus_common.errors import ToolbusError
-from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import watched
 
 CONFIGURATION = "configuration"  # the whole configuration file, as one entry
@@ -51,6 +44,7 @@ MODEL_CACHE = "tb_model_cache"  # descriptions of cached model responses: writte
 MODEL_RESPONSES = "tb_model_responses"  # object store of these responses: written by executor
 AGENT_RUNS = "tb_agent_runs"  # runs of agent mode, encrypted: written by codemode
 PLACEHOLDERS = "tb_placeholders"  # redacted values: written by policy, executor and codemode
+INSTALLATION = "tb_installation"  # fingerprints of shared keys, id of the store: all services
 RESULTS = "tb_results"  # object store of large results: written by codemode and executor
 
 LEASE_SECONDS = 2.0
@@ -62,7 +56,6 @@ CLIENT_SECONDS = 60 * 86_400.0  # since the client was last used
 MAX_CLIENT_BYTES = 128 << 20
 DAY = 86_400.0
 DUPLICATE_SECONDS = 120.0
-CREATE_SECONDS = 30.0  # per response; the server writes to disk before it responds
 WEBHOOKS = "webhooks"  # the consumer of events that are posted to webhooks
 MAX_APPROVAL_BYTES = 256 << 20
 MAX_TASK_BYTES = 1 << 30
@@ -81,22 +74,6 @@ _EVICTED = frozenset(
     {MODEL_CACHE, MODEL_RESPONSES, PLACEHOLDERS}
 )  # full ones delete their oldest entries
 _SIZES_ONLY = frozenset({OUTCOMES, AGENT_RUNS, PLACEHOLDERS})  # watchers receive sizes without data
-# Settings that provisioning also applies to existing streams: buckets and object stores; events.
-_RULES = ("republish", "allow_rollup_hdrs", "deny_purge", "allow_direct", "max_msgs_per_subject")
-_EVENT_RULES = (
-    "subjects", "discard", "max_age", "duplicate_window", "deny_delete", "deny_purge",
-    "allow_direct",
-)  # fmt: skip
-# Streams of builds before ADR 29, which are no longer read, with their names in messages.
-_OLDER_STREAMS = {
-    "FACTS": 'stream "FACTS"',
-    "KV_tb_seals": 'bucket "tb_seals"',
-    "KV_tb_people": 'bucket "tb_people"',
-}
-
-
-class OlderStateError(ToolbusError):
-    """The NATS server has data of an older build, which this version cannot read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +132,7 @@ BUCKETS = (
         max_bytes=MAX_BRIEF_BYTES,
     ),
     KeyValueConfig(bucket=CONNECTIONS, history=1, storage=StorageType.FILE),
+    KeyValueConfig(bucket=INSTALLATION, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=SEALS, history=1, storage=StorageType.FILE),
     KeyValueConfig(bucket=EXPORTS, history=1, storage=StorageType.FILE),
     # Only one value per entry, because a deleted key must not remain as an earlier value.
@@ -211,58 +189,8 @@ OBJECTS = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Provisioned:
-    """A stream that provisioning created, changed or left as it was.
-
-    `changes` contains the changed fields with their values before and after. `is_single_copy` means
-    that a cluster stores the stream on one of its servers only.
-    """
-
-    stream: str
-    replicas: int
-    max_bytes: int
-    created: bool = False
-    changes: dict[str, tuple[Any, Any]] = field(default_factory=dict)
-    is_single_copy: bool = False
-
-
-async def provision(
-    bus: Bus,
-    *,
-    replicas: int | None = None,
-    events_bytes: int | None = None,
-    default_events_bytes: int = EVENTS_BYTES,
-) -> list[Provisioned]:
-    """Create the missing streams, consumers and buckets, and update existing ones. Idempotent.
-
-    `replicas` applies to every stream, and `events_bytes` to the stream of events. Without them,
-    existing streams keep what they have. A new stream of events gets `default_events_bytes`, and
-    other new streams get its replicas.
-
-    Raises:
-        OlderStateError: the server has streams of an older build. Nothing is created.
-
-    """
-    stream = bus.client.jetstream(timeout=CREATE_SECONDS)
-    await _reject_older_state(stream)
-    wanted: dict[str, Any] = {} if replicas is None else {"num_replicas": replicas}
-    limits = wanted if events_bytes is None else {**wanted, "max_bytes": events_bytes}
-    events = await _provision_stream(stream, _events(default_events_bytes), _EVENT_RULES, limits)
-    for durable in DURABLES:
-        await stream.add_consumer(EVENTS, _consumer(durable))
-    stores = [
-        *(_bucket(bucket) for bucket in BUCKETS),
-        *(_objects(name, objects) for name, objects in OBJECTS.items()),
-    ]
-    found = [events]
-    for config in stores:
-        new = config.evolve(num_replicas=events.replicas)
-        found.append(await _provision_stream(stream, new, _RULES, wanted))
-    return found
-
-
-def _events(max_bytes: int) -> StreamConfig:
+def events_stream(max_bytes: int) -> StreamConfig:
+    """Return the stream of events."""
     return StreamConfig(
         name=EVENTS,
         subjects=[EVERY_EVENT],
@@ -280,7 +208,8 @@ def _events(max_bytes: int) -> StreamConfig:
     )
 
 
-def _consumer(durable: Durable) -> ConsumerConfig:
+def consumer_of(durable: Durable) -> ConsumerConfig:
+    """Return the configuration of a durable consumer."""
     return ConsumerConfig(
         durable_name=durable.consumer_name,
         filter_subjects=list(durable.subjects),
@@ -290,55 +219,7 @@ def _consumer(durable: Durable) -> ConsumerConfig:
     )
 
 
-async def _reject_older_state(stream: JetStreamContext) -> None:
-    found: list[str] = []
-    for name, shown in _OLDER_STREAMS.items():
-        with suppress(NotFoundError):
-            await stream.stream_info(name)
-            found.append(shown)
-    if found:
-        raise OlderStateError(
-            f"The NATS server stores the {' and the '.join(found)} of an older build of Toolbus, "
-            "which this version cannot read. Export the evidence with the old version, then "
-            "start with an empty state directory (or, on an external NATS server, with a new "
-            "JetStream domain)."
-        )
-
-
-async def _provision_stream(
-    stream: JetStreamContext, new: StreamConfig, rules: tuple[str, ...], wanted: dict[str, Any]
-) -> Provisioned:
-    """Create a stream, or apply `rules` and the `wanted` fields to an existing one."""
-    name = new.name or ""
-    try:
-        there = await stream.stream_info(name)
-    except NotFoundError:
-        made = await stream.add_stream(new.evolve(**wanted))
-        return _provisioned(made, created=True)
-    ruled = {rule: getattr(new, rule) for rule in rules} | wanted
-    changes = {
-        each: (getattr(there.config, each), value)
-        for each, value in ruled.items()
-        if getattr(there.config, each) != value
-    }
-    if changes:
-        there = await stream.update_stream(there.config.evolve(**ruled))
-    return _provisioned(there, changes=changes)
-
-
-def _provisioned(info: StreamInfo, **fields: Any) -> Provisioned:
-    replicas = info.config.num_replicas or 1
-    clustered = info.cluster is not None and bool(info.cluster.name)
-    return Provisioned(
-        info.config.name or "",
-        replicas,
-        info.config.max_bytes or 0,
-        is_single_copy=clustered and replicas == 1,
-        **fields,
-    )
-
-
-def _bucket(bucket: KeyValueConfig) -> StreamConfig:
+def bucket_stream(bucket: KeyValueConfig) -> StreamConfig:
     """Return the stream of a bucket. The server republishes each change for watchers."""
     return StreamConfig(
         name=f"KV_{bucket.bucket}",
@@ -365,7 +246,7 @@ def _discard(name: str) -> DiscardPolicy:
     return DiscardPolicy.OLD if name in _EVICTED else DiscardPolicy.NEW
 
 
-def _objects(name: str, objects: ObjectStoreConfig) -> StreamConfig:
+def object_stream(name: str, objects: ObjectStoreConfig) -> StreamConfig:
     """Return the stream of an object store. A new object replaces the object of the same name."""
     return StreamConfig(
         name=f"OBJ_{name}",

@@ -35,5 +35,5 @@ async def serving(
     try:
         yield listener
     finally:
-        await listener.stop_accepting(0.0)
+        await listener.stop_accepting()
         await listener.end(drain_seconds)

@@ -21,6 +21,7 @@ from toolbus_common.service import health
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
+from toolbus_common.tls_files import TlsFileError
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def run(names: Sequence[str], ops_listen: str = "") -> int:
     try:
         with observed(names, os.environ):
             uvloop.run(_run(sorted(names, key=STARTING_ORDER.index), settings))
-    except (OtlpError, SecretError, _NoListenerError) as error:
+    except (OtlpError, SecretError, TlsFileError, _NoListenerError) as error:
         log.error("process.not_started", extra={"reason": str(error)})  # noqa: TRY400
         return 1
     except Exception:
@@ -94,8 +95,21 @@ async def _run(names: Sequence[str], settings: Settings) -> None:
             _tune_garbage_collector()
             log.info("process.ready", extra={"services": ",".join(names), "pid": os.getpid()})
             await stop.wait()
+            await _announce_end(services, settings.drain_delay)
     finally:
         await _end_remaining_tasks()
+
+
+async def _announce_end(services: Sequence[Service], seconds: float) -> None:
+    """End the readiness of all services, and continue to serve for `seconds`.
+
+    Load balancers need this time to notice that the replica is not ready any more.
+    """
+    for service in services:
+        service.announce_end()
+    if seconds:
+        log.info("process.leaving", extra={"seconds": seconds})
+        await asyncio.sleep(seconds)
 
 
 class _NoListenerError(Exception):

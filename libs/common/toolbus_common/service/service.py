@@ -18,8 +18,10 @@ from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_common.nats.topology import INSTALLATION
 from toolbus_common.service.bucket_watch import BucketWatch
 from toolbus_common.service.process_context import P, ProcessContext
+from toolbus_common.service.shared_keys import SharedKeys
 from toolbus_common.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -44,7 +46,12 @@ class Service:
         self.name = name
         self.settings = settings
         seed = settings.seed(name)
-        self.bus = Bus(name, settings.nats_url, seed.get_secret_value() if seed else None)
+        self.bus = Bus(
+            name,
+            settings.nats_url,
+            seed.get_secret_value() if seed else None,
+            settings.nats_tls,
+        )
         self._process = process or ProcessContext()
         self.calls = CallTransport(name, self.bus, self._process.calls)
         self.broker = ServiceBroker(self.bus)
@@ -62,8 +69,11 @@ class Service:
         self._serving = False
         self._tasks = Tasks()
         self._since = time()
+        self.shared_keys = SharedKeys()
+        self._refusal = ""  # why this replica may not work
         self.ready = False
         self.details: Callable[[], dict[str, Any]] = dict
+        self.announcing: list[Callable[[], None]] = []  # called as soon as the service leaves
         self.draining: list[Callable[[], None]] = []  # called before the last events are delivered
         # Returns the reason why the service is not ready; empty if it is ready.
         self.why_not: Callable[[], str] = str
@@ -144,6 +154,9 @@ class Service:
             await self.broker.connect()
             await self._watch_all()
             try:
+                if await self._refused():
+                    yield self
+                    return
                 async with AsyncExitStack() as resources:
                     for resource in self._resources:
                         await resources.enter_async_context(resource())
@@ -153,9 +166,28 @@ class Service:
                     finally:
                         await self._drain()
             finally:
+                if self._refusal:
+                    await self.broker.stop()
+                    await self._tasks.end()
                 await self.calls.close()
         finally:
             await self.bus.close()
+
+    async def _refused(self) -> bool:
+        """Return whether this replica may not work. It then answers status queries only."""
+        if self.shared_keys:
+            bucket = await self.bucket(INSTALLATION)
+            self._refusal = await self.shared_keys.refusal(bucket, self.name)
+        if self._refusal:
+            log.error("service.refused", extra={"reason": self._refusal})
+            await self._status_subscriber.start()
+        return bool(self._refusal)
+
+    def announce_end(self) -> None:
+        """End the readiness, and announce to clients that this replica leaves. It still serves."""
+        self.ready = False
+        for announce in self.announcing:
+            announce()
 
     @property
     def is_ready(self) -> bool:
@@ -180,6 +212,8 @@ class Service:
         """Return the reason why this replica is not ready; empty if it is ready."""
         if not (self.bus.connected and all(watch.connected for watch in self._watches)):
             return "the bus is down"
+        if self._refusal:
+            return self._refusal
         if not self.ready:
             return "starting or draining"
         return self.why_not() or ("" if self._serving else "starting to serve")
@@ -228,7 +262,7 @@ class Service:
             log.exception("service.not_started")
 
     async def _drain(self) -> None:
-        self.ready = False
+        self.announce_end()
         log.info("service.draining", extra={"in_flight": self.calls.in_flight})
         if self._starting is not None:
             await end(self._starting)

@@ -5,7 +5,7 @@ import fcntl
 import logging
 import os
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from typing import Any, TypeVar
@@ -16,7 +16,7 @@ from clickhouse_connect.driver import options
 from clickhouse_connect.driver.client import Client
 from clickhouse_connect.driver.exceptions import DatabaseError, DataError, Error, OperationalError
 
-from toolbus_audit.clickhouse import embedded_engine, row_policies
+from toolbus_audit.clickhouse import embedded_engine, row_policies, store_identity
 from toolbus_audit.clickhouse import row_mapper as rows
 from toolbus_audit.clickhouse.cluster_ddl import database
 from toolbus_audit.clickhouse.embedded_memory import EMBEDDED_SETTINGS
@@ -24,6 +24,7 @@ from toolbus_audit.clickhouse.errors import RowsRejectedError, StoreDownError
 from toolbus_audit.clickhouse.migrate import MigrationError, for_cluster, migrate, migrations
 from toolbus_audit.clickhouse.query import NO_PARAMETERS
 from toolbus_audit.clickhouse.sql_guard import rejection
+from toolbus_audit.clickhouse.statement_settings import CLUSTER_SETTINGS, INSERT_SETTINGS
 from toolbus_audit.settings import Settings
 from toolbus_common.errors import InvalidError
 
@@ -32,33 +33,12 @@ options.pd = options.np = None  # an insert would import them (60 MB), where the
 T = TypeVar("T")
 Position = tuple[int, int, str]
 
-INSERT_SECONDS = 8.0  # after which ClickHouse aborts an insert
 WAIT_SECONDS = 10.0  # exceeds INSERT_SECONDS: an insert without a response by then was aborted
 SEQUENCES_AT_ONCE = 5_000
 QUERY_BYTES = 256 * 1024 * 1024
 MAX_OWN_ROWS = 1_000_000  # rows that a statement of audit itself may return
 # ClickHouse's error codes for a value that it cannot parse or represent: a retry fails too.
 REJECTED_CODES = frozenset({6, 26, 27, 38, 41, 53, 69, 70, 72, 117, 131, 321})
-INSERT_SETTINGS = {
-    "async_insert": 0,
-    "max_execution_time": INSERT_SECONDS,
-    "max_insert_threads": 1,
-    "max_threads": 1,
-    "input_format_parallel_parsing": 0,
-    # Columns are sent as `Int64` and `String` and cast to their own types. This is the default; a
-    # server's profile may have turned it off.
-    "input_format_native_allow_types_conversion": 1,
-    "max_partitions_per_insert_block": 0,
-    "optimize_on_insert": 0,
-}
-# On a cluster an insert ends when every shard has its rows. Queries skip replicas that lag behind:
-# rows that such a replica does not have would seem to be missing and be written again.
-CLUSTER_SETTINGS = {
-    "distributed_product_mode": "global",
-    "distributed_foreground_insert": 1,
-    "max_replica_delay_for_distributed_queries": 5,
-    "fallback_to_stale_replicas_for_distributed_queries": 0,
-}
 _NOISE = re.compile(
     r"DB::Exception: |Code: \d+\. |\(version [^()]*(?:\([^()]*\))?\)\.?|\([A-Z_]{4,}\)\s*$"
 )
@@ -87,6 +67,10 @@ class ClickHouse:
         self._client: Client | None = None
         self._own_reader: Client | None = None  # for statements of audit itself
         self._lock: int | None = None
+        self.identity = ""  # the id of the installation's store, once this store was admitted
+        self._is_admitted = False
+        # Raises `StoreDownError` if the store with these ids is not the one of the installation.
+        self.admit: Callable[[list[str]], Awaitable[None]] | None = None
         if self.embedded:
             embedded_engine.load()
 
@@ -111,8 +95,12 @@ class ClickHouse:
         return f"{self._directory.resolve()}?{urlencode(self._options)}"
 
     async def open(self) -> None:
-        """Connect and apply migrations. Raises `StoreDownError`."""
-        await self._in_write_thread(self._open)
+        """Connect, apply migrations and check the identity. Raises `StoreDownError`."""
+        ids = await self._in_write_thread(self._open)
+        if self.admit is not None:
+            self._is_admitted = False
+            await self.admit(ids)
+        self._is_admitted = True
 
     async def close(self) -> None:
         """Finish running statements and release the directory."""
@@ -216,9 +204,10 @@ class ClickHouse:
 
     # -- on the threads ----------------------------------------------------------------------
 
-    def _open(self) -> None:
+    def _open(self) -> list[str]:
         if self._client is not None:
-            return
+            with self._store_errors():
+                return store_identity.read(self._client)
         if not self._url:
             self._lock_directory()
             config = row_policies.write_files(self._directory, self._database, migrations())
@@ -229,7 +218,8 @@ class ClickHouse:
                 client.command(database(self._database, self._cluster))
                 client.database = self._database
                 self._client = client
-                migrate(client.command, self._rows, self._cluster)
+                migrate(client.command, self._rows_of, self._cluster)
+                return store_identity.read(client)
             except BaseException:
                 self._client = None
                 client.close()
@@ -308,8 +298,13 @@ class ClickHouse:
         return {str(event_id) for (event_id,) in found}
 
     def _rows(self, sql: str) -> Any:
+        self._connected()
+        return self._rows_of(sql)
+
+    def _rows_of(self, sql: str) -> Any:
         with self._store_errors():
-            return [tuple(row) for row in self._connected().query(sql).result_rows]
+            assert self._client is not None  # noqa: S101 - the callers have checked it
+            return [tuple(row) for row in self._client.query(sql).result_rows]
 
     def _command(self, sql: str) -> None:
         with self._store_errors():
@@ -326,7 +321,7 @@ class ClickHouse:
                 client.close()
 
     def _connected(self) -> Client:
-        if self._client is None:
+        if self._client is None or not self._is_admitted:
             raise StoreDownError("Audit has not opened its store yet; retry in a moment.")
         return self._client
 

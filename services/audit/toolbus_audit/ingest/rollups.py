@@ -38,6 +38,10 @@ SELECT hour, customer, team, key, server, tool, event, code, events, charge,
     spent_tokens, classic_tokens, input_tokens, cached_tokens, output_tokens, latency, {version}
 FROM rollup_hours_live WHERE hour IN ({hours})
 """
+_LATE_OUTCOMES = """
+INSERT INTO late_outcomes (hour, customer, call_id)
+SELECT hour, customer, call_id FROM late_outcomes_live WHERE hour IN ({hours})
+"""
 # Written last: if the service is killed before, no view reads the rows of this version.
 _MARK_DONE = """
 INSERT INTO rollup_hours_done (hour, customer, events, version)
@@ -83,6 +87,7 @@ async def roll_up_hours(rows: Rows) -> int:
         hours = ", ".join(f"toDateTime({hour}, 'UTC')" for hour, _ in due)
         version = int(time() * 1e6)
         await rows(_ROLL_UP.format(hours=hours, version=version))
+        await rows(_LATE_OUTCOMES.format(hours=hours))
         await rows(_MARK_DONE.format(hours=hours, version=version))
     return len(due)
 

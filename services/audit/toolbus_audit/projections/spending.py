@@ -19,6 +19,7 @@ from toolbus_common.privacy.key_store import PersonKeys
 MAX_ROWS = 10_000
 CORRECTABLE = 86_400  # seconds in which an outcome may still correct a charge as unknown
 _CHARGED = tuple(sorted({TOOLS_CALL, *MODEL_METHODS}))  # methods of calls that have a price
+_STREAM = re.compile(r"[0-9]{1,32}")
 _CUSTOMER_NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
 # One row per call allowed in a period. The first outcome counts, as in the ledger. A charge as
@@ -71,6 +72,13 @@ SELECT call_id, parent_, trace_, key_, user_, team_, server_, tool_, held_, at_,
     if(unknowns > 0, unknown_at, 0), seq_, aliases_ FROM ({calls})
 WHERE outcomes = 0 AND (unknowns = 0 OR unknown_at >= {late})
 """
+_MESSAGES = """
+SELECT uniqExact(stream_seq) FROM (
+    SELECT stream_seq FROM events WHERE customer = '{customer}' AND stream = '{stream}'
+        AND stream_seq BETWEEN {first:d} AND {last:d}
+    UNION ALL
+    SELECT stream_seq FROM dead_letters WHERE stream_seq BETWEEN {first:d} AND {last:d})
+"""
 
 
 async def spending(store: ReadOnlyStore, people: PersonKeys, query: SpendingQuery) -> SpendingReply:
@@ -84,7 +92,18 @@ async def spending(store: ReadOnlyStore, people: PersonKeys, query: SpendingQuer
         rows=tuple(map(tuple, people.revealed(rows[:MAX_ROWS]))),
         since=oldest[0][0] if oldest and oldest[0][1] else float("1e18"),
         more=len(rows) > MAX_ROWS,
+        messages=await _messages(store, query) if query.last else 0,
     )
+
+
+async def _messages(store: ReadOnlyStore, query: SpendingQuery) -> int:
+    """Return how many messages of the customer are stored; dead letters are of any customer."""
+    if not _STREAM.fullmatch(query.stream):
+        raise InvalidError("The query's `stream` is not the id of a stream; use its digits.")
+    sql = _MESSAGES.format(
+        customer=query.customer, stream=query.stream, first=query.first, last=query.last
+    )
+    return int((await _rows(store, sql))[0][0])
 
 
 async def open_calls(

@@ -58,6 +58,11 @@ class Signer:
         """Public key in the form that `toolbus audit verify` and auditors use."""
         return f"{self.name}+{self._id.hex()}+{_base64(_ED25519 + self._public)}"
 
+    @property
+    def private(self) -> bytes:
+        """The private key."""
+        return self._key.private_bytes_raw()
+
     def sign(self, checkpoint: Checkpoint) -> str:
         """Return the signed note: the text, an empty line, and the signature line."""
         signature = self._key.sign(checkpoint.text.encode())

@@ -101,7 +101,8 @@ def run_log_signer(
     outbound: Outbound,
 ) -> None:
     """Sign the events of the stream while the service runs, even if the store is down."""
-    load_signer("toolbus", settings.signing_key)  # fails at start if the file is not a key
+    signer = load_signer("toolbus", settings.signing_key)  # fails if the file is not a key
+    service.shared_keys.add("evidence", signer.private)
     receivers, identity = Receivers(service, store, settings, outbound), dict[str, str]()
     details = service.details
     service.details = lambda: details() | identity | receivers.states()

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, field
 from time import time
 
+from toolbus_common.calls.bucket_sizes import OwnedSizes
 from toolbus_common.errors import OverloadedError, RateExceededError
-from toolbus_common.nats.bucket_sizes import OwnedSizes
 from toolbus_common.nats.topology import DAY, MAX_RUN_BYTES
 
 MAX_RUNS = 20_000  # of a principal

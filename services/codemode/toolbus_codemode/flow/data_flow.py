@@ -4,8 +4,11 @@ The analysis ignores the order of statements and the scopes of names, so it only
 inputs. It gives up (None) where a program uses what it does not follow: a tool that is not called
 directly, a function, a class, a stored result of an earlier program. Both languages are parsed as
 Python; a Starlark program that is not valid Python has no analysis. A method that can change its
-object is followed only as a statement, or as the whole value of an assignment. Whether a program
-ends early because an expression fails is not followed.
+object is followed only as a statement, or as the whole value of an assignment.
+
+An expression that can fail ends the program, so its values decide whether later calls are made. Two
+things can end it that are not followed: a limit of the program, and a tool that fails, which
+reveals one bit of what this tool reads. In a loop it would reveal more, and is followed.
 """
 
 import ast
@@ -13,6 +16,7 @@ import warnings
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 
+from toolbus_codemode.flow.safe_expressions import safe_parts
 from toolbus_codemode.sandbox.program import Program
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.mcp.builtin_server import BUILT_IN
@@ -85,7 +89,12 @@ class _DataFlow:
         self.group: dict[str, str] = {}  # a name -> another name of its group, or itself
         self.reach: dict[str, Sources] = {}  # by the first name of a group
         self.inputs: dict[str, Sources] = {}
-        self.always = NOTHING  # what decides whether later statements run
+        # What decides whether later statements run, and, by loop, its statements.
+        self.always = NOTHING
+        self.repeated: dict[int, Sources] = {}
+        self.looped = NOTHING  # the tools in the loops around a statement
+        self.top = {id(node) for node in tree.body}
+        self.bound: set[str] = set()  # names that a statement of the top level has set before
         self.changed = True
         self._check()
 
@@ -94,7 +103,7 @@ class _DataFlow:
         for _ in range(MAX_ROUNDS):
             if not self.changed:
                 return {name: tuple(sorted(found)) for name, found in self.inputs.items()}
-            self.changed = False
+            self.changed, self.always, self.bound = False, NOTHING, set()
             self._block(self.tree.body, NOTHING)
         raise _UnfollowedError
 
@@ -162,49 +171,95 @@ class _DataFlow:
 
     def _statement(self, node: ast.stmt, control: Sources) -> None:
         match node:
-            case ast.If(test=test) | ast.While(test=test):
+            case ast.If(test=test):
                 inner = control | self._evaluate([test], control)
                 self._exits(node, inner)
                 self._block((*node.body, *node.orelse), inner)
+            case ast.While(test=test):
+                inner = control | self._evaluate([test], control)
+                self.always |= inner  # it may not end
+                self._loop(node, inner)
             case ast.For(target=target, iter=iterated):
                 inner = control | self._evaluate([target, iterated], control)
+                self.always |= inner  # it fails for what is no list
                 self._add(self._names(target), inner)
-                self._exits(node, inner)
-                self._block((*node.body, *node.orelse), inner)
+                self._loop(node, inner)
             case _:
                 parts = list(ast.iter_child_nodes(node))
                 found = self._evaluate(parts, control)
-                if isinstance(node, ast.Assert):
-                    self._exits(node, found | control)
+                if isinstance(node, ast.Assert | ast.AugAssign):
+                    self.always |= found | control
                 if not isinstance(node, ast.Expr):
                     self._add(self._targets(node), found | control)
                 elif not self._is_tool_call(node.value):
                     self._add(self._aliased([node.value]), found | control)  # such as append
+                if id(node) in self.top and isinstance(node, ast.Assign):
+                    self.bound.update(
+                        each.id for each in node.targets if isinstance(each, ast.Name)
+                    )
+
+    def _loop(self, node: ast.For | ast.While, control: Sources) -> None:
+        """Note the inputs of the calls in a loop, which a later statement of it can end."""
+        self._exits(node, control)
+        known, around = self.repeated.get(id(node), NOTHING), self.looped
+        self.always |= known
+        self.looped |= frozenset(self._calls([node]))
+        self._block(node.body, control)
+        self.looped = around
+        if self.always - known:
+            self.repeated[id(node)], self.changed = self.always, True
+        self._block(node.orelse, control)
 
     def _is_tool_call(self, node: ast.expr) -> bool:
         inner = node.value if isinstance(node, ast.Await) else node
         return isinstance(inner, ast.Call) and bool(self._tool(inner))
 
     def _exits(self, node: ast.stmt, control: Sources) -> None:
-        if any(isinstance(each, _EXITS) for each in ast.walk(node)) and control - self.always:
+        if any(isinstance(each, _EXITS) for each in ast.walk(node)):
             self.always |= control
-            self.changed = True
 
     def _evaluate(self, parts: list[ast.AST], control: Sources) -> Sources:
         """Return what can reach the value of these expressions, and note the inputs of calls."""
+        calls = self._calls(parts)
+        known = control | self._reaching(parts)
+        for at, tool in enumerate(calls):
+            others = frozenset((*calls[:at], *calls[at + 1 :]))
+            # That a call of a loop has failed before is known to its own server anyway.
+            self._note(tool, known | others | (self.looped - {tool}))
+        self._unite(self._aliased(parts))
+        failing = list(self._failing(parts))
+        if failing:
+            self.always |= control | self._reaching(failing) | frozenset(self._calls(failing))
+        return known | frozenset(calls)
+
+    def _reaching(self, parts: Iterable[ast.AST]) -> Sources:
+        """Return what can reach the variables in these expressions."""
         names = {name for part in parts for name in self._names(part)}
-        calls = [
+        return NOTHING.union(*(self.reach.get(self._first(name), NOTHING) for name in names))
+
+    def _calls(self, parts: Iterable[ast.AST]) -> list[str]:
+        """Return the tools that are called in these expressions."""
+        return [
             tool
             for part in parts
             for node in ast.walk(part)
             if isinstance(node, ast.Call) and (tool := self._tool(node))
         ]
-        known = control.union(*(self.reach.get(self._first(name), NOTHING) for name in names))
-        for at, tool in enumerate(calls):
-            others = frozenset((*calls[:at], *calls[at + 1 :]))
-            self._note(tool, known | others)
-        self._unite(self._aliased(parts))
-        return known | frozenset(calls)
+
+    def _failing(self, parts: Iterable[ast.AST]) -> Iterator[ast.AST]:
+        """Yield the expressions that can fail; of the call of a tool, what it receives."""
+        waiting = list(parts)
+        while waiting:
+            node = waiting.pop()
+            if isinstance(node, ast.Call) and self._tool(node):
+                yield ast.Tuple([*node.args, *(each.value for each in node.keywords)])
+            elif isinstance(node, ast.Name):
+                if isinstance(node.ctx, ast.Load) and node.id in self.stored - self.bound:
+                    yield node
+            elif (within := safe_parts(node, self.stored)) is None:
+                yield node
+            else:
+                waiting.extend(within)
 
     def _note(self, tool: str, sources: Sources) -> None:
         before = self.inputs.get(tool)

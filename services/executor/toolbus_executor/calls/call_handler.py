@@ -273,7 +273,7 @@ class CallHandler:
             cached = plan.cache.find(key) if key is not None else None
             if cached is not None:
                 if guarded is not None:
-                    cached = guarded.noticed(await guarded.result(cached))
+                    cached = await guarded.noticed(await guarded.result(cached))
                 return CallOutcome(*final_reply_of(cached, call), cached=True)
         if call.method == READ and self.spills is not None and call.tool.startswith(SCHEME):
             select = self.selector.select if self.selector is not None else None
@@ -288,7 +288,7 @@ class CallHandler:
             selected = await apply_selection(self.selector, selection, raw)
             raw, left_out = selected, max(0, len(raw) - len(selected))
         if guarded is not None:
-            raw = guarded.noticed(raw)
+            raw = await guarded.noticed(raw)
         if self.spills is not None and self.spills.applies(raw, call):
             raw, stored = await self.spills.settle(raw, call, guarded)
         outcome = CallOutcome(*final_reply_of(raw, call), stored, left_out=left_out)

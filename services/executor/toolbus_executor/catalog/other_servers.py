@@ -1,4 +1,4 @@
-"""Definitions that concern the tools of another server: their names in texts, look-alike names."""
+"""Definitions that concern another server: names of its tools, its URIs, and look-alikes."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -8,12 +8,13 @@ import re2
 
 from toolbus_common.confusables import skeleton
 from toolbus_common.contracts import CatalogEntry, Listing
-from toolbus_common.contracts.records.pin_names import NAMED
+from toolbus_common.contracts.records.pin_names import NAMED, RESOURCES
 from toolbus_common.nats.kv_bucket import Change
 
 NAMES_OTHER = "other-server-tool"
 LOOKS_ALIKE = "look-alike-name"
-RULES = {NAMES_OTHER: 0.55, LOOKS_ALIKE: 0.7}
+TAKES_URI = "other-server-uri"
+RULES = {NAMES_OTHER: 0.55, LOOKS_ALIKE: 0.7, TAKES_URI: 0.7}
 
 _NAME = re2.compile(r"[A-Za-z][A-Za-z0-9]*(?:[_-]+[A-Za-z0-9]+)+")
 _SHORTEST = 6
@@ -26,6 +27,7 @@ class _Tool(msgspec.Struct):
 
 class _Tools(msgspec.Struct):
     tools: tuple[_Tool, ...] = ()
+    resources: tuple[_Tool, ...] = ()
 
 
 _tools = msgspec.json.Decoder(_Tools).decode
@@ -33,7 +35,7 @@ _tools = msgspec.json.Decoder(_Tools).decode
 
 @dataclass(slots=True)
 class OtherServers:
-    """The names of the tools of all servers, from the catalogue.
+    """The names of the tools and the URIs of the resources of all servers, from the catalogue.
 
     `on_change` is called with each server whose definitions concern tools that appeared.
     """
@@ -42,6 +44,7 @@ class OtherServers:
     _names: dict[str, frozenset[str]] = field(default_factory=dict)  # by server
     _mentioned: dict[str, frozenset[str]] = field(default_factory=dict)
     _own: dict[str, frozenset[str]] = field(default_factory=dict)
+    _uris: dict[str, dict[str, set[str]]] = field(default_factory=dict)  # by server and shape
 
     def apply_change(self, change: Change | None) -> None:
         """Apply one change of the catalogue."""
@@ -49,13 +52,15 @@ class OtherServers:
             return
         server = change.key
         before = self._names.pop(server, frozenset())
+        self._uris.pop(server, None)
         if change.value is None:
             return
         try:
-            names = frozenset(each.name for each in _tools(change.value).tools)
+            found = _tools(change.value)
         except msgspec.DecodeError:
             return
-        self._names[server] = names
+        self._names[server] = names = frozenset(each.name for each in found.tools)
+        self._uris[server] = _by_shape(each.name for each in found.resources)
         if new := names - before:
             shapes = {_shape(each) for each in new}
             for other in [*self._mentioned]:
@@ -76,19 +81,39 @@ class OtherServers:
         if not others:
             return listing
         foreign = frozenset().union(*others) - own
-        shapes: dict[str, set[str]] = {}
-        for name in foreign:
-            shapes.setdefault(_shape(name), set()).add(_plain(name))
+        shapes = _by_shape(map(_plain, foreign))
 
         def signalled(kind: str, each: CatalogEntry) -> CatalogEntry:
+            if kind == RESOURCES:
+                return self._of_resource(server, each)
             names = mentioned.get((kind, each.name), frozenset()) & foreign
             return _with(each, names, _alike(kind, each.name, shapes))
 
         found = {
-            kind: tuple(signalled(kind, each) for each in getattr(listing, kind)) for kind in NAMED
+            kind: tuple(signalled(kind, each) for each in getattr(listing, kind))
+            for kind in (*NAMED, RESOURCES)
         }
         found["quarantined"] = tuple(signalled(each.kind, each) for each in listing.quarantined)
         return listing.model_copy(update=found)
+
+    def _of_resource(self, server: str, entry: CatalogEntry) -> CatalogEntry:
+        """Return a resource with a signal if it would replace, or looks like, another server's.
+
+        On the shared endpoint, a URI belongs to the first of its servers by name.
+        """
+        shape, takes, alike = _shape(entry.name), False, False
+        for other, uris in self._uris.items():
+            if other != server and (known := uris.get(shape)):
+                takes = takes or (entry.name in known and server < other)
+                alike = alike or _plain(entry.name) not in map(_plain, known)
+        return _with(entry, (), alike, takes_uri=takes)
+
+
+def _by_shape(names: Iterable[str]) -> dict[str, set[str]]:
+    found: dict[str, set[str]] = {}
+    for name in names:
+        found.setdefault(_shape(name), set()).add(name)
+    return found
 
 
 def _alike(kind: str, name: str, shapes: dict[str, set[str]]) -> bool:
@@ -96,9 +121,16 @@ def _alike(kind: str, name: str, shapes: dict[str, set[str]]) -> bool:
     return kind == "tools" and bool(shapes.get(_shape(name), set()) - {_plain(name)})
 
 
-def _with(entry: CatalogEntry, mentions: Iterable[str], looks_alike: object) -> CatalogEntry:
+def _with(
+    entry: CatalogEntry,
+    mentions: Iterable[str],
+    looks_alike: object,
+    *,
+    takes_uri: bool = False,
+) -> CatalogEntry:
     more = {NAMES_OTHER: RULES[NAMES_OTHER]} if mentions else {}
     more |= {LOOKS_ALIKE: RULES[LOOKS_ALIKE]} if looks_alike else {}
+    more |= {TAKES_URI: RULES[TAKES_URI]} if takes_uri else {}
     if not more or more.items() <= entry.signals.items():
         return entry
     return entry.model_copy(update={"signals": dict(sorted((entry.signals | more).items()))})

@@ -9,9 +9,11 @@ from toolbus_common.config.guards.guard import Guard, Phase
 from toolbus_common.contracts import CallAdmitted, CheckedCall, GuardCheck, GuardFailed
 from toolbus_common.contracts.guards import ServiceCheck, ServiceVerdict
 from toolbus_common.errors import GuardFailedError
+from toolbus_common.guards.content import Content
 from toolbus_common.guards.inspector import Inspection, Inspector
 from toolbus_common.guards.messages import failed_reason
 from toolbus_common.guards.placeholders import Placeholders
+from toolbus_common.guards.scan_threads import scanned
 from toolbus_common.messaging.event_publisher import EventPublisher
 
 MOST_CHECKS = 64  # checks in the event of one call
@@ -121,6 +123,22 @@ class GuardedContent:
         if found.error is not None:
             raise found.error
         return found.body
+
+    async def clean(
+        self, content: Content, names: Sequence[str] | None = None, **more: Any
+    ) -> None:
+        """Make the redactions of the guards in a parsed content. Raises the error of a guard."""
+        applied = self.names if names is None else names
+        found = await self.inspector.inspect_content(
+            applied, self.phase, self.checked, content, **more
+        )
+        self.record(*found.checks)
+        if found.error is not None:
+            raise found.error
+
+    async def body_of(self, content: Content) -> bytes:
+        """Return a content as bytes."""
+        return await scanned(content.size, self.checked, lambda: content.body)
 
     def record(self, *checks: GuardCheck) -> None:
         """Record checks; several checks by one guard become one."""

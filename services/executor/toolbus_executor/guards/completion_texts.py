@@ -1,86 +1,184 @@
 """The texts in the response of a model, in the form of any API for clients (no I/O).
 
-Identifiers, types, usage and encrypted or binary data are no texts: they are left out. The
-arguments of a tool call are JSON, as a text or as an object; they are checked as JSON, so that an
-escape sequence hides nothing.
+Labels (identifiers, types, names of models) and encrypted data are short or in a fixed form. Only
+secrets are searched in them, because other rules would match parts of random identifiers; a label
+in any other form is a text. The arguments of a tool call are JSON, as a text or as an object; they
+are checked as JSON, so that an escape sequence hides nothing.
 """
 
-from collections.abc import Callable
-from typing import Any
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import msgspec
 
 from toolbus_common import strict_json
 
 MAX_DEPTH = 64
-# Members whose values are not written by the model, or cannot be changed.
-_SKIPPED = frozenset(
+LONGEST_NAME = 256  # characters of a member's name
+LABELS = frozenset(
     {
-        *("id", "object", "type", "model", "role", "created", "created_at", "completed_at"),
-        *("finish_reason", "stop_reason", "status", "index", "system_fingerprint", "service_tier"),
-        *("item_id", "response_id", "call_id", "tool_use_id", "previous_response_id"),
-        *("output_index", "content_index", "summary_index", "sequence_number", "usage"),
-        *("signature", "encrypted_content", "obfuscation", "b64_json", "partial_image_b64"),
-        *("logprobs", "tools", "tool_choice", "max_output_tokens", "temperature", "top_p"),
+        *("id", "object", "type", "model", "role", "created_at", "finish_reason", "stop_reason"),
+        *("native_finish_reason", "status", "system_fingerprint", "service_tier", "format"),
+        *("item_id", "response_id", "call_id", "tool_use_id", "previous_response_id", "provider"),
+        *("inference_geo", "phase"),
     }
 )
+OPAQUE = frozenset(
+    {"signature", "thought_signature", "encrypted_content", "b64_json", "partial_image_b64"}
+)
+# What the gateway leaves out: probabilities repeat the text token by token, and a random text that
+# hides the length of a piece has no use after the pieces were changed.
+DROPPED = frozenset({"logprobs", "obfuscation"})
+_REQUEST = frozenset({"tools", "tool_choice"})  # repeats what the client sent
 # Members that contain the arguments of a tool call: as an object, and as a text with JSON.
-_OBJECTS, _ENCODED = frozenset({"input"}), frozenset({"arguments", "partial_json"})
+_OBJECTS, ENCODED = frozenset({"input"}), frozenset({"arguments", "partial_json"})
+_WORD = re.compile(r"[A-Za-z_.:/-]*[0-9]{0,8}[A-Za-z_.:/-]*")  # of at most `_LONGEST_WORD`
+_LONGEST_WORD, _LONGEST_LABEL = 64, 256
+_IDENTIFIER = re.compile(r"[A-Za-z0-9_.:/+=|~@-]*")
+_WORDS = frozenset({"role", "type", "object", "status", "finish_reason", "stop_reason"})
+_BASE64 = re.compile(r"[A-Za-z0-9_+/=-]*")
+_PLAIN_NAME = re.compile(r"[A-Za-z_]{1,32}")
+_SMALL, _COUNT = 10**7, 10**12  # numbers below have no checked form; counts are below the other
+_LONGEST_FLOAT = 8
+_COUNTS = frozenset({"usage", "created", "created_at", "completed_at", "seed", "logprob"})
+
+Path = tuple[str | int, ...]
+
+
+class Member(NamedTuple):
+    """A value to check, and its place: `holder[name]`; without a holder, it is a name itself."""
+
+    path: Path
+    holder: Any
+    name: Any
+    value: Any
+    is_label: bool
 
 
 class TextsOfResponse:
-    """The texts of a decoded response, or of one event of its stream, as one JSON array."""
+    """The members to check of a decoded response, or of one event of its stream.
 
-    def __init__(self, value: Any) -> None:
+    `except_places` are places (`id(holder), name`) that are checked otherwise, and `known` has the
+    values, by their paths, that were checked before.
+    """
+
+    def __init__(
+        self,
+        value: Any,
+        except_places: frozenset[tuple[int, Any]] = frozenset(),
+        known: Mapping[Path, Any] | None = None,
+    ) -> None:
+        """Raise `ValueError` for a response that is nested too deeply."""
         self.value = value
-        self.document: list[Any] = []
-        self.was_ambiguous = False  # `value` is not what was received
-        self._put: list[Callable[[Any], None]] = []
-        self._visit(value, MAX_DEPTH)
+        self.members: list[Member] = []
+        self.was_changed = False  # `value` is not what was received
+        self._except = except_places
+        self._known = known or {}
+        self._visit(value, (), MAX_DEPTH, is_label=False)
 
-    def replace(self, document: list[Any]) -> None:
-        """Replace the texts by those of a document of the same length."""
-        for put, before, after in zip(self._put, self.document, document, strict=True):
-            if after != before:
-                put(after)
+    @property
+    def document(self) -> list[Any]:
+        """The texts, as one JSON array for all guards."""
+        return [each.value for each in self.members if not each.is_label]
 
-    def drop_probabilities(self) -> None:
-        """Remove the probabilities of tokens, which repeat the text token by token."""
-        _without(self.value, "logprobs", MAX_DEPTH)
+    @property
+    def labels(self) -> list[Any]:
+        """The labels, as one JSON array for the guards that look for secrets."""
+        return [each.value for each in self.members if each.is_label]
 
-    def _visit(self, value: Any, depth: int) -> None:
+    def replace(self, document: list[Any], *, labels: bool = False) -> None:
+        """Replace the texts, or the labels, by those of a document of the same length.
+
+        Raises `ValueError`: a name would be replaced.
+        """
+        members = [each for each in self.members if each.is_label == labels]
+        for member, after in zip(members, document, strict=True):
+            if after == member.value:
+                continue
+            if member.holder is None:
+                raise ValueError(
+                    "The upstream's response has a member whose name its guards reject."
+                )
+            encoded = member.name in ENCODED
+            member.holder[member.name] = encoded_arguments(after) if encoded else after
+
+    def _visit(self, value: Any, path: Path, depth: int, *, is_label: bool) -> None:
         if depth < 0:
             raise ValueError("The response is nested too deeply for its guards.")
         if isinstance(value, dict):
             for name, each in list(value.items()):
-                if name not in _SKIPPED:
-                    self._member(value, name, each, depth)
+                if name in DROPPED:
+                    self._drop(value, name, each)
+                    continue
+                if _PLAIN_NAME.fullmatch(name) is None:
+                    self._name(name, path)
+                self._member(value, name, each, (*path, name), depth, is_label=is_label)
         elif isinstance(value, list):
             for index, each in enumerate(value):
-                if isinstance(each, str):
-                    self._add(value, index, each)
-                else:
-                    self._visit(each, depth - 1)
+                self._member(value, index, each, (*path, index), depth, is_label=is_label)
 
-    def _member(self, holder: dict[str, Any], name: str, each: Any, depth: int) -> None:
+    def _drop(self, holder: dict[str, Any], name: str, value: Any) -> None:
+        if name == "obfuscation":
+            del holder[name]
+            self.was_changed = True
+        elif value is not None and value != []:
+            holder[name] = [] if isinstance(value, list) else None
+            self.was_changed = True
+
+    def _name(self, name: str, path: Path) -> None:
+        if len(name) > LONGEST_NAME:
+            raise ValueError(f"A member of the response has a name of over {LONGEST_NAME} bytes.")
+        if self._known.get(here := (*path, f"{name} ")) != name:
+            self.members.append(Member(here, None, None, name, is_label=False))
+
+    def _member(
+        self, holder: Any, name: Any, each: Any, path: Path, depth: int, *, is_label: bool
+    ) -> None:
         if isinstance(each, str):
-            if name in _ENCODED and (one := unambiguous(each)) is not each:
-                holder[name] = each = one
-                self.was_ambiguous = True
-            arguments = decoded_arguments(each) if name in _ENCODED else None
-            if arguments is not None:
-                self.document.append(arguments)
-                self._put.append(lambda new: holder.update({name: encoded_arguments(new)}))
-            elif each:
-                self._add(holder, name, each)
-        elif name in _OBJECTS and isinstance(each, dict) and each:
-            self._add(holder, name, each)
+            if not each or (self._except and (id(holder), name) in self._except):
+                return
+            if self._known.get(path) != each:
+                self._text(holder, name, each, path, is_label=is_label)
         elif isinstance(each, dict | list):
-            self._visit(each, depth - 1)
+            if name in _OBJECTS and isinstance(each, dict):
+                if each:
+                    self.members.append(Member(path, holder, name, each, is_label=False))
+            else:
+                self._visit(each, path, depth - 1, is_label=is_label or name in _REQUEST)
+        elif each is None or isinstance(each, bool) or self._known.get(path) == each:
+            pass
+        elif _is_long(each, path):
+            self.members.append(Member(path, holder, name, each, is_label))
 
-    def _add(self, holder: Any, place: Any, value: Any) -> None:
-        self.document.append(value)
-        self._put.append(lambda new: holder.__setitem__(place, new))
+    def _text(self, holder: Any, name: Any, each: str, path: Path, *, is_label: bool) -> None:
+        value: Any = each
+        if name in ENCODED:
+            one = unambiguous(each)
+            if one is not each:
+                holder[name] = value = one
+                self.was_changed = True
+            decoded = decoded_arguments(one)
+            value = one if decoded is None else decoded
+        is_label = is_label or _is_label(name, each)
+        self.members.append(Member(path, holder, name, value, is_label))
+
+
+def _is_label(name: Any, text: str) -> bool:
+    if name in LABELS:
+        if name in _WORDS:
+            return len(text) <= _LONGEST_WORD and _WORD.fullmatch(text) is not None
+        return len(text) <= _LONGEST_LABEL and _IDENTIFIER.fullmatch(text) is not None
+    return name in OPAQUE and _BASE64.fullmatch(text) is not None
+
+
+def _is_long(number: float, path: Path) -> bool:
+    """Return whether a number can be a value that guards find."""
+    if isinstance(number, int) and abs(number) < _SMALL:
+        return False
+    if not _COUNTS.isdisjoint(path):
+        return abs(number) >= _COUNT
+    return isinstance(number, int) or len(repr(number)) > _LONGEST_FLOAT
 
 
 def decoded_arguments(text: str) -> Any:
@@ -111,16 +209,3 @@ def unambiguous(text: str) -> str:
 def encoded_arguments(arguments: Any) -> str:
     """Return the arguments of a tool call as a text."""
     return arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
-
-
-def _without(value: Any, name: str, depth: int) -> None:
-    if depth < 0:
-        return
-    if isinstance(value, dict):
-        if value.get(name) is not None:
-            value[name] = [] if isinstance(value[name], list) else None
-        for each in value.values():
-            _without(each, name, depth - 1)
-    elif isinstance(value, list):
-        for each in value:
-            _without(each, name, depth - 1)

@@ -1,10 +1,9 @@
 """Guards on the response of a model to one call, complete or streamed."""
 
-from typing import Any
-
 import msgspec
 
 from toolbus_common import strict_json
+from toolbus_common.config.guards.guard import Guard
 from toolbus_common.contracts import CallAdmitted, GuardCheck, Notification
 from toolbus_common.contracts.model_calls import CHUNK, COUNT_TOKENS, EMBEDDINGS
 from toolbus_common.contracts.replies import CallContext, ReplyMessage
@@ -15,9 +14,11 @@ from toolbus_common.errors import (
     UpstreamError,
     UpstreamInvalidError,
 )
+from toolbus_common.guards.content import Content
+from toolbus_common.guards.scan_threads import scanned
 from toolbus_executor.guards.call_guards import CallGuards, GuardedContent
 from toolbus_executor.guards.completion_texts import TextsOfResponse
-from toolbus_executor.guards.held_secrets import HeldSecrets
+from toolbus_executor.guards.held_secrets import HeldSecrets, cleaned
 from toolbus_executor.guards.streams.guarded_stream import GuardedStream
 
 _WITHOUT_TEXT = frozenset({EMBEDDINGS, COUNT_TOKENS})
@@ -38,7 +39,9 @@ class GuardedResponse:
         self.parts = 0  # of the stream, that were sent
         self._context = context
         self._secrets = secrets
-        self._has_text = call.method not in _WITHOUT_TEXT and bool(self.content.names)
+        guard = None if secrets is None else secrets.guard_of(self.content)
+        applies = bool(self.content.names) or guard is not None
+        self._has_text = call.method not in _WITHOUT_TEXT and applies
         self._stream: GuardedStream | None = None
 
     @property
@@ -46,12 +49,13 @@ class GuardedResponse:
         """The checks for the event of the call."""
         return self.content.checks
 
-    def check_sent(self) -> None:
-        """Reject a request with a secret of Toolbus itself. Raises `GuardBlockedError`."""
+    async def check_sent(self) -> None:
+        """Reject a request with a secret of Toolbus itself. Raises the error of a guard."""
         if self._secrets is not None:
+            request = Content(self.content.call.arguments)
             try:
-                self._secrets.cleaned(self.content.call.arguments, self.content, is_sent=True)
-            except GuardBlockedError as error:
+                await self._secrets.clean(request, self.content, is_sent=True)
+            except (GuardBlockedError, GuardFailedError) as error:
                 error.data["sent"] = False
                 raise
 
@@ -61,7 +65,7 @@ class GuardedResponse:
             await self._context.send(message)
             return
         if self._stream is None:
-            self._stream = GuardedStream(self.content)
+            self._stream = GuardedStream(self.content, self._secrets)
         await self._send_part(
             await self._stream.feed(message.body) if self._has_text else message.body
         )
@@ -98,32 +102,45 @@ class GuardedResponse:
             await self._context.send(Notification(CHUNK, part, self.parts))
 
     async def _checked(self, body: bytes) -> bytes:
+        checked = self.content.checked
         try:
-            value: Any = msgspec.json.decode(body)
-            texts = TextsOfResponse(value)
+            texts, is_strict = await scanned(len(body), checked, lambda: _opened(body))
         except (ValueError, RecursionError) as error:
             raise UpstreamInvalidError(
                 "The upstream's response is not JSON that its guards can check."
             ) from error
-        if not texts.document:
+        try:
+            changed = await self._replaced(texts, len(body))
+        except ValueError as error:
+            raise UpstreamInvalidError(str(error)) from error
+        if not changed and not texts.was_changed and is_strict:
             return body
-        document = _encode(texts.document)
-        own = document
-        if self._secrets is not None:
-            own = self._secrets.cleaned(document, self.content, is_sent=False)
-        cleaned = await self.content.cleaned(own)
-        if cleaned is not document:
-            texts.replace(msgspec.json.decode(cleaned))
-            texts.drop_probabilities()
-        elif not texts.was_ambiguous and _is_strict(body):
-            return body
-        return _encode(value)
+        return await scanned(len(body), checked, lambda: _encode(texts.value))
+
+    async def _replaced(self, texts: TextsOfResponse, size: int) -> bool:
+        """Check the texts and labels of a response; return whether one was redacted."""
+        guards, changed = self.content.inspector.guards, False
+        secrets = [each for each in self.content.names if _searches_secrets(guards.get(each))]
+        for is_label in (False, True):
+            found = texts.labels if is_label else texts.document
+            if not found:
+                continue
+            names = secrets if is_label else self.content.names
+            document = Content(None, found, size)
+            after = await cleaned(document, self.content, self._secrets, names)
+            if after is not None:
+                texts.replace(after, labels=is_label)
+                changed = True
+        return changed
 
 
-def _is_strict(body: bytes) -> bool:
-    """Return whether all parsers read a document alike."""
+def _searches_secrets(guard: Guard | None) -> bool:
+    return guard is not None and guard.kind == "secrets"
+
+
+def _opened(body: bytes) -> tuple[TextsOfResponse, bool]:
+    """Return the texts of a response, and whether all parsers read it alike."""
     try:
-        strict_json.parse(body)
+        return TextsOfResponse(strict_json.parse(body)), True
     except strict_json.StrictJSONError:
-        return False
-    return True
+        return TextsOfResponse(msgspec.json.decode(body)), False

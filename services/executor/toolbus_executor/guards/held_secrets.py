@@ -1,16 +1,20 @@
 """The secrets that this executor itself holds. No call may send them, and no result return them."""
 
+import asyncio
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from time import time
+from typing import Any, NoReturn
 
-import msgspec
-
-from toolbus_common.config.guards.guard import Phase
+from toolbus_common.config.guards.guard import Guard, Phase
 from toolbus_common.contracts import GuardCheck
-from toolbus_common.errors import GuardBlockedError
-from toolbus_common.guards.messages import blocked_reason
-from toolbus_common.guards.redaction import redact
-from toolbus_common.guards.texts.json_texts import JsonTexts
+from toolbus_common.contracts.events.guards import Verdict
+from toolbus_common.errors import GuardBlockedError, GuardFailedError
+from toolbus_common.guards.content import Content
+from toolbus_common.guards.messages import blocked_reason, failed_reason
+from toolbus_common.guards.redaction import Redacted, redact
+from toolbus_common.guards.scan_threads import scanned
+from toolbus_common.guards.texts.findings import Finding
 from toolbus_executor.guards.call_guards import GuardedContent
 from toolbus_executor.guards.own_secrets import RULE, OwnSecrets
 
@@ -34,14 +38,40 @@ class HeldSecrets:
         if len(self._by_owner) > MOST_OWNERS:
             self._by_owner.popitem(last=False)
 
-    def cleaned(self, body: bytes, content: GuardedContent, *, is_sent: bool) -> bytes:
-        """Return a document without the secrets, if a guard looks for secrets.
+    async def clean(self, document: Content, content: GuardedContent, *, is_sent: bool) -> None:
+        """Replace the secrets in a document, if a guard of the call looks for secrets.
 
         Raises:
             GuardBlockedError: the document would be sent with a secret (`is_sent`), or a guard
                 blocks secrets.
+            GuardFailedError: the search took longer than the guard may.
 
         """
+        guard = self.guard_of(content)
+        if guard is None:
+            return
+        name, found_guard = guard
+        blocks = is_sent or found_guard.action == "block"
+        own, call = self._searched, content.checked
+        seconds = max(0.0, min(found_guard.timeout, call.deadline - time()))
+        try:
+            async with asyncio.timeout(seconds):
+                found = await scanned(
+                    document.size, call, lambda: _found(own, document, content, blocks=blocks)
+                )
+        except TimeoutError:
+            phase: Phase = "arguments" if is_sent else content.phase
+            _fail(name, found_guard, phase, content, document.size)
+            return
+        if found is None:
+            return
+        if blocks:
+            self.block(name, content, document.size, is_sent=is_sent)
+        note(name, content, "redacted", document.size)
+        document.replace(found.value)
+
+    def guard_of(self, content: GuardedContent) -> tuple[str, Guard] | None:
+        """Return the guard that decides about these secrets in a content, if there are any."""
         guards = [
             (name, guard)
             for name in content.call.guards
@@ -50,40 +80,24 @@ class HeldSecrets:
             and guard.mode == "enforce"
         ]
         if not guards or not self._by_owner:
-            return body
-        try:
-            texts = JsonTexts(body)
-        except ValueError:
-            return body  # the guards themselves reject it, or their failure is recorded
-        findings = self._searched.find(texts.texts)
-        if not findings:
-            return body
-        name, guard = next((each for each in guards if each[1].action == "block"), guards[0])
-        blocks = is_sent or guard.action == "block"
-        content.record(
-            GuardCheck(
-                guard=name,
-                phase=content.phase,
-                verdict="blocked" if blocks else "redacted",
-                findings=(RULE,),
-                score=1.0,
-                bytes=len(body),
-            )
-        )
-        if blocks:
-            phase: Phase = "arguments" if is_sent else content.phase
-            reason = blocked_reason(name, "block", phase, [RULE])
-            raise GuardBlockedError(reason, guard=name, phase=phase, findings=[RULE])
-        checked = content.checked
-        placeholders = content.guards.placeholders
-        changed = redact(
-            texts,
-            findings,
-            lambda rule, value: placeholders.text_of(
-                checked.principal_id, checked.run, rule, value
-            ),
-        )
-        return msgspec.json.encode(changed.value)
+            return None
+        return next((each for each in guards if each[1].action == "block"), guards[0])
+
+    def block(self, name: str, content: GuardedContent, size: int, *, is_sent: bool) -> NoReturn:
+        """Record that a content has a secret, and raise `GuardBlockedError`."""
+        note(name, content, "blocked", size)
+        phase: Phase = "arguments" if is_sent else content.phase
+        reason = blocked_reason(name, "block", phase, [RULE])
+        raise GuardBlockedError(reason, guard=name, phase=phase, findings=[RULE])
+
+    @property
+    def longest(self) -> int:
+        """The number of characters of the longest spelling of a secret."""
+        return self._searched.longest
+
+    def find(self, text: str) -> list[Finding]:
+        """Return where the secrets are in a text."""
+        return self._searched.find([text])
 
     @property
     def _searched(self) -> OwnSecrets:
@@ -91,3 +105,64 @@ class HeldSecrets:
             self._own.replace(frozenset[str]().union(*self._by_owner.values()))
             self._is_current = True
         return self._own
+
+
+def _found(
+    own: OwnSecrets, document: Content, content: GuardedContent, *, blocks: bool
+) -> Redacted | None:
+    """Return a document without the secrets; None if it has none. One that is blocked is empty."""
+    try:
+        texts = document.texts(frozenset())
+    except ValueError:
+        return None  # the guards themselves reject it, or their failure is recorded
+    findings = own.find(texts.texts)
+    if not findings:
+        return None
+    if blocks:
+        return Redacted(None, {})
+    call, placeholders = content.checked, content.guards.placeholders
+    return redact(
+        texts,
+        findings,
+        lambda rule, value: placeholders.text_of(call.principal_id, call.run, rule, value),
+    )
+
+
+def _fail(name: str, guard: Guard, phase: Phase, content: GuardedContent, size: int) -> None:
+    """Record that the search did not end. Raises `GuardFailedError` if the guard fails closed."""
+    reason = f"it took longer than {guard.timeout:g} s"
+    content.record(
+        GuardCheck(guard=name, phase=content.phase, verdict="failed", bytes=size, error=reason)
+    )
+    if guard.fails_closed:
+        raise GuardFailedError(failed_reason(name, phase, reason), guard=name, phase=phase)
+
+
+async def cleaned(
+    document: Content,
+    content: GuardedContent,
+    secrets: HeldSecrets | None,
+    names: Sequence[str] | None = None,
+) -> Any:
+    """Return the value of a document without secrets, after its guards; None if it is unchanged.
+
+    Raises the error of a guard.
+    """
+    if secrets is not None:
+        await secrets.clean(document, content, is_sent=False)
+    await content.clean(document, names)
+    return document.value if document.is_changed else None
+
+
+def note(name: str, content: GuardedContent, verdict: Verdict, size: int) -> None:
+    """Record what happened to a content with a secret."""
+    content.record(
+        GuardCheck(
+            guard=name,
+            phase=content.phase,
+            verdict=verdict,
+            findings=(RULE,),
+            score=1.0,
+            bytes=size,
+        )
+    )

@@ -39,6 +39,11 @@ class OwnSecrets:
         """A name of the set of values, which does not tell them, for this object only."""
         return self._index.version
 
+    @property
+    def longest(self) -> int:
+        """The number of characters of the longest spelling of a value."""
+        return self._index.longest
+
     def replace(self, values: Iterable[str]) -> None:
         """Search for these values only, from now on."""
         with self._lock:
@@ -71,9 +76,11 @@ class _Index:
         )
         self.version = f"own-{blake2b(b''.join(digests), digest_size=6).hexdigest()}"
         self.automaton: Any = None
+        self.longest = 0
         pieces: dict[str, dict[int, set[str]]] = {}
         for value in self.values:
             for spelling in _spellings(value[:_LONGEST]):
+                self.longest = max(self.longest, len(spelling))
                 first = _before(len(spelling))
                 lengths = pieces.setdefault(spelling[first : first + _PIECE], {})
                 lengths.setdefault(len(spelling), set()).add(spelling)

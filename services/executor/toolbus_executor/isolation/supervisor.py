@@ -204,7 +204,7 @@ def _run_as_first(
     if user:
         user_ids.become(user)
         kernel.die_with_parent(signal.SIGKILL)  # reset by the change
-        if select.select([alive], [], [], 0)[0]:
+        if kernel.is_readable(alive):
             os._exit(1)
     kernel.forget_capabilities()
     kernel.be_opaque()
@@ -264,7 +264,7 @@ def _wait_for_parent(go: tuple[int, int]) -> dict[str, bool]:
     os.close(go[1])
     kernel.die_with_parent(signal.SIGKILL)
     data = os.read(go[0], select.PIPE_BUF)
-    if not data or select.select([go[0]], [], [], 0)[0]:
+    if not data or kernel.is_readable(go[0]):
         os._exit(1)
     os.close(go[0])
     grouped: dict[str, bool] = marshal.loads(data)  # noqa: S302 - written by the executor

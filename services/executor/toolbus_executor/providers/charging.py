@@ -17,16 +17,19 @@ def charge_of_usage(usage: Usage, price: tuple[float, ...]) -> int:
     """Return the charge in micro-dollars, rounded up once. It can exceed the reserved amount.
 
     `price` is `CallAdmitted.price` of a model request: micro-dollars per token of input, cached
-    input, cache writes, output and reasoning, and per request. It is empty for a free model.
+    input, cache writes, output and reasoning, per request, and per token that is cached for an hour
+    if this has a price of its own. It is empty for a free model.
     """
     if not price:
         return 0
-    plain, cached, cache_write, output, reasoning, request = price
+    plain, cached, cache_write, output, reasoning, request, *hour = price
+    for_hour = hour[0] if hour else cache_write
     exact = (
         request
         + plain * (usage.input - usage.cached - usage.cache_write)
         + cached * usage.cached
-        + cache_write * usage.cache_write
+        + cache_write * (usage.cache_write - usage.cache_write_1h)
+        + for_hour * usage.cache_write_1h
         + output * (usage.output - usage.reasoning)
         + reasoning * usage.reasoning
     )

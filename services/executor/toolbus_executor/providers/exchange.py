@@ -235,16 +235,14 @@ class Exchange:
 
         Return None if the response is incomplete, or too large for the cache.
         """
-        stream, facts = self.stream, self._facts
+        stream, facts, is_stream = self.stream, self._facts, False
         if not body and stream is not None:
             facts, copy = stream.facts.facts, stream.copy
             if copy is None or not stream.has_ended:
                 return None
             body, is_stream = b"".join(copy), True
-            return Response(body, is_stream, self.usage, facts.finish_reason, facts.tools)
-        if facts is None or len(body) > MAX_CACHED:
+        elif facts is None or len(body) > MAX_CACHED:
             return None
-        is_stream = False
         return Response(body, is_stream, self.usage, facts.finish_reason, facts.tools)
 
     async def replay(self, response: Response, charge: int, saved: int) -> bytes:
@@ -305,6 +303,7 @@ class Exchange:
             "input_tokens": usage.input,
             "cached_tokens": usage.cached,
             "cache_write_tokens": usage.cache_write,
+            "cache_write_1h_tokens": usage.cache_write_1h,
             "output_tokens": usage.output,
             "reasoning_tokens": usage.reasoning,
             "estimated": usage.estimated,

@@ -117,7 +117,7 @@ class ProviderHandler:
         self._running.begin(call.call_id)
         try:
             if guarded is not None:
-                guarded.check_sent()
+                await guarded.check_sent()
             body = await (self.in_slot(exchange) if self.cache is None else self._body(exchange))
             if guarded is not None:
                 body = await guarded.finished(body)

@@ -151,9 +151,11 @@ def usage_of(method: str, reported: Any) -> Usage | None:
     """Return the usage of a reported `usage` object; None if it contains no number of tokens."""
     if not isinstance(reported, dict):
         return None
+    hour = 0
     if method == MESSAGES:
+        hour = _detail(reported, "cache_creation", "ephemeral_1h_input_tokens")
         read = count_of(reported.get("cache_read_input_tokens"))
-        written = count_of(reported.get("cache_creation_input_tokens"))
+        written = max(count_of(reported.get("cache_creation_input_tokens")), hour)
         fields = count_of(reported.get("input_tokens")) + read + written, read, written
         output, reasoning = count_of(reported.get("output_tokens")), 0
     else:
@@ -169,9 +171,10 @@ def usage_of(method: str, reported: Any) -> Usage | None:
     return Usage(
         input=fields[0],
         cached=(cached := min(fields[1], fields[0])),
-        cache_write=min(fields[2], fields[0] - cached),
+        cache_write=(written := min(fields[2], fields[0] - cached)),
         output=output,
         reasoning=min(reasoning, output),
+        cache_write_1h=min(hour, written),
     )
 
 
@@ -325,6 +328,7 @@ def _larger(one: Usage, other: Usage) -> Usage:
         cache_write=written,
         output=max(one.output, other.output),
         reasoning=max(one.reasoning, other.reasoning),
+        cache_write_1h=max(one.cache_write_1h, other.cache_write_1h),
     )
 
 

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import random
 from contextlib import nullcontext, suppress
-from dataclasses import dataclass
+from functools import partial
 from time import time
 from typing import Any
 
@@ -18,7 +18,6 @@ from toolbus_common.contracts import (
     ServerState,
 )
 from toolbus_common.errors import ToolbusError
-from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.secrets import Values
 from toolbus_common.service.service import Service
 from toolbus_executor.calls.call_handler import CallHandler
@@ -31,6 +30,7 @@ from toolbus_executor.guards.outside_calls import OutsideCalls
 from toolbus_executor.resilience.failure_log import loss_reason, why
 from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.server_events import about_server
+from toolbus_executor.servers.buckets import Buckets
 from toolbus_executor.servers.lease import Lease
 from toolbus_executor.servers.notification_publisher import NotificationPublisher
 from toolbus_executor.servers.refresh_schedule import refresh_pause, refreshed_elsewhere
@@ -49,15 +49,6 @@ CONNECT_SECONDS = 20.0
 SETTLE_SECONDS = 0.1  # pause before listing, because list changes arrive in bursts
 FIRST_PAUSE, LONGEST_PAUSE = 0.2, 30.0
 STEADY_SECONDS = 10.0  # the pause is reset after a connection of this length
-
-
-@dataclass(frozen=True, slots=True)
-class Buckets:
-    """Buckets that the supervisors write to."""
-
-    catalogue: Bucket
-    leases: Bucket
-    pins: Bucket
 
 
 class ServerSupervisor:
@@ -107,6 +98,10 @@ class ServerSupervisor:
         outside = OutsideCalls(name, declared, dependencies.guards)
         self._notifications = NotificationPublisher(name, service, self.watched, outside)
         self._unattributed = Dropped(name)
+        # Before the first connection, other executors serve the calls.
+        self._accept_calls = partial(
+            service.calls.serve, CallAdmitted, name, self.handler.run, "executor"
+        )
         self._task = asyncio.create_task(self._run())
 
     async def status(self) -> dict[str, Any]:
@@ -173,15 +168,17 @@ class ServerSupervisor:
 
     async def _serve(self) -> None:
         """Serve calls. Reconnect whenever the connection is lost."""
-        await self._service.calls.serve(CallAdmitted, self.name, self.handler.run, "executor")
         pause = FIRST_PAUSE
         try:
             await self._sleep_at_start()
+            if self.handler.idling.awaited:
+                await self._accept_calls()
             while True:
                 await self.handler.idling.until_wanted()
                 began = asyncio.get_running_loop().time()
                 self._retry.clear()
                 reason = await self._connection()
+                await self._accept_calls()
                 if self.handler.idling.asleep and not reason:
                     continue
                 steady = asyncio.get_running_loop().time() - began > STEADY_SECONDS
@@ -189,8 +186,7 @@ class ServerSupervisor:
                     pause = FIRST_PAUSE
                 await self._publish_lost(reason)
                 with suppress(TimeoutError):
-                    jitter = random.uniform(0.8, 1.2)  # noqa: S311
-                    await asyncio.wait_for(self._retry.wait(), pause * jitter)
+                    await asyncio.wait_for(self._retry.wait(), pause * random.uniform(0.8, 1.2))  # noqa: S311
                 pause = FIRST_PAUSE if self._retry.is_set() else min(LONGEST_PAUSE, pause * 2)
         finally:
             self.handler.idling.settle()
@@ -235,6 +231,7 @@ class ServerSupervisor:
                 # The server accepts calls before its listing is published.
                 self.handler.upstream, self.handler.why_not = upstream, ""
                 self.handler.idling.settle()
+                await self._accept_calls()
                 await self._publish(listing)
             self._connected()
             async with in_background(self.handler.health.watch(upstream)):
@@ -333,8 +330,8 @@ class ServerSupervisor:
         except (ToolbusError, TimeoutError) as error:
             reason = why(error) or f"it did not list its tools within {CONNECT_SECONDS:g} s"
             log.warning("server.refresh_failed", extra={"server": self.name, "reason": reason})
-            failed = {"tools/list": reason}
-            self._list_problems.note(self._local_listing().model_copy(update={"failed": failed}))
+            failed = {"failed": {"tools/list": reason}}
+            self._list_problems.note(self._local_listing().model_copy(update=failed))
 
     async def _listing(self, upstream: Upstream) -> Listing:
         """List the server and apply the result: calls of quarantined tools are rejected."""
@@ -385,8 +382,9 @@ class ServerSupervisor:
         if reason != self._published_reason:
             self._published_reason = reason
             log.warning("server.lost", extra={"server": self.name, "reason": reason})
-            event = ServerLost(**about_server(self.name, "lost"), reason=reason)
-            self._service.events.publish(event)
+            self._service.events.publish(
+                ServerLost(**about_server(self.name, "lost"), reason=reason)
+            )
         with suppress(Exception):  # if the bus is down, the next connection publishes the entry
             known = await self.entry.now()
             stale = known is not None and (known.tools or known.quarantined)

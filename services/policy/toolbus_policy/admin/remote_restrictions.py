@@ -47,6 +47,7 @@ _AMBIENT_DENIED = (
     "the machine's credentials cannot be configured over HTTP; use 'toolbus apply', or set "
     "credentials"
 )
+_MODEL_DENIED = "a model that is loaded cannot be configured over HTTP; use 'toolbus apply'"
 _FILE_DENIED = "the path of a file cannot be configured over HTTP; {}use 'toolbus apply'"
 
 
@@ -160,6 +161,9 @@ class RemoteRestrictions:
                 yield from self._check_destination("url", each)
             if guard.ambient:
                 yield "options.ambient", _AMBIENT_DENIED
+        model = guard.options.get("model") if guard.kind == "pii" else None
+        if model is not None and (old is None or old.options.get("model") != model):
+            yield "options.model", _MODEL_DENIED
         for field in ("headers", "credentials"):
             before = set(getattr(old, field).items()) if same else set()
             for name, value in getattr(guard, field).items():

@@ -1,9 +1,8 @@
 """Perform administration operations, each allowed by the caller's role."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Container, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from time import time
 from typing import Any
 
 import msgspec
@@ -14,7 +13,6 @@ from toolbus_common.admin_api import models
 from toolbus_common.admin_api.operations import OPERATIONS, exists
 from toolbus_common.admin_api.roles import Right
 from toolbus_common.config import Admin, Configuration, Key, KeyTerms
-from toolbus_common.config.access.expiry import shown_expiry
 from toolbus_common.config_store import keys as keyring
 from toolbus_common.config_store.redacted_view import entries, exported, restored
 from toolbus_common.config_store.repository import Applied, ConfigRepository
@@ -38,8 +36,10 @@ from toolbus_common.errors import (
     UnknownEntryError,
 )
 from toolbus_policy.admin import request_parser
+from toolbus_policy.admin.guard_coverage import guard_coverage
 from toolbus_policy.admin.pagination import page
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
+from toolbus_policy.admin.shown_keys import shown_admin, shown_key
 from toolbus_policy.approvals.approvers import Approver, ApproverService
 
 SOURCE = "api"
@@ -178,7 +178,7 @@ class AdminService:
 
     async def list_keys(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Return one page of keys."""
-        return await self._list(request, administrator, _key)
+        return await self._list(request, administrator, shown_key)
 
     async def show_key(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Return one key."""
@@ -187,7 +187,7 @@ class AdminService:
         found = own or now.configuration.keys.get(request.name)
         if found is None:
             raise _unknown_error(request)
-        return _json(_key(request.name, found, {request.name} if own else ()), now.revision)
+        return _json(shown_key(request.name, found, {request.name} if own else ()), now.revision)
 
     async def create_key(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Create a key."""
@@ -215,7 +215,7 @@ class AdminService:
 
     async def list_admins(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Return one page of admin keys."""
-        return await self._list(request, administrator, _admin)
+        return await self._list(request, administrator, shown_admin)
 
     async def create_admin(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Create an admin key."""
@@ -241,13 +241,23 @@ class AdminService:
         now = await repository.declared()
         declared: Mapping[str, Key | Admin] = now.configuration.keys
         own: Mapping[str, Key | Admin]
-        if show is _admin:
+        if show is shown_admin:
             declared, own = now.configuration.admins, await repository.own_admins()
         else:
             own = await repository.own_keys()
         found = {**declared, **own}
         listing = page(found, lambda n: show(n, found[n], own), request.after, request.limit)
         return _json({**listing, "revision": now.revision}, now.revision)
+
+    # -- guards --------------------------------------------------------------------------------
+
+    async def show_coverage(
+        self, request: AdminRequest, administrator: Administrator
+    ) -> AdminReply:
+        """Return one page of the shares of calls that each guard checked."""
+        repository = self.repository_for(administrator.by)
+        found = await guard_coverage(repository, request, self.request)
+        return _json(found, found["revision"])
 
     # -- cache of model responses --------------------------------------------------------------
 
@@ -371,30 +381,4 @@ def _applied(applied: Applied, warnings: list[dict[str, Any]], *, done: bool) ->
         "changes": changes,
         "secrets": applied.secrets,
         "warnings": warnings,
-    }
-
-
-def _state(entry: Key | Admin, *, expired: bool) -> str:
-    if not entry.secret_hash:
-        return "no secret"
-    return "revoked" if entry.revoked else "expired" if expired else "live"
-
-
-def _key(name: str, key: Key, own: Container[str]) -> dict[str, Any]:
-    value = key.model_dump(mode="json", exclude_defaults=True, exclude={"secret_hash", "revoked"})
-    return {
-        "name": name,
-        "state": _state(key, expired=key.expired(time())),
-        "origin": "command" if name in own else "configuration",
-        "value": value,
-    }
-
-
-def _admin(name: str, admin: Admin, own: Container[str]) -> dict[str, Any]:
-    return {
-        "name": name,
-        "state": _state(admin, expired=not admin.revoked and not admin.live(time())),
-        "origin": "command" if name in own else "configuration",
-        "role": admin.role,
-        "expires": shown_expiry(admin.expires) or None,
     }

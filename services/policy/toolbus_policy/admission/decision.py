@@ -7,11 +7,12 @@ from msgspec import Struct
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import CallRequested, OutcomeClaim
 from toolbus_common.contracts.events.guards import GuardCheck
-from toolbus_common.errors import RuleDeniedError
+from toolbus_common.errors import RefusedError, RuleDeniedError
 from toolbus_common.rules import SILENT, Verdict
 from toolbus_policy.admission.authorizer import Authorizer
 from toolbus_policy.approvals.elicitation import STATE_PREFIX
 from toolbus_policy.approvals.model import FLOW, GUARD, RULE, Cause
+from toolbus_policy.approvals.service import ApprovalResult, ApprovalService
 from toolbus_policy.flow.follower import Caller, FlowFollower, Judgement
 from toolbus_policy.guards.call_inspector import InspectedCall
 from toolbus_policy.ledger.admitted_call import Admission
@@ -86,7 +87,9 @@ def decide(
     if admission.terms is not None:  # a redaction changes the size
         admission = sized(admission, admission.terms, inspected.call)
     verdict = evaluate_rules(authorizer, inspected.call, admission, judged)
-    cause = Cause(f"{GUARD}{inspected.ask}", inspected.why) if inspected.ask else None
+    cause = None
+    if inspected.ask:
+        cause = Cause(f"{GUARD}{inspected.ask}", inspected.why, shown=inspected.shown)
     if judged is not None:
         judged.check(inspected.call)
         if judged.must_be_approved:
@@ -115,7 +118,7 @@ def _flow_cause(judged: Judgement, call: CallRequested, cause: Cause | None) -> 
     why = judged.why(call)
     if cause is None:
         return Cause(FLOW, why, chain=judged.chain)
-    return Cause(cause.name, f"{cause.why} {why}", chain=judged.chain)
+    return cause._replace(why=f"{cause.why} {why}", chain=judged.chain)
 
 
 def approval_cause(call: CallRequested, decision: Decision) -> Cause:
@@ -125,10 +128,26 @@ def approval_cause(call: CallRequested, decision: Decision) -> Cause:
     """
     admission, verdict, cause = decision.admission, decision.verdict, decision.cause
     if cause is not None:
-        return Cause(admission.cause or cause.name, cause.why, admission.charge, cause.chain)
+        return cause._replace(name=admission.cause or cause.name, charge=admission.charge)
     if admission.cause or not verdict.approve_by or call.method.startswith("tasks/"):
         return Cause(admission.cause, charge=admission.charge)
     return Cause(f"{RULE}{verdict.approve_by}", verdict.reason, admission.charge)
+
+
+async def check_approval(
+    approvals: ApprovalService, call: CallRequested, decision: Decision
+) -> ApprovalResult:
+    """Return what the approvals say about a call.
+
+    An error of a call that the flow wants approved has the judgement as `flow` in its data.
+    """
+    principal, judged = decision.admission.payer.principal, decision.flow
+    try:
+        return await approvals.check(call, principal, approval_cause(call, decision))
+    except RefusedError as error:
+        if judged is not None and judged.must_be_approved:
+            error.data["flow"] = judged.data(call)
+        raise
 
 
 def may_record(
@@ -143,4 +162,6 @@ def may_record(
         return not declared.guards
     if admission.guards is None or not admission.guards.checking:
         return True
-    return bool(checks) and all(each.verdict not in ("blocked", "failed") for each in checks)
+    return bool(checks) and all(
+        each.verdict not in ("blocked", "failed", "asked") for each in checks
+    )

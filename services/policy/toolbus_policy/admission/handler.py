@@ -32,7 +32,7 @@ from toolbus_common.service.service import Service
 from toolbus_policy.admission.authorizer import Authorizer
 from toolbus_policy.admission.decision import (
     Decision,
-    approval_cause,
+    check_approval,
     evaluate_rules,
     judge_and_decide,
     may_need_approval,
@@ -41,6 +41,7 @@ from toolbus_policy.admission.decision import (
 from toolbus_policy.admission.intent import (
     check_accepting,
     end_decision_span,
+    error_in_time,
     record_intent,
     reservation_request,
     stopped_error,
@@ -211,9 +212,8 @@ class AdmissionHandler:
         return await self._dispatch(decision, result.call, context, result)
 
     async def _ask(self, decision: Decision, call: CallRequested) -> ApprovalResult:
-        principal, cause = decision.admission.payer.principal, approval_cause(call, decision)
         with _tracer.below("toolbus.approval"):
-            return await self.approvals.check(call, principal, cause)
+            return await check_approval(self.approvals, call, decision)
 
     async def handle_deferred(
         self, call: CallRequested, context: CallContext, key: str, approval: str
@@ -299,7 +299,8 @@ class AdmissionHandler:
             await self._restore(grant)
             return not_recorded
         except CancelledError:  # the caller's task ends; the intent may be stored nevertheless
-            self._publish_not_dispatched(call, admission, stopped_error(), reserved=reserved)
+            ended = error_in_time(call, stopped_error())
+            self._publish_not_dispatched(call, admission, ended, reserved=reserved)
             self._undo_later(call, claim, grant)
             raise
         if grant is not None:
@@ -388,6 +389,7 @@ class AdmissionHandler:
         self, decision: Decision, call: CallRequested, error: ToolbusError, *, reserved: bool
     ) -> CallError:
         """Publish the outcome of a call that was not dispatched, and return its error."""
+        error = error_in_time(call, error)
         self._publish_not_dispatched(call, decision.admission, error, reserved=reserved)
         return await self._release(CallError(error), call, decision.claim)
 

@@ -3,7 +3,14 @@
 from time import time
 
 from toolbus_common.contracts import CallAllowed, CallRequested
-from toolbus_common.errors import BusDownError, EventsFullError, InvalidError, UnavailableError
+from toolbus_common.errors import (
+    BusDownError,
+    EventsFullError,
+    InvalidError,
+    OutcomeUnknownError,
+    ToolbusError,
+    UnavailableError,
+)
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.observability.tracing import current
@@ -58,6 +65,20 @@ async def record_intent(events: EventPublisher, intent: CallAllowed) -> None:
             "The call's deadline passed while the call was being recorded; it was not "
             "dispatched. Retry."
         )
+
+
+def error_in_time(call: CallRequested, error: ToolbusError) -> ToolbusError:
+    """Return the error of a call that was not dispatched, by its deadline.
+
+    After its deadline, ingress may have replied that the outcome is unknown. This reply, and the
+    record, then state the same.
+    """
+    if time() <= call.deadline:
+        return error
+    return OutcomeUnknownError(
+        "The call's deadline passed before the call could be recorded; it was not dispatched. Look "
+        "up the call id in the audit log before retrying."
+    )
 
 
 def stopped_error() -> UnavailableError:

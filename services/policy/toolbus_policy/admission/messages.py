@@ -21,7 +21,7 @@ from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.privacy.content_policy import recorded
 from toolbus_policy.admission.caller_identity import caller_identity_of
 from toolbus_policy.admission.decision import Decision
-from toolbus_policy.flow.follower import refused_record
+from toolbus_policy.flow.follower import denied_record
 from toolbus_policy.guards.call_inspector import run_of
 from toolbus_policy.ledger.admitted_call import Admission, Payer
 
@@ -146,7 +146,7 @@ def build_denied(
         rule=error.data.get("rule", ""),
         suggested_by=call.suggested_by,
         guards=encoded_checks(checks),
-        flow=refused_record(error),
+        flow=denied_record(error),
     )
     if payer is None:
         return event

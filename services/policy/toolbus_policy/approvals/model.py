@@ -41,6 +41,7 @@ class State(StrEnum):
     WITHDRAWN = "withdrawn"
 
 
+_NOTHING: dict[str, Any] = {"arguments": "", "shown": ""}
 OPEN = (State.PENDING, State.GRANTED)
 _VOID = (State.EXPIRED, State.WITHDRAWN)  # the same call requests a new approval
 
@@ -49,13 +50,15 @@ class Cause(NamedTuple):
     """The level, rule or guard that requires approval, and its reason. Without one, it is empty.
 
     `charge` is the price of the call, or the amount to reserve, in micro-dollars. `chain` are the
-    calls whose combination requires approval, in their order.
+    calls whose combination requires approval, in their order. `shown` are the arguments as the
+    approver may see them; empty if they are shown as they are.
     """
 
     name: str = ""
     why: str = ""
     charge: int = 0
     chain: tuple[str, ...] = ()
+    shown: str = ""
 
 
 class Approval(msgspec.Struct, frozen=True, kw_only=True):
@@ -63,7 +66,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
 
     `ends` is when the present state ends. `arguments` are stored only while the approval is open.
     `used_by` is the id of the call that used it. `rounds` are digests of the server's states with
-    which this call continued. `chain` is that of the cause, as the approver sees it.
+    which this call continued. `chain` and `shown` are those of the cause.
     """
 
     id: str
@@ -88,6 +91,7 @@ class Approval(msgspec.Struct, frozen=True, kw_only=True):
     used_by: str = ""
     rounds: tuple[str, ...] = ()
     chain: tuple[str, ...] = ()
+    shown: str = ""
 
     def is_current(self, now: float) -> bool:
         """Return whether the state has not ended."""
@@ -131,6 +135,7 @@ def new_approval(
         cause=cause.name,
         why=cause.why,
         chain=cause.chain,
+        shown=cause.shown,
         call_id=call.call_id,
         trace_id=trace_id(call.traceparent),
         requested_at=span[0],
@@ -147,12 +152,12 @@ def granted(approval: Approval, by: str, note: str, ends: float) -> Approval:
 
 def rejected(approval: Approval, by: str, note: str, ends: float) -> Approval:
     """Return the approval as rejected: the same call is rejected until `ends`."""
-    return replace(approval, state=State.REJECTED, by=by, note=note, ends=ends, arguments="")
+    return replace(approval, state=State.REJECTED, by=by, note=note, ends=ends, **_NOTHING)
 
 
 def used(approval: Approval, ends: float, call_id: str) -> Approval:
     """Return the approval as used: until `ends`, its call may only answer its server's requests."""
-    return replace(approval, state=State.USED, ends=ends, arguments="", used_by=call_id, rounds=())
+    return replace(approval, state=State.USED, ends=ends, used_by=call_id, rounds=(), **_NOTHING)
 
 
 def continued(approval: Approval, state: str) -> Approval:
@@ -162,16 +167,17 @@ def continued(approval: Approval, state: str) -> Approval:
 
 def expired(approval: Approval) -> Approval:
     """Return the approval as expired."""
-    return replace(approval, state=State.EXPIRED, arguments="")
+    return replace(approval, state=State.EXPIRED, **_NOTHING)
 
 
 def withdrawn(approval: Approval) -> Approval:
     """Return the approval as withdrawn by the cancellation of its call."""
-    return replace(approval, state=State.WITHDRAWN, arguments="")
+    return replace(approval, state=State.WITHDRAWN, **_NOTHING)
 
 
 def state_of(approval: Approval, maximum: int) -> ApprovalState:
     """Return the approval for display, with at most `maximum` characters of the arguments."""
+    arguments = approval.shown or approval.arguments
     return ApprovalState(
         id=approval.id,
         state=approval.state.value,
@@ -182,9 +188,9 @@ def state_of(approval: Approval, maximum: int) -> ApprovalState:
         cause=approval.cause,
         requested_at=approval.requested_at,
         ends=approval.ends,
-        arguments=approval.arguments[:maximum],
+        arguments=arguments[:maximum],
         arguments_digest=approval.arguments_digest,
-        cut=len(approval.arguments) > maximum,
+        cut=len(arguments) > maximum,
         by=approval.by,
         note=approval.note,
         why=approval.why,
@@ -192,16 +198,17 @@ def state_of(approval: Approval, maximum: int) -> ApprovalState:
     )
 
 
-def rule_input(call: CallRequested, principal: Principal, charge: int) -> dict[str, Any]:
+def rule_input(call: CallRequested, principal: Principal, cause: Cause) -> dict[str, Any]:
     """Return the call's fields that rules can read, for the event of a requested approval."""
+    arguments = cause.shown.encode() or call.arguments
     names = principal.level_names
     return {
         "team": names.get("team", ""),
         "user": names.get("user", ""),
         "environment": principal.environment,
         "family": call.family.value,
-        "charge": charge,
-        "arguments": recorded(call.arguments, principal.recording(call.server)[0]),
+        "charge": cause.charge,
+        "arguments": recorded(arguments, principal.recording(call.server)[0]),
     }
 
 

@@ -125,7 +125,7 @@ class ApprovalRepository:
         if before is not None:
             self._bindings.pop(before.approval.id, None)
         self._stored[binding] = StoredApproval(
-            replace(stored.approval, arguments=""), stored.revision
+            replace(stored.approval, arguments="", shown=""), stored.revision
         )
         self._bindings[stored.approval.id] = binding
         self._notify()

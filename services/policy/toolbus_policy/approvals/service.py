@@ -252,7 +252,7 @@ class ApprovalService:
         )
         self._requesting[key] += 1
         try:
-            return await self._put(made, previous, read=rule_input(call, principal, cause.charge))
+            return await self._put(made, previous, read=rule_input(call, principal, cause))
         finally:
             self._requesting[key] -= 1
             self._requesting += Counter()  # drops keys without requests

@@ -3,6 +3,7 @@
 from base64 import b64decode, b64encode
 from collections.abc import Callable
 from time import time
+from typing import Any
 
 import msgspec
 from msgspec import Struct
@@ -29,6 +30,7 @@ from toolbus_common.errors import (
 from toolbus_common.flow.labels import OUTSIDE, Labels
 from toolbus_common.nats.sealed_records import Records
 from toolbus_policy.flow.decision import FlowVerdict, after, chain_text, decide
+from toolbus_policy.flow.quota import RunQuota
 from toolbus_policy.flow.repository import Loaded, RunRepository, StoredRun
 from toolbus_policy.flow.terms import FlowTerms, Run, agent_run_of, run_of
 
@@ -122,23 +124,32 @@ class Judgement(Struct, frozen=True):
         """Raise `FlowRefusedError` if the call is refused."""
         if self.verdict != "refused":
             return
-        private, untrusted = self.before.private, self.before.untrusted
         raise FlowRefusedError(
             f"{self.why(call)} Finish the task without '{full_name(call.server, call.tool)}', or "
             "do this step in a new session that does not read both.",
-            chain=[*_names(self.before), full_name(call.server, call.tool)],
-            private=private.call if private is not None else "",
-            untrusted=untrusted.call if untrusted is not None else "",
-            run=self.run.id,
+            **self.data(call),
         )
+
+    def data(self, call: CallRequested) -> dict[str, Any]:
+        """Return the judgement for the data of an error; `chain` ends with this call."""
+        private, untrusted = self.before.private, self.before.untrusted
+        return {
+            "chain": [*_names(self.before), full_name(call.server, call.tool)],
+            "private": private.call if private is not None else "",
+            "untrusted": untrusted.call if untrusted is not None else "",
+            "run": self.run.id,
+        }
 
 
 class FlowFollower:
     """Follower of all runs. `records` seals what codemode carries for policy."""
 
-    def __init__(self, repository: RunRepository, records: Records) -> None:
+    def __init__(
+        self, repository: RunRepository, records: Records, quota: RunQuota | None = None
+    ) -> None:
         self._repository = repository
         self._records = records
+        self._quota = quota or RunQuota()
 
     async def judge(
         self, call: CallRequested, caller: Caller, terms: FlowTerms, labels_of: LabelsOf
@@ -156,7 +167,8 @@ class FlowFollower:
     async def commit(self, judged: Judgement | None, call: CallRequested) -> None:
         """Record what the call reads. It must not be dispatched before this returns.
 
-        Raises `BusDownError`; the state may then contain a call that is not dispatched.
+        Raises `BusDownError`; the state may then contain a call that is not dispatched. Raises
+        `OverloadedError` if the principal has too many runs.
         """
         if judged is None:
             return
@@ -167,6 +179,8 @@ class FlowFollower:
         loaded = judged.loaded
         if time() - loaded.at > FRESH_SECONDS:
             loaded = await self._repository.load(judged.run.id)
+        if loaded.revision == 0:
+            self._quota.take(judged.caller.owner)
         for _ in range(ATTEMPTS):
             state = after(loaded.state, labels, read)
             ends = judged.run.renewed(loaded.ends, time())
@@ -233,14 +247,17 @@ def _reaching(
     return FlowState(before.private or private, before.untrusted or untrusted)
 
 
-def refused_record(error: ToolbusError) -> str:
+def denied_record(error: ToolbusError) -> str:
     """Return the field `flow` of the event of a denied call; empty if the flow did not deny it."""
+    verdict: FlowVerdict = "refused"
+    data: Any = error.data
     if not isinstance(error, FlowRefusedError):
+        verdict, data = "asked", error.data.get("flow")
+    if data is None:
         return ""
-    data = error.data
     record = FlowRecord(
         run=data["run"],
-        verdict="refused",
+        verdict=verdict,
         private=data["private"],
         untrusted=data["untrusted"],
         chain=tuple(data["chain"][:-1]),

@@ -4,11 +4,14 @@ from time import time
 from uuid import uuid4
 
 from toolbus_common.contracts import FlowReset, FlowRunsQuery, FlowRunsReply, ResetFlowRequest
+from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.errors import ConflictError, UnknownEntryError
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_policy.flow.repository import NOTHING_READ, RunRepository, StoredRun
 
 LISTED = 500
+LONGEST_ID = 64
+HEX = frozenset("0123456789abcdef")
 
 
 class RunQueryHandler:
@@ -21,7 +24,7 @@ class RunQueryHandler:
     async def show(self, query: FlowRunsQuery) -> FlowRunsReply:
         """Return the runs that have read private or untrusted content, the newest first."""
         if query.run:
-            stored = (await self._runs.load(query.run)).stored
+            stored = (await self._runs.load(_valid(query.run))).stored
             return FlowRunsReply(runs=(stored.shown(query.run),) if stored is not None else ())
         found = sorted([each async for each in self._runs.all()], key=lambda each: -each.ends)
         return FlowRunsReply(runs=tuple(found[:LISTED]), more=len(found) > LISTED)
@@ -30,17 +33,17 @@ class RunQueryHandler:
         """Forget what a run has read, after the event of the reset is stored.
 
         Raises:
-            UnknownEntryError: the run has read nothing, or does not exist.
+            UnknownEntryError: the run has read nothing, or does not exist. An entry that cannot be
+                read is reset.
             ConflictError: the run has read something meanwhile.
 
         """
-        loaded = await self._runs.load(request.run)
+        loaded = await self._runs.load_to_reset(_valid(request.run))
         stored = loaded.stored
-        if stored is None or loaded.state == NOTHING_READ:
-            raise UnknownEntryError(
-                f"No run '{request.run}' has read private or untrusted content; 'toolbus flow "
-                "runs' lists the runs."
-            )
+        if stored is None and loaded.revision:  # unreadable
+            stored = StoredRun(NOTHING_READ, time(), "", "", DEFAULT_CUSTOMER)
+        elif stored is None or loaded.state == NOTHING_READ:
+            raise _unknown_error(request.run)
         private, untrusted = loaded.state.private, loaded.state.untrusted
         event = FlowReset(
             id=f"{uuid4().hex}.flow_reset",
@@ -58,3 +61,16 @@ class RunQueryHandler:
         if not await self._runs.put(request.run, cleared, loaded):
             raise ConflictError("The run has read something meanwhile; look at it and repeat.")
         return FlowRunsReply(runs=(cleared.shown(request.run),))
+
+
+def _valid(run: str) -> str:
+    """Return the id of a run. Raises `UnknownEntryError` if it cannot be one."""
+    if not 0 < len(run) <= LONGEST_ID or not set(run) <= HEX:
+        raise _unknown_error(run[:LONGEST_ID])
+    return run
+
+
+def _unknown_error(run: str) -> UnknownEntryError:
+    return UnknownEntryError(
+        f"No run '{run}' has read private or untrusted content; 'toolbus flow runs' lists the runs."
+    )

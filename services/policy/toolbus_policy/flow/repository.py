@@ -58,8 +58,12 @@ class RunRepository:
         self._bucket = bucket
 
     async def load(self, run: str) -> Loaded:
-        """Return what a run has read. Raises `BusDownError`."""
-        return _loaded(await self._bucket.get_newest(run))
+        """Return what a run has read. Raises `BusDownError`, also for an unreadable entry."""
+        return _loaded(await self._bucket.get(run))
+
+    async def load_to_reset(self, run: str) -> Loaded:
+        """Return what a run has read; an unreadable entry has a revision, but no content."""
+        return _loaded(await self._bucket.get(run), is_lenient=True)
 
     async def put(self, run: str, stored: StoredRun, previous: Loaded) -> bool:
         """Replace the entry; return False on a conflicting change. Raises `BusDownError`."""
@@ -68,7 +72,7 @@ class RunRepository:
     async def all(self) -> AsyncIterator[FlowRun]:
         """Yield the runs that have read anything. Raises `BusDownError`."""
         for change in await self._bucket.present():
-            loaded = _loaded(change)
+            loaded = _loaded(change, is_lenient=True)
             if loaded.stored is not None and loaded.state != NOTHING_READ:
                 yield loaded.stored.shown(change.key)
 
@@ -82,13 +86,15 @@ def first_reads(state: FlowState) -> dict[str, str]:
     }
 
 
-def _loaded(change: Change | None) -> Loaded:
+def _loaded(change: Change | None, *, is_lenient: bool = False) -> Loaded:
     now = time()
     if change is None or change.value is None:
         return Loaded(NOTHING_READ, 0.0, 0, now)
     try:
         stored = _decode(change.value)
     except msgspec.MsgspecError as error:
+        if is_lenient:
+            return Loaded(NOTHING_READ, 0.0, change.revision, now)
         raise BusDownError(
             f"The record of the run '{change.key}' cannot be read, so it is unknown what the run "
             "has read. An operator can reset it with 'toolbus flow reset'."

@@ -1,5 +1,6 @@
 """The check of what a call sends: its arguments, or its prompt."""
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +15,8 @@ from toolbus_common.contracts.guards import CheckedCall
 from toolbus_common.errors import GuardBlockedError, ToolbusError
 from toolbus_common.guards.inspector import Inspection, Inspector
 from toolbus_common.guards.messages import blocked_reason
+from toolbus_policy.approvals.model import MAX_ARGUMENT_BYTES
+from toolbus_policy.guards.hidden_matches import without_matches
 from toolbus_policy.ledger.admitted_call import Admission, CallGuards, Payer
 
 # Not checked: the server's own state, which ingress returns only unchanged.
@@ -24,13 +27,15 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 class InspectedCall(Struct, frozen=True):
     """A call after its guards. `call` has the redacted arguments.
 
-    `error` is set if the call must be denied. `ask` is the guard that requires approval.
+    `error` is set if the call must be denied. `ask` is the guard that requires approval, and
+    `shown` are the arguments as an approver may see them.
     """
 
     call: CallRequested
     checks: tuple[GuardCheck, ...] = ()
     error: ToolbusError | None = None
     ask: str = ""
+    shown: str = ""
 
     @property
     def why(self) -> str:
@@ -62,7 +67,8 @@ async def inspect_call(
 
     if not rest:
         found = await inspect(call.arguments)
-        return _inspected(call, found, lambda: {"arguments": found.body})
+        made = _inspected(call, found, lambda: {"arguments": found.body})
+        return await _with_shown(inspector, made) if made.ask else made
     arguments = msgspec.Raw(call.arguments or b"null")
     try:
         strict_json.parse(call.arguments or b"null")  # it becomes a part of another document
@@ -70,7 +76,19 @@ async def inspect_call(
     except strict_json.StrictJSONError:
         body = call.arguments  # not JSON: every guard fails
     found = await inspect(body)
-    return _inspected(call, found, lambda: _parts(call, body, found.body))
+    made = _inspected(call, found, lambda: _parts(call, body, found.body))
+    return await _with_shown(inspector, made) if made.ask else made
+
+
+async def _with_shown(inspector: Inspector, made: InspectedCall) -> InspectedCall:
+    """Add the arguments without what the guards found, which an approver sees."""
+    arguments = made.call.arguments
+    if len(arguments) > MAX_ARGUMENT_BYTES:
+        return made  # it cannot wait for an approval
+    shown = await asyncio.to_thread(
+        without_matches, inspector.guards, made.checks, arguments or b"null"
+    )
+    return msgspec.structs.replace(made, shown=shown if shown != arguments.decode() else "")
 
 
 def checked_call(call: CallRequested, payer: Payer) -> CheckedCall:

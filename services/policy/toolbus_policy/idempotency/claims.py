@@ -1,18 +1,22 @@
 """Claim the idempotency key of a call before the call is made, so that it runs only once."""
 
+import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
 from toolbus_common.access.principal import Principal
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.contracts import CallRequested, OutcomeClaim, Stage, StoredOutcome
-from toolbus_common.errors import BusDownError
+from toolbus_common.errors import BusDownError, ToolbusError
 from toolbus_common.nats.kv_bucket import Bucket
-from toolbus_common.nats.sealed_records import Records
+from toolbus_common.nats.sealed_records import RecordKey, Records
 from toolbus_policy.idempotency.quota import OutcomeQuota
 from toolbus_policy.idempotency.replay import check_outcome, digest_of_arguments, entry_name_of
 
 ATTEMPTS = 8  # while concurrent claims conflict
+WITHDRAWAL_SECONDS = 0.5
+WITHDRAWALS = 60  # attempts to withdraw a claim whose write was not acknowledged
+MAX_WITHDRAWN = 256  # claims that are withdrawn at the same time
 
 
 class IdempotencyClaims:
@@ -24,10 +28,12 @@ class IdempotencyClaims:
         self._grace = grace
         self._bucket: Bucket
         self._outcomes: OutcomeStore
+        self._spawn: Callable[[Coroutine[Any, Any, None]], None]
+        self._withdrawn = 0
 
     def open(self, bucket: Bucket, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
         """Set the bucket in which claims are stored."""
-        self._bucket, self._outcomes = bucket, OutcomeStore(bucket, spawn)
+        self._bucket, self._outcomes, self._spawn = bucket, OutcomeStore(bucket, spawn), spawn
 
     async def claim(
         self, call: CallRequested, principal: Principal
@@ -48,7 +54,12 @@ class IdempotencyClaims:
         self.quota.check(name, principal.key)
         revision_before, seal = 0, self._records.key_of(name)
         for _ in range(ATTEMPTS):
-            revision = await self._bucket.swap(name, seal.seal(mine.encode()), revision_before)
+            try:
+                revision = await self._bucket.swap(name, seal.seal(mine.encode()), revision_before)
+            except BusDownError:
+                if self._withdrawn < MAX_WITHDRAWN:
+                    self._spawn(self._withdraw(name, mine, seal))
+                raise
             if revision is not None:
                 return OutcomeClaim(
                     name=name, revision=revision, digest=mine.digest, seal=seal.encode()
@@ -60,6 +71,31 @@ class IdempotencyClaims:
                     return check_outcome(stored, mine.digest, call, self._grace)
             revision_before = found.revision if found is not None else 0
         raise BusDownError("Concurrent calls keep claiming this idempotency key; retry.")
+
+    async def _withdraw(self, name: str, mine: StoredOutcome, seal: RecordKey) -> None:
+        """Release a claim if it was written although the write was not acknowledged.
+
+        The call was not made, and without this the key would be blocked until its deadline.
+        """
+        self._withdrawn += 1
+        try:
+            for _ in range(WITHDRAWALS):
+                await asyncio.sleep(WITHDRAWAL_SECONDS)
+                try:
+                    found = await self._bucket.get(name)
+                except ToolbusError:
+                    continue
+                if found is None or found.value is None:
+                    continue  # NATS may still have the write in a queue
+                if StoredOutcome.decode(self._records.open(name, found.value)) == mine:
+                    claim = OutcomeClaim(
+                        name=name, revision=found.revision, digest=mine.digest, seal=seal.encode()
+                    )
+                    free = mine.model_copy(update={"stage": Stage.FREE})
+                    await self._outcomes.write(claim, free)
+                return
+        finally:
+            self._withdrawn -= 1
 
     async def release(self, call: CallRequested, claim: OutcomeClaim) -> None:
         """Release the claim of a call that was not dispatched. The key can be used again."""

@@ -200,7 +200,6 @@ class Ledger:
         try:
             answer = reply.result()
             if answer == b"epoch":  # another replica may have rebuilt the counters
-                log.warning("ledger.generation_differs", extra={"customer": customer})
                 batch.run(self._reserve_agreed(customer, batch.items))
                 return
             errors = _errors_of(state, batch.items, answer)

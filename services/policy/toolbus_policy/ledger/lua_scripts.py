@@ -11,13 +11,14 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
-from redis.asyncio import Connection, ConnectionPool
+from redis.asyncio import Connection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as BrokenError
 from redis.exceptions import RedisError
 
 from toolbus_common.concurrency import end
+from toolbus_policy.ledger.redis_url import close_pool, pool_of
 from toolbus_policy.ledger.script_connection import Command, ScriptConnection
 
 log = logging.getLogger(__name__)
@@ -38,7 +39,7 @@ class ScriptRunner:
 
     def __init__(self, url: str, seconds: float) -> None:
         self._seconds = seconds
-        self._pool = ConnectionPool.from_url(
+        self._pool = pool_of(
             url,
             protocol=2,  # RESP3 has messages that no command requested
             socket_timeout=None,
@@ -83,6 +84,7 @@ class ScriptRunner:
             unanswered = [*unanswered, *self._connection.close()]
             self._connection = None
         self._fail(unanswered, _closed_error())
+        await close_pool(self._pool)
 
     def _send(self, command: Command) -> None:
         if self._connection is not None:

@@ -8,13 +8,18 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from toolbus_common.errors import LedgerDownError
 from toolbus_policy.ledger.lua_scripts import ScriptRunner
+from toolbus_policy.ledger.redis_url import close_pool, pool_of
 
 REDIS_ERRORS = (TimeoutError, RedisError, OSError)
 BATCH_SIZE = 500
+CLUSTER = (
+    "Redis Cluster is not supported: paid calls are denied; set TOOLBUS_REDIS_URL to one server, "
+    "or to sentinels with redis+sentinel://"
+)
 # The hash that identifies a customer's generation. Its name changes with the form of the levels and
 # records: counters of an older form then count as lost, and are rebuilt from the events.
 BOOK = "book2"
@@ -43,26 +48,36 @@ class ValkeyStore:
     """Scripts and plain commands of the ledger. Redis errors become `LedgerDownError`."""
 
     def __init__(self, url: str, seconds: float) -> None:
-        self._redis: Redis = Redis.from_url(
+        pool = pool_of(
             url,
             socket_timeout=seconds,
             socket_connect_timeout=seconds,
             retry=Retry(NoBackoff(), 1),
             max_connections=16,
         )
+        self._redis = Redis.from_pool(pool)
         self._scripts = ScriptRunner(url, seconds)
 
     async def close(self) -> None:
         """Close the connections."""
         await self._scripts.close()
         await self._redis.aclose()
+        await close_pool(self._redis.connection_pool)
 
     async def reachable(self) -> bool:
         """Return whether Redis replies."""
+        return not await self.problem()
+
+    async def problem(self) -> str:
+        """Return why Redis cannot be used; empty if it can."""
         try:
-            return bool(await self._redis.ping())
+            await self._redis.ping()
+            mode = await self._redis.info("cluster")
+        except NoPermissionError:
+            return ""
         except (RedisError, OSError):
-            return False
+            return "Redis unreachable: paid calls are denied"
+        return CLUSTER if mode.get("cluster_enabled") else ""
 
     async def run(self, script: str, keys: list[str], arguments: Sequence[Any]) -> Any:
         """Run one script."""
@@ -90,11 +105,12 @@ class ValkeyStore:
         key, milliseconds = customer_key(customer, "lock"), int(seconds * 1000)
         return bool(await self._checked(self._redis.set(key, token, nx=True, px=milliseconds)))
 
-    async def extend_lock(self, customer: str, seconds: float) -> None:
-        """Extend the rebuild lock."""
-        await self._checked(
-            self._redis.pexpire(customer_key(customer, "lock"), int(seconds * 1000))
-        )
+    async def extend_lock(self, customer: str, token: str, seconds: float) -> bool:
+        """Extend the rebuild lock; return whether it still has this token."""
+        key = customer_key(customer, "lock")
+        if await self._checked(self._redis.get(key)) != token.encode():
+            return False
+        return bool(await self._checked(self._redis.pexpire(key, int(seconds * 1000))))
 
     async def unlock(self, customer: str, token: str) -> None:
         """Release the rebuild lock, if it still has this token."""

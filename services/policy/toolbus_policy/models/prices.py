@@ -68,12 +68,18 @@ def bundled_price(provider: Provider, model: str) -> ModelPrice | None:
 
 
 def micro_dollars_of(price: ModelPrice) -> Prices:
-    """Return the micro-dollars per token of each kind and per request; empty for a free model."""
+    """Return the micro-dollars per token of each kind and per request; empty for a free model.
+
+    The price of a token that is cached for an hour is the last one, if it is not `cache_write`.
+    """
     # One dollar per million tokens is one micro-dollar per token.
     cached = price.input if price.cached_input is None else price.cached_input
     written = price.input if price.cache_write is None else price.cache_write
     reasoning = price.output if price.reasoning is None else price.reasoning
-    parts = (price.input, cached, written, price.output, reasoning, price.request * MICRO)
+    hour = written if price.cache_write_1h is None else price.cache_write_1h
+    parts: Prices = (price.input, cached, written, price.output, reasoning, price.request * MICRO)
+    if hour != written:
+        parts = (*parts, hour)
     return parts if any(parts) else ()
 
 

@@ -1,5 +1,6 @@
 """Terms of a model for a payer, and the admission of one request by its size (no I/O)."""
 
+import re
 from dataclasses import replace
 from math import ceil
 
@@ -32,6 +33,9 @@ from toolbus_policy.models.prices import micro_dollars_of, price_of
 BYTES_PER_TOKEN = (
     3  # fewer than tokenizers need for most text, so that the bound is seldom exceeded
 )
+# How a body can name a cache of one hour: the value `1h`, also with escaped characters.
+_HOUR = re.compile(rb'"(?:1|\\u0031)(?:h|\\u0068)"')
+_BASE_PRICES = 6  # those of every model; a price of caches of one hour follows
 MAX_OUTPUT = 100_000_000  # tokens: a charge remains exact in every counter
 
 
@@ -94,7 +98,7 @@ def sized(admission: Admission, terms: ModelTerms, call: CallRequested) -> Admis
         labels=terms.provider.labels,
         sampled_by=requested.sampled_by,
     )
-    cost = FREE if call.method == COUNT_TOKENS else _cost(terms, size)
+    cost = FREE if call.method == COUNT_TOKENS else _cost(terms, size, call)
     budgets = terms.budgets
     if not cost.reserved:
         budgets = tuple(each for each in budgets if not each.in_money)
@@ -184,9 +188,11 @@ def _output_bound(requested: ModelCall, terms: ModelTerms, method: str) -> int:
     return bound
 
 
-def _cost(terms: ModelTerms, size: ModelSize) -> Cost:
+def _cost(terms: ModelTerms, size: ModelSize, call: CallRequested) -> Cost:
     """Return the most that a request can cost, with the embedding of its text for the cache."""
     prices = terms.prices
+    if prices and len(prices) > _BASE_PRICES and _HOUR.search(call.arguments) is None:
+        prices = prices[:_BASE_PRICES]
     exact = _most(prices, size.input, size.output) if prices else 0.0
     if terms.embedding:
         exact += _most(terms.embedding, size.input, 0)
@@ -194,9 +200,9 @@ def _cost(terms: ModelTerms, size: ModelSize) -> Cost:
 
 
 def _most(prices: tuple[float, ...], input_tokens: int, output_tokens: int) -> float:
-    fresh, cached, written, output, reasoning, request = prices
+    fresh, cached, written, output, reasoning, request, *hour = prices
     return (
-        input_tokens * max(fresh, cached, written)
+        input_tokens * max(fresh, cached, written, *hour)
         + output_tokens * max(output, reasoning)
         + request
     )

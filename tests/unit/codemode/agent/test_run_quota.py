@@ -5,8 +5,8 @@ from time import time
 import pytest
 
 from toolbus_codemode.agent.run_quota import RunQuota
+from toolbus_common.calls.bucket_sizes import Size
 from toolbus_common.errors import OverloadedError, RateExceededError
-from toolbus_common.nats.bucket_sizes import Size
 from toolbus_common.nats.topology import DAY
 
 

@@ -25,7 +25,9 @@ def reaching(source: str) -> set[str] | None:
         ("a = notes.read()\nb = web.fetch()\nchat.post(text=b)", {WEB}),
         ('a = await notes.read()\nb = await web.fetch()\nawait chat.post(text="hi")', set()),
         ('a = notes.read()\nprint(a)\nchat.post(text="done")', set()),
-        ("a = notes.read()\nb = web.fetch()\nn = len(a)\nchat.post(text=str(b))", {WEB}),
+        ("a = notes.read()\nb = web.fetch()\nchat.post(text=str(b))\nn = len(a)", {WEB}),
+        ('a = notes.read()\nb = [a, {"k": a == 1}, f"{a}"]\nchat.post(text="done")', set()),
+        ("for i in range(3):\n    chat.post(text=i)\na = notes.read(id=i)", set()),
         ("for x in web.fetch():\n    chat.post(text=x)\na = notes.read()", {WEB}),
     ],
 )
@@ -59,6 +61,38 @@ def test_a_program_that_does_not_mix_values_has_separate_inputs(
         "x = 1\nx += notes.read()\nchat.post(text=x)",
         'a = notes.read()\nd = {"a": a}\nfor k, v in d.items():\n    chat.post(text=v)',
         "a = notes.read()\nx = a.strip().lower()\nchat.post(text=x)",
+        # the program can end before the call
+        *(
+            f'a = notes.read()\n{each}\nchat.post(text="x")'
+            for each in (
+                "1 / a",
+                "[0][a]",
+                "a + 1",
+                "-a",
+                "a < 1",
+                "len(a)",
+                "a.x",
+                "1 in a",
+                "x, y = a",
+                "for i in a:\n    pass",
+                "while a:\n    pass",
+                "print(*a)",
+                "x = {a: 1}",
+                "x = [i for i in a]",
+                "if a:\n    x = 1 / 0",
+                "if a:\n    x = 1\nprint(x)",
+                "notes.read(id=a)",
+                "if a:\n    notes.read()",
+                "fail(a)",
+                "json.encode(a)",
+                "x = 0\nx += a",
+                "'{}'.format(a)",
+                "x = a if a else 1 / a",
+            )
+        ),
+        "for i in range(9):\n    chat.post(text=i)\n    [0][notes.read() == i]",
+        "for i in range(9):\n    chat.post(text=i)\n    notes.read(id=i)",
+        "for i in range(9):\n    for j in range(9):\n        chat.post(text=j)\n    -notes.read()",
     ],
 )
 def test_a_value_that_can_reach_a_call_is_one_of_its_inputs(source: str) -> None:

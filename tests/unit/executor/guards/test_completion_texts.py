@@ -25,6 +25,6 @@ def test_a_response_has_no_repeated_names_in_its_tool_calls() -> None:
     function = {"name": "f", "arguments": TWICE}
     response = {"choices": [{"message": {"tool_calls": [{"function": function}]}}]}
     texts = TextsOfResponse(response)
-    assert texts.was_ambiguous
+    assert texts.was_changed
     assert {"path": "harmless", "n": 1} in texts.document
     assert "secret" not in json.dumps(response)

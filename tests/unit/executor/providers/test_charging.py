@@ -50,6 +50,12 @@ def test_a_charge_is_rounded_up_once() -> None:
     assert charge_of_usage(Usage(0), (1, 1, 1, 1, 1, 0.5)) == 1
 
 
+def test_a_cache_of_one_hour_has_the_price_of_its_own() -> None:
+    usage = Usage(input=100, cached=10, cache_write=60, cache_write_1h=40)
+    assert charge_of_usage(usage, (3.0, 0.3, 3.75, 15.0, 15.0, 0.0, 6.0)) == 408
+    assert charge_of_usage(usage, (3.0, 0.3, 3.75, 15.0, 15.0, 0.0)) == 318
+
+
 def test_a_model_without_a_price_is_free() -> None:
     assert charge_of_usage(Usage(1000, output=1000), ()) == 0
 

@@ -35,9 +35,12 @@ NAMES = st.sampled_from(
         "prompt_tokens", "completion_tokens", "input_tokens", "output_tokens",
         "prompt_tokens_details", "completion_tokens_details", "cache_read_input_tokens",
         "cache_creation_input_tokens", "input_tokens_details", "output_tokens_details",
+        "cache_creation",
     ]
 )  # fmt: skip
-DETAILS = st.dictionaries(st.sampled_from(["cached_tokens", "reasoning_tokens"]), ANY)
+DETAILS = st.dictionaries(
+    st.sampled_from(["cached_tokens", "reasoning_tokens", "ephemeral_1h_input_tokens"]), ANY
+)
 
 
 def sse(*events: Any, named: bool = False) -> bytes:
@@ -87,6 +90,22 @@ def test_facts_of_a_response(method: str, body: Any, usage: Usage, reason: str, 
     assert (facts.usage, facts.finish_reason, facts.tools) == (usage, reason, tools)
 
 
+WRITTEN = {
+    **ANSWER["usage"],
+    "cache_creation": {"ephemeral_5m_input_tokens": 1, "ephemeral_1h_input_tokens": 2},
+}
+
+
+def test_input_that_is_cached_for_an_hour_is_counted_apart() -> None:
+    expected = Usage(10, 4, 3, 5, cache_write_1h=2)
+    body = json.dumps({**ANSWER, "usage": WRITTEN}).encode()
+    assert facts_of(MESSAGES, body).usage == expected
+    start = {"type": "message_start", "message": {"usage": {**WRITTEN, "output_tokens": 1}}}
+    facts = StreamFacts(MESSAGES, 40)
+    facts.feed(sse(start, *ANSWER_STREAM[1:], named=True))
+    assert facts.usage == expected
+
+
 def test_a_member_of_another_type_does_not_hide_the_usage() -> None:
     body = json.dumps({"choices": {"a": 1}, "usage": {"prompt_tokens": 3}}).encode()
     assert facts_of(CHAT, body).usage == Usage(3)
@@ -104,6 +123,7 @@ def test_reported_numbers_are_limited(method: str, reported: Any) -> None:
     if usage is not None:
         assert 0 <= usage.reasoning <= usage.output <= MAX_TOKENS
         assert 0 <= usage.cached <= usage.cached + usage.cache_write <= usage.input
+        assert usage.cache_write_1h <= usage.cache_write
         assert usage.input <= 3 * MAX_TOKENS
 
 

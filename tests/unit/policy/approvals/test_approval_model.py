@@ -74,7 +74,7 @@ def test_the_requested_event_holds_what_rules_read() -> None:
     )
     principal = ConfigSnapshot.of(declared).principal("bot")
     made = approvals.new_approval(call(), principal, Cause("rule:big"), "binding", (100.0, 200.0))
-    event = event_of(made, 150.0, read=approvals.rule_input(call(), principal, 7))
+    event = event_of(made, 150.0, read=approvals.rule_input(call(), principal, Cause(charge=7)))
     assert isinstance(event, ApprovalRequested)
     assert (event.rule, event.cause) == ("big", "rule:big")
     assert (event.team, event.user, event.environment) == ("ops", "ann", "prod")
@@ -85,7 +85,7 @@ def test_the_requested_event_holds_what_rules_read() -> None:
 def test_arguments_are_an_event_only_where_they_are_recorded_in_full() -> None:
     declared = Configuration.model_validate({"keys": {"bot": {"content": "full"}}})
     principal = ConfigSnapshot.of(declared).principal("bot")
-    read = approvals.rule_input(call(), principal, 0)
+    read = approvals.rule_input(call(), principal, Cause())
     assert b"canary" in event_of(pending_approval(call()), 150.0, read=read).encode()
     for state, approval in every_state().items():
         if state is not State.PENDING:

@@ -14,6 +14,7 @@ from toolbus_codemode.sandbox.argument_binding import NotBoundError, bound
 from toolbus_codemode.sandbox.protocol import IDEMPOTENCY as ARGUMENT
 from toolbus_codemode.sandbox.protocol import Tool
 from toolbus_common.access.principal import Principal, principal_of
+from toolbus_common.calls.bucket_sizes import Size
 from toolbus_common.calls.idempotency_key import LONGEST, validated_key
 from toolbus_common.calls.outcome_store import LARGEST_STORED, ended
 from toolbus_common.config import Configuration
@@ -41,7 +42,6 @@ from toolbus_common.errors import (
     RateExceededError,
     UpstreamTimeoutError,
 )
-from toolbus_common.nats.bucket_sizes import Size
 from toolbus_common.nats.topology import DAY
 from toolbus_policy.idempotency.quota import OutcomeQuota
 from toolbus_policy.idempotency.replay import (

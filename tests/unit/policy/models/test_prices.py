@@ -101,6 +101,16 @@ def test_prices_are_micro_dollars_per_token_with_defaults() -> None:
     assert micro_dollars_of(whole) == (2, 0, 3, 8, 9, 0)
 
 
+def test_a_cache_of_one_hour_has_a_price_of_its_own_if_declared() -> None:
+    hour = ModelPrice(input=2, cache_write=2.5, cache_write_1h=4, output=8)
+    assert micro_dollars_of(hour) == (2, 2, 2.5, 8, 8, 0, 4)
+    assert micro_dollars_of(ModelPrice(input=2, cache_write_1h=2, output=8)) == (2, 2, 2, 8, 8, 0)
+    assert micro_dollars_of(ModelPrice(cache_write_1h=4)) == (0, 0, 0, 0, 0, 0, 4)
+    bundled = bundled_price(Provider(kind="anthropic"), "claude-haiku-4-5")
+    assert bundled is not None
+    assert bundled.cache_write_1h == 2 * bundled.input
+
+
 @given(price=st.builds(ModelPrice, input=st.floats(0, 100), output=st.floats(0, 100)))
 def test_a_model_is_free_only_if_every_price_is_zero(price: ModelPrice) -> None:
     assert (micro_dollars_of(price) == ()) == (price.input == price.output == 0)

@@ -253,6 +253,27 @@ def test_a_price_per_request_and_the_reasoning_price_are_reserved() -> None:
     assert admission.charge == 10 * 1 + 100 * 7 + 10_000
 
 
+@pytest.mark.parametrize(
+    ("ttl", "dearest", "parts"),
+    [
+        (rb'"5m"', 3, (2, 0.5, 3, 10, 10, 0)),
+        (rb'"1h"', 4, (2, 0.5, 3, 10, 10, 0, 4)),
+        (rb'"\u0031\u0068"', 4, (2, 0.5, 3, 10, 10, 0, 4)),
+        (rb'"1\u0068"', 4, (2, 0.5, 3, 10, 10, 0, 4)),
+    ],
+)
+def test_a_cache_of_one_hour_is_reserved_at_its_price(
+    ttl: bytes, dearest: int, parts: tuple[float, ...]
+) -> None:
+    price = {**SECTIONS["model_prices"]["local/gemma"], "cache_write_1h": 4.0}
+    decides = authorizer({"models": ["*"]}, model_prices={"local/gemma": price})
+    body = b'{"cache_control":{"type":"ephemeral","ttl":%b}}' % ttl
+    requested = ModelCall(alias="team-fast", output=100)
+    admission = admit(decides, requested, arguments=body)
+    assert admission.charge == ceil(len(body) / 3) * dearest + 1000
+    assert admission.cost.parts == parts
+
+
 def test_embeddings_have_no_output_and_counting_tokens_is_free() -> None:
     decides = authorizer({"models": ["*"], "budget": {"usd": 1, "per": "day"}})
     embedded = admit(decides, method=EMBEDDINGS, arguments=b"x" * 30)

@@ -216,6 +216,7 @@ class ModelPrice(ConfigModel):
     """The price of a model in dollars per million tokens; `request` is in dollars per request.
 
     Without `cached_input` and `cache_write`, such tokens cost as much as other input. Without
+    `cache_write_1h`, tokens that are cached for an hour cost as much as `cache_write`. Without
     `reasoning`, such tokens cost as much as other output.
     """
 
@@ -223,5 +224,6 @@ class ModelPrice(ConfigModel):
     output: float = Field(default=0, ge=0, le=1_000_000)
     cached_input: float | None = Field(default=None, ge=0, le=1_000_000)
     cache_write: float | None = Field(default=None, ge=0, le=1_000_000)
+    cache_write_1h: float | None = Field(default=None, ge=0, le=1_000_000)
     reasoning: float | None = Field(default=None, ge=0, le=1_000_000)
     request: float = Field(default=0, ge=0, le=1_000_000)

@@ -1,13 +1,33 @@
-"""Validation of guards: names of guards in attachments, names of rules, and limits."""
+"""Validation of guards: names of guards in attachments, names of rules, options, and reach."""
 
 from collections.abc import Collection, Iterator
 from difflib import get_close_matches
 from typing import Any
 
+from toolbus_common.config import Configuration
 from toolbus_common.config.guards.guard import BUILT_IN_KINDS
 from toolbus_common.config_store.loading.document import ConfigPath, ConfigProblem, Document
-from toolbus_common.guards.detectors import known_rules_of, limits_problems
+from toolbus_common.guards.detectors import known_rules_of, option_problems, rules_of
+from toolbus_common.guards.personal_data import model_options
 
+_NO_RULES = (
+    "finds nothing: except_rules removes its rules, or they need options: {models: true}; change "
+    "rules"
+)
+COVERAGE = "coverage"  # in the place of a guard's name, in a path of the administration API
+_OF_LEVELS = frozenset({"arguments", "results", "prompts", "completions"})
+# The phases in which a guard that is attached there can apply.
+_REACHED = {
+    "servers": frozenset({"arguments", "results", "definitions"}),
+    "providers": frozenset({"prompts", "completions"}),
+    "model_guards": frozenset({"prompts", "completions"}),
+}
+_PLACES = {
+    "definitions": "a server or a tool",
+    "prompts": "a key, a team, a customer, a provider or a model",
+    "arguments": "a key, a team, a customer, a server or a tool",
+}
+_SAME_PLACES = {"results": "arguments", "completions": "prompts"}
 # The sections whose entries have a field `guards`. The only other one is `anonymous`.
 _ATTACHED = ("customers", "teams", "users", "keys", "groups", "access", "servers", "providers")
 
@@ -20,13 +40,43 @@ def problems(document: Document) -> Iterator[ConfigProblem]:
         if isinstance(name, str) and name not in guards:
             yield document.problem(path, _unknown("guard", name, guards, "add it under guards"))
     servers = _object(data.get("servers"))
+    if COVERAGE in guards:
+        yield document.problem(("guards", COVERAGE), "is reserved; choose another name")
     for name, guard in guards.items():
         server = _object(guard).get("server")
         if isinstance(server, str) and server not in servers:
             message = _unknown("server", server, servers, "add it under servers")
             yield document.problem(("guards", name, "server"), message)
         yield from _unknown_rules(document, name, _object(guard))
-        yield from _wrong_limits(document, name, _object(guard))
+        yield from _wrong_options(document, name, _object(guard))
+
+
+def warnings(document: Document, configuration: Configuration) -> Iterator[ConfigProblem]:
+    """Yield a warning for each guard that checks nothing in a phase, or cannot load its model."""
+    reached: dict[str, set[str]] = {}
+    for path, name in _attachments(document.data):
+        if isinstance(name, str):
+            reached.setdefault(name, set()).update(_REACHED.get(str(path[0]), _OF_LEVELS))
+    for name, guard in configuration.guards.items():
+        place = ("guards", name)
+        if reason := model_options.missing(guard.options if guard.kind == "pii" else {}):
+            yield document.problem(place, reason)
+        if guard.rules and guard.is_built_in and not rules_of(guard):
+            yield document.problem(place, _NO_RULES)
+        if guard.always:
+            continue
+        if name not in reached:
+            yield document.problem(
+                place,
+                "is attached to nothing, so it checks nothing; name it in guards of a customer, "
+                "team, key, server or tool, or set always: true",
+            )
+            continue
+        for phase in guard.on:
+            if phase not in reached[name]:
+                where = _PLACES[_SAME_PLACES.get(phase, phase)]
+                message = f"checks no {phase} where it is attached; attach it to {where}"
+                yield document.problem(place, f"{message}, or remove {phase} from on")
 
 
 def _attachments(data: dict[str, Any]) -> Iterator[tuple[ConfigPath, Any]]:
@@ -63,9 +113,10 @@ def _unknown_rules(document: Document, name: str, guard: dict[str, Any]) -> Iter
                 yield document.problem(path, _unknown("rule", rule, known, fix))
 
 
-def _wrong_limits(document: Document, name: str, guard: dict[str, Any]) -> Iterator[ConfigProblem]:
-    if guard.get("kind") == "limits":
-        for problem in limits_problems(_object(guard.get("options"))):
+def _wrong_options(document: Document, name: str, guard: dict[str, Any]) -> Iterator[ConfigProblem]:
+    kind = guard.get("kind")
+    if isinstance(kind, str) and kind in BUILT_IN_KINDS:
+        for problem in option_problems(kind, _object(guard.get("options"))):
             yield document.problem(("guards", name, "options"), problem)
 
 

@@ -74,6 +74,7 @@ def check(document: Document, environ: Environ) -> Loaded:
     warnings = [
         *references.warnings(document, environ or {}),
         *rules.warnings(document, configuration),
+        *guards.warnings(document, configuration),
         *_expired(document, configuration),
         *_without_secret(document, configuration),
         *_open_to_everyone(document, configuration),

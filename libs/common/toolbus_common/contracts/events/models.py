@@ -45,6 +45,7 @@ class ModelUsed(CallEvent):
     cache: str = ""
     saved: int = 0
     saved_tokens: int = 0
+    cache_write_1h_tokens: int = 0
 
 
 class ModelCachePurged(Event):

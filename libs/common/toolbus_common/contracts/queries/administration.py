@@ -17,6 +17,7 @@ class AdminRequest(Query):
     """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.admin"
+    AT_ONCE: ClassVar[int] = 4  # a report over many events takes long
     BODY: ClassVar[str | None] = "body"
 
     key_digest: str = Field(repr=False)

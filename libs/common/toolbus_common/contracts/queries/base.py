@@ -84,6 +84,19 @@ class AuditQuery(Query):
     as_stored: bool = False
 
 
+class GuardChecksQuery(Query):
+    """Return the calls since a time with the guards that checked them. Audit replies.
+
+    `since` is in seconds since the epoch. A row is marked as current if `revision` of the
+    configuration, or a later one, decided its calls.
+    """
+
+    SUBJECT: ClassVar[str] = "tb.query.audit.guard_checks"
+
+    since: float
+    revision: int
+
+
 class RowsReply(Message):
     """The result of an audit query: the column names, and rows of JSON values.
 
@@ -100,7 +113,9 @@ class SpendingQuery(Query):
 
     A call counts at the time when it was allowed, from `start` and before `end` (seconds since the
     epoch), in steps of `step` seconds (0 means one step). With `aliases`, a last column has the
-    aliases that contained a model when its request was allowed, separated by spaces.
+    aliases that contained a model when its request was allowed, separated by spaces. With `last`,
+    the stored messages of the customer are counted: those of the stream `stream` with sequence
+    numbers from `first` to `last`.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.spending"
@@ -110,18 +125,24 @@ class SpendingQuery(Query):
     end: float
     step: int = 0
     aliases: bool = False
+    stream: str = ""
+    first: int = 0
+    last: int = 0
 
 
 class SpendingReply(Message):
     """Rows of key, user, team, server, tool, step, calls, micro-dollars, and requested aliases.
 
     `since` is the time of the oldest stored event. `more` is true if there are too many rows or
-    calls for one reply. In this case, query a shorter interval.
+    calls for one reply. In this case, query a shorter interval. `store` is the id of the store, and
+    `messages` the number of stored messages that the query asks for.
     """
 
     rows: tuple[tuple[Any, ...], ...]
     since: float
     more: bool = False
+    store: str = ""
+    messages: int = 0
 
 
 class OpenCallsQuery(Query):
@@ -167,10 +188,12 @@ class OpenCallsReply(Message):
     """The allowed calls without an outcome.
 
     `more` is true if there are too many for one reply. In this case, query a shorter interval.
+    `store` is the id of the store.
     """
 
     calls: tuple[OpenCall, ...]
     more: bool = False
+    store: str = ""
 
 
 class LedgerQuery(Query):

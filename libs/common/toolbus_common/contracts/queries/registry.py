@@ -20,6 +20,7 @@ from toolbus_common.contracts.queries.backfill import (
 )
 from toolbus_common.contracts.queries.base import (
     AuditQuery,
+    GuardChecksQuery,
     GuardQuery,
     LedgerQuery,
     LedgerReply,
@@ -84,6 +85,7 @@ REPLIES: Mapping[type[Query], type[Message]] = MappingProxyType(
         CachedResponsesQuery: CachedResponsesReply,
         EventsQuery: EventsReply,
         FlowRunsQuery: FlowRunsReply,
+        GuardChecksQuery: RowsReply,
         GuardQuery: ServiceVerdict,
         IdentityKeyQuery: IdentityKeyReply,
         IdentityRequest: IdentityReply,

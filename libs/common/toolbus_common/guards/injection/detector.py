@@ -6,6 +6,7 @@ findings only together: the certainty of a text is the noisy-or of its rules.
 
 import heapq
 from collections.abc import Collection, Iterator, Sequence
+from itertools import islice
 
 import re2
 
@@ -28,6 +29,8 @@ from toolbus_common.guards.injection.views import (
     plain_view,
 )
 from toolbus_common.guards.texts.findings import Finding
+from toolbus_common.guards.texts.joined_texts import MOST_MATCHES
+from toolbus_common.guards.texts.time_limit import check_time
 
 LEAST = 0.5  # the score from which a finding is reported
 ENCODED = "encoded-instruction"
@@ -101,7 +104,9 @@ class InjectionDetector:
             return []
         found: list[Finding] = []
         for number, text in enumerate(texts):
-            found += self._of_text(number, text, candidates, unusual=unusual and _is_unusual(text))
+            check_time()
+            is_unusual = unusual and _is_unusual(text)
+            found += _limited(self._of_text(number, text, candidates, unusual=is_unusual), text)
         return _without_overlap(self._certain(found))
 
     def _of_text(
@@ -142,6 +147,7 @@ class InjectionDetector:
             rule = self._patterns.rule(candidate)
             at_byte = at_char = covered = 0
             for first, last in self._patterns.matches(candidate, data):
+                check_time()
                 start = at_char + _length(data[at_byte:first])
                 end = start + _length(data[first:last])
                 at_byte, at_char = last, end
@@ -177,6 +183,16 @@ class InjectionDetector:
             for each in found
             if each.score < LEAST and together[each.text] >= LEAST
         ]
+
+
+def _limited(found: Iterator[Finding], text: str) -> list[Finding]:
+    """Return the findings in one text; if they are too many, all of it from the first as one."""
+    kept = [*islice(found, MOST_MATCHES + 1)]
+    if len(kept) <= MOST_MATCHES:
+        return kept
+    best = max(kept, key=lambda each: each.score)
+    first = min(each.start for each in kept)
+    return [Finding(best.rule, best.text, first, len(text), best.score)]
 
 
 def _is_unusual(text: str) -> bool:

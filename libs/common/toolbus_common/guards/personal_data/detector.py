@@ -6,7 +6,8 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Any
 
-from toolbus_common.guards.personal_data.models import RULES as MODEL_RULES
+from toolbus_common.guards.personal_data.model_options import LANGUAGE, MODEL
+from toolbus_common.guards.personal_data.model_options import RULES as MODEL_RULES
 from toolbus_common.guards.personal_data.models import ModelDetector
 from toolbus_common.guards.personal_data.rules import RULES, Rule, words_of
 from toolbus_common.guards.texts.expressions import (
@@ -17,16 +18,19 @@ from toolbus_common.guards.texts.expressions import (
     shortened,
 )
 from toolbus_common.guards.texts.findings import Finding
-from toolbus_common.guards.texts.joined_texts import JoinedTexts, without_overlap
+from toolbus_common.guards.texts.joined_texts import (
+    JoinedTexts,
+    Match,
+    MatchLimit,
+    without_overlap,
+)
 from toolbus_common.guards.texts.plain_text import with_plain_escapes
 
-_MODEL = "en_core_web_sm"
 _NEAR = 60  # characters before a match in which a word counts
 _NEAR_AFTER = 30
 _LONGEST = 40  # characters after a candidate in which another rule can match
 _JOINED = frozenset(b"0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz_")
 _POINTS = frozenset(b".-/,")
-_Match = tuple[int, int, str, float]
 
 
 class PersonalDataDetector:
@@ -46,12 +50,12 @@ class PersonalDataDetector:
         With the option `models`, a model of Presidio finds names and places too; the options
         `model` and `language` choose it. Raises `MissingModelError` if it is not installed.
         """
-        defaults = {*(rule.id for rule in RULES if rule.default), *MODEL_RULES}
-        names = frozenset(defaults if rules is None else rules) - frozenset(except_rules)
+        names = default_rules() if rules is None else frozenset(rules)
+        names -= frozenset(except_rules)
         self._compiled = _compiled_rules(names & known_rules())
         self._models: ModelDetector | None = None
         if options.get("models"):
-            model, language = options.get("model", _MODEL), options.get("language", "en")
+            model, language = options.get("model", MODEL), options.get("language", LANGUAGE)
             self._models = ModelDetector(names, str(model), str(language))
 
     @property
@@ -62,7 +66,8 @@ class PersonalDataDetector:
     def find(self, texts: Sequence[str]) -> list[Finding]:
         """Return the personal data in the texts of one document."""
         joined = JoinedTexts(texts)
-        found = joined.findings(self._compiled.matches(with_plain_escapes(joined.data)))
+        limit, data = joined.limit(), with_plain_escapes(joined.data)
+        found = joined.findings(limit.limited(self._compiled.matches(data, limit)))
         if self._models is None:
             return found
         return without_overlap([*found, *self._models.find(texts)])
@@ -74,6 +79,12 @@ def known_rules() -> frozenset[str]:
     return frozenset({*(rule.id for rule in RULES), *MODEL_RULES})
 
 
+@cache
+def default_rules() -> frozenset[str]:
+    """Return the names of the rules that apply without being named."""
+    return frozenset({*(rule.id for rule in RULES if rule.default), *MODEL_RULES})
+
+
 class _Compiled:
     """Compiled rules."""
 
@@ -83,10 +94,10 @@ class _Compiled:
         self._candidates = compiled(any_of(short), captures=False)
         self._set = compiled_set(short)
 
-    def matches(self, data: bytes) -> Iterator[_Match]:
+    def matches(self, data: bytes, limit: MatchLimit) -> Iterator[Match]:
         if not self._rules:
             return
-        for candidate in self._candidates.finditer(data):
+        for candidate in limit.candidates(self._candidates, data):
             start, end = candidate.span()
             numbers = self._set.Match(data[max(0, start - 1) : end + _LONGEST])
             for rule, expression, words in selected(self._rules, numbers):
@@ -100,7 +111,7 @@ def _words(rule: Rule) -> Any:
     return compiled(f"(?i){words_of(rule.words)}") if rule.alone and rule.words else None
 
 
-def _checked(rule: Rule, words: Any, found: Any, data: bytes) -> Iterator[_Match]:
+def _checked(rule: Rule, words: Any, found: Any, data: bytes) -> Iterator[Match]:
     """Yield the match if it is a whole value and valid."""
     start, end = found.span(1)
     if not _is_whole(data, start, end) or not rule.check(data[start:end].decode()):

@@ -6,18 +6,10 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
+from toolbus_common.guards.personal_data.model_options import INSTALL, RULES
 from toolbus_common.guards.texts.findings import Finding
 
-INSTALL: Final = "pip install 'toolbus[presidio]'"
 LONGEST: Final = 100_000  # characters of a document; a model needs about 1 s for them
-# Only what needs a model: Presidio's other recognizers use expressions that are not linear in time,
-# and one of them downloads a list of domains.
-RULES: Final = {
-    "person": "PERSON",
-    "location": "LOCATION",
-    "organization": "ORGANIZATION",
-    "nationality": "NRP",
-}
 
 
 class MissingModelError(ValueError):

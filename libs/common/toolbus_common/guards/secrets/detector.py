@@ -1,6 +1,6 @@
 """Detector of secrets in texts, in linear time (no I/O)."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -20,8 +20,9 @@ from toolbus_common.guards.texts.expressions import (
     shortened,
 )
 from toolbus_common.guards.texts.findings import Finding
-from toolbus_common.guards.texts.joined_texts import JoinedTexts
+from toolbus_common.guards.texts.joined_texts import JoinedTexts, Match, MatchLimit
 from toolbus_common.guards.texts.plain_text import with_plain_escapes
+from toolbus_common.guards.texts.time_limit import check_time
 
 _LONGEST = 100  # characters after a candidate, and around it in a line
 _NAME = 100  # characters of a name and what is between it and its value
@@ -38,7 +39,6 @@ _LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ_.-="
 _RUN = _LETTERS + b"0123456789~+/%"
 # Values without a digit are secrets only after these names.
 _WORDS = compiled("(?i)passw|sumo")
-_Match = tuple[int, int, str, float]
 
 
 class SecretsDetector:
@@ -64,7 +64,8 @@ class SecretsDetector:
     def find(self, texts: Sequence[str]) -> list[Finding]:
         """Return the secrets in the texts of one document."""
         joined = JoinedTexts(texts)
-        return joined.findings(self._compiled.matches(with_plain_escapes(joined.data)))
+        data = with_plain_escapes(joined.data)
+        return joined.findings(self._compiled.matches(data, joined.limit))
 
 
 def known_rules() -> frozenset[str]:
@@ -92,27 +93,32 @@ class _Compiled:
         self._values = compiled(f"(?:{any_of([*dict.fromkeys(names)])}){_VALUE}", captures=False)
         self._forms, self._names = compiled_set(short), compiled_set(names)
 
-    def matches(self, data: bytes) -> Iterator[_Match]:
+    def matches(self, data: bytes, limit_of_pass: Callable[[], MatchLimit]) -> Iterator[Match]:
         if self._direct:
-            yield from self._direct_matches(data)
+            limit = limit_of_pass()
+            yield from limit.limited(self._direct_matches(data, limit))
         if self._named:
-            yield from self._named_matches(data)
+            limit = limit_of_pass()
+            yield from limit.limited(self._named_matches(data, limit))
         if self._gated:
-            yield from self._gated_matches(data)
+            lowered = data.lower()
+            for rule, expression in self._gated:
+                if any(keyword in lowered for keyword in rule.keywords):
+                    yield from limit_of_pass().limited(_gated_matches(rule, expression, data))
         for rule in self._keys:
-            for start, end in private_keys(data):
-                yield start, end, rule.id, rule.score
+            found = ((start, end, rule.id, rule.score) for start, end in private_keys(data))
+            yield from limit_of_pass().limited(found)
 
-    def _direct_matches(self, data: bytes) -> Iterator[_Match]:
-        for candidate in self._candidates.finditer(data):
+    def _direct_matches(self, data: bytes, limit: MatchLimit) -> Iterator[Match]:
+        for candidate in limit.candidates(self._candidates, data):
             start, end = candidate.span()
             numbers = self._forms.Match(data[max(0, start - 1) : end + 1])
             for rule, expression in selected(self._direct, numbers):
                 for found in expression.finditer(data, start, end + 1):
                     yield from _checked(rule, found, data)
 
-    def _named_matches(self, data: bytes) -> Iterator[_Match]:
-        for candidate in self._values.finditer(data):
+    def _named_matches(self, data: bytes, limit: MatchLimit) -> Iterator[Match]:
+        for candidate in limit.candidates(self._values, data):
             start, end = candidate.span()
             text = data[start:end]
             run = text[len(text.rstrip(_RUN)) :]
@@ -124,15 +130,14 @@ class _Compiled:
                 if (found := expression.search(data, start, end + _LONGEST)) is not None:
                     yield from _checked(rule, found, data)
 
-    def _gated_matches(self, data: bytes) -> Iterator[_Match]:
-        lowered = data.lower()
-        for rule, expression in self._gated:
-            if any(keyword in lowered for keyword in rule.keywords):
-                for found in expression.finditer(data):
-                    yield from _checked(rule, found, data)
+
+def _gated_matches(rule: Rule, expression: Any, data: bytes) -> Iterator[Match]:
+    for found in expression.finditer(data):
+        check_time()
+        yield from _checked(rule, found, data)
 
 
-def _checked(rule: Rule, found: Any, data: bytes) -> Iterator[_Match]:
+def _checked(rule: Rule, found: Any, data: bytes) -> Iterator[Match]:
     """Yield the match if it has the entropy of a secret and is not allowed."""
     group = rule.group or next(
         (each for each in range(1, found.re.groups + 1) if found.start(each) != found.end(each)), 0

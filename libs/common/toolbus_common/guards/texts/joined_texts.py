@@ -3,12 +3,16 @@
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import accumulate
+from typing import Any
 
 from toolbus_common.guards.texts.findings import Finding
+from toolbus_common.guards.texts.time_limit import check_time
 
 # Between two texts. It reads like an assignment, so that the name of a JSON member counts as the
 # name of its value. No secret contains a line break, so none goes on behind it.
 SEPARATOR = "\n=\n"
+MOST_MATCHES = 4096  # of one pass in one text; behind them, the rest of the text is one match
+Match = tuple[int, int, str, float]  # start, end, rule, score
 
 
 class JoinedTexts:
@@ -22,7 +26,11 @@ class JoinedTexts:
         self.data = self.text.encode("ascii", "replace")
         self._ends = [*accumulate(len(each) + len(SEPARATOR) for each in texts)]
 
-    def findings(self, matches: Iterable[tuple[int, int, str, float]]) -> list[Finding]:
+    def limit(self) -> "MatchLimit":
+        """Return a limit for the matches of one pass."""
+        return MatchLimit(self._ends)
+
+    def findings(self, matches: Iterable[Match]) -> list[Finding]:
         """Return matches (start, end, rule, score) as findings in the texts, without overlap.
 
         Of overlapping matches, the one with the higher score names the finding, which covers both.
@@ -44,9 +52,48 @@ class JoinedTexts:
             text += 1
 
 
+class MatchLimit:
+    """A limit of the matches in each text, for one pass over all texts.
+
+    Matches before `covered` are in the rest of a text that has become one match.
+    """
+
+    def __init__(self, ends: Sequence[int]) -> None:
+        self.covered = 0
+        self._ends = ends
+
+    def candidates(self, expression: Any, data: bytes) -> Iterator[Any]:
+        """Yield the matches of an expression in all texts, until the time is up."""
+        at = -1
+        while at < self.covered:
+            at = self.covered
+            for candidate in expression.finditer(data, at):
+                check_time()
+                yield candidate
+                if self.covered > at:
+                    break
+
+    def limited(self, matches: Iterable[Match]) -> Iterator[Match]:
+        """Yield matches in their order; behind the most of a text, its rest as one."""
+        found = text_end = 0
+        for match in matches:
+            start = match[0]
+            if start < self.covered:
+                continue
+            if start >= text_end:
+                text = bisect_right(self._ends, start)
+                found, text_end = 0, self._ends[min(text, len(self._ends) - 1)]
+            found += 1
+            if found > MOST_MATCHES:
+                self.covered = text_end
+                yield start, text_end - len(SEPARATOR), *match[2:]
+            else:
+                yield match
+
+
 def without_overlap(findings: Iterable[Finding]) -> list[Finding]:
     """Return findings in texts sorted, with those that overlap joined."""
-    by_text: dict[int, list[tuple[int, int, str, float]]] = {}
+    by_text: dict[int, list[Match]] = {}
     for each in findings:
         by_text.setdefault(each.text, []).append((each.start, each.end, each.rule, each.score))
     return [
@@ -56,7 +103,7 @@ def without_overlap(findings: Iterable[Finding]) -> list[Finding]:
     ]
 
 
-def _merged(matches: list[tuple[int, int, str, float]]) -> Iterator[tuple[int, int, str, float]]:
+def _merged(matches: list[Match]) -> Iterator[Match]:
     """Yield the matches, which are sorted, with those that overlap joined."""
     if not matches:
         return

@@ -1,22 +1,28 @@
-"""The pieces of texts in the events of a stream, in the form of any API for clients (no I/O)."""
+"""The pieces of texts in the events of a stream, in the form of any API for clients (no I/O).
+
+Every text in a choice or a delta is a piece, also in members that Toolbus does not know: a client
+can join it with the pieces at the same place of other events.
+"""
 
 from collections.abc import Iterator
-from copy import deepcopy
 from typing import Any, NamedTuple
 
-_CHAT_TEXTS = ("content", "reasoning_content", "reasoning", "refusal")
-_MESSAGE_TEXTS = {
-    "text_delta": "text",
-    "thinking_delta": "thinking",
-    "input_json_delta": "partial_json",
-}
-_ARGUMENTS = ("arguments", "partial_json", "input")
+from toolbus_common.errors import UpstreamInvalidError
+from toolbus_executor.guards.completion_texts import DROPPED, LABELS, MAX_DEPTH, OPAQUE
+
+_ARGUMENTS = frozenset({"arguments", "partial_json", "input"})
+# Members of a choice that are complete in each event, and binary data, whose pieces are separate.
+_COMPLETE = LABELS | OPAQUE | DROPPED | {"name", "annotations", "data", "error"}
+_KINDS = {"text": "text_delta", "thinking": "thinking_delta", "partial_json": "input_json_delta"}
 # Events of the responses API whose `delta` is binary.
 _BINARY = frozenset({"response.audio.delta", "response.output_audio.delta"})
 _END_OF_BLOCK, _END_OF_MESSAGE = "content_block_stop", ("message_delta", "message_stop")
 _ENDS_OF_RESPONSE = (
     "response.completed", "response.incomplete", "response.failed", "error",
 )  # fmt: skip
+_PARTS = ("response.content_part.done", "response.reasoning_summary_part.done")
+_LONGEST_PLACE, _LARGEST_PLACE = 256, 1 << 31
+_KEPT = ("index", "type")  # members of an object that tell what its piece belongs to
 
 Key = tuple[Any, ...]
 
@@ -28,14 +34,25 @@ class Delta(NamedTuple):
     """
 
     key: Key
-    holder: dict[str, Any]
-    name: str
+    holder: Any
+    name: Any
     is_arguments: bool
 
 
 def deltas_in(event: dict[str, Any]) -> list[Delta]:
-    """Return the pieces of texts in an event."""
-    return [*_of_chat(event), *_of_messages(event), *_of_responses(event)]
+    """Return the pieces of texts in an event. Raises `UpstreamInvalidError`."""
+    found: list[Delta] = []
+    if "choices" in event:
+        for choice in _dicts(event["choices"]):
+            found += _strings(choice, ("chat", _place(choice, "index") or 0), MAX_DEPTH)
+    kind = event.get("type")
+    if isinstance(kind, str):
+        if kind.startswith("content_block_"):
+            found += _of_messages(event)
+        elif kind.endswith(".delta") and kind not in _BINARY:
+            key = ("responses", kind.removesuffix(".delta"), *_places(event))
+            found += _of_response(event, key)
+    return found
 
 
 def ends(event: dict[str, Any], key: Key) -> bool:
@@ -43,110 +60,158 @@ def ends(event: dict[str, Any], key: Key) -> bool:
     kind = event.get("type")
     if key[0] == "chat":
         return any(
-            choice.get("finish_reason") is not None and choice.get("index", 0) == key[1]
+            choice.get("finish_reason") and (_place(choice, "index") or 0) == key[1]
             for choice in _dicts(event.get("choices"))
         )
     if key[0] == "messages":
-        same = kind == _END_OF_BLOCK and event.get("index") == key[1]
-        return same or kind in _END_OF_MESSAGE
+        return (kind == _END_OF_BLOCK and event.get("index") == key[1]) or kind in _END_OF_MESSAGE
     if kind in _ENDS_OF_RESPONSE:
         return True
     if not isinstance(kind, str) or not kind.endswith(".done"):
         return False
     if kind == "response.output_item.done":
         return bool(event.get("output_index") == key[3])
-    part = kind in ("response.content_part.done", "response.reasoning_summary_part.done")
-    same = part or kind == f"{key[1]}.done"
-    return same and _place(event) == key[2:]
+    return (kind in _PARTS or kind == f"{key[1]}.done") and _places(event) == key[2:6]
 
 
 def is_empty(event: dict[str, Any], deltas: list[Delta]) -> bool:
     """Return whether an event contains only pieces that have become empty."""
-    if not deltas or any(delta.holder.get(delta.name) for delta in deltas):
+    if not deltas or any(delta.holder[delta.name] for delta in deltas):
         return False
-    if event.get("usage"):
+    if event.get("type") == "content_block_start" or event.get("usage"):
         return False
-    for choice in _dicts(event.get("choices")):
-        delta = choice.get("delta")
-        names = {delta.name for delta in deltas}
-        if choice.get("finish_reason") is not None or not isinstance(delta, dict):
-            return False
-        if any(value for name, value in delta.items() if name not in names):
-            return False
-    return True
+    return not any(_has_more(choice) for choice in _dicts(event.get("choices")))
 
 
-def with_rest(event: dict[str, Any], key: Key, text: str) -> dict[str, Any]:
+def with_rest(event: dict[str, Any], delta: Delta, text: str) -> dict[str, Any]:
     """Return an event with the rest of one text, made from the last event that had a piece of it.
 
     It has no other content than that.
     """
-    made = deepcopy(event)
-    if key[0] == "chat":
-        made.pop("usage", None)
-        choices = [each for each in _dicts(made.get("choices")) if each.get("index", 0) == key[1]]
-        made["choices"] = choices[:1]
+    if delta.key[0] == "chat":
+        made = {name: each for name, each in event.items() if name != "usage"}
+        made["choices"] = _branch(event["choices"], delta, text)
         for choice in made["choices"]:
             choice["finish_reason"] = None
-            choice["delta"] = _chat_delta(key, text)
-            choice.pop("logprobs", None)
         return made
-    for delta in deltas_in(made):
-        delta.holder[delta.name] = text
+    made = dict(event)
+    if event.get("type") == "content_block_start":
+        made.pop("content_block", None)
+        name = delta.name
+        return made | {
+            "type": "content_block_delta",
+            "delta": {"type": _KINDS.get(name, f"{name}_delta"), name: text},
+        }
+    if delta.holder is event:
+        return made | {delta.name: text}
+    made["delta"] = _branch(event["delta"], delta, text)
     return made
 
 
-def _chat_delta(key: Key, text: str) -> dict[str, Any]:
-    if key[2] != "tool_calls":
-        return {key[2]: {key[3]: text}} if len(key) > 3 else {key[2]: text}  # noqa: PLR2004
-    return {"tool_calls": [{"index": key[3], key[4]: {key[5]: text}}]}
+def _strings(value: Any, key: Key, depth: int) -> Iterator[Delta]:
+    """Yield the texts in a choice or a delta."""
+    if depth < 0:
+        raise UpstreamInvalidError("The response is nested too deeply for its guards.")
+    for name, each in value.items():
+        if isinstance(each, str):
+            if each and name not in _COMPLETE:
+                # The parts of a content are one text with a content that is a text itself.
+                own = key if name == "text" and key[-1] == "content" else (*key, name)
+                yield Delta(own, value, name, name in _ARGUMENTS)
+        elif isinstance(each, dict):
+            if name not in _COMPLETE:
+                yield from _strings(each, key if name == "delta" else (*key, name), depth - 1)
+        elif isinstance(each, list) and name not in _COMPLETE:
+            yield from _listed(each, (*key, name), depth - 1)
 
 
-def _of_chat(event: dict[str, Any]) -> Iterator[Delta]:
-    key: Key
-    for choice in _dicts(event.get("choices")):
-        delta, index = choice.get("delta"), choice.get("index", 0)
-        if not isinstance(delta, dict):
-            continue
-        for name in _CHAT_TEXTS:
-            if isinstance(delta.get(name), str):
-                yield Delta(("chat", index, name), delta, name, is_arguments=False)
-        for member, name in (("function_call", "arguments"), ("audio", "transcript")):
-            held = delta.get(member)
-            if isinstance(held, dict) and isinstance(held.get(name), str):
-                key = ("chat", index, member, name)
-                yield Delta(key, held, name, is_arguments=name == "arguments")
-        for place, call in enumerate(_dicts(delta.get("tool_calls"))):
-            for member, name in (("function", "arguments"), ("custom", "input")):
-                held = call.get(member)
-                if isinstance(held, dict) and isinstance(held.get(name), str):
-                    key = ("chat", index, "tool_calls", call.get("index", place), member, name)
-                    yield Delta(key, held, name, is_arguments=True)
+def _listed(value: list[Any], key: Key, depth: int) -> Iterator[Delta]:
+    calls, content = key[-1] == "tool_calls", key[-1] == "content"
+    for position, each in enumerate(value):
+        if isinstance(each, str):
+            if each:
+                yield Delta(key, value, position, is_arguments=False)
+        elif isinstance(each, dict):
+            place = None if content else _place(each, "index")
+            if place is None and calls:
+                place = each["index"] = position
+            yield from _strings(each, key if place is None else (*key, place), depth)
+        elif isinstance(each, list):
+            if depth < 0:
+                raise UpstreamInvalidError("The response is nested too deeply for its guards.")
+            yield from _listed(each, key, depth - 1)
 
 
 def _of_messages(event: dict[str, Any]) -> Iterator[Delta]:
+    """Yield the texts of a delta, and those at the start of a block, which a delta continues."""
+    member = "content_block" if event["type"] == "content_block_start" else "delta"
+    held = event.get(member)
+    if isinstance(held, dict):
+        key = ("messages", _place(event, "index"))
+        for name, each in held.items():
+            if isinstance(each, str) and each and name not in _COMPLETE:
+                yield Delta((*key, name), held, name, name in _ARGUMENTS)
+
+
+def _of_response(event: dict[str, Any], key: Key) -> Iterator[Delta]:
     delta = event.get("delta")
-    if event.get("type") != "content_block_delta" or not isinstance(delta, dict):
-        return
-    name = _MESSAGE_TEXTS.get(str(delta.get("type")), "")
-    if isinstance(delta.get(name), str):
-        key = ("messages", event.get("index"), name)
-        yield Delta(key, delta, name, is_arguments=name in _ARGUMENTS)
+    if isinstance(delta, str):
+        if delta:
+            yield Delta(key, event, "delta", key[1].endswith(("arguments", "input", "code")))
+    elif isinstance(delta, dict):
+        yield from _strings(delta, key, MAX_DEPTH)
+    elif isinstance(delta, list):
+        yield from _listed(delta, key, MAX_DEPTH)
 
 
-def _of_responses(event: dict[str, Any]) -> Iterator[Delta]:
-    kind = event.get("type")
-    if not isinstance(kind, str) or not kind.endswith(".delta") or kind in _BINARY:
-        return
-    if isinstance(event.get("delta"), str):
-        whole = kind.removesuffix(".delta")
-        is_arguments = whole.endswith(("arguments", "input", "code"))
-        yield Delta(("responses", whole, *_place(event)), event, "delta", is_arguments)
+def _branch(value: Any, delta: Delta, text: str) -> Any:
+    """Return a copy of a value with one text only, and the members that tell its place."""
+    if value is delta.holder:
+        if isinstance(value, list):
+            return [text]
+        return _kept(value) | {delta.name: text}
+    if isinstance(value, dict):
+        for name, each in value.items():
+            if (made := _branch(each, delta, text)) is not None:
+                return _kept(value) | {name: made}
+    elif isinstance(value, list):
+        for each in value:
+            if (made := _branch(each, delta, text)) is not None:
+                return [made]
+    return None
 
 
-def _place(event: dict[str, Any]) -> Key:
-    part = event.get("content_index", event.get("summary_index"))
-    return event.get("item_id"), event.get("output_index"), part
+def _kept(value: dict[str, Any]) -> dict[str, Any]:
+    return {name: value[name] for name in _KEPT if name in value}
+
+
+def _has_more(value: Any) -> bool:
+    """Return whether a choice has more than empty texts and what tells their places."""
+    if isinstance(value, dict):
+        return any(_has_more(each) for name, each in value.items() if name not in _KEPT)
+    if isinstance(value, list):
+        return any(_has_more(each) for each in value)
+    return bool(value)
+
+
+def _places(event: dict[str, Any]) -> Key:
+    """Return the place of an event of the responses API. Its index identifies the item."""
+    output = _place(event, "output_index")
+    item = _place(event, "item_id") if output is None else None
+    return item, output, _place(event, "content_index"), _place(event, "summary_index")
+
+
+def _place(value: dict[str, Any], name: str) -> Any:
+    """Return an identifier or a number that tells a place. Raises `UpstreamInvalidError`."""
+    place = value.get(name)
+    if place is None or (isinstance(place, str) and name == "item_id"):
+        if place is None or len(place) <= _LONGEST_PLACE:
+            return place
+    elif type(place) is int and 0 <= place < _LARGEST_PLACE:
+        return place
+    raise UpstreamInvalidError(
+        f"The upstream sent an event whose '{name}' is invalid, so its guards cannot check it."
+    )
 
 
 def _dicts(value: Any) -> list[dict[str, Any]]:

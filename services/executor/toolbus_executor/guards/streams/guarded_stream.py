@@ -2,8 +2,9 @@
 
 Each text of the response is checked while it arrives, and the end of it is delayed until it
 cannot belong to a match anymore. The arguments of a tool call are delayed until they are
-complete, because no client can use them earlier. All other texts of an event, such as the whole
-text at the end of a response, are checked as they are.
+complete, because no client can use them earlier. All other members of an event, such as the whole
+text at the end of a response, are checked as they are. Every event is written anew: nothing else
+of what the provider sent reaches the client.
 """
 
 import re
@@ -12,13 +13,14 @@ from typing import Any
 import msgspec
 
 from toolbus_common.errors import ToolbusError, UpstreamInvalidError
+from toolbus_common.guards.content import Content
 from toolbus_executor.guards.call_guards import GuardedContent
 from toolbus_executor.guards.completion_texts import (
-    TextsOfResponse,
     decoded_arguments,
     encoded_arguments,
     unambiguous,
 )
+from toolbus_executor.guards.held_secrets import HeldSecrets, cleaned
 from toolbus_executor.guards.streams.deltas import (
     Delta,
     Key,
@@ -27,32 +29,43 @@ from toolbus_executor.guards.streams.deltas import (
     is_empty,
     with_rest,
 )
-from toolbus_executor.guards.streams.text_stages import MAX_HELD, GuardedText
+from toolbus_executor.guards.streams.other_members import OtherMembers
+from toolbus_executor.guards.streams.text_stages import GuardedText
 
 _ENDS = re.compile(rb"(?<=\n\n)|(?<=\r\n\r\n)")
+_NAME = re.compile(r"[a-z_.]{1,64}")
 _DONE = b"[DONE]"
+_COMMENT = b":\n\n"
 _NUMBER = "sequence_number"
 MOST_TEXTS = 1024  # texts of one response that are open at once
+MOST_ENDED = 16_384
+MAX_HELD = 4 << 20  # characters of one response that wait for a check
 _encode = msgspec.json.Encoder().encode
 
 
 class _OpenText:
     """A text of the response that has not ended."""
 
-    def __init__(self, content: GuardedContent) -> None:
-        self.checked = GuardedText(content)
+    def __init__(self, content: GuardedContent, secrets: HeldSecrets | None) -> None:
+        self.checked = GuardedText(content, secrets)
         self.arguments: list[str] = []
-        self.size = 0
+        self.size = 0  # characters that are kept
         self.last: dict[str, Any] = {}  # the last event with a piece of it
-        self.name = b""  # of that event
+        self.delta: Delta | None = None  # that piece
+        self.is_named = False  # that event
 
 
 class GuardedStream:
     """The streamed response of one call. After an error, it returns nothing more."""
 
-    def __init__(self, content: GuardedContent) -> None:
+    def __init__(self, content: GuardedContent, secrets: HeldSecrets | None = None) -> None:
         self._content = content
+        self._secrets = secrets
+        self._others = OtherMembers(content, secrets)
         self._open: dict[Key, _OpenText] = {}
+        self._ended: set[Key] = set()
+        self._held = 0  # characters of all open texts
+        self._is_done = False
         self._error: ToolbusError | None = None
         self._number: int | None = None  # of the last event of the responses API
 
@@ -78,62 +91,83 @@ class GuardedStream:
         return await self._closed([*self._open])
 
     async def _event(self, raw: bytes) -> bytes:
-        name, data = _fields(raw)
+        is_named, data = _fields(raw)
         if data is None:
-            return raw  # a comment
+            return _COMMENT  # keeps the connection alive
+        if self._is_done:
+            raise UpstreamInvalidError(
+                "The upstream sent more after the end of its response, so the guards reject it."
+            )
         if data == _DONE:
-            return await self._closed([*self._open]) + raw
+            self._is_done = True
+            return await self._closed([*self._open]) + b"data: [DONE]\n\n"
         event = _decoded(data)
-        if b'"logprobs"' in data:
-            TextsOfResponse(event).drop_probabilities()
         deltas = deltas_in(event)
         ended = [key for key in self._open if ends(event, key)]
-        own = {delta.key for delta in deltas}
+        own = {delta.key: delta for delta in deltas}  # of each text, the last piece
         before = await self._closed([key for key in ended if key not in own])
-        rests: list[Delta] = []
         for delta in deltas:
-            await self._replace(delta, event, name)
+            await self._replace(delta, event, is_named=is_named)
+        for delta in own.values():
             if ends(event, delta.key):
-                rests.append(delta)
-        for delta in rests:
-            delta.holder[delta.name] += await self._rest(self._open.pop(delta.key))
-        await self._check_others(event, deltas)
+                delta.holder[delta.name] += await self._rest(self._close(delta.key))
+        await self._others.check(event, deltas)
         if is_empty(event, deltas):
             return before
-        return before + self._written(name, event)
+        return before + self._written(event, is_named=is_named)
 
-    async def _replace(self, delta: Delta, event: dict[str, Any], name: bytes) -> None:
+    async def _replace(self, delta: Delta, event: dict[str, Any], *, is_named: bool) -> None:
         """Replace a piece of a text by what can be sent of the text now."""
         text = self._open.get(delta.key)
         if text is None:
-            if len(self._open) >= MOST_TEXTS:
-                raise UpstreamInvalidError(
-                    f"The response has more than {MOST_TEXTS} texts at once, so its guards cannot "
-                    "check it. Request fewer choices or tool calls."
-                )
-            text = self._open[delta.key] = _OpenText(self._content)
+            text = self._opened(delta.key)
         piece: str = delta.holder[delta.name]
-        text.last, text.name = event, name
-        if not delta.is_arguments:
-            delta.holder[delta.name] = await text.checked.feed(piece)
-            return
-        text.size += len(piece)
-        if text.size > MAX_HELD:
+        text.last, text.delta, text.is_named = event, delta, is_named
+        self._held += len(piece)
+        if self._held > MAX_HELD:
             raise UpstreamInvalidError(
-                f"The arguments of a tool call exceed {MAX_HELD} characters, so the guards cannot "
-                "check them. Request a shorter response."
+                f"More than {MAX_HELD} characters of the response wait for its guards, so they "
+                "cannot check it. Request a shorter response."
             )
-        text.arguments.append(piece)
-        delta.holder[delta.name] = ""
+        if delta.is_arguments:
+            text.size += len(piece)
+            text.arguments.append(piece)
+            delta.holder[delta.name] = ""
+            return
+        delta.holder[delta.name] = await text.checked.feed(piece)
+        size = text.checked.size
+        self._held += size - text.size - len(piece)
+        text.size = size
+
+    def _opened(self, key: Key) -> _OpenText:
+        """Return a new text. Raises `UpstreamInvalidError`."""
+        if key in self._ended:
+            raise UpstreamInvalidError(
+                "The upstream continued a text after its end, so the guards reject the response."
+            )
+        if len(self._open) >= MOST_TEXTS or len(self._ended) >= MOST_ENDED:
+            raise UpstreamInvalidError(
+                f"The response has more than {MOST_TEXTS} texts at once or {MOST_ENDED} together, "
+                "so its guards cannot check it. Request fewer choices or tool calls."
+            )
+        text = self._open[key] = _OpenText(self._content, self._secrets)
+        return text
+
+    def _close(self, key: Key) -> _OpenText:
+        text = self._open.pop(key)
+        self._ended.add(key)
+        self._held -= text.size
+        return text
 
     async def _closed(self, keys: list[Key]) -> bytes:
         """End some texts, and return the events with the rest of each."""
         events = []
         for key in keys:
-            text = self._open.pop(key)
+            text = self._close(key)
             rest = await self._rest(text)
-            if rest:
-                events.append(self._written(text.name, with_rest(text.last, key, rest)))
+            if rest and text.delta is not None:
+                made = with_rest(text.last, text.delta, rest)
+                events.append(self._written(made, is_named=text.is_named))
         return b"".join(events)
 
     async def _rest(self, text: _OpenText) -> str:
@@ -142,46 +176,38 @@ class GuardedStream:
             return await text.checked.end()
         whole = unambiguous("".join(text.arguments))
         decoded = decoded_arguments(whole)
-        body = _encode([whole if decoded is None else decoded])
-        cleaned = await self._content.cleaned(body)
-        return whole if cleaned is body else encoded_arguments(msgspec.json.decode(cleaned)[0])
+        document = Content(_encode([whole if decoded is None else decoded]))
+        after = await cleaned(document, self._content, self._secrets)
+        return whole if after is None else encoded_arguments(after[0])
 
-    async def _check_others(self, event: dict[str, Any], deltas: list[Delta]) -> None:
-        """Check the texts of an event that are no pieces."""
-        pieces = [delta.holder.pop(delta.name) for delta in deltas]
-        try:
-            texts = TextsOfResponse(event)
-            if texts.document:
-                body = _encode(texts.document)
-                cleaned = await self._content.cleaned(body)
-                if cleaned is not body:
-                    texts.replace(msgspec.json.decode(cleaned))
-        except ValueError as error:
-            raise UpstreamInvalidError(str(error)) from error
-        finally:
-            for delta, piece in zip(deltas, pieces, strict=True):
-                delta.holder[delta.name] = piece
+    def _written(self, event: dict[str, Any], *, is_named: bool) -> bytes:
+        """Return an event in its written form, with the next number if events have numbers.
 
-    def _written(self, name: bytes, event: dict[str, Any]) -> bytes:
-        """Return an event in its written form, with the next number if events have numbers."""
+        Events are named by their type; in the other form, only errors have a name.
+        """
         if isinstance(event.get(_NUMBER), int):
             self._number = event[_NUMBER] if self._number is None else self._number + 1
             event[_NUMBER] = self._number
-        head = b"event: " + name + b"\n" if name else b""
-        return head + b"data: " + _encode(event) + b"\n\n"
+        kind = event.get("type")
+        if not is_named:
+            name = b""
+        elif isinstance(kind, str) and _NAME.fullmatch(kind):
+            name = b"event: " + kind.encode() + b"\n"
+        else:
+            name = b"event: error\n" if "error" in event else b""
+        return name + b"data: " + _encode(event) + b"\n\n"
 
 
-def _fields(raw: bytes) -> tuple[bytes, bytes | None]:
-    """Return the name and the data of an event; None without data."""
-    name, data = b"", []
+def _fields(raw: bytes) -> tuple[bool, bytes | None]:
+    """Return whether an event has a name, and its data; None without data."""
+    is_named, data = False, []
     for line in raw.splitlines():
         field, _, value = line.partition(b":")
-        value = value.removeprefix(b" ")
         if field == b"event":
-            name = value
+            is_named = True
         elif field == b"data":
-            data.append(value)
-    return name, b"\n".join(data) if data else None
+            data.append(value.removeprefix(b" "))
+    return is_named, b"\n".join(data) if data else None
 
 
 def _decoded(data: bytes) -> dict[str, Any]:

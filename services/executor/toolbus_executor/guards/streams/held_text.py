@@ -31,8 +31,9 @@ class Match(NamedTuple):
 class HeldText:
     """A text in pieces, whose matches are replaced. `find` returns the matches in a text."""
 
-    def __init__(self, find: Callable[[str], Iterable[Match]]) -> None:
+    def __init__(self, find: Callable[[str], Iterable[Match]], hold: int = HOLD) -> None:
         self._find = find
+        self._hold = hold
         self._window = ""
         self._returned = 0  # characters of the window that were returned
         self._unsearched = 0
@@ -42,7 +43,7 @@ class HeldText:
         """Accept a piece, and return what can be returned now. Raises like `find`."""
         self._window += text
         self._unsearched += len(text)
-        if self._unsearched < STEP or len(self._window) - self._returned <= HOLD:
+        if self._unsearched < STEP or len(self._window) - self._returned <= self._hold:
             return ""
         return self._released(self._cut())
 
@@ -50,16 +51,20 @@ class HeldText:
         """Return the rest of the text. Raises like `find`."""
         return self._released(len(self._window))
 
+    @property
+    def size(self) -> int:
+        """The characters that are kept."""
+        return len(self._window)
+
+    @property
     def unsearched(self) -> str:
-        """Return the rest of the text without a search."""
-        rest = self._window[self._returned :]
-        self._window, self._returned = "", 0
-        return rest
+        """The rest of the text without a search."""
+        return self._window[self._returned :]
 
     def _cut(self) -> int:
         """Return the end of the text that can be returned, regardless of matches."""
         window = self._window
-        cut = len(window) - HOLD
+        cut = len(window) - self._hold
         word = max(window.rfind(space, self._returned, cut + 1) for space in " \n\t\r")
         if cut - word <= LONGEST_WORD:
             cut = max(word + 1, self._returned)

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from time import perf_counter
+from time import perf_counter, time
 from typing import Any, Protocol
 
 import msgspec
@@ -11,14 +11,17 @@ from toolbus_common.config.guards.guard import Guard
 from toolbus_common.contracts import GuardCheck
 from toolbus_common.errors import GuardFailedError
 from toolbus_common.guards.detectors import detector_of, is_compiled
-from toolbus_common.guards.inspector import LARGE
 from toolbus_common.guards.messages import failed_reason
 from toolbus_common.guards.redaction import without_placeholders
+from toolbus_common.guards.scan_threads import scanned
+from toolbus_common.guards.texts.time_limit import time_limit
 from toolbus_executor.guards.call_guards import GuardedContent
+from toolbus_executor.guards.held_secrets import HeldSecrets, note
+from toolbus_executor.guards.own_secrets import RULE
 from toolbus_executor.guards.streams.held_text import HeldText, Match
 
-SEGMENT = 2000  # characters that a guard of another service checks at a time
-MAX_HELD = 4 << 20  # characters of one text that wait for a check
+SEGMENT = 2000  # new characters that a guard of another service checks at a time
+OVERLAP = 400  # characters before them that it checks again
 
 _encode = msgspec.json.Encoder().encode
 
@@ -34,12 +37,28 @@ class Stage(Protocol):
         """Return the rest, which was checked. Raises the error of the guard."""
         ...
 
+    @property
+    def size(self) -> int:
+        """The characters that are kept."""
+        ...
+
 
 class GuardedText:
-    """One text of a stream. Each guard checks the text that the guard before it returns."""
+    """One text of a stream. Each guard checks the text that the guard before it returns.
 
-    def __init__(self, content: GuardedContent) -> None:
+    The secrets of Toolbus itself are searched first.
+    """
+
+    def __init__(self, content: GuardedContent, secrets: HeldSecrets | None) -> None:
         self._stages = [_stage_of(content, name) for name in content.names]
+        guard = None if secrets is None else secrets.guard_of(content)
+        if secrets is not None and guard is not None:
+            self._stages.insert(0, _OwnSecretsText(content, secrets, *guard))
+
+    @property
+    def size(self) -> int:
+        """The characters that are kept."""
+        return sum(stage.size for stage in self._stages)
 
     async def feed(self, text: str) -> str:
         """Accept a piece, and return what all guards have checked. Raises the error of a guard."""
@@ -62,6 +81,50 @@ class _Found(Exception):  # noqa: N818 - it ends a search
     """A guard rejects the text that was searched."""
 
 
+class _OwnSecretsText:
+    """The search of a text for the secrets of Toolbus itself."""
+
+    def __init__(
+        self, content: GuardedContent, secrets: HeldSecrets, name: str, guard: Guard
+    ) -> None:
+        self._content = content
+        self._secrets = secrets
+        self._name = name
+        self._guard = guard
+        self._held = HeldText(self._matches, secrets.longest)
+
+    @property
+    def size(self) -> int:
+        """The characters that are kept."""
+        return self._held.size
+
+    async def feed(self, text: str) -> str:
+        """Accept a piece, and return what was searched."""
+        return self._held.feed(text)
+
+    async def end(self) -> str:
+        """Return the rest."""
+        return self._held.end()
+
+    def _matches(self, window: str) -> list[Match]:
+        found = self._secrets.find(window)
+        if not found:
+            return []
+        content, checked = self._content, self._content.checked
+        if self._guard.action == "block":
+            self._secrets.block(self._name, content, len(window), is_sent=False)
+        note(self._name, content, "redacted", 0)
+        text_of = content.guards.placeholders.text_of
+        return [
+            Match(
+                each.start,
+                each.end,
+                text_of(checked.principal_id, checked.run, RULE, window[each.start : each.end]),
+            )
+            for each in found
+        ]
+
+
 class _SearchedText:
     """The search of a text by a built-in guard, with a bounded part delayed."""
 
@@ -76,9 +139,15 @@ class _SearchedText:
         self._rejected = ""
         self._stored: dict[str, str] = {}
 
+    @property
+    def size(self) -> int:
+        """The characters that are kept."""
+        return self._held.size
+
     async def feed(self, text: str) -> str:
         """Accept a piece, and return what was searched."""
-        return await self._searched(lambda: self._held.feed(text), text)
+        held = self._held
+        return await self._searched(lambda: held.feed(text), text)
 
     async def end(self) -> str:
         """Return the rest."""
@@ -95,13 +164,21 @@ class _SearchedText:
             self._is_recorded = True
             self._record()
         self._size += len(text.encode("utf-8", "replace"))
+        content, rest = self._content, self._held.unsearched + text
         try:
-            found = search() if len(text) < LARGE else await asyncio.to_thread(search)
+            call = content.checked
+            limit = max(0.0, min(self._guard.timeout, call.deadline - time()))
+            async with asyncio.timeout(limit):
+                found = await scanned(
+                    self._held.size + len(text), call, lambda: _limited(search, limit)
+                )
         except _Found:
             await self._reject()
             raise
+        except TimeoutError:  # the thread goes on with the text that is dropped here
+            return self._failed(f"it took longer than {self._guard.timeout:g} s", rest)
         except Exception as error:  # noqa: BLE001 - an error of a detector can contain the text
-            return self._failed(f"it had an internal error ({type(error).__name__})")
+            return self._failed(f"it had an internal error ({type(error).__name__})", rest)
         self._seconds += perf_counter() - began
         if self._stored:
             stored, self._stored = self._stored, {}
@@ -173,7 +250,7 @@ class _SearchedText:
             )
         )
 
-    def _failed(self, reason: str) -> str:
+    def _failed(self, reason: str, rest: str) -> str:
         """Record that the guard failed. Raises `GuardFailedError` if it fails closed."""
         content, guard = self._content, self._guard
         content.record(
@@ -188,31 +265,51 @@ class _SearchedText:
         if guard.fails_closed:
             shown = failed_reason(self._name, content.phase, reason)
             raise GuardFailedError(shown, guard=self._name, phase=content.phase)
-        rest, self._held = self._held.unsearched(), HeldText(lambda _window: ())
+        self._held = HeldText(lambda _window: (), 0)
         return rest
 
 
 class _CollectedText:
-    """The check of a text in segments, which are delayed until they are checked."""
+    """The check of a text in segments, which are delayed until they are checked.
 
-    def __init__(self, check: Callable[[str], Awaitable[str]], segment: int) -> None:
+    The end of a segment is delayed too, and checked again with the next one, so that a phrase
+    across their border is found. Without a size, the text is one segment.
+    """
+
+    def __init__(self, check: Callable[[str], Awaitable[str]], segment: int | None) -> None:
         self._check = check
         self._segment = segment
-        self._text = ""
+        self._tail = ""  # was checked
+        self._new: list[str] = []
+        self._new_size = 0
+
+    @property
+    def size(self) -> int:
+        """The characters that are kept."""
+        return len(self._tail) + self._new_size
 
     async def feed(self, text: str) -> str:
         """Accept a piece, and return the segment that was checked."""
-        self._text += text
-        if len(self._text) < self._segment:
+        self._new.append(text)
+        self._new_size += len(text)
+        if self._segment is None or self._new_size < self._segment:
             return ""
-        end = self._text.rfind(" ") + 1 or len(self._text)
-        segment, self._text = self._text[:end], self._text[end:]
-        return await self._check(segment)
+        checked = await self._checked()
+        end = max(0, len(checked) - OVERLAP)
+        end = checked.rfind(" ", max(0, end - OVERLAP), end) + 1 or end
+        self._tail = checked[end:]
+        return checked[:end]
 
     async def end(self) -> str:
         """Return the rest."""
-        segment, self._text = self._text, ""
-        return await self._check(segment) if segment else ""
+        rest = await self._checked() if self._new_size else self._tail
+        self._tail = ""
+        return rest
+
+    async def _checked(self) -> str:
+        text = self._tail + "".join(self._new)
+        self._tail, self._new, self._new_size = "", [], 0
+        return await self._check(text)
 
 
 def _stage_of(content: GuardedContent, name: str) -> Stage:
@@ -225,4 +322,10 @@ def _stage_of(content: GuardedContent, name: str) -> Stage:
     if guard is not None and guard.is_built_in and guard.kind != "limits":
         return _SearchedText(content, name, guard)
     is_service = guard is not None and not guard.is_built_in
-    return _CollectedText(check, SEGMENT if is_service else MAX_HELD)
+    return _CollectedText(check, SEGMENT if is_service else None)
+
+
+def _limited(search: Callable[[], str], seconds: float) -> str:
+    """Search with a time limit, which also ends the work of a thread."""
+    with time_limit(seconds):
+        return search()

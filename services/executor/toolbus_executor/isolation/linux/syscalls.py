@@ -6,6 +6,7 @@ start.
 
 import ctypes
 import os
+import select
 import struct
 
 # PyDLL instead of CDLL: the child of `clone` must not wait for a lock that another thread held.
@@ -115,3 +116,10 @@ def write_kernel_file(path: str, text: str) -> None:
         os.write(descriptor, text.encode())
     finally:
         os.close(descriptor)
+
+
+def is_readable(descriptor: int) -> bool:
+    """Return whether a read returns at once, for descriptors of any number."""
+    poll = select.poll()
+    poll.register(descriptor, select.POLLIN)
+    return bool(poll.poll(0))

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Awaitable, Callable
 from math import ceil
-from time import time
+from time import monotonic, time
 from typing import Annotated
 
 import msgspec
@@ -21,6 +21,7 @@ from toolbus_common.errors import ToolbusError
 from toolbus_common.privacy.person_key import PersonKey
 from toolbus_executor.model_metrics import record_cache_use
 from toolbus_executor.providers.cache.comparison import Compared, Comparer
+from toolbus_executor.providers.cache.flights import Flights
 from toolbus_executor.providers.cache.records import (
     Comparison,
     Entry,
@@ -90,21 +91,37 @@ class ProviderCache:
         self._store = store
         self._comparer = comparer
         self._fingerprint = fingerprint_of(provider)
+        self._flights = Flights()
+        self._timeout = provider.timeout
         store.start()
 
     async def run(self, exchange: Exchange, send: Send) -> bytes:
         """Return the body of a cached response, or that of `send`, which is then stored.
 
-        A failure of the cache is not an error: the request is then sent to the provider.
+        A failure of the cache is not an error: the request is then sent to the provider. A request
+        that equals one in progress waits for its response, at most the provider's timeout. If that
+        one was cancelled, one of those that wait is sent in its place; otherwise all are sent.
         """
         exchange.describe()
         lookup = await self._lookup(exchange)
         if lookup is None:
             return await self._sent(exchange, send, CacheNote(BYPASS))
-        if exchange.model_call.cache != NO_CACHE:
+        if exchange.model_call.cache == NO_CACHE:
+            return await self._stored(exchange, send, lookup)
+        body = await self._replayed(exchange, lookup)
+        until = monotonic() + min(self._timeout, exchange.call.deadline - time())
+        while body is None:
+            if not self._flights.has(lookup.name):
+                with self._flights.first(lookup.name):
+                    return await self._stored(exchange, send, lookup)
+            takes_over = await self._flights.ended(lookup.name, until - monotonic())
             body = await self._replayed(exchange, lookup)
-            if body is not None:
-                return body
+            if body is None and not takes_over:
+                return await self._stored(exchange, send, lookup)
+        return body
+
+    async def _stored(self, exchange: Exchange, send: Send, lookup: _Lookup) -> bytes:
+        """Return the response of the provider, which is then stored."""
         exchange.begin_copy()
         body = await self._sent(exchange, send, CacheNote(MISS, entry_id(lookup.name)))
         self._write(exchange, lookup, body)
@@ -113,7 +130,7 @@ class ProviderCache:
     async def _lookup(self, exchange: Exchange) -> _Lookup | None:
         """Return how to look up a request; None if it must not be cached."""
         call, store = exchange.call, self._store
-        if exchange.model_call.cache == NO_STORE or not store.is_ready:
+        if exchange.model_call.cache == NO_STORE or not await store.is_ready():
             return None
         try:
             terms = decode_cache_terms(call.cache)

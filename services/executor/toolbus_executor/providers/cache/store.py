@@ -3,8 +3,9 @@
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
-from time import time
+from time import monotonic, time
 
 import msgspec
 
@@ -33,6 +34,7 @@ log = logging.getLogger(__name__)
 
 READ_SECONDS = 1.0  # afterwards the request is sent to the provider
 START_SECONDS = 10.0
+FIRST_READ_SECONDS = 5.0  # after the start; until then requests wait for the index
 CONCURRENT_REMOVALS = 16
 PAUSE_SECONDS = 1.0
 MAX_WRITING = 32 << 20  # bytes of responses that are being stored
@@ -94,20 +96,25 @@ class CacheStore:
         self._open_bucket, self._open_objects = open_bucket, open_objects
         self._follower: asyncio.Task[None] | None = None
         self._ready = asyncio.Event()  # the index is complete
+        self._first_read_until = 0.0  # `monotonic`
         self._bucket: Bucket
         self._objects: Objects
         self._writing: dict[str, tuple[Entry, Response]] = {}
         self._writing_bytes = 0
         self._tasks = Tasks()
 
-    @property
-    def is_ready(self) -> bool:
-        """Whether the index is complete."""
+    async def is_ready(self) -> bool:
+        """Return whether the index is complete. Wait for it during the first seconds only."""
+        if not self._ready.is_set() and (left := self._first_read_until - monotonic()) > 0:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._ready.wait()
         return self._ready.is_set()
 
     def start(self) -> None:
         """Start to follow the bucket, if it is not followed yet."""
         if self._follower is None:
+            self._first_read_until = monotonic() + FIRST_READ_SECONDS
             self._follower = asyncio.create_task(self._follow())
 
     async def wait_until_ready(self) -> None:

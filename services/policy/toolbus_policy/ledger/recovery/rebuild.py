@@ -18,7 +18,9 @@ from toolbus_common.contracts import (
     SpendingQuery,
     SpendingReply,
 )
+from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.errors import InvalidError, LedgerRebuildingError, ToolbusError
+from toolbus_common.nats.stream_reader import Contents, contents_of
 from toolbus_common.nats.topology import EVENTS
 from toolbus_common.service.service import Service
 from toolbus_policy.ledger.generations import Generation, KnownGeneration
@@ -61,6 +63,7 @@ class Rebuilder:
     grace: float
     _queue: asyncio.Queue[str] = field(default_factory=asyncio.Queue)
     _queued: set[str] = field(default_factory=set)
+    _store: str = ""  # the store that answers during a rebuild
 
     def enqueue(self, customer: str) -> None:
         """Queue a customer whose counters are lost."""
@@ -76,10 +79,7 @@ class Rebuilder:
             try:
                 await self.rebuild(customer)
             except ToolbusError as error:
-                self.ledger.rebuild_errors[customer] = error.reason
-                log.warning(
-                    "ledger.not_rebuilt", extra={"customer": customer, "reason": error.reason}
-                )
+                self._note(customer, error.reason)
                 self.service.spawn(self._later(customer))
             except Exception:
                 log.exception("ledger.rebuild_failed", extra={"customer": customer})
@@ -92,17 +92,40 @@ class Rebuilder:
 
         Raises `ToolbusError` with the fix for an operator.
         """
-        known = await self.ledger.generations.known(customer)
-        if known is None or not (force or await self.ledger.is_lost(customer, known)):
-            self.ledger.rebuild_errors.pop(customer, None)
+        if await self._lost(customer, force=force) is None:
             return None
         token = secrets.token_hex(8)
         if not await self.ledger.store.lock(customer, token, LOCK_SECONDS):
             raise LedgerRebuildingError("Another replica is rebuilding the ledger; retry shortly.")
         try:
+            # The replica that had the lock before may have opened the counters.
+            known = await self._lost(customer, force=force)
+            if known is None:
+                return None
             return await self._rebuild(customer, known, token, accept=accept, by=by)
         finally:
             await completely(self.ledger.store.unlock(customer, token))
+
+    async def _lost(self, customer: str, *, force: bool) -> KnownGeneration | None:
+        """Return the generation to replace; None if its counters are intact or never existed."""
+        known = await self.ledger.generations.known(customer)
+        if known is None or not (force or await self.ledger.is_lost(customer, known)):
+            self.ledger.rebuild_errors.pop(customer, None)
+            return None
+        return known
+
+    def _note(self, customer: str, reason: str) -> None:
+        """Log a reason once, not at each retry."""
+        if self.ledger.rebuild_errors.get(customer) != reason:
+            self.ledger.rebuild_errors[customer] = reason
+            log.warning("ledger.not_rebuilt", extra={"customer": customer, "reason": reason})
+
+    async def _hold(self, customer: str, token: str) -> None:
+        """Extend the lock. Raises `LedgerRebuildingError` if this replica no longer has it."""
+        if not await self.ledger.store.extend_lock(customer, token, LOCK_SECONDS):
+            raise LedgerRebuildingError(
+                "The counters were lost again during the rebuild; retry shortly."
+            )
 
     async def _rebuild(
         self, customer: str, known: KnownGeneration, token: str, *, accept: bool, by: str
@@ -111,10 +134,10 @@ class Rebuilder:
         log.warning("ledger.rebuilding", extra={"customer": customer})
         await store.close_counters(customer)
         await asyncio.sleep(self.quiet)
-        rebuild, since = await self._counters(customer, known.generation, accept=accept)
+        rebuild, since = await self._counters(customer, known.generation, token, accept=accept)
         new = Generation(secrets.token_hex(4), since)
-        await store.extend_lock(customer, LOCK_SECONDS)
         await store.write_contents(customer, new.id, rebuild.contents)
+        await self._hold(customer, token)
         how = "accepted" if accept else "rebuilt"
         if not await generations.renew(customer, known.generation, new, how, by):
             raise LedgerRebuildingError("Another replica has rebuilt the ledger; retry now.")
@@ -130,7 +153,7 @@ class Rebuilder:
         return RebuildReply(epoch=new.id, calls=calls, reserved=reserved, since=since)
 
     async def _counters(
-        self, customer: str, generation: Generation, *, accept: bool
+        self, customer: str, generation: Generation, token: str, *, accept: bool
     ) -> tuple[CounterRebuild, float]:
         """Return the counters computed from the events, and the time since which they count."""
         snapshot, now = self.snapshot(), time()
@@ -138,19 +161,21 @@ class Rebuilder:
         rebuild = CounterRebuild(customer, limits, snapshot.configuration, now, self.grace)
         needs = required_sums_of(limits, now) or [RequiredSum(now, 0)]
         try:
-            await self._audit_has_all(customer)
-            reach = await self._reach(customer)
+            wanted = await contents_of(self.service.bus.client, EVENTS, subject_of("*.*", customer))
+            await self._audit_has_all(customer, token)
+            reach, store = await self._reach(customer, wanted)
         except ToolbusError as error:
             if not accept:
                 raise LedgerRebuildingError(f"{error.reason} {_or_accept(customer)}") from error
             return rebuild, now
+        self._store = store
         missing = max(needs[0].start, generation.since)
         if reach > missing and not accept:
             raise LedgerRebuildingError(
                 f"The stored events begin at {_timestamp(reach)}, but budgets need events from "
                 f"{_timestamp(missing)}. {_or_accept(customer)}"
             )
-        await self._fill(customer, rebuild, needs, generation)
+        await self._fill(customer, rebuild, needs, generation, token)
         return rebuild, max(generation.since, min(reach, now)) if accept else generation.since
 
     async def _fill(
@@ -159,13 +184,14 @@ class Rebuilder:
         rebuild: CounterRebuild,
         needs: list[RequiredSum],
         generation: Generation,
+        token: str,
     ) -> None:
         later = time() + CORRECTABLE
         for need in needs:
             start = max(need.start, generation.since)
             async for spending in self._pieces(self._spending(customer, need.step), start, later):
                 rebuild.add_sums(need, spending.rows)
-                await self.ledger.store.extend_lock(customer, LOCK_SECONDS)
+                await self._hold(customer, token)
         start = max(min(needs[0].start, time() - DAY), generation.since)
         late = time() - CORRECTABLE
         async for reply in self._pieces(self._open(customer, late), start, later):
@@ -174,7 +200,7 @@ class Rebuilder:
 
     # -- audit -------------------------------------------------------------------------------
 
-    async def _audit_has_all(self, customer: str) -> None:
+    async def _audit_has_all(self, customer: str, token: str) -> None:
         """Wait until audit has stored every event that is in the stream now."""
         newest, timeout = await self.service.bus.newest(EVENTS), monotonic() + CATCH_UP_SECONDS
         while await self.service.bus.finished(EVENTS, AUDIT) < newest:
@@ -182,24 +208,53 @@ class Rebuilder:
                 raise LedgerRebuildingError(
                     "Audit has not stored every event yet; start audit, or see 'toolbus status'."
                 )
-            await self.ledger.store.extend_lock(customer, LOCK_SECONDS)
+            await self._hold(customer, token)
             await asyncio.sleep(0.2)
 
-    async def _reach(self, customer: str) -> float:
-        query = SpendingQuery(customer=customer, start=0, end=0)
-        return (await self.service.requests.request(query, SpendingReply, QUERY_SECONDS)).since
+    async def _reach(self, customer: str, wanted: Contents) -> tuple[float, str]:
+        """Return the time of the oldest stored event, and the id of the store.
+
+        Raises `LedgerRebuildingError` if the store lacks messages that the stream has.
+        """
+        query = SpendingQuery(
+            customer=customer,
+            start=0,
+            end=0,
+            stream=wanted.created_at,
+            first=wanted.first,
+            last=wanted.last,
+        )
+        reply = await self.service.requests.request(query, SpendingReply, QUERY_SECONDS)
+        if reply.messages < wanted.messages:
+            raise LedgerRebuildingError(
+                f"The store of audit has {reply.messages} of the {wanted.messages} messages of "
+                f"'{customer}' in the stream, so budgets would be too high; run 'toolbus audit "
+                "backfill', or see 'toolbus status'."
+            )
+        return reply.since, reply.store
+
+    def _same_store(self, reply: Reply) -> Reply:
+        """Return the reply. Raises `LedgerRebuildingError` if another store has answered."""
+        if reply.store != self._store:
+            raise LedgerRebuildingError(
+                "Audit services with different stores answered; end all but the one with the "
+                "store of this installation."
+            )
+        return reply
 
     def _spending(self, customer: str, step: int) -> Query[SpendingReply]:
         async def request(start: float, end: float) -> SpendingReply:
             query = SpendingQuery(customer=customer, start=start, end=end, step=step, aliases=True)
-            return await self.service.requests.request(query, SpendingReply, QUERY_SECONDS)
+            reply = await self.service.requests.request(query, SpendingReply, QUERY_SECONDS)
+            return self._same_store(reply)
 
         return request
 
     def _open(self, customer: str, late: float) -> Query[OpenCallsReply]:
         async def request(start: float, end: float) -> OpenCallsReply:
             query = OpenCallsQuery(customer=customer, start=start, end=end, late=late)
-            return await self.service.requests.request(query, OpenCallsReply, QUERY_SECONDS)
+            reply = await self.service.requests.request(query, OpenCallsReply, QUERY_SECONDS)
+            return self._same_store(reply)
 
         return request
 

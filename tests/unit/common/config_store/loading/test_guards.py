@@ -6,6 +6,7 @@ import pytest
 import yaml
 
 from toolbus_common.config_store.loading.loader import load
+from toolbus_common.guards.personal_data import model_options
 
 GUARDS = {"secrets": {"kind": "secrets", "on": ["arguments"]}}
 SERVER = {"url": "http://127.0.0.1:1/mcp"}
@@ -82,3 +83,81 @@ def test_limits_within_their_bounds_are_accepted() -> None:
     options = {"max_bytes": 10, "max_depth": 3, "output_schema": True}
     declared = {"g": {"kind": "limits", "on": ["results"], "options": options}}
     assert load(yaml.safe_dump({"guards": declared}), {}).problems == ()
+
+
+def warnings(declared: dict[str, Any]) -> list[str]:
+    """Return the warnings of a configuration without errors."""
+    found = load(yaml.safe_dump(declared), {})
+    assert found.problems == ()
+    return [str(each) for each in found.warnings]
+
+
+def test_a_guard_that_is_attached_to_nothing_is_a_warning() -> None:
+    (found,) = warnings({"guards": GUARDS})
+    assert found.startswith("guards.secrets: is attached to nothing, so it checks nothing; name it")
+    assert warnings({"guards": {"secrets": GUARDS["secrets"] | {"always": True}}}) == []
+    used = {"guards": ["secrets"]}
+    assert warnings({"guards": GUARDS, "customers": {"acme": used}}) == []
+    assert warnings({"guards": GUARDS, "anonymous": {"tools": ["x__*"], **used}})[1:] == []
+
+
+@pytest.mark.parametrize(
+    ("section", "entry", "phase"),
+    [
+        ("customers", {}, "definitions"),
+        ("servers", SERVER, "prompts"),
+        ("providers", {"kind": "openai", "key": "x"}, "results"),
+    ],
+)
+def test_a_phase_that_never_occurs_where_a_guard_is_attached_is_a_warning(
+    section: str, entry: dict[str, Any], phase: str
+) -> None:
+    usual = {"customers": "arguments", "servers": "arguments", "providers": "prompts"}[section]
+    guards = {"g": {"kind": "secrets", "on": [usual, phase]}}
+    (found,) = warnings({"guards": guards, section: {"one": {**entry, "guards": ["g"]}}})
+    assert found.startswith(f"guards.g: checks no {phase} where it is attached; attach it to")
+    assert found.endswith(f"or remove {phase} from on")
+
+
+@pytest.mark.parametrize(
+    ("guard", "message"),
+    [
+        (
+            {"kind": "secrets", "options": {"x": 1}},
+            "options do not apply to guards of kind secrets",
+        ),
+        ({"kind": "pii", "options": {"x": 1}}, "unknown option 'x' of pii; use models, model"),
+        ({"kind": "pii", "options": {"models": 1}}, "option models must be true or false"),
+        ({"kind": "pii", "options": {"model": "m"}}, "model and language need models: true"),
+        ({"kind": "pii", "options": {"models": True, "language": "E!"}}, "must be a code of a"),
+    ],
+)
+def test_a_wrong_option_of_a_built_in_guard_is_an_error(
+    guard: dict[str, Any], message: str
+) -> None:
+    text = yaml.safe_dump({"guards": {"g": {"on": ["results"], "always": True, **guard}}})
+    (found,) = load(text, {}).problems
+    assert message in str(found)
+
+
+def test_a_guard_with_a_model_warns_where_presidio_is_not_installed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    guard = {"kind": "pii", "on": ["results"], "always": True, "options": {"models": True}}
+    monkeypatch.setattr(model_options, "find_spec", lambda _name: None)
+    (found,) = warnings({"guards": {"g": guard}})
+    assert "pip install 'toolbus[presidio]'" in found
+    monkeypatch.setattr(model_options, "find_spec", lambda _name: object())
+    assert warnings({"guards": {"g": guard}}) == []
+
+
+def test_a_guard_whose_only_rule_needs_a_model_warns() -> None:
+    guard = {"kind": "pii", "on": ["results"], "always": True, "rules": ["person"]}
+    (found,) = warnings({"guards": {"g": guard}})
+    assert "finds nothing" in found
+
+
+def test_the_name_of_a_path_of_the_api_is_reserved() -> None:
+    text = yaml.safe_dump({"guards": {"coverage": GUARDS["secrets"] | {"always": True}}})
+    (found,) = load(text, {}).problems
+    assert str(found) == "guards.coverage: is reserved; choose another name"

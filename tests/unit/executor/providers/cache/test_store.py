@@ -51,6 +51,24 @@ def store_on(bus: Any) -> CacheStore:
     return CacheStore(cast("Any", None), opened, opened)
 
 
+async def test_the_first_request_after_the_start_waits_for_the_index() -> None:
+    opened, bus = asyncio.Event(), SlowBus()
+
+    async def open_bus() -> Any:
+        await opened.wait()
+        return bus
+
+    store = CacheStore(cast("Any", None), open_bus, open_bus)
+    store.start()
+    first = asyncio.ensure_future(store.is_ready())
+    await asyncio.sleep(0)
+    assert not first.done()
+    opened.set()
+    assert await first
+    assert store.fresh(NAME, 60) is not None
+    await store.close()
+
+
 async def test_a_purge_does_not_wait_until_the_content_is_deleted() -> None:
     bus = SlowBus()
     store = store_on(bus)

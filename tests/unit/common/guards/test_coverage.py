@@ -2,8 +2,8 @@
 
 from typing import Any
 
-from toolbus_cli.clients.guard_coverage import Coverage, Share, selected
 from toolbus_common.config import Configuration, Key
+from toolbus_common.guards.coverage import Coverage, Share, selected
 
 BOTH = {"kind": "secrets", "on": ["arguments", "results"]}
 DECLARED = Configuration.model_validate(

@@ -1,6 +1,6 @@
 """Coverage of guards: which guard checked which calls, compared with the configuration (no I/O)."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -8,42 +8,11 @@ from toolbus_common.access.config_snapshot import ConfigSnapshot
 from toolbus_common.access.principal import Principal, person_of, principal_of
 from toolbus_common.access.tool_patterns import full_name, granted
 from toolbus_common.config import Configuration, Key
-from toolbus_common.contracts import TOOLS_CALL
-from toolbus_common.contracts.model_calls import MODEL_METHODS, is_model_method, model_name
+from toolbus_common.contracts import TOOLS_CALL, RowsReply
+from toolbus_common.contracts.model_calls import is_model_method, model_name
 from toolbus_common.guards.attachment import attached, phases_of
 
 MOST_IDS = 5  # call ids of one gap
-_METHODS = ", ".join(f"'{method}'" for method in (TOOLS_CALL, *sorted(MODEL_METHODS)))
-# One row for each set of calls that have the same names of checks. A completed call was decided by
-# the configuration of its intent.
-CALLS = f"""
-SELECT calls.customer AS customer, calls.key AS key, server, tool, method, event, made, failures,
-    team, user, version >= {{revision:UInt64}} AS current, count() AS calls, sum(bytes) AS bytes,
-    groupArray({MOST_IDS})(calls.call_id) AS call_ids
-FROM
-(
-    SELECT customer, key, server, tool, method, event, call_id, whole_bytes AS bytes,
-        JSONExtract(guards, 'Array(Tuple(guard String, verdict String))') AS checks,
-        arraySort(arrayDistinct(arrayMap(each -> each.1, checks))) AS made,
-        arraySort(arrayDistinct(
-            arrayMap(each -> each.1, arrayFilter(each -> each.2 = 'failed', checks))
-        )) AS failures
-    FROM events
-    WHERE event IN ('call.allowed', 'call.completed') AND method IN ({_METHODS})
-        AND at >= {{since:DateTime}}
-) AS calls
-LEFT JOIN
-(
-    SELECT customer, call_id, any(team) AS team, any(user) AS user,
-        max(JSONExtractUInt(detail, 'policy_version')) AS version
-    FROM events
-    WHERE event = 'call.allowed' AND at >= {{since:DateTime}} - INTERVAL 1 DAY
-    GROUP BY customer, call_id
-) AS intents
-ON calls.customer = intents.customer AND calls.call_id = intents.call_id
-GROUP BY customer, key, server, tool, method, event, made, failures, team, user, current
-ORDER BY customer, key, server, tool, event
-"""  # noqa: S608 - only constants are inserted
 
 
 @dataclass(slots=True)
@@ -85,7 +54,7 @@ class Share:
         return self.calls - self.checked - self.missing - self.failed
 
     def add(self, row: Mapping[str, Any], *, expected: bool) -> None:
-        """Count the checks of one row of `CALLS`."""
+        """Count the checks of one row."""
         calls = int(row["calls"])
         if self.guard in row["failures"]:
             self.failed += calls
@@ -119,11 +88,18 @@ class Coverage:
         self._totals: dict[tuple[str, ...], list[int]] = {}  # calls and bytes of each phase
         self.unknown_keys: set[str] = set()
 
+    def add_rows(self, reply: RowsReply, wanted: Callable[[Mapping[str, Any]], bool]) -> None:
+        """Count the wanted rows of a reply to `GuardChecksQuery`."""
+        for values in reply.rows:
+            row = dict(zip(reply.columns, values, strict=True))
+            if wanted(row):
+                self.add(row)
+
     def add(self, row: Mapping[str, Any]) -> None:
-        """Count the calls of one row of `CALLS`."""
+        """Count the calls of one row."""
         before = row["event"] == "call.allowed"
         server, tool, method = str(row["server"]), str(row["tool"]), str(row["method"])
-        shown = model_name(server, tool) if is_model_method(method) else full_name(server, tool)
+        shown = _shown(server, tool, method)
         call = (str(row["customer"]), str(row["key"]), shown)
         phase = phases_of(method)[0 if before else 1]
         total = self._totals.setdefault((*call, phase), [0, 0])
@@ -173,6 +149,15 @@ class Coverage:
                 return None
             key = person_of(access, user)
         return principal_of(name, key, self._declared)
+
+
+def _shown(server: str, tool: str, method: str) -> str:
+    """Return the name of a tool or model; of other calls, the method and the server's name."""
+    if is_model_method(method):
+        return model_name(server, tool)
+    if method == TOOLS_CALL:
+        return full_name(server, tool)
+    return f"{method} {full_name(server, tool) if tool else server}"
 
 
 def selected(row: Mapping[str, Any], key: str, tool: str) -> bool:

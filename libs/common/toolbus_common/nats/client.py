@@ -1,0 +1,108 @@
+"""Additions to the NATS client: enforced TLS, and the beginning and end of subscriptions."""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any
+
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
+from nats.errors import Error as NatsError
+
+from toolbus_common.tls_files import TlsFiles
+
+log = logging.getLogger(__name__)
+
+PAUSE_SECONDS = 0.2
+NEVER = 86_400  # seconds
+LEAVE_SECONDS = 2.0  # for the last messages of a subscription
+
+
+class TlsClient(Client):
+    """A client that connects with TLS only. It reads replaced certificate files again."""
+
+    def __init__(self, files: TlsFiles) -> None:
+        super().__init__()
+        self._files = files
+
+    @property
+    def ssl_context(self) -> ssl.SSLContext:
+        """The settings of the next connection."""
+        return self._files.context
+
+    async def _process_info(
+        self,
+        info: dict[str, Any],
+        initial_connection: bool = False,  # noqa: FBT001, FBT002 - of the client
+    ) -> None:
+        """Refuse a connection without TLS before any credentials are sent."""
+        if initial_connection and not info.get("tls_required"):
+            raise NatsError(
+                "the server requires no TLS, so the connection was refused; configure 'tls' at the "
+                "server, or remove tls:// and TOOLBUS_NATS_CA, _CERT and _KEY"
+            )
+        await super()._process_info(info, initial_connection)
+
+
+def client_of(files: TlsFiles | None) -> Client:
+    """Return an unconnected client."""
+    return TlsClient(files) if files is not None else Client()
+
+
+async def settled(client: Client, on_lost: list[Callable[[], None]]) -> None:
+    """Wait until the server has registered all subscriptions made so far.
+
+    After a reconnection, the client subscribes again. The function then waits for the server again.
+    """
+    while not (await _answered(client, on_lost) or client.is_closed):
+        log.info("bus.not_settled")
+        await asyncio.sleep(PAUSE_SECONDS)
+
+
+async def left(
+    client: Client, on_lost: list[Callable[[], None]], subscription: Subscription
+) -> None:
+    """End a subscription after its handler has received what the server has sent.
+
+    The client's `unsubscribe` drops these messages. The server has already selected this member of
+    a queue for them, so no other replica would receive them.
+    """
+    with suppress(NatsError, TimeoutError):
+        async with asyncio.timeout(LEAVE_SECONDS):
+            await client._send_unsubscribe(subscription._id)  # noqa: SLF001
+            await asyncio.shield(asyncio.ensure_future(settled(client, on_lost)))
+            await subscription._pending_queue.join()  # noqa: SLF001
+    with suppress(NatsError):
+        await subscription.unsubscribe()
+
+
+async def _answered(client: Client, on_lost: list[Callable[[], None]]) -> bool:
+    """Return whether the server replied to a ping before the connection was lost.
+
+    Only the loss of the connection ends the wait. A timeout of the client would cancel the future
+    of the reply, and a reply to a cancelled future ends the read loop of the client.
+    """
+    if not client.is_connected:
+        return False
+    lost = asyncio.Event()
+    on_lost.append(lost.set)
+    answer = asyncio.ensure_future(_ping_twice(client))
+    try:
+        while client.is_connected and not (lost.is_set() or answer.done()):
+            await asyncio.wait({answer}, timeout=PAUSE_SECONDS)
+        return answer.done() and answer.exception() is None
+    finally:
+        on_lost.remove(lost.set)
+        answer.cancel()
+
+
+async def _ping_twice(client: Client) -> None:
+    """Wait for the replies to two consecutive pings.
+
+    The client writes a ping immediately, but a subscription from a queue. The first ping can
+    therefore overtake an earlier subscription. When its reply arrives, the queue has been written.
+    """
+    for _ in range(2):
+        await client.flush(timeout=NEVER)

@@ -1,0 +1,46 @@
+"""Identity of the store: an id in the store, which must be the one that the bus has.
+
+With two stores, each would have a part of the events: counts, evidence and rebuilt budgets would
+be wrong.
+"""
+
+from secrets import token_hex
+
+from clickhouse_connect.driver.client import Client
+
+from toolbus_audit.clickhouse.errors import StoreDownError
+from toolbus_common.nats.kv_bucket import Bucket
+
+STORE = "audit.store"  # the entry of the bucket
+_INSERT = "INSERT INTO store_identity (id) VALUES ('{id}')"
+_IDS = "SELECT id FROM store_identity ORDER BY at, id"
+
+
+def read(client: Client) -> list[str]:
+    """Return the ids of the store, the oldest first. A store without an id gets one."""
+    ids = [str(each) for (each,) in client.query(_IDS).result_rows]
+    if not ids:
+        client.command(_INSERT.format(id=token_hex(8)))
+        ids = [str(each) for (each,) in client.query(_IDS).result_rows]
+    return ids
+
+
+async def admit(bucket: Bucket, ids: list[str], location: str) -> str:
+    """Return the id of the installation's store, which is one of `ids`.
+
+    The first store becomes the store of the installation. Raises `StoreDownError` for another one.
+    """
+    found = await bucket.get(STORE)
+    if found is None or not found.value:
+        if await bucket.swap(STORE, ids[0].encode(), 0) is not None:
+            return ids[0]
+        found = await bucket.get(STORE)
+    known = found.value.decode() if found is not None and found.value else ""
+    if known in ids:
+        return known
+    raise StoreDownError(
+        f"This audit service has a store of its own ({location}, id {ids[0]}), but the events of "
+        f"this installation are in the store {known}. Use that store (TOOLBUS_CLICKHOUSE_URL or "
+        "the state directory), or end this service. If that store is lost, run 'toolbus provision "
+        f"--forget {STORE}', then 'toolbus audit backfill'."
+    )
