@@ -9,7 +9,7 @@ import gc
 import os
 import resource
 import shutil
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Generator, Iterator
 from pathlib import Path
 
 import hypothesis
@@ -40,7 +40,6 @@ cluster.Process.forks = True
 # Reserved ports stay open until the end of the run, and the usual limit is 1024 descriptors.
 _, _most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_most, _most))
-gc.disable()  # until every test is collected; scans of what stays take a tenth of that time
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,11 +60,16 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=position)
 
 
-def pytest_collection_finish() -> None:
-    """Exclude modules and tests from every later garbage collection, which they would slow."""
-    gc.collect()
-    gc.freeze()
-    gc.enable()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Exclude modules and tests from garbage collection, now and later: it would scan them all."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.collect()
+        gc.freeze()
+        gc.enable()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
