@@ -205,9 +205,11 @@ class ClickHouse:
     # -- on the threads ----------------------------------------------------------------------
 
     def _open(self) -> list[str]:
-        if self._client is not None:
-            with self._store_errors():
-                return store_identity.read(self._client)
+        if self._client is None:
+            self._connect_and_migrate()
+        return store_identity.ids_of(self._rows_of, self._command_of)
+
+    def _connect_and_migrate(self) -> None:
         if not self._url:
             self._lock_directory()
             config = row_policies.write_files(self._directory, self._database, migrations())
@@ -219,7 +221,6 @@ class ClickHouse:
                 client.database = self._database
                 self._client = client
                 migrate(client.command, self._rows_of, self._cluster)
-                return store_identity.read(client)
             except BaseException:
                 self._client = None
                 client.close()
@@ -307,9 +308,14 @@ class ClickHouse:
             return [tuple(row) for row in self._client.query(sql).result_rows]
 
     def _command(self, sql: str) -> None:
+        self._connected()
+        self._command_of(sql)
+
+    def _command_of(self, sql: str) -> None:
         with self._store_errors():
+            assert self._client is not None  # noqa: S101 - the callers have checked it
             for each in for_cluster([sql], self._cluster):
-                self._connected().command(each)
+                self._client.command(each)
 
     def _run_separately(self, sql: str) -> list[tuple[Any, ...]]:
         self._connected()

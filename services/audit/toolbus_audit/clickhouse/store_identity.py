@@ -4,9 +4,9 @@ With two stores, each would have a part of the events: counts, evidence and rebu
 be wrong.
 """
 
+from collections.abc import Callable
 from secrets import token_hex
-
-from clickhouse_connect.driver.client import Client
+from typing import Any
 
 from toolbus_audit.clickhouse.errors import StoreDownError
 from toolbus_common.nats.kv_bucket import Bucket
@@ -16,13 +16,12 @@ _INSERT = "INSERT INTO store_identity (id) VALUES ('{id}')"
 _IDS = "SELECT id FROM store_identity ORDER BY at, id"
 
 
-def read(client: Client) -> list[str]:
+def ids_of(rows: Callable[[str], Any], command: Callable[[str], None]) -> list[str]:
     """Return the ids of the store, the oldest first. A store without an id gets one."""
-    ids = [str(each) for (each,) in client.query(_IDS).result_rows]
-    if not ids:
-        client.command(_INSERT.format(id=token_hex(8)))
-        ids = [str(each) for (each,) in client.query(_IDS).result_rows]
-    return ids
+    if not (found := rows(_IDS)):
+        command(_INSERT.format(id=token_hex(8)))
+        found = rows(_IDS)
+    return [str(each) for (each,) in found]
 
 
 async def admit(bucket: Bucket, ids: list[str], location: str) -> str:

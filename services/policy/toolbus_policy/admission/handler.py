@@ -300,8 +300,7 @@ class AdmissionHandler:
             await self._restore(grant)
             return not_recorded
         except CancelledError:  # the caller's task ends; the intent may be stored nevertheless
-            ended = error_in_time(call, stopped_error())
-            self._publish_not_dispatched(call, admission, ended, reserved=reserved)
+            self._publish_not_dispatched(call, admission, stopped_error(call), reserved=reserved)
             self._undo_later(call, claim, grant)
             raise
         if grant is not None:
@@ -384,7 +383,7 @@ class AdmissionHandler:
         self, call: CallRequested, claim: OutcomeClaim | None, grant: ApprovalGrant | None
     ) -> None:
         await self._restore(grant)
-        await self._release(CallError(stopped_error()), call, claim)
+        await self._release(CallError(stopped_error(call)), call, claim)
 
     async def _end_undispatched(
         self, decision: Decision, call: CallRequested, error: ToolbusError, *, reserved: bool

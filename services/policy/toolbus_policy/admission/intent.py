@@ -81,9 +81,10 @@ def error_in_time(call: CallRequested, error: ToolbusError) -> ToolbusError:
     )
 
 
-def stopped_error() -> UnavailableError:
+def stopped_error(call: CallRequested) -> ToolbusError:
     """Return the error of a call that was not dispatched because the service stops."""
-    return UnavailableError("The service stopped before the call was dispatched. Retry.")
+    stopped = UnavailableError("The service stopped before the call was dispatched. Retry.")
+    return error_in_time(call, stopped)
 
 
 def end_decision_span(decision: str) -> None:
