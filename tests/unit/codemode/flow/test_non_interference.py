@@ -100,7 +100,9 @@ def received(source: str, secret: object) -> dict[str, list[bytes]]:
     def answer(calls: tuple[Call, ...]) -> tuple[Outcome, ...]:
         return tuple(Outcome(each.id, value(each)) for each in calls)
 
-    spaces = {space: (Tool(name, ("it",), 0),) for space, name in FUNCTIONS.items()}
+    spaces: dict[str, tuple[Tool, ...]] = {
+        space: (Tool(name, ("it",), 0),) for space, name in FUNCTIONS.items()
+    }
     Run(Start(source, spaces, 60.0, 500, 1 << 20, 1 << 20, 1 << 28), answer).run()
     return found
 
