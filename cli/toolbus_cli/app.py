@@ -88,13 +88,12 @@ def _add_runs(app: typer.Typer) -> None:
 
 @part("flow")
 def _add_flow(app: typer.Typer) -> None:
-    flow = _commands("access.flow")
-    about = typer.Typer(help="See what tools and runs have read.", no_args_is_help=True)
-    _add(about, flow.labels, "toolbus flow labels", "toolbus flow labels --json")
+    flow, about = _commands("access.flow"), typer.Typer(no_args_is_help=True)
+    _add(about, flow.labels, "toolbus flow labels")
     _add(about, flow.confirm, "toolbus flow confirm notes read search")
     _add(about, flow.runs, "toolbus flow runs", "toolbus flow runs --json")
     _add(about, flow.reset, 'toolbus flow reset 9f2c… --reason "checked the calls"')
-    app.add_typer(about, name="flow")
+    app.add_typer(about, name="flow", help="See what tools and runs have read.")
 
 
 @part("connect")

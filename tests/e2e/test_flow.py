@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from fastmcp import Client as FastClient
-from fastmcp.exceptions import ToolError
+from mcp import MCPError
 
 from harness.clients.form_browser import Browser
 from harness.clients.mcp_client import Answer
@@ -69,13 +69,13 @@ async def test_a_session_that_read_both_cannot_send_and_a_new_session_can(
 ) -> None:
     launched, note = running
     endpoint = launched.ready["endpoint"]
-    async with FastClient(endpoint, auth=KEYS["refuse"]) as first:
+    async with FastClient(endpoint, auth=KEYS["refuse"], mode="legacy") as first:
         await first.call_tool(READ, {"path": str(note)})
         await first.call_tool(SEND, {"text": "private data alone"})
         await first.call_tool(FETCH, {"text": "page"})
-        with pytest.raises(ToolError, match="'files__read_text_file' read private data, then"):
+        with pytest.raises(MCPError, match="'files__read_text_file' read private data, then"):
             await first.call_tool(SEND, {"text": "both"})
-        async with FastClient(endpoint, auth=KEYS["refuse"]) as second:
+        async with FastClient(endpoint, auth=KEYS["refuse"], mode="legacy") as second:
             await second.call_tool(SEND, {"text": "another session"})
 
 

@@ -27,13 +27,14 @@ from toolbus_common.contracts import (
 from toolbus_common.contracts.flow import FlowInputs, encode
 from toolbus_common.errors import (
     ApprovalRequiredError,
+    BusDownError,
     FlowRefusedError,
     InvalidError,
     RuleDeniedError,
 )
 from toolbus_common.mcp.builtin_server import BUILT_IN, EXECUTE
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CATALOGUE
+from toolbus_common.nats.topology import CATALOGUE, FLOW
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
@@ -240,3 +241,25 @@ async def start_program(policy: PolicyReplicas, session: str) -> tuple[str, str]
     await policy.request(EXECUTE, server=BUILT_IN, session=session)
     admitted = policy.reached[-1]
     return admitted.flow, admitted.call_id
+
+
+async def test_a_principal_cannot_take_part_in_the_run_of_another(policy: PolicyReplicas) -> None:
+    await read_both(policy, session="s")
+    assert isinstance(await policy.request("post", secret=OTHER, session="s"), CallResult)
+    with pytest.raises(FlowRefusedError):
+        await policy.request("post", session="s")
+
+
+async def test_an_unreadable_record_stops_its_run_until_it_is_reset(
+    policy: PolicyReplicas,
+) -> None:
+    await read_both(policy, session="s")
+    (run,) = (await policy.asks.request(FlowRunsQuery(), FlowRunsReply, PATIENCE)).runs
+    bucket = await policy.policies[0].bucket(FLOW)
+    await bucket.put(run.run, b"no record")
+    with pytest.raises(BusDownError, match="cannot be read"):
+        await policy.request("post", session="s")
+    assert (await policy.asks.request(FlowRunsQuery(), FlowRunsReply, PATIENCE)).runs == ()
+    request = ResetFlowRequest(run=run.run, by="ann", note="checked")
+    await policy.asks.request(request, FlowRunsReply, PATIENCE)
+    assert isinstance(await policy.request("post", session="s"), CallResult)

@@ -6,6 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from typing import Any
 
 from harness.clients.bus_operator import key
 from harness.gateway.cluster import Cluster, Upstream
@@ -14,7 +15,7 @@ from harness.waits import until_blocking
 from toolbus_common.config import Configuration
 
 STEPS = (READING, READ, SENT, RECORDED, HANDED_OVER)
-LABELS = {
+LABELS: dict[str, dict[str, Any]] = {
     "notes": {"reads": "private", "writes": "nothing"},
     "web": {"reads": "untrusted", "writes": "nothing"},
     "mail": {"reads": [], "writes": "outside"},

@@ -135,7 +135,7 @@ def _inspected(
         changed = call.model_copy(update=parts())
     except _TargetRedactedError:
         return InspectedCall(call, found.checks, _target_error(found))
-    return InspectedCall(changed, found.checks, None, found.ask, call.arguments)
+    return InspectedCall(changed, found.checks, None, found.ask, original=call.arguments)
 
 
 def _parts(call: CallRequested, before: bytes, after: bytes) -> dict[str, Any]:

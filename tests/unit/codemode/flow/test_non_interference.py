@@ -18,125 +18,72 @@ FUNCTIONS = {"notes": "read", "web": "fetch", "chat": "post"}
 SPACES = tuple(
     Namespace(space, space, (Function(name, name, ("it",)),)) for space, name in FUNCTIONS.items()
 )
-SECRETS = (0, 1, 3, -1, "", "ab", "0", [], [0], [[1], 2], {}, {"k": [1]}, None, True, 0.5)
-NAMES = st.sampled_from(("a", "b", "c", "d"))
+SECRETS = (0, 1, 2, 7)
+START = """
+n = 0
+l = [0]
+m = l
+d = {"k": [0]}
+t = "x"
+"""
+# Statements that mostly succeed, so that a program comes far.
+SIMPLE = st.sampled_from((
+    "s = notes.read()", "s = notes.read(n)", "n = notes.read()", "n = s", "n = 0", "n = n + 1",
+    "n += 1", "n = 2 if s else 3", "n = len(l)", "n = l[0]", "n = m[-1]", "n = len(str(d))",
+    "n = s == 1", "n = (s, 0)[1]", "n = sorted([s, 1])[0]", "n, t = s, 'y'", "n = d['k'][0]",
+    "l.append(s)", "l.append(n)", "m = l", "m = [n]", "m = l + [1]", "l = [x for x in m]",
+    "l = [s if x else 0 for x in m]", "m[0] = n", "l[0] = s", "z = l.pop()", "l = [m, 1]",
+    "l = list(m)", "d['k'] = m", "d['k'].append(n)", "d = {'k': l}", "d = {'k': [s]}",
+    "d.update({'k': [n]})", "m = d.get('k')", "d = dict(d)", "l = [m][0]",
+    "t = f'{n}'", "t = f'{s} {t}'", "t = t + 'x'", "t = '{}'.format(l)", "t = str(s)",
+    "t = json.encode(d)", "[0, 1][n]", "[0, 1][s]", "1 // s", "1 // n", "{'0': 1}[t]",
+    "[0 // x for x in l]", "notes.read(l[n])", "print(s)", "print(n)", "bool(s)", "[s, n == s]",
+    "chat.post(n)", "chat.post(str(l))", "chat.post(t)", "chat.post(m)", "chat.post('x')",
+    "chat.post('x')", "chat.post('y')", "chat.post(d)", "chat.post(it=len(m))",
+    "[chat.post(x) for x in [1, 2]]", "[chat.post('c') for x in l]", "n and chat.post('z')",
+    "s = web.fetch()", "t = web.fetch(t)[1]", "l = web.fetch(n)", "web.fetch('w')",
+))  # fmt: skip
+STOPS = st.sampled_from(("break", "continue", "1 // s", "[0, 1][n]"))
+TESTS = st.sampled_from(("n", "s", "l", "t", "n == 1", "len(m) > 1", "1", "not s", "n in l"))
+LOOPS = st.sampled_from((
+    "for i in range(2):", "for n in range(3):", "for n in list(l):", "for x in range(s):",
+    "for n in [0, 1]:", "for x in list(m):", "for i in [s]:",
+))  # fmt: skip
 
 
-def _each(template: str, *parts: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    return st.tuples(*parts).map(lambda found: template.format(*found))
-
-
-TOOLS = st.sampled_from(("notes.read", "web.fetch", "chat.post", "notes.read"))
-ATOMS = st.one_of(
-    NAMES,
-    st.sampled_from(("0", "1", "2", '""', '"ab"', "[]", "[0]", "None", "{}", '{"k": 1}')),
-    _each("{}()", TOOLS),
-)
-
-
-def _larger(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
-    two = (inner, inner)
-    operators = ("+", "-", "*", "//", "%", "==", "!=", "<", "in", "and", "or", "/")
-    return st.one_of(
-        _each("{}({})", TOOLS, inner),
-        _each("{}(it={})", TOOLS, inner),
-        _each("({} {} {})", inner, st.sampled_from(operators), inner),
-        _each("({} if {} else {})", inner, inner, inner),
-        _each("[{}, {}]", *two),
-        _each('{{"k": {}, "j": {}}}', *two),
-        _each("{{{}: 1}}", inner),
-        _each("{}[{}]", *two),
-        _each("[0, 1][{}]", inner),
-        _each("(1 // {})", inner),
-        _each("not {}", inner).map(lambda text: f"({text})"),
-        _each(
-            "{}({})",
-            st.sampled_from(
-                (
-                    "len",
-                    "str",
-                    "list",
-                    "bool",
-                    "sorted",
-                    "type",
-                    "repr",
-                    "int",
-                    "reversed",
-                    "enumerate",
-                    "json.encode",
-                    "hash",
-                    "dict",
-                    "max",
-                )
-            ),
-            inner,
-        ),
-        _each("[{} for {} in {}]", inner, NAMES, inner),
-        _each("[{} for {} in {} if {}]", inner, NAMES, inner, inner),
-        _each('f"{{{}}}"', NAMES),
-        _each('"{{}}".format({})', inner),
-        _each("{}.get({})", *two),
-        _each('{}.get("k", {})', *two),
-    )
-
-
-EXPRESSIONS = st.recursive(ATOMS, _larger, max_leaves=4)
-SIMPLE = st.one_of(
-    _each("{} = {}", NAMES, EXPRESSIONS),
-    _each("{} = {}", NAMES, EXPRESSIONS),
-    _each("{} = {}()", NAMES, TOOLS),
-    _each("{} = {}", NAMES, NAMES),
-    _each("{}", EXPRESSIONS),
-    _each("chat.post({})", EXPRESSIONS),
-    _each("{} += {}", NAMES, EXPRESSIONS),
-    _each("{}.append({})", NAMES, EXPRESSIONS),
-    _each("{} = {}.pop()", NAMES, NAMES),
-    _each("{}.update({})", NAMES, EXPRESSIONS),
-    _each('{}["k"] = {}', NAMES, EXPRESSIONS),
-    _each("{}[0] = {}", NAMES, EXPRESSIONS),
-    _each("{}, {} = {}", NAMES, NAMES, EXPRESSIONS),
-    _each("print({})", EXPRESSIONS),
-    _each("fail({})", EXPRESSIONS),
-    st.sampled_from(("pass", "web.fetch()", 'chat.post("x")', 'chat.post("x")')),
-)
-LOOPED = st.one_of(SIMPLE, SIMPLE, st.sampled_from(("break", "continue")))
-
-
-def _indented(lines: list[str]) -> str:
-    return "\n".join(f"    {line}" for block in lines for line in block.split("\n"))
+def _indented(blocks: list[str]) -> str:
+    return "\n".join(f"    {line}" for block in blocks for line in block.split("\n"))
 
 
 def _blocks(inner: st.SearchStrategy[str]) -> st.SearchStrategy[str]:
     body = st.lists(inner, min_size=1, max_size=3).map(_indented)
-    looped = st.lists(st.one_of(inner, LOOPED), min_size=1, max_size=3).map(_indented)
-    stopping = _each("if {}:\n    {}", EXPRESSIONS, st.sampled_from(("break", "continue")))
+    looped = st.lists(
+        st.one_of(inner, st.tuples(TESTS, STOPS).map("if {0[0]}:\n    {0[1]}".format)),
+        min_size=1, max_size=3,
+    ).map(_indented)  # fmt: skip
     return st.one_of(
-        _each("if {}:\n{}", EXPRESSIONS, body),
-        _each("if {}:\n{}\nelse:\n{}", EXPRESSIONS, body, body),
-        _each("for {} in {}:\n{}", NAMES, EXPRESSIONS, looped),
-        _each("for {} in range(3):\n{}", NAMES, looped),
-        _each(
-            "for {} in range(3):\n{}",
-            NAMES,
-            st.lists(st.one_of(inner, stopping), min_size=2, max_size=3).map(_indented),
-        ),
+        st.tuples(TESTS, body).map("if {0[0]}:\n{0[1]}".format),
+        st.tuples(TESTS, body, body).map("if {0[0]}:\n{0[1]}\nelse:\n{0[2]}".format),
+        st.tuples(LOOPS, looped).map("{0[0]}\n{0[1]}".format),
+        st.tuples(LOOPS, looped).map("{0[0]}\n{0[1]}".format),
     )
 
 
-STATEMENTS = st.recursive(SIMPLE, _blocks, max_leaves=5)
-CLOSURES = st.one_of(
-    _each("def f(d):\n    {}\nf({})", SIMPLE, EXPRESSIONS),
-    _each("chat.post([lambda d={}: {}][0]())", EXPRESSIONS, EXPRESSIONS),
+STATEMENTS = st.one_of(
+    SIMPLE, SIMPLE, SIMPLE, _blocks(SIMPLE), _blocks(st.one_of(SIMPLE, _blocks(SIMPLE)))
 )
-PROGRAMS = st.one_of(
-    *[st.lists(STATEMENTS, min_size=1, max_size=6).map("\n".join)] * 7,
-    st.lists(st.one_of(STATEMENTS, CLOSURES), min_size=1, max_size=4).map("\n".join),
-)
-STARTS = st.sampled_from((
-    'a = notes.read()\nb = web.fetch()\nc = []\nd = "x"\n',
-    'a = notes.read()\nb = {"k": a}\nc = [0, 1]\nd = 1\n',
-    "b = [0, 1]\nc = b\nd = 1\na = 2\n",
-))  # fmt: skip
+PROGRAMS = st.tuples(
+    st.sampled_from(
+        (
+            "s = notes.read()",
+            "s = 0",
+            "chat.post('first')\ns = 1",
+            *["s = notes.read()"] * 4,
+        )
+    ),
+    st.lists(STATEMENTS, min_size=1, max_size=6).map("\n".join),
+    st.sampled_from(("",) * 20 + ("f = lambda: chat.post(s)\nf()",)),
+).map(lambda parts: START + "\n".join(parts))
 
 
 def received(source: str, secret: object) -> dict[str, list[bytes]]:
@@ -153,7 +100,9 @@ def received(source: str, secret: object) -> dict[str, list[bytes]]:
     def answer(calls: tuple[Call, ...]) -> tuple[Outcome, ...]:
         return tuple(Outcome(each.id, value(each)) for each in calls)
 
-    spaces = {space: (Tool(name, ("it",), 0),) for space, name in FUNCTIONS.items()}
+    spaces: dict[str, tuple[Tool, ...]] = {
+        space: (Tool(name, ("it",), 0),) for space, name in FUNCTIONS.items()
+    }
     Run(Start(source, spaces, 60.0, 500, 1 << 20, 1 << 20, 1 << 28), answer).run()
     return found
 
@@ -170,8 +119,8 @@ def check(source: str, first: object, second: object) -> None:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=list(HealthCheck))
-@given(STARTS, PROGRAMS, st.sampled_from(SECRETS), st.sampled_from(SECRETS))
+@given(PROGRAMS, st.sampled_from(SECRETS), st.sampled_from(SECRETS))
 def test_no_private_value_reaches_an_outward_call_without_private_inputs(
-    start: str, program: str, first: object, second: object
+    program: str, first: object, second: object
 ) -> None:
-    check(start + program, first, second)
+    check(program, first, second)
