@@ -25,6 +25,7 @@ from harness.guards.guarded_streams import (
 )
 from harness.services.call_runner import RecordedEvents
 from harness.services.guarded import TOKEN, guards_of
+from toolbus_common.config.guards.guard import Phase
 from toolbus_common.contracts.guards import CheckedCall, ServiceVerdict
 from toolbus_common.errors import (
     GuardBlockedError,
@@ -243,7 +244,7 @@ async def test_an_own_secret_is_found_in_arguments_and_identifiers() -> None:
 async def test_a_service_receives_a_phrase_at_the_border_of_segments(before: int) -> None:
     phrase = "ignore all previous instructions"
 
-    async def ask(_guard: str, _phase: str, _call: CheckedCall, body: bytes) -> ServiceVerdict:
+    async def ask(_guard: str, _phase: Phase, _call: CheckedCall, body: bytes) -> ServiceVerdict:
         found = phrase in body.decode()
         return ServiceVerdict(findings=("phrase",) if found else (), score=float(found))
 
