@@ -97,15 +97,15 @@ def _responses(stream: bytes) -> dict[str, Any]:
 def one_of_many(gpt: openai.OpenAI, claude: anthropic.Anthropic, number: int) -> None:
     """Send a request whose kind and size depend on its number, and check the response."""
     text, more = f"n{number}", {"mock": f"chunks={1 + number % 7},cached=1"}
-    said: list[Any] = [{"role": "user", "content": text}]
+    prompt: list[Any] = [{"role": "user", "content": text}]
     wanted = f"{text} " + "".join(f"w{each} " for each in range(1, 1 + number % 7))
     match number % 8:
         case 0:
-            chat = gpt.chat.completions.create(model="team-fast", messages=said, extra_body=more)
+            chat = gpt.chat.completions.create(model="team-fast", messages=prompt, extra_body=more)
             assert chat.choices[0].message.content == wanted
         case 1:
             chunks = gpt.chat.completions.create(
-                model="team-fast", messages=said, stream=True, extra_body=more
+                model="team-fast", messages=prompt, stream=True, extra_body=more
             )
             parts = [each.choices[0].delta.content or "" for each in chunks if each.choices]
             assert "".join(parts) == wanted
@@ -122,12 +122,12 @@ def one_of_many(gpt: openai.OpenAI, claude: anthropic.Anthropic, number: int) ->
             assert "".join(deltas) == wanted
         case 4:
             message = claude.messages.create(
-                model="claude/mock", max_tokens=9, messages=said, extra_body=more
+                model="claude/mock", max_tokens=9, messages=prompt, extra_body=more
             )
             assert [each.text for each in message.content if each.type == "text"] == [wanted]
         case 5:
             raw = claude.messages.create(
-                model="claude/mock", max_tokens=9, messages=said, stream=True, extra_body=more
+                model="claude/mock", max_tokens=9, messages=prompt, stream=True, extra_body=more
             )
             text_parts = [
                 each.delta.text
@@ -138,7 +138,7 @@ def one_of_many(gpt: openai.OpenAI, claude: anthropic.Anthropic, number: int) ->
         case 6:
             assert gpt.embeddings.create(model="mock/mock", input=text).data
         case _:
-            shaky = gpt.chat.completions.create(model="shaky", messages=said)
+            shaky = gpt.chat.completions.create(model="shaky", messages=prompt)
             assert shaky.choices[0].message.content == f"{text} w1 w2 w3 w4 "
 
 

@@ -90,11 +90,11 @@ def responses_stream(pieces: list[str]) -> list[bytes]:
     done = {**item, "status": "completed", "content": [whole]}
     head = {"id": "resp_1", "object": "response", "created_at": 1, "model": "m", "tools": []}
     head |= {"parallel_tool_calls": True, "tool_choice": "auto", "metadata": {}}
-    begun = {**item, "status": "in_progress", "content": []}
+    started = {**item, "status": "in_progress", "content": []}
     place = {"item_id": "msg_1", "output_index": 0, "content_index": 0}
     events: list[dict[str, Any]] = [
         {"type": "response.created", "response": {**head, "status": "in_progress", "output": []}},
-        {"type": "response.output_item.added", "output_index": 0, "item": begun},
+        {"type": "response.output_item.added", "output_index": 0, "item": started},
         {"type": "response.content_part.added", **place, "part": whole | {"text": ""}},
     ]
     kind = "response.output_text"

@@ -22,7 +22,7 @@ _ENDS_OF_RESPONSE = (
 )  # fmt: skip
 _PARTS = ("response.content_part.done", "response.reasoning_summary_part.done")
 _LONGEST_PLACE, _LARGEST_PLACE = 256, 1 << 31
-_KEPT = ("index", "type")  # members of an object that tell what its piece belongs to
+_KEPT = ("index", "type")  # members of an object that identify the place of its piece
 
 Key = tuple[Any, ...]
 
@@ -165,7 +165,7 @@ def _of_response(event: dict[str, Any], key: Key) -> Iterator[Delta]:
 
 
 def _branch(value: Any, delta: Delta, text: str) -> Any:
-    """Return a copy of a value with one text only, and the members that tell its place."""
+    """Return a copy of a value with one text only, and the members that identify its place."""
     if value is delta.holder:
         if isinstance(value, list):
             return [text]
@@ -186,7 +186,7 @@ def _kept(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _has_more(value: Any) -> bool:
-    """Return whether a choice has more than empty texts and what tells their places."""
+    """Return whether a choice has more than empty texts and what identifies their places."""
     if isinstance(value, dict):
         return any(_has_more(each) for name, each in value.items() if name not in _KEPT)
     if isinstance(value, list):
@@ -202,7 +202,7 @@ def _places(event: dict[str, Any]) -> Key:
 
 
 def _place(value: dict[str, Any], name: str) -> Any:
-    """Return an identifier or a number that tells a place. Raises `UpstreamInvalidError`."""
+    """Return an identifier or a number of a place. Raises `UpstreamInvalidError`."""
     place = value.get(name)
     if place is None or (isinstance(place, str) and name == "item_id"):
         if place is None or len(place) <= _LONGEST_PLACE:

@@ -3,7 +3,7 @@
 Each text of the response is checked while it arrives, and the end of it is delayed until it
 cannot belong to a match anymore. The arguments of a tool call are delayed until they are
 complete, because no client can use them earlier. All other members of an event, such as the whole
-text at the end of a response, are checked as they are. Every event is written anew: nothing else
+text at the end of a response, are checked as they are. Every event is written again: nothing else
 of what the provider sent reaches the client.
 """
 
