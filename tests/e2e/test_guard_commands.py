@@ -89,7 +89,11 @@ def test_guards_are_listed_with_what_attaches_them_and_their_verdicts(gateway: L
     assert rows["idle"]["attached_to"] == []
     shown = gateway.toolbus("guards", "list")
     assert "'idle' is attached to nothing, so it checks no call." in shown.stdout
-    assert body_of(gateway, "show", "secrets")["version"]
+    secrets = body_of(gateway, "show", "secrets")
+    assert secrets["version"]
+    assert secrets["rules"] == body_of(gateway, "list", "--rules")["secrets"]
+    assert "github-pat" in gateway.toolbus("guards", "show", "secrets").stdout
+    assert "guards.idle: is attached to nothing" in gateway.logs()
 
 
 def test_a_configured_guard_checks_a_content_and_one_of_a_service_asks_through_the_gateway(
