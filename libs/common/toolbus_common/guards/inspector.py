@@ -23,7 +23,7 @@ from toolbus_common.guards.detectors import detector_of, exceeded_limits, is_com
 from toolbus_common.guards.messages import blocked_reason, failed_reason, shown_names
 from toolbus_common.guards.placeholders import Placeholders
 from toolbus_common.guards.redaction import redact, without_placeholders
-from toolbus_common.guards.scan_threads import LARGE, scanned
+from toolbus_common.guards.texts.scan_threads import LARGE, scanned
 from toolbus_common.guards.texts.time_limit import time_limit
 from toolbus_common.observability.guard_metrics import record_check
 

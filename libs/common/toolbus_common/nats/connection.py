@@ -44,8 +44,7 @@ Handler = Callable[[bytes, str, str], None]  # payload, subject, reply subject; 
 class Envelope:
     """One message for the stream. The server drops a second message with the same id.
 
-    `spans` contains the traceparents of the recorded spans that the events refer to, separated by
-    commas. They are not stored with the events.
+    `spans` are the traceparents of the events' recorded spans, with commas. They are not stored.
     """
 
     subject: str
@@ -333,9 +332,7 @@ class Bus:
     def _end_acks(self, until: float, cause: Exception) -> None:
         for future, due in self._acks.values():
             if due <= until and not future.done():
-                error = bus_down()
-                error.__cause__ = cause
-                future.set_exception(error)
+                future.set_exception(bus_down(cause))
 
     async def _lost(self) -> None:
         if self._closer is not None:
@@ -386,11 +383,12 @@ def _abandon(client: Client) -> None:
         transport.close()
 
 
-def bus_down() -> BusDownError:
+def bus_down(cause: Exception | None = None) -> BusDownError:
     """Return the error for a call that cannot be recorded because NATS is unreachable."""
-    return BusDownError(
-        "The bus is down, so the call cannot be recorded and was not executed; retry."
-    )
+    text = "The bus is down, so the call cannot be recorded and was not executed; retry."
+    error = BusDownError(text)
+    error.__cause__ = cause
+    return error
 
 
 def stored(message: Msg) -> StoredMessage:

@@ -224,8 +224,7 @@ _SERVICES = (
         publishes_events=(
             CallAllowed, CallDenied, CallFailed, CallReplayed, ApprovalRequested, ApprovalGranted,
             ApprovalRejected, ApprovalExpired, ApprovalUsed, ApprovalWithdrawn, LedgerOpened,
-            KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, GuardFailed,
-            FlowReset,
+            KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, GuardFailed, FlowReset,
         ),
         publishes=(
             "tb.run.*", "tb.reply.>", "tb.cancel.*",
@@ -255,8 +254,7 @@ _SERVICES = (
         publishes_events=(
             CallCompleted, CallFailed, CallExtended, ServerConnected, ServerLost, ServerFaulted,
             BreakerOpened, BreakerClosed, DefinitionPinned, DefinitionChanged, ModelUsed,
-            DefinitionFlagged,
-            ModelCachePurged, GuardFailed, MessageGuarded,
+            DefinitionFlagged, ModelCachePurged, GuardFailed, MessageGuarded,
         ),
         publishes=(
             "tb.reply.>", "tb.notification.*", "tb.resume.*", *_objects(RESULTS),

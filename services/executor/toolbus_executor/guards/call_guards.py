@@ -13,7 +13,7 @@ from toolbus_common.guards.content import Content
 from toolbus_common.guards.inspector import Inspection, Inspector
 from toolbus_common.guards.messages import failed_reason
 from toolbus_common.guards.placeholders import Placeholders
-from toolbus_common.guards.scan_threads import scanned
+from toolbus_common.guards.texts.scan_threads import scanned
 from toolbus_common.messaging.event_publisher import EventPublisher
 
 MOST_CHECKS = 64  # checks in the event of one call

@@ -25,7 +25,7 @@ from toolbus_common.errors import (
 from toolbus_common.guards.content import Content
 from toolbus_common.guards.placeholders import PLACEHOLDER
 from toolbus_common.guards.result_members import joined, parted
-from toolbus_common.guards.scan_threads import scanned
+from toolbus_common.guards.texts.scan_threads import scanned
 from toolbus_executor.guards.call_guards import CallGuards, GuardedContent, unavailable
 from toolbus_executor.guards.held_secrets import HeldSecrets
 from toolbus_executor.results.large.reader import LARGEST_CHECKED

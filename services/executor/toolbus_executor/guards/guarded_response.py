@@ -15,7 +15,7 @@ from toolbus_common.errors import (
     UpstreamInvalidError,
 )
 from toolbus_common.guards.content import Content
-from toolbus_common.guards.scan_threads import scanned
+from toolbus_common.guards.texts.scan_threads import scanned
 from toolbus_executor.guards.call_guards import CallGuards, GuardedContent
 from toolbus_executor.guards.completion_texts import TextsOfResponse
 from toolbus_executor.guards.held_secrets import HeldSecrets, cleaned

@@ -13,8 +13,8 @@ from toolbus_common.errors import GuardBlockedError, GuardFailedError
 from toolbus_common.guards.content import Content
 from toolbus_common.guards.messages import blocked_reason, failed_reason
 from toolbus_common.guards.redaction import Redacted, redact
-from toolbus_common.guards.scan_threads import scanned
 from toolbus_common.guards.texts.findings import Finding
+from toolbus_common.guards.texts.scan_threads import scanned
 from toolbus_common.guards.texts.time_limit import time_limit
 from toolbus_executor.guards.call_guards import GuardedContent
 from toolbus_executor.guards.own_secrets import RULE, OwnSecrets

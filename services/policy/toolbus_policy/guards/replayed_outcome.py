@@ -11,7 +11,7 @@ from toolbus_common.errors import ToolbusError, UpstreamError
 from toolbus_common.guards.content import Content
 from toolbus_common.guards.inspector import Inspection, Inspector
 from toolbus_common.guards.result_members import joined, parted
-from toolbus_common.guards.scan_threads import scanned
+from toolbus_common.guards.texts.scan_threads import scanned
 from toolbus_policy.guards.call_inspector import checked_call
 from toolbus_policy.ledger.admitted_call import Admission
 

@@ -35,6 +35,7 @@ def test_file_numbers_are_unique_and_each_file_is_idempotent() -> None:
         for statement in migration.statements():
             repeatable = (
                 "IF NOT EXISTS", "IF EXISTS", "OR REPLACE", "ALTER TABLE events MODIFY SETTING",
+                "INSERT INTO late_outcomes",  # a table that replaces equal rows
             )  # fmt: skip
             assert any(words in statement for words in repeatable)
 

@@ -13,7 +13,7 @@ from toolbus_common.errors import GuardFailedError
 from toolbus_common.guards.detectors import detector_of, is_compiled
 from toolbus_common.guards.messages import failed_reason
 from toolbus_common.guards.redaction import without_placeholders
-from toolbus_common.guards.scan_threads import scanned
+from toolbus_common.guards.texts.scan_threads import scanned
 from toolbus_common.guards.texts.time_limit import time_limit
 from toolbus_executor.guards.call_guards import GuardedContent
 from toolbus_executor.guards.held_secrets import HeldSecrets, note

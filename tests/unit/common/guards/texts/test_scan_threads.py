@@ -8,7 +8,7 @@ from threading import Event
 import pytest
 
 from harness.waits import until
-from toolbus_common.guards.scan_threads import FOR_OTHERS, MOST_OF_ONE, THREADS, ScanThreads
+from toolbus_common.guards.texts.scan_threads import FOR_OTHERS, MOST_OF_ONE, THREADS, ScanThreads
 
 HOSTILE, OTHER = ("acme", "hostile"), ("beta", "other")
 
