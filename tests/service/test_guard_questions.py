@@ -10,7 +10,7 @@ import pytest
 
 from harness.audit.events import allowed, completed
 from harness.audit.saved_questions import add, ask, part, query
-from harness.engines.migrated_tables import migrated
+from harness.engines.migrated_tables import migrated, migrations_before
 from toolbus_audit.clickhouse import migrate
 from toolbus_audit.clickhouse.row_mapper import columns, read
 from toolbus_audit.clickhouse.store import ClickHouse
@@ -164,9 +164,8 @@ def test_events_without_guards_have_no_column_for_them() -> None:
 async def test_the_migration_adds_the_checks_to_a_store_with_events(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    every = migrate.migrations()
-    before = [each for each in every if each.version < GUARDS]
-    assert len(before) < len(every)
+    before = migrations_before(GUARDS)
+    assert len(before) < len(migrate.migrations())
     (tmp_path / "clickhouse").mkdir()
     with monkeypatch.context() as earlier:
         earlier.setattr(migrate, "migrations", lambda: before)

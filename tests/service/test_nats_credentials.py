@@ -34,6 +34,7 @@ from toolbus_common.nats.topology import (
     CONFIG,
     DURABLES,
     EVENTS,
+    INSTALLATION,
     OAUTH,
     OBJECTS,
     PEOPLE,
@@ -119,7 +120,7 @@ async def test_a_service_reads_its_own_buckets_and_no_others(
 ) -> None:
     own = {
         f"KV_{pattern.split('.')[2]}" for pattern in rights()[user].subscribe if "tb.kv." in pattern
-    }
+    } | {f"KV_{INSTALLATION}"}  # read at the start, and not watched
     reading = ("STREAM.MSG.GET.{s}", "DIRECT.GET.{s}", "DIRECT.GET.{s}.$KV.x")
     subjects = {f"$JS.API.{way.format(s=s)}" for s in STREAMS for way in reading if s[:3] == "KV_"}
     refused = await denied_among(nats_server, user, subjects, publish)

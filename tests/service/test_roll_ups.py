@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 
 import analytics
-from harness.engines.migrated_tables import migrated
+from harness.engines.migrated_tables import migrated, migrations_before
 from toolbus_audit.clickhouse import migrate as migrating
 from toolbus_audit.clickhouse import store as storing
 from toolbus_audit.clickhouse.row_mapper import EventRow, token
@@ -195,9 +195,9 @@ async def test_events_older_than_the_roll_ups_are_included(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "clickhouse").mkdir()  # empty: this test runs the migrations
-    known = migrating.migrations()
+    known = migrations_before(10)
     for module in (migrating, storing):
-        monkeypatch.setattr(module, "migrations", lambda: [m for m in known if m.version < 10])
+        monkeypatch.setattr(module, "migrations", lambda: known)
     detail = json.dumps(
         {"own_tokens": 1, "request_tokens": 2, "answer_tokens": 4, "classic": {"a": 50, "b": 3}}
     )

@@ -68,6 +68,7 @@ def opened(directory: Path) -> Iterator[ClickHouse]:
     """Open the embedded engine in a directory. Each test has a separate stream."""
     store = ClickHouse(AuditSettings(state_dir=migrated(directory)))
     store._write_thread.submit(store._open).result()
+    store._is_admitted = True
     try:
         yield store
     finally:

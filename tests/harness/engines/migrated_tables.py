@@ -10,7 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from toolbus_audit.clickhouse.migrate import Migration, migrations
+
 _PROGRAM = Path(__file__).parents[1] / "programs" / "created_tables.py"
+_IDENTITY = 23  # the migration with the id of the store
 
 
 class _Template:
@@ -43,3 +46,8 @@ def _create_in(shared: Path) -> None:
     shutil.rmtree(shared / "new", ignore_errors=True)
     subprocess.run([sys.executable, str(_PROGRAM), str(shared / "new")], check=True, timeout=180)
     (shared / "new").rename(shared / "state")
+
+
+def migrations_before(version: int) -> list[Migration]:
+    """Return the migrations before a version, and the one without which no store opens."""
+    return [each for each in migrations() if each.version < version or each.version == _IDENTITY]
