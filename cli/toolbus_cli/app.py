@@ -7,7 +7,7 @@ commands run.
 import typer
 import typer.main
 
-from toolbus_cli.command_line import CommandLine, Importing, new_app, part
+from toolbus_cli.command_line import SUMMARIES, CommandLine, Importing, new_app, part
 from toolbus_cli.command_line import add_command as _add
 from toolbus_cli.command_line import commands_of as _commands
 
@@ -93,7 +93,7 @@ def _add_flow(app: typer.Typer) -> None:
     _add(about, flow.confirm, "toolbus flow confirm notes read search")
     _add(about, flow.runs, "toolbus flow runs", "toolbus flow runs --json")
     _add(about, flow.reset, 'toolbus flow reset 9f2c… --reason "checked the calls"')
-    app.add_typer(about, name="flow", help="See what tools and runs have read.")
+    app.add_typer(about, name="flow", help=SUMMARIES["flow"])
 
 
 @part("connect")

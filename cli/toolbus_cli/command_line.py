@@ -25,9 +25,10 @@ SUMMARIES = {  # the first sentence of each command's help; a test compares both
     "tools": "List the tools of every server, or only the tools that a key can see.",
     "call": "Call a tool over HTTP; the call is authorized, charged and recorded.",
     "approvals": "List calls that wait for an approval, oldest first.",
-    "approve": "Approve a waiting call once; the call continues, or the caller repeats it.",
+    "approve": "Approve a waiting call once.",
     "reject": "Reject a waiting call, with a reason the caller can act on.",
     "runs": "See and cancel runs of agent mode.",
+    "flow": "Show and confirm the labels of tools; show and reset what runs have read.",
     "connect": "Run an MCP server on stdio that forwards to the endpoint.",
     "import": "Import servers from an MCP client or an HTTP API.",
     "keys": "Manage the keys of agents.",
@@ -71,7 +72,7 @@ class CommandLine(TyperGroup):
 
     def load_all(self) -> None:
         """Import every command."""
-        for name in SUMMARIES:
+        for name in _parts:
             self.load(name)
 
 

@@ -56,7 +56,10 @@ def approve(
     note: Annotated[str, typer.Option(help="A note that is recorded with the decision.")] = "",
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Approve a waiting call once; the call continues, or the caller repeats it."""
+    """Approve a waiting call once.
+
+    The call continues if its caller still waits. Otherwise, the caller has to repeat it.
+    """
     _request(state_dir, ApproveRequest(id=approval, by=me(), note=note))
     say(f"Approved {approval}: the call is allowed once.")
 

@@ -36,7 +36,7 @@ Found = dict[str, Labels]  # by the full name of a tool
 
 
 def labels(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
-    """List what each tool reads and where it writes; a `?` marks a guess, to confirm or correct."""
+    """List what each tool reads and where it writes. A `?` marks a guessed label."""
 
     async def work(repository: ConfigRepository) -> tuple[Found, list[str]]:
         configuration = (await repository.declared()).configuration
@@ -66,10 +66,11 @@ def confirm(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Declare the guessed labels of tools, so that changed annotations no longer change them.
+    """Declare the guessed labels of tools; later changes of annotations do not change them.
 
-    The configuration changes as if 'reads' and 'writes' were declared, and so does its event. Add
-    the printed lines to your configuration file: the next 'toolbus apply' replaces all labels.
+    The command adds 'reads' and 'writes' of these tools to the configuration, and the event
+    config.changed records it. Add the printed lines to your configuration file too, because the
+    next 'toolbus apply' replaces all labels.
     """
 
     async def work(repository: ConfigRepository) -> Found:

@@ -41,7 +41,11 @@ def list_letters(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """List dead letters, newest first; a position is MESSAGE.LINE, a line of a stream message."""
+    """List dead letters, newest first.
+
+    A position has the form MESSAGE.LINE: the number of a message in the stream, and the number of a
+    line in this message.
+    """
     sql = f"{_LETTERS} FROM dead_letters ORDER BY at DESC, stream_seq DESC, line"
     rows = asyncio.run(_request(state_dir, sql, limit))
     nothing = "No dead letters."

@@ -42,8 +42,8 @@ def forget(
 ) -> None:
     """Erase a person: their names and content in events become unreadable.
 
-    Cached responses of models to the person's requests become unreadable too. For a customer, only
-    its cached responses do.
+    Cached responses of models to the person's requests become unreadable too. With
+    customer:NAME, only the cached responses of this customer become unreadable.
 
     The command destroys the person's encryption key on the bus and in every service; the signed log
     remains verifiable. This cannot be undone. Remove other mentions yourself (toolbus.yaml,
@@ -108,7 +108,7 @@ def lift(
     why: Annotated[str, typer.Option(help="The reason; recorded in the event.")] = "",
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Remove a legal hold; events that expired meanwhile are deleted within an hour."""
+    """Remove a legal hold; events that expired during the hold are deleted within an hour."""
 
     async def work(repository: ConfigRepository) -> None:
         bucket = await repository.bus.bucket(CONFIG)

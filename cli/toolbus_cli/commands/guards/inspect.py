@@ -36,7 +36,7 @@ def list_guards(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """List guards: what they do, what attaches them, and their verdicts of the last 24 hours."""
+    """List guards: their actions, where they are attached, their verdicts of the last 24 hours."""
     if rules:
         _list_rules(as_json=as_json)
         return
@@ -57,7 +57,7 @@ def show(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Show a guard: its settings, what attaches it, the version of its rules, its verdicts."""
+    """Show a guard: its settings, where it is attached, the version of its rules, its verdicts."""
     rows = {row["guard"]: row for row in asyncio.run(_listed(state_dir))}
     if name not in rows:
         raise CommandError(f"There is no guard '{name}'; the guards are: {', '.join(rows)}.")
@@ -93,8 +93,9 @@ def check(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Check one content with one guard. The exit code is 1 if the guard found something or failed.
+    """Check a text or a document with a guard.
 
+    The exit code is 1 if the guard found something or failed.
     The output names the rules that matched, never the matched text.
     """
     if bool(text) == (file is not None):
@@ -113,14 +114,15 @@ def compare(
     file: Annotated[Path, typer.Argument(help="Samples: .jsonl, or a list in YAML or JSON.")],
     *,
     guard: Annotated[
-        str, typer.Option("--guard", help="Check samples without a guard with this one.")
+        str, typer.Option("--guard", help="The guard for samples that name no guard.")
     ] = "",
     config: ConfigFile = None,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Check samples and compare the verdicts. The exit code is 1 if one differs.
+    """Check samples and compare the verdicts with the expected verdicts.
 
+    The exit code is 1 if one differs.
     A sample has the fields phase (arguments, results, ...), content (a text or JSON) and expect (a
     verdict: passed, blocked, redacted, flagged, asked, would_...), and can have guard, findings
     (names of rules) and name. Without a guard, all guards of the phase check it.

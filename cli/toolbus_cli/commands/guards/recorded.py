@@ -44,10 +44,10 @@ def coverage(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Show which guard checked what share of calls and bytes, and every gap.
+    """Show the share of calls and bytes that each guard checked, and every gap.
 
-    A gap is a call without a check by a guard that the configuration attached when it decided the
-    call, or with a failed check. The exit code is 1 if there is one.
+    A call is a gap if it was not checked by a guard that applied when the call was decided, or if a
+    check failed. The exit code is 1 if there is a gap.
     """
     found, complete = asyncio.run(_covered(_at(since), key, tool, state_dir))
     gaps, unguarded = found.gaps(), [*found.unguarded()]
@@ -81,8 +81,9 @@ def replay(
 ) -> None:
     """Run a guard over recorded content, and report what it would have done.
 
-    Content is recorded only with content or result_content full or redacted; all other calls are
-    counted as not recorded. The output has call ids and names of rules, never content.
+    Content is recorded only where content or result_content is full or redacted in the
+    configuration; all other calls are counted as not recorded. The output has call ids and names
+    of rules, never content.
     """
     report = asyncio.run(_replayed(name, config, _at(since), (key, tool), state_dir))
     if as_json:

@@ -32,7 +32,7 @@ Model = Annotated[
     str, typer.Option(help="Only responses of this model (provider/model), or of a provider.")
 ]
 Key = Annotated[str, typer.Option(help="Only responses to requests of this API key.")]
-Entry = Annotated[str, typer.Option(help="Only this entry, as in 'x-toolbus-cache-key'.")]
+Entry = Annotated[str, typer.Option(help="Only the entry with this 'x-toolbus-cache-key'.")]
 
 
 def show(
@@ -41,7 +41,9 @@ def show(
     model: Model = "",
     key: Key = "",
     entry: Entry = "",
-    limit: Annotated[int, typer.Option(min=1, max=MAX_SHOWN, help="Most entries to show.")] = 100,
+    limit: Annotated[
+        int, typer.Option(min=1, max=MAX_SHOWN, help="Maximum number of entries.")
+    ] = 100,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:

@@ -147,7 +147,8 @@ def provision(
     forget: Annotated[
         list[str] | None,
         typer.Option(
-            help="Forget a shared key or the store, as 'toolbus status' names it; repeatable."
+            help="Delete the recorded identity of a lost key or store, such as audit.store; the "
+            "next replica records its own; repeatable."
         ),
     ] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for NATS.")] = 15.0,
@@ -223,13 +224,16 @@ def nats_config(  # noqa: PLR0913 - one for each option
     tls_dir: Annotated[
         str,
         typer.Option(
-            help="Require TLS, also between the servers of a cluster. The directory on each "
-            "server's machine has ca.pem, and NAME.pem and NAME.key of its server (nats.pem and "
-            "nats.key of a single one)."
+            help="Require TLS, also between the servers of a cluster. This directory on the "
+            "machine of the server NAME must contain ca.pem, NAME.pem and NAME.key; for a single "
+            "server, ca.pem, nats.pem and nats.key."
         ),
     ] = "",
     client_certificates: Annotated[
-        bool, typer.Option("--client-certificates", help="With TLS, clients need a certificate.")
+        bool,
+        typer.Option(
+            "--client-certificates", help="Require a certificate from clients; needs --tls-dir."
+        ),
     ] = False,
     monitor: Annotated[
         str, typer.Option(help="HOST:PORT of the unencrypted monitoring page of each server.")

@@ -159,7 +159,7 @@ class ClickHouse:
         return await self._in_write_thread(self._stored_ids, event_ids)
 
     async def delete_dead_letters(self, letters: Sequence[Position]) -> None:
-        """Delete dead letters whose lines have been stored as rows since then."""
+        """Delete dead letters whose lines were stored as rows later."""
         keys = ",".join(f"({number},{line},'{digest}')" for number, line, digest in letters)
         where = f"(stream_seq, line, digest) IN ({keys})"
         await self.command(

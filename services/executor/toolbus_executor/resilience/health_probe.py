@@ -87,7 +87,7 @@ class Health:
     async def _probe(self, upstream: Probed) -> bool:
         """Probe the server, and count the result.
 
-        Return False if the probe failed. A server that is not connected counts as neither.
+        Return False if the probe failed. If the server is not connected, no result is counted.
         """
         try:
             async with asyncio.timeout(PROBE_SECONDS):

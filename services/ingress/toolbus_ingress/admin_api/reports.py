@@ -49,7 +49,7 @@ async def show_coverage(
         str, Query(max_length=2048, description="Continue after this place: `next` of a page.")
     ] = "",
 ) -> Response:
-    """Return which guard checked what share of calls and bytes, and every gap."""
+    """Return the share of calls and bytes that each guard checked, and every gap."""
     selection = {"since": since, "key": key, "tool": tool, "gaps": gaps}
     body = msgspec.json.encode(selection)
     return await call.run(body=body, form="json", limit=limit, after=after)

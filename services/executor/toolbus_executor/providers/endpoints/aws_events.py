@@ -21,7 +21,7 @@ class AwsEvents:
     def feed(self, piece: bytes) -> Iterator[tuple[str, bytes]]:
         """Yield the type and the payload of each complete event.
 
-        Raises `UpstreamInvalidError` for a stream that has another form, and for a large event.
+        Raises `UpstreamInvalidError` for an invalid stream, and for an event that is too large.
         """
         self._pending += len(piece)
         try:
