@@ -2,12 +2,14 @@
 
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from math import inf
 from pathlib import Path
+from time import time
 
 import pytest
 
+from harness.audit.events import allowed, bus_of
 from harness.services.audit_process import audit_process
 from harness.services.ledger_operator import (
     PRICE,
@@ -20,15 +22,19 @@ from harness.waits import until_async
 from toolbus_audit.main import build as build_audit
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.contracts import ServiceStatus, SpendingQuery, SpendingReply
-from toolbus_common.errors import LedgerRebuildingError, UnknownEntryError
+from toolbus_common.errors import BusDownError, LedgerRebuildingError, UnknownEntryError
 from toolbus_common.messaging.request_reply import RequestReply
-from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.connection import Bus, Envelope
+from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import EVENTS, INSTALLATION
+from toolbus_common.privacy.key_store import OTHER_KEY
+from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
-from toolbus_common.service.shared_keys import fingerprint, forget_entry
+from toolbus_common.service.shared_keys import SharedKeys, fingerprint, forget_entry
 from toolbus_common.settings import Settings
+from toolbus_policy.ledger.recovery.unresolved_calls import UnresolvedCallSweeper
 
 KEY, OTHER = b"k" * 32, b"o" * 32
 
@@ -95,6 +101,7 @@ async def test_a_store_without_the_streams_messages_opens_no_budget(
     async with running_ledger(settings, valkey_url) as ledger:
         async with serving_audit(settings):
             await ledger.call()
+            await ledger.end("ended")
 
             async def stored() -> bool:
                 return await operator.finished(EVENTS, "audit") == inf
@@ -103,8 +110,15 @@ async def test_a_store_without_the_streams_messages_opens_no_budget(
         await forget_entry(operator, "audit.store")
         directory = with_keys_of(settings, tmp_path / "fresh")
         async with serving_audit(settings.model_copy(update={"state_dir": directory})):
+            past = time() - 10
+            ended = allowed(call_id="ended", at=past, deadline=past + 5)
+            await ledger.service.events.publish_durable(ended)
+            async with bus_of("policy", settings) as bus:  # a dead letter of another customer
+                await bus.store(Envelope("tb.event.call.allowed.globex", "dead", b"{not json"))
+            sweeper = UnresolvedCallSweeper(ledger.service, ledger.ledger, 1.0)
+            assert await sweeper.sweep_once() == 0, "the stream has the outcome"
             await empty_valkey(valkey_url)
-            with pytest.raises(LedgerRebuildingError, match=r"has 0 of the \d+ messages"):
+            with pytest.raises(LedgerRebuildingError, match=r"has 1 of the \d+ messages"):
                 await ledger.rebuilder.rebuild("acme")
 
 
@@ -137,6 +151,39 @@ async def test_a_replica_needs_the_shared_key_or_has_it_among_earlier_ones(
     assert entry is not None
     stored = keys[0] if works else KEY
     assert entry.value == fingerprint("client_state", stored).encode()
+
+
+async def test_a_replica_waits_at_its_start_while_keys_cannot_be_compared(
+    settings: Settings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compare, failures = SharedKeys.refusal, [BusDownError("no leader")]
+
+    async def refusal(keys: SharedKeys, bucket: Bucket, service: str) -> str:
+        if failures:
+            raise failures.pop()
+        return await compare(keys, bucket, service)
+
+    monkeypatch.setattr(SharedKeys, "refusal", refusal)
+    service = Service("ingress", settings)
+    service.shared_keys.add("client_state", KEY)
+    async with service.running():
+        assert service.status().ready
+    assert not failures
+
+
+async def test_each_service_with_another_people_key_says_so(
+    settings: Settings, tmp_path: Path
+) -> None:
+    statuses = []
+    for name in ("one", "two"):
+        own = settings.model_copy(update={"people_key": tmp_path / name})
+        service = Service("policy", own)
+        people = use_person_keys(service)
+        async with service.running():
+            with suppress(BusDownError):
+                await people.learn(["ann"])
+            statuses.append(service.status().details)
+    assert statuses == [{}, {"person_keys": OTHER_KEY}]
 
 
 async def test_a_forgotten_key_can_be_replaced(settings: Settings, operator: Bus) -> None:

@@ -95,7 +95,6 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
         **({"store_id": store.identity} if store.identity else {}),
         "rows": writer.rows,
         "dead_letters": writer.dead,
-        **({"person_keys": people.fault} if people.fault else {}),
     }
 
     _admit_store(service, store)

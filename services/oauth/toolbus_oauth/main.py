@@ -13,6 +13,7 @@ import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
@@ -28,7 +29,7 @@ from toolbus_common.contracts import (
     UpstreamTokenQuery,
 )
 from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker
-from toolbus_common.crypto.key_file import load_key
+from toolbus_common.crypto.key_file import load_key, read_key
 from toolbus_common.crypto.sealed_tokens import TokenSealer
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.resolver import CheckedResolver
@@ -200,7 +201,8 @@ def build(process: ProcessContext) -> Service:
     service = Service("oauth", settings, process)
     service.shared_keys.add("oauth", load_key(settings.oauth_key))
     if not settings.oauth_vault_key:
-        service.shared_keys.add("vault", load_key(settings.vault_file))
+        earlier = [read_key(path) for path in map(Path, settings.earlier_vaults) if path.is_file()]
+        service.shared_keys.add("vault", load_key(settings.vault_file), *earlier)
     service.shared_keys.add("encryption", *keys_at("oauth", settings.encryption))
     decrypted = Reader.at("oauth", settings.encryption).opened
     state = WatchedState(

@@ -310,7 +310,8 @@ async def _looked_at(bus: Bus) -> list[Check]:
     for service in SERVICES:
         mine = [status for status in reply if status.service == service]
         reasons = {status.reason for status in mine if not status.ready}
-        message = "; ".join(reasons) if mine else "not running; 'toolbus run' starts it"
+        reasons |= {status.details.get("person_keys", "") for status in mine} - {""}
+        message = "; ".join(sorted(reasons)) if mine else "not running; 'toolbus run' starts it"
         ready = bool(mine) and not reasons
         checks.append(_check(f"service {service}", "ready" if ready else message, ok=ready))
     if (stream := await event_stream(bus)) is not None:

@@ -78,6 +78,10 @@ class Records:
         """Return the key that encrypts new records of an entry."""
         return self._derived(*self._keys[0], entry)
 
+    def keys_of(self, entry: str) -> list[RecordKey]:
+        """Return the keys that can decrypt records of an entry, the newest first."""
+        return [self._derived(known, key, entry) for known, key in self._keys]
+
     def seal(self, entry: str, record: bytes) -> bytes:
         """Encrypt a record for this entry, with the first key."""
         return self.key_of(entry).seal(record)

@@ -12,6 +12,7 @@ def use_person_keys(service: Service) -> PersonKeys:
     """Add person keys to a service, and return them. They connect when the service runs."""
     people = PersonKeys(service.settings.people_key_file)
     service.events.people = people
+    service.person_keys_fault = lambda: people.fault
     service.watch_bucket(PEOPLE)(people.apply_change)
 
     @service.add_resource

@@ -5,11 +5,12 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from os import getpid
-from time import time
+from time import monotonic, time
 from typing import Any, TypeVar
 
 from toolbus_common.concurrency import Tasks, end
 from toolbus_common.contracts.queries.base import ServiceStatus, StatusQuery
+from toolbus_common.errors import BusDownError
 from toolbus_common.messaging.broker import ServiceBroker
 from toolbus_common.messaging.call_transport import Call, CallTransport
 from toolbus_common.messaging.event_publisher import EventPublisher
@@ -27,6 +28,7 @@ from toolbus_common.settings import Settings
 log = logging.getLogger(__name__)
 
 H = TypeVar("H", bound=Callable[..., Any])
+START_SECONDS = 30.0  # to read buckets at the start: a cluster may be electing its leaders
 Resource = Callable[[], AbstractAsyncContextManager[Any]]
 
 
@@ -73,6 +75,7 @@ class Service:
         self._refusal = ""  # why this replica may not work
         self.ready = False
         self.details: Callable[[], dict[str, Any]] = dict
+        self.person_keys_fault: Callable[[], str] = str  # empty if names can be encrypted
         self.announcing: list[Callable[[], None]] = []  # called as soon as the service leaves
         self.draining: list[Callable[[], None]] = []  # called before the last events are delivered
         # Returns the reason why the service is not ready; empty if it is ready.
@@ -177,11 +180,23 @@ class Service:
         """Return whether this replica may not work. It then answers status queries only."""
         if self.shared_keys:
             bucket = await self.bucket(INSTALLATION)
-            self._refusal = await self.shared_keys.refusal(bucket, self.name)
+            self._refusal = await self._compared_keys(bucket)
         if self._refusal:
             log.error("service.refused", extra={"reason": self._refusal})
             await self._status_subscriber.start()
         return bool(self._refusal)
+
+    async def _compared_keys(self, bucket: Bucket) -> str:
+        """Compare the shared keys, and retry while the bucket has no leader yet."""
+        until = monotonic() + START_SECONDS
+        while True:
+            try:
+                return await self.shared_keys.refusal(bucket, self.name)
+            except BusDownError as error:
+                if monotonic() > until:
+                    raise
+                log.warning("service.keys_not_compared", extra={"reason": error.reason})
+                await asyncio.sleep(1.0)
 
     def announce_end(self) -> None:
         """End the readiness, and announce to clients that this replica leaves. It still serves."""
@@ -196,7 +211,7 @@ class Service:
 
     def status(self) -> ServiceStatus:
         """Return the status of this replica."""
-        reason = self._unready_reason()
+        reason, details, fault = self._unready_reason(), self.details(), self.person_keys_fault()
         return ServiceStatus(
             service=self.name,
             instance=self.events.producer,
@@ -204,7 +219,7 @@ class Service:
             ready=not reason,
             since=self._since,
             reason=reason,
-            details=self.details(),
+            details=details | {"person_keys": fault} if fault else details,
             revisions=self._watched_revisions(),
         )
 
@@ -231,7 +246,7 @@ class Service:
     async def _watch_all(self) -> None:
         for watch in self._watches:
             self.spawn(watch.run(self.bus, await self.bus.bucket(watch.bucket)))
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(START_SECONDS):
             for watch in self._watches:
                 await watch.caught_up.wait()
 

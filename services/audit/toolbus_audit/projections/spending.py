@@ -77,7 +77,8 @@ SELECT uniqExact(stream_seq) FROM (
     SELECT stream_seq FROM events WHERE customer = '{customer}' AND stream = '{stream}'
         AND stream_seq BETWEEN {first:d} AND {last:d}
     UNION ALL
-    SELECT stream_seq FROM dead_letters WHERE stream_seq BETWEEN {first:d} AND {last:d})
+    SELECT stream_seq FROM dead_letters WHERE endsWith(subject, '.{customer}')
+        AND stream_seq BETWEEN {first:d} AND {last:d})
 """
 
 
@@ -97,7 +98,7 @@ async def spending(store: ReadOnlyStore, people: PersonKeys, query: SpendingQuer
 
 
 async def _messages(store: ReadOnlyStore, query: SpendingQuery) -> int:
-    """Return how many messages of the customer are stored; dead letters are of any customer."""
+    """Return how many messages of the customer are stored, as events or as dead letters."""
     if not _STREAM.fullmatch(query.stream):
         raise InvalidError("The query's `stream` is not the id of a stream; use its digits.")
     sql = _MESSAGES.format(

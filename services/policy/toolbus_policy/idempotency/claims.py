@@ -66,7 +66,7 @@ class IdempotencyClaims:
                 revision = await self._bucket.swap(name, seal.seal(mine.encode()), revision_before)
             except BusDownError:
                 if self._withdrawn < MAX_WITHDRAWN:
-                    self._spawn(self._withdraw(name, mine, seal))
+                    self._spawn(self._withdraw(name, mine, seal, revision_before))
                 raise
             if revision is not None:
                 return OutcomeClaim(
@@ -77,13 +77,14 @@ class IdempotencyClaims:
                 stored = StoredOutcome.decode(self._records.open(name, found.value))
                 if stored.stage is not Stage.FREE:
                     digest = mine.digest
-                    if stored.digest in _equal_digests(seal.key, call.arguments, original):
+                    keys = [each.key for each in self._records.keys_of(name)]
+                    if stored.digest in _equal_digests(keys, call.arguments, original):
                         digest = stored.digest
                     return check_outcome(stored, digest, call, self._grace)
             revision_before = found.revision if found is not None else 0
         raise BusDownError("Concurrent calls keep claiming this idempotency key; retry.")
 
-    async def _withdraw(self, name: str, mine: StoredOutcome, seal: RecordKey) -> None:
+    async def _withdraw(self, name: str, mine: StoredOutcome, seal: RecordKey, before: int) -> None:
         """Release a claim if it was written although the write was not acknowledged.
 
         The call was not made, and without this the key would be blocked until its deadline.
@@ -96,7 +97,7 @@ class IdempotencyClaims:
                     found = await self._bucket.get(name)
                 except ToolbusError:
                     continue
-                if found is None or found.value is None:
+                if found is None or found.value is None or found.revision <= before:
                     continue  # NATS may still have the write in a queue
                 if StoredOutcome.decode(self._records.open(name, found.value)) == mine:
                     claim = OutcomeClaim(
@@ -114,13 +115,11 @@ class IdempotencyClaims:
         await self._outcomes.write(claim, free)
 
 
-def _equal_digests(key: bytes, arguments: bytes, original: bytes) -> tuple[str, ...]:
-    """Return the digests of equal requests: with other guards, or in another run."""
+def _equal_digests(keys: list[bytes], arguments: bytes, original: bytes) -> set[str]:
+    """Return the digests of equal requests: with other guards, in another run, or earlier keys."""
     sent = digest_of_arguments(arguments)
-    if not original:
-        return sent, _keyed(key, sent)
-    first = digest_of_arguments(original)
-    return _keyed(key, first), first, sent
+    first = digest_of_arguments(original) if original else sent
+    return {sent, first, *(_keyed(key, first) for key in keys)}
 
 
 def _keyed(key: bytes, digest: str) -> str:

@@ -23,6 +23,7 @@ from toolbus_common.errors import ToolbusError, UnavailableError
 from toolbus_common.nats.topology import EVENTS
 from toolbus_common.service.service import Service
 from toolbus_policy.ledger.ledger import Ledger
+from toolbus_policy.ledger.recovery.intent_evidence import ended_in_stream
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +42,8 @@ class UnresolvedCallSweeper:
     """Sweeper of the calls allowed since the last complete sweep, in one replica at a time.
 
     An outcome is published only when audit has stored every event that the stream had after the
-    call's deadline. The next replica waits for the same condition and therefore finds that outcome.
+    call's deadline, and the stream has no outcome of the call. The next replica waits for the same
+    condition and therefore finds that outcome.
     """
 
     service: Service
@@ -81,12 +83,31 @@ class UnresolvedCallSweeper:
             for call in found.calls
             if call.deadline < due and _has_no_reservation(call, settled)
         ]
+        late = await self._without_outcome(late)
         for call in late:
             await self.service.events.publish_until_durable(unknown_end(call))
         await self.ledger.store.write_number(ALL_CUSTOMERS, MARK, _resolved_until(found, late, due))
         if late:
             log.info("unresolved_calls.published", extra={"calls": len(late)})
         return len(late)
+
+    async def _without_outcome(self, late: list[UnresolvedCall]) -> list[UnresolvedCall]:
+        """Return the calls that have no outcome in the stream either.
+
+        A store that lacks messages, for example a new one, can have the intent of a call without
+        its outcome. 'toolbus audit backfill' then stores the outcome.
+        """
+        by_customer: dict[str, list[UnresolvedCall]] = {}
+        for call in late:
+            by_customer.setdefault(call.customer, []).append(call)
+        ended: set[str] = set()
+        for customer, calls in by_customer.items():
+            oldest = min(call.at for call in calls)
+            ids = [call.call_id for call in calls]
+            ended |= await ended_in_stream(self.service.bus, customer, ids, oldest)
+        if ended:
+            log.warning("unresolved_calls.outcomes_not_stored", extra={"calls": len(ended)})
+        return [call for call in late if call.call_id not in ended]
 
     async def _query(self, query: UnresolvedCallsQuery) -> UnresolvedCallsReply:
         """Return audit's reply, after audit has stored every event that is in the stream now."""
