@@ -2,7 +2,11 @@
 
 import asyncio
 
+import pytest
+
 from harness.audit.events import bus_of
+from harness.engines.bus_reset import connect_as_tester
+from harness.engines.nats_server import NatsServer
 from harness.waits import until
 from toolbus_common.contracts import CallRequested
 from toolbus_common.nats.connection import Bus
@@ -37,6 +41,21 @@ async def test_no_message_of_a_queue_is_lost_when_one_of_its_members_leaves(
         await sending
         await until(lambda: len(received) >= MESSAGES, "every message")
     assert len(set(received)) == len(received) == MESSAGES
+
+
+async def test_a_queue_that_is_left_without_a_connection_is_not_joined_again(
+    own_nats: NatsServer,
+) -> None:
+    async with connect_as_tester(own_nats.at) as bus:
+        member = await bus.subscribe(SUBJECT, lambda *_: None, queue=QUEUE)
+        own_nats.kill()
+        await until(lambda: not bus.connected, "the loss of the connection")
+        await member.stop()
+        own_nats.start()
+        await until(lambda: bus.connected, "the connection")
+        await bus.settled()
+        with pytest.raises(LookupError):
+            await bus.request(SUBJECT, b"", 10.0)
 
 
 async def _send(bus: Bus) -> None:
