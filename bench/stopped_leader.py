@@ -1,8 +1,8 @@
 """A NATS server that hangs (SIGSTOP) while it leads the stream of events, in a cluster of three.
 
 `make bench-stopped-leader` prints, for a client of each server: when its connection was given up,
-which ends the calls that wait for a reply, and when events were stored again. The argument is the
-interval of the client's pings in seconds.
+which ends the calls that wait for a reply, and when events were stored again. The arguments are the
+interval of the client's pings in seconds, and how many of them may be unanswered.
 """
 
 import asyncio
@@ -102,7 +102,7 @@ async def _measure(nodes: list[ClusterNode], seeds: Path) -> None:
     with suppress(TimeoutError):
         async with asyncio.timeout(SECONDS):
             await asyncio.gather(*loads)
-    print(f"pings every {connection.PING_SECONDS} s")
+    print(f"pings every {connection.PING_SECONDS} s, {connection.PINGS} of them unanswered")
     for each in clients:
         print(each.shown(is_connected_to_it=each in on_it))
     leader.thaw()
@@ -131,7 +131,7 @@ async def _provisioned(bus: Bus) -> None:
 def main() -> None:
     """Run three servers, and stop the one that leads the stream."""
     if sys.argv[1:]:
-        connection.PING_SECONDS = int(sys.argv[1])
+        connection.PING_SECONDS, connection.PINGS = map(int, sys.argv[1:])
     with tempfile.TemporaryDirectory() as name:
         directory = Path(name)
         with clustered(directory, directory / "nkeys", None) as nodes:

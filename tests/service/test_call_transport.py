@@ -257,8 +257,12 @@ async def test_draining_lets_a_running_call_end_and_accepts_no_new_one(
         leaving = asyncio.create_task(call_path.executor.calls.drain(PATIENCE))
         await asyncio.sleep(0)  # a call accepted before the drain would wait for `may_end`
         await until_async(lambda: refused(call_path), "the executor takes no new call")
+        await call_path.executor.calls.serve(CallAdmitted, "*", held, "executor")
+        late = asyncio.create_task(refused(call_path))
+        await asyncio.sleep(0)
         may_end.set()
         assert await running_call == b"1"
+        assert await late, "a server that connects during the drain accepts calls"
         await leaving
 
 

@@ -4,6 +4,7 @@ import asyncio
 import json
 import shutil
 import subprocess
+import traceback
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -194,6 +195,21 @@ def test_an_unusable_file_is_named_with_its_setting(
     with pytest.raises(TlsFileError, match=r"broken\.pem") as error:
         _ = Settings(**files).nats_tls  # type: ignore[arg-type]
     assert f"TOOLBUS_{setting.upper()}" in str(error.value)
+
+
+@pytest.mark.parametrize("url", ["tls://a,nats://b", "nats://a, TLS://b", "tls://a,"])
+def test_one_tls_url_requires_tls_of_all_servers(url: str) -> None:
+    assert Settings(nats_url=url).nats_tls is not None
+
+
+@pytest.mark.parametrize("password", ["secret", "secret/of-base64"])
+async def test_an_error_of_the_connection_does_not_show_credentials(password: str) -> None:
+    url = f"nats://user:{password}@127.0.0.1:{own_port()},nats://secret@localhost:{own_port()}"
+    with pytest.raises(BusDownError) as error:
+        await Bus(OPERATOR, url).open(patience=0.1)
+    shown = "".join(traceback.format_exception(error.value))
+    assert "127.0.0.1" in error.value.reason or "TOOLBUS_NATS_URL" in error.value.reason
+    assert "secret" not in shown
 
 
 def test_a_certificate_without_its_key_is_refused(authority: Path) -> None:

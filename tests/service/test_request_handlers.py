@@ -7,6 +7,9 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from harness.audit.events import bus_of
+from harness.engines.bus_reset import connect_as_tester
+from harness.engines.nats_server import NatsServer
+from harness.waits import until
 from toolbus_common.contracts import PageReply, PageRequest
 from toolbus_common.errors import UnavailableError
 from toolbus_common.messaging import broker as broker_module
@@ -113,3 +116,25 @@ async def test_a_stopping_service_replies_to_every_request_that_has_arrived(
         proceed.set()
         await stopping
         assert [reply.body.decode() for reply in await asyncio.gather(*requests)] == paths
+
+
+async def test_a_server_that_answers_after_the_wait_for_queries_does_not_end_the_connection(
+    own_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(broker_module, "QUERY_SECONDS", 0.1)
+    received = asyncio.Event()
+
+    async def answer(_request: PageRequest) -> PageReply:
+        raise AssertionError
+
+    async with connect_as_tester(own_nats.at) as bus:
+        answering = await serve(bus, answer)
+        await bus.settled()
+        own_nats.freeze()
+        try:
+            await answering.stop_queries()
+        finally:
+            own_nats.thaw()
+        await bus.subscribe(PageRequest.SUBJECT, lambda *_: received.set())
+        await bus.publish(PageRequest.SUBJECT, b"")
+        await until(received.is_set, "a message")

@@ -11,13 +11,17 @@ from toolbus_common.listen_address import HostPort
 from toolbus_common.tls_files import TlsFiles
 
 
+class SettingError(Exception):
+    """A setting cannot be used. The message names it and contains no secret."""
+
+
 class Settings(BaseSettings):
     """The settings that all services share. Each service adds further settings in a subclass.
 
     `nats_url` is the URL of NATS, or several separated with commas: the servers of one cluster.
     `nats_ca` is a file with the authorities that its certificate is checked with, instead of those
     of the system; `nats_cert` and `nats_key` are the files of this client's certificate. With one
-    of them, or URLs with `tls://`, connections without TLS are refused.
+    of them, or a URL with `tls://`, connections without TLS are refused.
     `nkey_seed_file` is the file with this service's NATS seed. If it is empty,
     `<state_dir>/nkeys/<service>.seed` is used; without such a file, the service connects without
     credentials. `egress_allow` contains allowed destinations in addition to the public Internet.
@@ -84,10 +88,9 @@ class Settings(BaseSettings):
     @property
     def nats_tls(self) -> TlsFiles | None:
         """The TLS files of connections to NATS; None without TLS. Raises `TlsFileError`."""
-        urls = self.nats_url.split(",")
-        if not (self.nats_ca or self.nats_cert or self.nats_key) and not all(
-            url.strip().startswith("tls://") for url in urls
-        ):
+        urls = (url.strip().lower() for url in self.nats_url.split(","))
+        files = self.nats_ca or self.nats_cert or self.nats_key
+        if not files and not any(url.startswith("tls://") for url in urls):
             return None
         return TlsFiles("TOOLBUS_NATS", self.nats_ca, self.nats_cert, self.nats_key)
 

@@ -61,8 +61,8 @@ class TlsFiles:
             context = ssl.create_default_context(cafile=self._ca or None)
         except (OSError, ValueError) as error:
             raise TlsFileError(
-                f"{self._prefix}_CA: {self._ca} cannot be used ({_reason(error)}); set a readable "
-                "PEM file with the certificates of the authority."
+                f"{self._prefix}_CA: {self._ca} cannot be used ({reason_of(error)}); set a "
+                "readable PEM file with the certificates of the authority."
             ) from error
         if bool(self._certificate) != bool(self._key):
             missing = "KEY" if self._certificate else "CERT"
@@ -72,21 +72,22 @@ class TlsFiles:
             )
         if self._certificate:
             try:
-                context.load_cert_chain(self._certificate, self._key, password=_no_password)
+                context.load_cert_chain(self._certificate, self._key, password=no_password)
             except (OSError, ValueError) as error:
                 raise TlsFileError(
                     f"{self._prefix}_CERT and _KEY: {self._certificate} and {self._key} cannot be "
-                    f"used together ({_reason(error)}); set readable PEM files, the certificate "
+                    f"used together ({reason_of(error)}); set readable PEM files, the certificate "
                     "with its chain and its key without a password."
                 ) from error
         return context
 
 
-def _no_password() -> str:
+def no_password() -> str:
+    """Refuse a key with a password, for which the library would ask on the terminal."""
     raise ValueError("the key has a password")
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """Return the cause without a path."""
     if isinstance(error, ssl.SSLError):
         return error.reason or "no PEM certificate"

@@ -29,15 +29,15 @@ from faststream.nats.subscriber.usecases import (
 )
 from nats.aio.client import Client
 from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 from nats.js.api import ConsumerConfig
 
-from toolbus_common.concurrency import end, in_time
+from toolbus_common.concurrency import end
 from toolbus_common.contracts.base import Message
 from toolbus_common.contracts.queries.registry import QUERIES
 from toolbus_common.errors import ToolbusError
 from toolbus_common.messaging.pull_subscription import BoundStreams
+from toolbus_common.nats.client import left
 from toolbus_common.nats.connection import Bus, StoredMessage, answerable, stored
 from toolbus_common.nats.topology import DURABLES, EVENTS
 
@@ -234,10 +234,11 @@ class ServiceBroker(NatsBroker):
 
     async def _leave(self, subscriber: CoreSubscriber) -> None:
         subscription, subscriber.subscription = subscriber.subscription, None
-        if subscription is not None and self._bus.connected:
-            with suppress(NatsError, TimeoutError):
-                await in_time(_handle_received(subscriber, subscription), QUERY_SECONDS)
-            subscription._stop_processing()  # noqa: SLF001 - an interrupted drain does not
+        if subscription is not None:
+            await left(self._bus.client, self._bus.on_lost, subscription, QUERY_SECONDS)
+            if isinstance(subscriber, ConcurrentCoreSubscriber) and subscriber.tasks:
+                subscriber.send_stream.close()
+                await asyncio.wait(subscriber.tasks, timeout=QUERY_SECONDS)
         await stop_subscriber(subscriber)
 
 
@@ -246,14 +247,6 @@ async def _give_back(messages: Sequence[Msg]) -> None:
     with suppress(NatsError):
         for message in messages:
             await message.nak()
-
-
-async def _handle_received(subscriber: CoreSubscriber, subscription: Subscription) -> None:
-    """Unsubscribe, and wait until the received queries are processed."""
-    await subscription.drain()  # type: ignore[no-untyped-call]
-    if isinstance(subscriber, ConcurrentCoreSubscriber):
-        subscriber.send_stream.close()
-        await asyncio.gather(*subscriber.tasks)
 
 
 async def stop_subscriber(subscriber: Any) -> None:

@@ -73,6 +73,7 @@ class CallTransport:
         self._count = itertools.count(1)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._served: dict[str, Subscription] = {}
+        self._draining = False
         self._undelivered: dict[str, Undelivered] = {}
         self._undelivered_before: dict[str, Undelivered] = {}
         self._rotation: asyncio.TimerHandle | None = None
@@ -189,17 +190,21 @@ class CallTransport:
     ) -> None:
         """Serve calls of a server (`*`: of every server), shared with the other replicas.
 
-        If they are served already, nothing changes.
+        If they are served already, or after `drain`, nothing changes.
         """
         subject = f"{contract.SUBJECT}.{server}"
-        if subject in self._served:
+        if self._draining or subject in self._served:
             return
 
         def receive(payload: bytes, _subject: str, _reply: str) -> None:
             call = contract.decode(payload)
             self.spawn(answer_call(handler, call, self._bus))
 
-        self._served[subject] = await self._bus.subscribe(subject, receive, queue=queue)
+        subscription = await self._bus.subscribe(subject, receive, queue=queue)
+        if self._draining:
+            await subscription.stop()
+            return
+        self._served[subject] = subscription
         self._local.serve(subject, handler)
 
     async def leave(self, contract: type[Call], server: str) -> None:
@@ -207,16 +212,16 @@ class CallTransport:
         subject = f"{contract.SUBJECT}.{server}"
         self._local.leave(subject)
         subscription = self._served.pop(subject, None)
-        if subscription is not None and self._bus.connected:
+        if subscription is not None:
             await subscription.stop()
 
     async def drain(self, seconds: float) -> None:
         """Stop serving calls, and wait up to `seconds` for the calls in progress."""
+        self._draining = True
         served, self._served = self._served, {}
         for subject in served:
             self._local.leave(subject)
-        if self._bus.connected:
-            await asyncio.gather(*(each.stop() for each in served.values()))
+        await asyncio.gather(*(each.stop() for each in served.values()))
         if running := self._tasks | self._pending.tasks:
             await asyncio.wait(running, timeout=seconds)
         for timer in (self._rotation, self._expiry):

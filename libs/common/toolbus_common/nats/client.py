@@ -6,18 +6,20 @@ import ssl
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from urllib.parse import urlsplit
 
 from nats.aio.client import Client
 from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
+from toolbus_common.errors import BusDownError
 from toolbus_common.tls_files import TlsFiles
 
 log = logging.getLogger(__name__)
 
 PAUSE_SECONDS = 0.2
 NEVER = 86_400  # seconds
-LEAVE_SECONDS = 2.0  # for the last messages of a subscription
+LEAVE_SECONDS = 5.0  # for the last messages of a subscription
 
 
 class TlsClient(Client):
@@ -46,6 +48,30 @@ class TlsClient(Client):
         await super()._process_info(info, initial_connection)
 
 
+def shown_urls(urls: str) -> str:
+    """Return URLs, separated by commas, without their users and passwords."""
+    shown = []
+    for url in urls.split(","):
+        scheme, mark, rest = url.strip().partition("://")
+        address = (rest if mark else scheme).rpartition("@")[2]
+        shown.append(f"{scheme}{mark}{address}" if mark else address)
+    return ",".join(shown)
+
+
+def servers_of(urls: str) -> list[str]:
+    """Return the URLs that commas separate. Raises `BusDownError`, which does not quote them."""
+    found = [each.strip() for each in urls.split(",")]
+    try:
+        for each in found:
+            _ = urlsplit(each if "://" in each else f"nats://{each}").port
+    except ValueError:
+        raise BusDownError(
+            "TOOLBUS_NATS_URL is not valid; set nats://HOST:PORT or tls://HOST:PORT, several "
+            "separated by commas, with percent-encoding in a user and password."
+        ) from None
+    return found
+
+
 def client_of(files: TlsFiles | None) -> Client:
     """Return an unconnected client."""
     return TlsClient(files) if files is not None else Client()
@@ -62,17 +88,22 @@ async def settled(client: Client, on_lost: list[Callable[[], None]]) -> None:
 
 
 async def left(
-    client: Client, on_lost: list[Callable[[], None]], subscription: Subscription
+    client: Client,
+    on_lost: list[Callable[[], None]],
+    subscription: Subscription,
+    seconds: float = LEAVE_SECONDS,
 ) -> None:
     """End a subscription after its handler has received what the server has sent.
 
     The client's `unsubscribe` drops these messages. The server has already selected this member of
-    a queue for them, so no other replica would receive them.
+    a queue for them, so no other replica would receive them. Without a connection, the client
+    does not subscribe again when it has reconnected.
     """
     with suppress(NatsError, TimeoutError):
-        async with asyncio.timeout(LEAVE_SECONDS):
-            await client._send_unsubscribe(subscription._id)  # noqa: SLF001
-            await asyncio.shield(asyncio.ensure_future(settled(client, on_lost)))
+        async with asyncio.timeout(seconds):
+            if client.is_connected:
+                await client._send_unsubscribe(subscription._id)  # noqa: SLF001
+                await asyncio.shield(asyncio.ensure_future(settled(client, on_lost)))
             await subscription._pending_queue.join()  # noqa: SLF001
     with suppress(NatsError):
         await subscription.unsubscribe()

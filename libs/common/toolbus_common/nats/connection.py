@@ -21,7 +21,7 @@ from nats.js.errors import Error as JetStreamError
 
 from toolbus_common.concurrency import in_time
 from toolbus_common.errors import BusDownError
-from toolbus_common.nats.client import client_of, left, settled
+from toolbus_common.nats.client import client_of, left, servers_of, settled, shown_urls
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.pull_consumer import ack_position
 from toolbus_common.nats.stream_reader import rejection
@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 SPANS = "Toolbus-Spans"  # header for `Envelope.spans`
 ACK_SECONDS = 3.0
-PING_SECONDS = 1  # a server that leaves four pings unanswered is given up
+PING_SECONDS, PINGS = 1, 6  # a server that leaves so many unanswered is given up after 6 to 7 s
 LATE_SECONDS = 3.0  # additional time for busy responders
 NO_RESPONDERS = "503"
 _ANSWERS = ("_INBOX.", "tb.reply.")
@@ -127,7 +127,7 @@ class Bus:
         client = client_of(self._tls)
         try:
             connecting = client.connect(  # retries without end by default
-                [each.strip() for each in self._url.split(",")],
+                servers_of(self._url),
                 name=self.name,
                 nkeys_seed_str=self._seed,
                 inbox_prefix=f"_INBOX.{self.name}",
@@ -135,7 +135,7 @@ class Bus:
                 reconnect_time_wait=0.2,  # type: ignore[arg-type]
                 connect_timeout=2,
                 ping_interval=PING_SECONDS,
-                max_outstanding_pings=3,
+                max_outstanding_pings=PINGS,
                 error_cb=self._error,
                 disconnected_cb=self._lost,
                 reconnected_cb=self._back,
@@ -149,7 +149,7 @@ class Bus:
                     f"{why}; NATS closes the connection when it rejects a user: check the seed file"
                 )
             raise BusDownError(
-                f"Cannot connect to NATS at {self._url} as {self.name}: {why}"
+                f"Cannot connect to NATS at {shown_urls(self._url)} as {self.name}: {why}"
             ) from error
         self._nats = client
         self._js = self._nats.jetstream()

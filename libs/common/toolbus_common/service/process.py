@@ -20,7 +20,7 @@ from toolbus_common.secrets.references import SecretError
 from toolbus_common.service import health
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
-from toolbus_common.settings import Settings
+from toolbus_common.settings import SettingError, Settings
 from toolbus_common.tls_files import TlsFileError
 
 log = logging.getLogger(__name__)
@@ -49,7 +49,7 @@ def run(names: Sequence[str], ops_listen: str = "") -> int:
     try:
         with observed(names, os.environ):
             uvloop.run(_run(sorted(names, key=STARTING_ORDER.index), settings))
-    except (OtlpError, SecretError, TlsFileError, _NoListenerError) as error:
+    except (OtlpError, SecretError, SettingError, TlsFileError, _NoListenerError) as error:
         log.error("process.not_started", extra={"reason": str(error)})  # noqa: TRY400
         return 1
     except Exception:

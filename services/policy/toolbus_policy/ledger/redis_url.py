@@ -4,12 +4,17 @@
 the same with TLS. The user and password are those of the servers.
 """
 
+import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
 from redis.asyncio import ConnectionPool
 from redis.asyncio.connection import parse_url
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
+from redis.exceptions import RedisError
+
+from toolbus_common.settings import SettingError
+from toolbus_common.tls_files import no_password, reason_of
 
 SENTINEL = "+sentinel"
 SENTINEL_PORT = 26379
@@ -17,21 +22,29 @@ _SENTINEL_USER = ("sentinel_username", "sentinel_password")
 _TLS = "ssl_"
 
 
-class RedisUrlError(ValueError):
-    """The URL of Redis is invalid. The message contains no part of the URL."""
+class RedisUrlError(SettingError):
+    """The URL of Redis, or a file that it names, is invalid. The message has no other part of it.
+
+    The error has no cause, because the causes quote the URL, and the URL contains a password.
+    """
 
 
 def pool_of(url: str, **options: Any) -> ConnectionPool:
     """Return a pool without connections. Raises `RedisUrlError`."""
     try:
-        if SENTINEL in urlsplit(url).scheme:
-            return _sentinel_pool(url, options)
-        return ConnectionPool.from_url(url, **options)
-    except ValueError as error:
+        is_sentinel = SENTINEL in urlsplit(url).scheme
+        pool = (
+            _sentinel_pool(url, options) if is_sentinel else ConnectionPool.from_url(url, **options)
+        )
+        pool.make_connection()  # type: ignore[no-untyped-call] # refuses unknown options
+    except (ValueError, TypeError, RedisError):
         raise RedisUrlError(
             "TOOLBUS_REDIS_URL is not valid; set redis://HOST:PORT, rediss://HOST:PORT or "
-            "redis+sentinel://HOST:PORT,HOST:PORT/PRIMARY."
-        ) from error
+            "redis+sentinel://HOST:PORT,HOST:PORT/PRIMARY, with known options, and with "
+            "percent-encoding in the user and password."
+        ) from None
+    _check_files(pool.connection_kwargs)
+    return pool
 
 
 async def close_pool(pool: ConnectionPool) -> None:
@@ -40,6 +53,10 @@ async def close_pool(pool: ConnectionPool) -> None:
     if isinstance(pool, SentinelConnectionPool):
         for sentinel in pool.sentinel_manager.sentinels:
             await sentinel.aclose()
+
+
+def _server_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
+    return ConnectionPool.from_url(url, **options)
 
 
 def _sentinel_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
@@ -65,6 +82,27 @@ def _sentinel_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
         primary, sentinel, **given, **secured, **options
     )
     return pool
+
+
+def _check_files(options: dict[str, Any]) -> None:
+    """Raise `RedisUrlError` if a file with certificates cannot be used."""
+    ca = options.get(f"{_TLS}ca_certs")
+    certificate, key = options.get(f"{_TLS}certfile"), options.get(f"{_TLS}keyfile")
+    if not (ca or certificate or key):
+        return
+    context, named = ssl.create_default_context(), f"ssl_ca_certs={ca}"
+    try:
+        if ca:
+            context.load_verify_locations(ca)
+        named = f"ssl_certfile={certificate} with ssl_keyfile={key}"
+        if certificate is not None or key is not None:
+            password = options.get(f"{_TLS}password") or no_password
+            context.load_cert_chain(certificate or "", key, password)
+    except (OSError, ValueError) as error:
+        raise RedisUrlError(
+            f"TOOLBUS_REDIS_URL: {named} cannot be used ({reason_of(error)}); set readable PEM "
+            "files."
+        ) from None
 
 
 def _address(text: str) -> tuple[str, int]:

@@ -8,7 +8,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
 from toolbus_common.errors import LedgerDownError
 from toolbus_policy.ledger.lua_scripts import ScriptRunner
@@ -16,6 +16,9 @@ from toolbus_policy.ledger.redis_url import close_pool, pool_of
 
 REDIS_ERRORS = (TimeoutError, RedisError, OSError)
 BATCH_SIZE = 500
+REJECTED = (
+    "Redis rejects the user or password: paid calls are denied; correct them in TOOLBUS_REDIS_URL"
+)
 CLUSTER = (
     "Redis Cluster is not supported: paid calls are denied; set TOOLBUS_REDIS_URL to one server, "
     "or to sentinels with redis+sentinel://"
@@ -75,6 +78,10 @@ class ValkeyStore:
             mode = await self._redis.info("cluster")
         except NoPermissionError:
             return ""
+        except AuthenticationError:
+            return (
+                "Redis rejects the user or password: paid calls are denied; check TOOLBUS_REDIS_URL"
+            )
         except (RedisError, OSError):
             return "Redis unreachable: paid calls are denied"
         return CLUSTER if mode.get("cluster_enabled") else ""
