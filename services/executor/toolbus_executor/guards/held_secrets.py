@@ -25,7 +25,9 @@ from toolbus_executor.guards.own_secrets import RULE, OwnSecrets
 
 MOST_OWNERS = 1024  # servers, providers and people whose secrets are known
 # Names of headers whose literal values are secrets; `Accept: application/json` is none.
-_TELLING = re.compile(r"auth|cookie|credential|key|passw|secret|session|sign|token", re.IGNORECASE)
+_SECRET_NAME = re.compile(
+    r"auth|cookie|credential|key|passw|secret|session|sign|token", re.IGNORECASE
+)
 
 
 class Searched(Protocol):
@@ -209,5 +211,5 @@ def secrets_in(headers: Mapping[str, str], found: Values) -> list[str]:
     return [
         value.rpartition(" ")[2]
         for name, text, value in values
-        if value != text or _TELLING.search(name) is not None
+        if value != text or _SECRET_NAME.search(name) is not None
     ]
