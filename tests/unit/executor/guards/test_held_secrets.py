@@ -131,6 +131,6 @@ async def test_a_stored_value_contains_no_secret() -> None:
     assert stored.startswith(b"[redacted:")
 
 
-def test_only_headers_with_a_telling_name_are_secret() -> None:
+def test_only_headers_named_like_a_secret_are_secret() -> None:
     headers = {"Accept": "application/json", "X-Api-Key": "k" * 20, "Authorization": "Bearer abc"}
     assert secrets_in(headers, {}) == ["k" * 20, "abc"]
