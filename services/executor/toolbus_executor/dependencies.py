@@ -9,10 +9,10 @@ from typing import cast
 from toolbus_common.config import Server
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_common.messaging.event_publisher import EventPublisher
-from toolbus_common.secrets import SecretError, Secrets, Values, filled
+from toolbus_common.secrets import SecretError, Secrets, Values
 from toolbus_executor.credentials.oauth_token import Bearer, RequestToken
 from toolbus_executor.guards.call_guards import CallGuards
-from toolbus_executor.guards.held_secrets import HeldSecrets
+from toolbus_executor.guards.held_secrets import HeldSecrets, secrets_in
 from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.results.large.store import LargeResultStore
 from toolbus_executor.settings import Settings
@@ -74,9 +74,7 @@ class Dependencies:
 
         It is not opened yet.
         """
-        headers = [filled(text, secrets) for text in server.headers.values()]
-        words = [each.rpartition(" ")[2] for each in headers]  # without a scheme such as `Bearer`
-        self.held.renew(f"server {name}", [*secrets.values(), *words])
+        self.held.renew(f"server {name}", [*secrets.values(), *secrets_in(server.headers, secrets)])
         if server.replicas:
             upstream = ReplicatedUpstream(
                 name, server, notifications, events, self.dialers, secrets, spills

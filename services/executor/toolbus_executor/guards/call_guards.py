@@ -99,6 +99,11 @@ class GuardedContent:
         self._checks: dict[str, GuardCheck] = {}
 
     @property
+    def attached(self) -> tuple[str, ...]:
+        """The names of all guards of the call, whatever they check."""
+        return self.call.guards
+
+    @property
     def checks(self) -> tuple[GuardCheck, ...]:
         """One check of each guard: what it did in all contents of the call."""
         return tuple(self._checks.values())[:MOST_CHECKS]
@@ -144,7 +149,7 @@ class GuardedContent:
         """Record checks; several checks by one guard become one."""
         for each in checks:
             before = self._checks.get(each.guard)
-            self._checks[each.guard] = each if before is None else _together(before, each)
+            self._checks[each.guard] = each if before is None else together(before, each)
             if each.verdict == "failed":
                 self._report(each)
 
@@ -181,7 +186,7 @@ class GuardedContent:
         )
 
 
-def _together(before: GuardCheck, after: GuardCheck) -> GuardCheck:
+def together(before: GuardCheck, after: GuardCheck) -> GuardCheck:
     """Return the record of two checks by one guard."""
     worse = after if _RANKS[after.verdict] > _RANKS[before.verdict] else before
     return worse.model_copy(

@@ -156,7 +156,7 @@ class GuardedCall:
             return value
         content = await self._scanned(len(value), lambda: _stored(value, is_text=is_text))
         is_document = content.is_encoded
-        await self.content.clean(content)
+        await self._clean(content)
         if not content.is_changed:
             return value
         if not is_text:
@@ -169,7 +169,7 @@ class GuardedCall:
             return error
         if self._restored:
             error = self._renewed(error, self._struck)
-        if not (isinstance(error, UpstreamError) and self.content.names):
+        if not isinstance(error, UpstreamError):
             return error
         was_sent = error.data.get("sent", True)
         shown = {name: each for name, each in error.data.items() if not _is_own(name, each)}

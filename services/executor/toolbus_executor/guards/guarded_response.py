@@ -85,16 +85,17 @@ class GuardedResponse:
         """Return an error as the caller may receive it. A text of the provider can be in it."""
         if not (isinstance(error, UpstreamError) and self._has_text):
             return error
-        body = _encode([error.reason])
+        named = {name: each for name, each in error.data.items() if isinstance(each, str)}
+        document = Content(_encode([error.reason, *named.values()]))
         try:
-            cleaned = await self.content.cleaned(body)
+            after = await cleaned(document, self.content, self._secrets)
         except (GuardBlockedError, GuardFailedError) as blocked:
-            return type(error)(
-                f"The provider's message is withheld: {blocked.reason}", **error.data
-            )
-        if cleaned is body:
+            data = {name: each for name, each in error.data.items() if name not in named}
+            return type(error)(f"The provider's message is withheld: {blocked.reason}", **data)
+        if after is None:
             return error
-        return type(error)(msgspec.json.decode(cleaned)[0], **error.data)
+        reason, *texts = after
+        return type(error)(reason, **error.data | dict(zip(named, texts, strict=True)))
 
     async def _send_part(self, part: bytes) -> None:
         if part:

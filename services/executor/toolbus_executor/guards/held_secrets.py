@@ -1,25 +1,52 @@
 """The secrets that this executor itself holds. No call may send them, and no result return them."""
 
 import asyncio
+import re
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from time import time
-from typing import Any, NoReturn
+from typing import Any, NoReturn, Protocol
 
 from toolbus_common.config.guards.guard import Guard, Phase
-from toolbus_common.contracts import GuardCheck
+from toolbus_common.contracts import CheckedCall, GuardCheck
 from toolbus_common.contracts.events.guards import Verdict
 from toolbus_common.errors import GuardBlockedError, GuardFailedError
 from toolbus_common.guards.content import Content
+from toolbus_common.guards.inspector import Inspector
 from toolbus_common.guards.messages import blocked_reason, failed_reason
 from toolbus_common.guards.redaction import Redacted, redact
 from toolbus_common.guards.texts.findings import Finding
+from toolbus_common.guards.texts.json_texts import CollisionError
 from toolbus_common.guards.texts.scan_threads import scanned
 from toolbus_common.guards.texts.time_limit import time_limit
-from toolbus_executor.guards.call_guards import GuardedContent
+from toolbus_common.secrets import Values, filled
+from toolbus_executor.guards.call_guards import CallGuards, GuardedContent
 from toolbus_executor.guards.own_secrets import RULE, OwnSecrets
 
 MOST_OWNERS = 1024  # servers, providers and people whose secrets are known
+# Names of headers whose literal values are secrets; `Accept: application/json` is none.
+_SECRET_NAME = re.compile(
+    r"auth|cookie|credential|key|passw|secret|session|sign|token", re.IGNORECASE
+)
+
+
+class Searched(Protocol):
+    """A content of a call or of a message, and the record of its checks."""
+
+    phase: Phase
+    inspector: Inspector
+    guards: CallGuards
+    checked: CheckedCall
+    names: tuple[str, ...]  # of the guards that check this content
+
+    @property
+    def attached(self) -> Sequence[str]:
+        """The names of all guards of the call, whatever they check."""
+        ...
+
+    def record(self, *checks: GuardCheck) -> None:
+        """Record checks."""
+        ...
 
 
 class HeldSecrets:
@@ -39,13 +66,14 @@ class HeldSecrets:
         if len(self._by_owner) > MOST_OWNERS:
             self._by_owner.popitem(last=False)
 
-    async def clean(self, document: Content, content: GuardedContent, *, is_sent: bool) -> None:
+    async def clean(self, document: Content, content: Searched, *, is_sent: bool) -> None:
         """Replace the secrets in a document, if a guard of the call looks for secrets.
 
         Raises:
             GuardBlockedError: the document would be sent with a secret (`is_sent`), or a guard
                 blocks secrets.
-            GuardFailedError: the search took longer than the guard may.
+            GuardFailedError: the search took longer than the guard may, or nothing else checks
+                a document that parsers could read differently.
 
         """
         guard = self.guard_of(content)
@@ -63,9 +91,15 @@ class HeldSecrets:
         try:
             async with asyncio.timeout(seconds):
                 found = await scanned(document.size, call, search)
-        except TimeoutError:
+        except (TimeoutError, ValueError) as error:
+            if isinstance(error, TimeoutError):
+                reason = f"it took longer than {found_guard.timeout:g} s"
+            elif name in content.names and not is_sent and not isinstance(error, CollisionError):
+                return  # the guard rejects it itself, or its failure is recorded
+            else:
+                reason = str(error)
             phase: Phase = "arguments" if is_sent else content.phase
-            _fail(name, found_guard, phase, content, document.size)
+            _fail(name, found_guard, phase, content, document.size, reason)
             return
         if found is None:
             return
@@ -74,11 +108,11 @@ class HeldSecrets:
         note(name, content, "redacted", document.size)
         document.replace(found.value)
 
-    def guard_of(self, content: GuardedContent) -> tuple[str, Guard] | None:
+    def guard_of(self, content: Searched) -> tuple[str, Guard] | None:
         """Return the guard that decides about these secrets in a content, if there are any."""
         guards = [
             (name, guard)
-            for name in content.call.guards
+            for name in content.attached
             if (guard := content.inspector.guards.get(name)) is not None
             and guard.kind == "secrets"
             and guard.mode == "enforce"
@@ -87,7 +121,7 @@ class HeldSecrets:
             return None
         return next((each for each in guards if each[1].action == "block"), guards[0])
 
-    def block(self, name: str, content: GuardedContent, size: int, *, is_sent: bool) -> NoReturn:
+    def block(self, name: str, content: Searched, size: int, *, is_sent: bool) -> NoReturn:
         """Record that a content has a secret, and raise `GuardBlockedError`."""
         note(name, content, "blocked", size)
         phase: Phase = "arguments" if is_sent else content.phase
@@ -112,13 +146,13 @@ class HeldSecrets:
 
 
 def _found(
-    own: OwnSecrets, document: Content, content: GuardedContent, *, blocks: bool
+    own: OwnSecrets, document: Content, content: Searched, *, blocks: bool
 ) -> Redacted | None:
-    """Return a document without the secrets; None if it has none. One that is blocked is empty."""
-    try:
-        texts = document.texts(frozenset())
-    except ValueError:
-        return None  # the guards themselves reject it, or their failure is recorded
+    """Return a document without the secrets; None if it has none. One that is blocked is empty.
+
+    Raises `ValueError` for a document that parsers could read differently.
+    """
+    texts = document.texts(frozenset())
     findings = own.find(texts.texts)
     if not findings:
         return None
@@ -132,9 +166,8 @@ def _found(
     )
 
 
-def _fail(name: str, guard: Guard, phase: Phase, content: GuardedContent, size: int) -> None:
-    """Record that the search did not end. Raises `GuardFailedError` if the guard fails closed."""
-    reason = f"it took longer than {guard.timeout:g} s"
+def _fail(name: str, guard: Guard, phase: Phase, content: Searched, size: int, reason: str) -> None:
+    """Record that the search failed. Raises `GuardFailedError` if the guard fails closed."""
     content.record(
         GuardCheck(guard=name, phase=content.phase, verdict="failed", bytes=size, error=reason)
     )
@@ -158,7 +191,7 @@ async def cleaned(
     return document.value if document.is_changed else None
 
 
-def note(name: str, content: GuardedContent, verdict: Verdict, size: int) -> None:
+def note(name: str, content: Searched, verdict: Verdict, size: int) -> None:
     """Record what happened to a content with a secret."""
     content.record(
         GuardCheck(
@@ -170,3 +203,13 @@ def note(name: str, content: GuardedContent, verdict: Verdict, size: int) -> Non
             bytes=size,
         )
     )
+
+
+def secrets_in(headers: Mapping[str, str], found: Values) -> list[str]:
+    """Return the secret values of a server's headers, without a scheme such as `Bearer`."""
+    values = [(name, text, filled(text, found)) for name, text in headers.items()]
+    return [
+        value.rpartition(" ")[2]
+        for name, text, value in values
+        if value != text or _SECRET_NAME.search(name) is not None
+    ]

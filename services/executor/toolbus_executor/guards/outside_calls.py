@@ -1,6 +1,7 @@
 """Guards on messages outside of calls: what a server sends, and what its clients answer."""
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from secrets import token_hex
 from time import time
 
@@ -8,11 +9,15 @@ from msgspec import Struct
 
 from toolbus_common.config import Server
 from toolbus_common.config.guards.guard import Phase
-from toolbus_common.contracts import CallAdmitted, CheckedCall, MessageGuarded
+from toolbus_common.contracts import CallAdmitted, CheckedCall, GuardCheck, MessageGuarded
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.contracts.events.guards import encoded_checks
+from toolbus_common.errors import GuardBlockedError, GuardFailedError
+from toolbus_common.guards.content import Content
 from toolbus_common.guards.inspector import Inspection
-from toolbus_executor.guards.call_guards import CallGuards
+from toolbus_common.guards.texts.scan_threads import scanned
+from toolbus_executor.guards.call_guards import CallGuards, together
+from toolbus_executor.guards.held_secrets import HeldSecrets
 from toolbus_executor.mcp_messages.request_builder import refusal
 
 MOST_KNOWN = 10_000  # sessions whose guards are known
@@ -28,18 +33,42 @@ class _Known(Struct):
     names: dict[str, bool]
 
 
+class _Message:
+    """One message, and the checks of it."""
+
+    def __init__(
+        self, guards: CallGuards, checked: CheckedCall, phase: Phase, attached: Sequence[str]
+    ) -> None:
+        self.guards = guards
+        self.inspector = guards.inspector
+        self.checked = checked
+        self.phase = phase
+        self.attached = tuple(dict.fromkeys(attached))
+        self.names = self.inspector.applicable(self.attached, phase)
+        self.checks: dict[str, GuardCheck] = {}
+
+    def record(self, *checks: GuardCheck) -> None:
+        """Record checks; several checks by one guard become one."""
+        for each in checks:
+            before = self.checks.get(each.guard)
+            self.checks[each.guard] = each if before is None else together(before, each)
+
+
 class OutsideCalls:
     """The guards of one server's messages outside of calls.
 
     Those of the server and of all calls always apply; to the messages of a client's session, also
     those of the session's calls. A message that a guard rejects, or that it could not check and
-    fails closed, is not sent.
+    fails closed, is not sent. `secrets` are those of Toolbus itself.
     """
 
-    def __init__(self, server: str, declared: Server, guards: CallGuards) -> None:
+    def __init__(
+        self, server: str, declared: Server, guards: CallGuards, secrets: HeldSecrets | None = None
+    ) -> None:
         self._server = server
         self._declared = declared
         self._guards = guards
+        self._secrets = secrets
         self._sessions: OrderedDict[tuple[str, str], _Known] = OrderedDict()
 
     def note(self, principal_id: str, session: str, call: CallAdmitted) -> None:
@@ -83,20 +112,24 @@ class OutsideCalls:
         self, principal_id: str, session: str, method: str, phase: Phase, body: bytes
     ) -> Inspection | None:
         """Return the result of the inspection; None if no guard applies."""
-        inspector = self._guards.inspector
         known = self._sessions.get((principal_id, session))
-        configured = inspector.guards
+        configured = self._guards.inspector.guards
         names = [*self._declared.guards]
         names += [name for name, guard in configured.items() if guard.always]
         if known is not None:
             # A guard that was removed from the configuration does not apply anymore.
             names += [each for each, was in known.names.items() if each in configured or not was]
-        applied = inspector.applicable([*dict.fromkeys(names)], phase)
-        if not applied:
+        if not names:
             return None
         call = known.call if known is not None else self._any_call(principal_id)
         call = call.model_copy(update={"deadline": time() + SECONDS})
-        found = await inspector.inspect(applied, phase, call, body, may_ask=False)
+        message = _Message(self._guards, call, phase, names)
+        secrets = self._secrets
+        if secrets is not None and secrets.guard_of(message) is None:
+            secrets = None
+        if not message.names and secrets is None:
+            return None
+        found = await _inspection(message, body, secrets)
         if any(each.verdict != "passed" for each in found.checks):
             self._report(call, method, found)
         return found
@@ -128,3 +161,21 @@ class OutsideCalls:
                 withheld=found.error is not None,
             )
         )
+
+
+async def _inspection(message: _Message, body: bytes, secrets: HeldSecrets | None) -> Inspection:
+    """Return the result of the search for the secrets of Toolbus, and of all guards."""
+    content, call, phase = Content(body), message.checked, message.phase
+    if secrets is not None:
+        try:
+            await secrets.clean(content, message, is_sent=phase == "arguments")
+        except (GuardBlockedError, GuardFailedError) as error:
+            return Inspection(b"", tuple(message.checks.values()), error)
+    found = await message.inspector.inspect_content(
+        message.names, phase, call, content, may_ask=False
+    )
+    message.record(*found.checks)
+    checks = tuple(message.checks.values())
+    if found.error is not None:
+        return Inspection(b"", checks, found.error)
+    return Inspection(await scanned(content.size, call, lambda: content.body), checks)

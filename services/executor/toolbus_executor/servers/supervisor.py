@@ -95,7 +95,7 @@ class ServerSupervisor:
         self.lists_changed = asyncio.Event()
         self._retry = asyncio.Event()
         self._pause: float | None = None  # seconds until the server's lists expire
-        outside = OutsideCalls(name, declared, dependencies.guards)
+        outside = OutsideCalls(name, declared, dependencies.guards, dependencies.held)
         self._notifications = NotificationPublisher(name, service, self.watched, outside)
         self._unattributed = Dropped(name)
         # Before the first connection, other executors serve the calls.

@@ -12,10 +12,15 @@ from harness.services.call_runner import RecordedEvents
 from harness.services.guarded import guards_of
 from toolbus_common.contracts.model_calls import CHAT
 from toolbus_common.contracts.replies import CallContext
-from toolbus_common.errors import GuardBlockedError
+from toolbus_common.errors import (
+    GuardBlockedError,
+    GuardFailedError,
+    ModelRefusedError,
+    UpstreamRefusedError,
+)
 from toolbus_executor.guards.guarded_call import GuardedCall
 from toolbus_executor.guards.guarded_response import GuardedResponse
-from toolbus_executor.guards.held_secrets import HeldSecrets
+from toolbus_executor.guards.held_secrets import HeldSecrets, secrets_in
 
 CANARY = "a-credential-of-another-server-5d1e"
 LARGE_TEXT = "the weather is fine " * 800_000  # 16 MB
@@ -91,3 +96,41 @@ async def test_a_large_result_without_a_secret_is_the_same_bytes(name: str) -> N
     body = json.dumps({name: "complete", "content": [{"type": "text", "text": "x" * 9000}]})
     raw = body.encode()
     assert await call_with().result(raw) is raw
+
+
+async def test_a_result_that_parsers_read_differently_is_withheld() -> None:
+    raw = b'{"content":[],"a":"%b","a":"b"}' % CANARY.encode()
+    with pytest.raises(GuardFailedError):
+        await call_with().result(raw)
+
+
+async def test_arguments_that_parsers_read_differently_are_not_sent() -> None:
+    raised = None
+    try:
+        await call_with(b'{"a":"%b","a":"b"}' % CANARY.encode()).sendable()
+    except GuardFailedError as error:
+        raised = error
+    assert raised is not None
+    assert raised.data["sent"] is False
+
+
+async def test_an_error_of_a_server_and_of_a_provider_contain_no_secret() -> None:
+    error = await call_with().error(UpstreamRefusedError(f"no: {CANARY}", upstream_code=1))
+    assert CANARY not in error.reason
+    assert "[redacted:" in error.reason
+    call = admitted_call(**CALL, method=CHAT)
+    context = cast("CallContext", None)
+    response = GuardedResponse(guards_of(RecordedEvents(), g=GUARD), call, context, held())
+    refused = await response.error(ModelRefusedError(f"no: {CANARY}", status=401, type=CANARY))
+    assert CANARY not in f"{refused.reason} {refused.data}"
+    assert refused.data["status"] == 401
+
+
+async def test_a_stored_value_contains_no_secret() -> None:
+    stored = await call_with().stored(CANARY.encode(), size=len(CANARY), is_text=True)
+    assert stored.startswith(b"[redacted:")
+
+
+def test_only_headers_named_like_a_secret_are_secret() -> None:
+    headers = {"Accept": "application/json", "X-Api-Key": "k" * 20, "Authorization": "Bearer abc"}
+    assert secrets_in(headers, {}) == ["k" * 20, "abc"]

@@ -9,6 +9,7 @@ from harness.services.call_runner import RecordedEvents, admitted
 from harness.services.guarded import TOKEN, guards_of
 from toolbus_common.config import Server
 from toolbus_common.contracts import MessageGuarded
+from toolbus_executor.guards.held_secrets import HeldSecrets
 from toolbus_executor.guards.outside_calls import OutsideCalls
 
 SECRETS: dict[str, Any] = {"kind": "secrets", "on": ["arguments", "results"]}
@@ -75,3 +76,21 @@ async def test_a_message_that_a_guard_cannot_check_is_dropped_if_the_guard_fails
 ) -> None:
     messages = Messages(("g",), **DOWN, fail=fail)
     assert (await messages.logged() is None) == (fail == "closed")
+
+
+async def test_no_message_contains_a_secret_of_toolbus_itself() -> None:
+    canary, held, events = "a-credential-of-another-server-5d1e", HeldSecrets(), RecordedEvents()
+    held.renew("server x", [canary])
+    declared = Server(url="http://127.0.0.1:1/mcp", guards=("g",))
+    guard = {"kind": "secrets", "on": ["prompts"], "action": "redact"}
+    outside = OutsideCalls("docs", declared, guards_of(events, g=guard), held)
+    log = json.dumps({"data": canary}).encode()
+    shown = await outside.message("p", "s", "notifications/message", log)
+    assert shown is not None
+    assert b"[redacted:toolbus-own-secret:" in shown
+    answer = b'"result":' + log
+    refused = await outside.answer("p", "s", "elicitation/create", answer)
+    assert json.loads(b"{" + refused + b"}")["error"]["code"] == -32603
+    recorded = [each for each in events.published if isinstance(each, MessageGuarded)]
+    assert [each.withheld for each in recorded] == [False, True]
+    assert canary not in str(recorded)

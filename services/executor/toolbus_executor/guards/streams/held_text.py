@@ -9,7 +9,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 HOLD = 256  # characters; a phrase that a rule matches must not be longer, but a word can be
-STEP = 64  # characters that arrive before the text is searched again
+STEP = 64  # characters that arrive before the text is searched again, at least
+_SHARE = 16  # of a long delayed text, the share that arrives before that
 CONTEXT = 1024  # characters before the held text that are searched with it
 LONGEST_WORD = 8192  # characters without white space that are delayed together
 LONGEST_BLOCK = 16_384  # characters of a block that are delayed together
@@ -43,7 +44,9 @@ class HeldText:
         """Accept a piece, and return what can be returned now. Raises like `find`."""
         self._window += text
         self._unsearched += len(text)
-        if self._unsearched < STEP or len(self._window) - self._returned <= self._hold:
+        held = len(self._window) - self._returned
+        # The step grows with what is searched, so the work is linear in any text.
+        if self._unsearched < max(STEP, held // _SHARE) or held <= self._hold:
             return ""
         return self._released(self._cut())
 
