@@ -258,8 +258,9 @@ def test_a_run_that_continues_a_conversation_has_read_what_its_earlier_run_read(
     own = {"name": "ask_user", "arguments": {}}
     script = [LEAK[0], [*LEAK[1], own], LEAK[2]]
     chat = agents.chat(script, name="refuse", tools=OWN)
-    (pending,) = chat.choices[0].message.tool_calls or ()
-    answer = {"role": "tool", "tool_call_id": pending.id, "content": "yes"}
+    pending = chat.choices[0].message.tool_calls
+    assert pending
+    answer = {"role": "tool", "tool_call_id": pending[0].id, "content": "yes"}
     back: Any = [*PROMPT, chat.choices[0].message.model_dump(exclude_none=True), answer]
     agents.chat(script, name="refuse", messages=back, tools=OWN)
     assert agents.calls() == ["count", "drip"]
