@@ -182,11 +182,11 @@ def test_a_reached_limit_ends_the_run_and_is_named(agents: AgentGateway, name: s
 # -- approvals -------------------------------------------------------------------------------------
 
 
-def waiting_approval(agents: AgentGateway) -> str:
+def waiting_approval(agents: AgentGateway, name: str = "bot") -> str:
     """Wait until a run waits for an approval, and return it."""
 
     def look() -> str:
-        with agents.http() as client:
+        with agents.http(name) as client:
             runs = client.get("/v1/agent/runs").json()["runs"]
         return next((each["approval"] for each in runs if each["state"] == "waiting"), "")
 
@@ -213,6 +213,59 @@ def test_the_model_learns_that_its_call_was_rejected(agents: AgentGateway) -> No
     answer = agents.mock.received()[1].body["messages"][-1]
     assert answer["content"].startswith("approval_rejected: ")
     assert "not today" in answer["content"]
+
+
+# -- information flow ------------------------------------------------------------------------------
+
+LEAK = [[call("count", id="plan")], [call("drip", steps=1)], [call("say", text="the plan")]]
+
+
+def test_a_run_that_read_private_and_untrusted_data_sends_nothing_outside(
+    agents: AgentGateway,
+) -> None:
+    agents.chat(LEAK, name="refuse")
+    assert agents.calls() == ["count", "drip"]
+    answer = agents.mock.received()[-1].body["messages"][-1]
+    assert answer["content"].startswith("flow_refused: ")
+    assert "'shop__count' read private data, then 'shop__drip'" in answer["content"]
+    agents.forget()
+    agents.chat([LEAK[0], LEAK[2]], name="refuse")  # another run, which read private data alone
+    assert agents.calls() == ["count", "say"]
+
+
+def test_a_flagged_run_sends_and_one_that_asks_waits_for_the_approval(
+    agents: AgentGateway,
+) -> None:
+    agents.chat(LEAK, name="flag")
+    assert agents.calls() == ["count", "drip", "say"]
+    (row,) = agents.cluster.eventual_rows(
+        "SELECT flow FROM events WHERE event = 'call.allowed' AND key = 'flag' AND tool = 'say'"
+    )
+    assert json.loads(row["flow"])["verdict"] == "flagged"
+    agents.forget()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(agents.chat, LEAK, name="ask")
+        approval = waiting_approval(agents, "ask")
+        assert agents.calls() == ["count", "drip"]
+        agents.approve(approval)
+        running.result()
+    assert agents.calls() == ["count", "drip", "say"]
+
+
+def test_a_run_that_continues_a_conversation_has_read_what_its_earlier_run_read(
+    agents: AgentGateway,
+) -> None:
+    own = {"name": "ask_user", "arguments": {}}
+    script = [LEAK[0], [*LEAK[1], own], LEAK[2]]
+    chat = agents.chat(script, name="refuse", tools=OWN)
+    pending = chat.choices[0].message.tool_calls
+    assert pending
+    answer = {"role": "tool", "tool_call_id": pending[0].id, "content": "yes"}
+    back: Any = [*PROMPT, chat.choices[0].message.model_dump(exclude_none=True), answer]
+    agents.chat(script, name="refuse", messages=back, tools=OWN)
+    assert agents.calls() == ["count", "drip"]
+    last = agents.mock.received()[-1].body["messages"][-1]
+    assert last["content"].startswith("flow_refused: ")
 
 
 # -- runs ------------------------------------------------------------------------------------------

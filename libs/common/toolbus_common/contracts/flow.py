@@ -50,12 +50,13 @@ class FlowInputs(msgspec.Struct, frozen=True, omit_defaults=True):
 
     `sealed` is the field `flow` of the admitted call `parent`. `inputs` are the full names of the
     tools whose results can reach the arguments of this call, or decide whether it is made; None if
-    they are not known.
+    they are not known. `earlier` are runs of agent mode whose results this run has received.
     """
 
     sealed: str
     parent: str
     inputs: tuple[str, ...] | None = None
+    earlier: tuple[str, ...] = ()
 
 
 encode = msgspec.json.Encoder().encode

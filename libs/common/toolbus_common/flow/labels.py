@@ -18,7 +18,8 @@ UNTRUSTED: Reads = "untrusted"
 OUTSIDE: Writes = "outside"
 _UNKNOWN: tuple[Reads, ...] = (PRIVATE, UNTRUSTED)
 _OFFLINE = ("none", "loopback")
-_TASKS = frozenset({"tasks/get", "tasks/result"})
+_UPDATE = "tasks/update"
+_TASKS = frozenset({"tasks/get", "tasks/result", _UPDATE})
 _READING = frozenset({"resources/read", "resources/subscribe", "prompts/get"})
 
 
@@ -75,7 +76,7 @@ def labels_of_call(
 
     A resource or prompt has the labels of its server. It is a sink only if the server is declared
     to write outside, because its URI or arguments then leave with the request. The result of a task
-    can be that of any tool of the server.
+    can be that of any tool of the server, and further input of a task reaches such a tool.
     """
     tools = listing.tools if listing is not None else ()
     if method == TOOLS_CALL:
@@ -87,7 +88,8 @@ def labels_of_call(
     if method in _TASKS:
         found = [labels_of_tool(server, each.name, each.as_sent) for each in tools]
         reads = tuple(label for label in _UNKNOWN if any(label in each.reads for each in found))
-        return Labels(reads if found else _UNKNOWN)
+        sends = method == _UPDATE and (not found or any(each.is_sink for each in found))
+        return Labels(reads if found else _UNKNOWN, OUTSIDE if sends else "nothing")
     return NO_LABELS
 
 

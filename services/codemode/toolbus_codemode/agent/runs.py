@@ -124,6 +124,7 @@ class AgentRuns:
         beat = asyncio.create_task(_keep_waiting(context))
         try:
             earlier = await self._earlier(requested.method, body, call)
+            run.calls.earlier = tuple(earlier)
             run.body = restored(requested.method, body, earlier)
             response = await run.run(principal)
         except asyncio.CancelledError:

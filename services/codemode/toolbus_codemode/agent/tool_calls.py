@@ -96,7 +96,10 @@ class Wanted:
 
 @dataclass(slots=True)
 class ToolCalls:
-    """Caller of the tools of one run. `run` is the parent of all calls."""
+    """Caller of the tools of one run. `run` is the parent of all calls.
+
+    `earlier` are the runs whose results the conversation contains.
+    """
 
     service: Service
     directory: ConfigView
@@ -104,6 +107,7 @@ class ToolCalls:
     run: str
     trace: str
     taken_over: bool = False  # by another request of the run, which waits for its calls
+    earlier: tuple[str, ...] = ()
 
     async def make(self, wanted: Wanted, budget: RunBudget, waiting: "Waiting") -> Outcome:
         """Make one call, and return its result or its error as text for the model."""
@@ -198,10 +202,17 @@ class ToolCalls:
             idempotency_key=wanted.key,
             suggested_by=wanted.suggested_by,
             session=outer.session,
-            flow=encode(FlowInputs(outer.flow, outer.call_id)).decode() if outer.flow else "",
+            flow=self._flow(),
             terms=(wanted.program or _OPTIONS).encode() if server == BUILT_IN else "",
             arguments=arguments,
         )
+
+    def _flow(self) -> str:
+        """Return the proof that the call belongs to this run; empty if policy needs none."""
+        outer = self.outer
+        if not outer.flow:
+            return ""
+        return encode(FlowInputs(outer.flow, outer.call_id, earlier=self.earlier)).decode()
 
     async def _await_reply(self, call: CallRequested) -> FinalReply:
         try:

@@ -31,10 +31,11 @@ from toolbus_common.flow.labels import OUTSIDE, Labels
 from toolbus_common.nats.sealed_records import Records
 from toolbus_policy.flow.decision import FlowVerdict, after, chain_text, decide
 from toolbus_policy.flow.quota import RunQuota
-from toolbus_policy.flow.repository import Loaded, RunRepository, StoredRun
+from toolbus_policy.flow.repository import NOTHING_READ, Loaded, RunRepository, StoredRun
 from toolbus_policy.flow.terms import FlowTerms, Run, agent_run_of, run_of
 
 ATTEMPTS = 16  # while concurrent calls of one run conflict
+MAX_EARLIER = 64  # runs whose results one run of agent mode has received
 FRESH_SECONDS = 1.0  # a judgement that waited longer, for an approval, is not used to write
 
 LabelsOf = Callable[[str], Labels]  # by the full name of a tool
@@ -62,7 +63,8 @@ class Judgement(Struct, frozen=True):
     """The judgement of one call.
 
     `before` is what may have reached the call: what its run had read, or, in a program, the part
-    that can reach the arguments of this call (`narrowed`).
+    that can reach the arguments of this call (`narrowed`). `inherited` is what earlier runs had
+    read whose results this run of agent mode has received.
     """
 
     terms: FlowTerms
@@ -72,6 +74,7 @@ class Judgement(Struct, frozen=True):
     before: FlowState
     verdict: FlowVerdict
     narrowed: bool = False
+    inherited: FlowState = NOTHING_READ
 
     @property
     def must_be_approved(self) -> bool:
@@ -158,11 +161,12 @@ class FlowFollower:
         inputs, start = self._opened(call, caller)
         run = self._run(call, caller, terms, start)
         loaded = await self._repository.load(run.id)
-        before, narrowed = loaded.state, False
+        inherited = await self._inherited(call, caller, run) if start is not None else NOTHING_READ
+        before, narrowed = _joined(loaded.state, inherited), False
         if start is not None and start.run == run and inputs is not None:
             before, narrowed = _reaching(start.before, loaded.state, inputs, labels_of), True
         verdict = decide(before, terms.labels, terms.action)
-        return Judgement(terms, run, caller, loaded, before, verdict, narrowed)
+        return Judgement(terms, run, caller, loaded, before, verdict, narrowed, inherited)
 
     async def commit(self, judged: Judgement | None, call: CallRequested) -> None:
         """Record what the call reads. It must not be dispatched before this returns.
@@ -173,7 +177,7 @@ class FlowFollower:
         if judged is None:
             return
         labels = judged.terms.labels
-        if not (labels.reads_private or labels.reads_untrusted):
+        if not (labels.reads_private or labels.reads_untrusted or judged.inherited != NOTHING_READ):
             return
         read = FlowRead(call.call_id, call.server, call.tool, time())
         loaded = judged.loaded
@@ -182,7 +186,7 @@ class FlowFollower:
         if loaded.revision == 0:
             self._quota.take(judged.caller.owner)
         for _ in range(ATTEMPTS):
-            state = after(loaded.state, labels, read)
+            state = after(_joined(loaded.state, judged.inherited), labels, read)
             ends = judged.run.renewed(loaded.ends, time())
             if state == loaded.state and ends == loaded.ends:
                 return
@@ -228,13 +232,26 @@ class FlowFollower:
             )
         return sent.inputs, start
 
+    async def _inherited(self, call: CallRequested, caller: Caller, run: Run) -> FlowState:
+        """Return what the earlier runs have read whose results a run of agent mode has received."""
+        found = NOTHING_READ
+        for earlier in decode_inputs(call.flow).earlier[:MAX_EARLIER]:
+            other = agent_run_of(earlier, caller.owner).id
+            if other != run.id:
+                found = _joined(found, (await self._repository.load(other)).state)
+        return found
+
     def _run(
         self, call: CallRequested, caller: Caller, terms: FlowTerms, start: Start | None
     ) -> Run:
         usual = run_of(call, caller.principal, caller.owner, terms.flow)
         if start is None or (terms.flow is not None and terms.flow.per == "key"):
             return usual
-        return start.run if start.run is not None else agent_run_of(call, caller.owner)
+        return start.run if start.run is not None else agent_run_of(call.run, caller.owner)
+
+
+def _joined(first: FlowState, second: FlowState) -> FlowState:
+    return FlowState(first.private or second.private, first.untrusted or second.untrusted)
 
 
 def _reaching(

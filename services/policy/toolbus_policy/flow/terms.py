@@ -84,6 +84,6 @@ def run_of(call: CallRequested, principal: Principal, owner: str, flow: Flow | N
     return Run(session_owner.digest_of("key", principal.customer, holder), "key", window)
 
 
-def agent_run_of(call: CallRequested, owner: str) -> Run:
-    """Return the run of a call that codemode makes for a run of agent mode."""
-    return Run(session_owner.digest_of("agent", owner, call.run), "run", RUN_SECONDS)
+def agent_run_of(run: str, owner: str) -> Run:
+    """Return the run of the calls that codemode makes for this run of agent mode."""
+    return Run(session_owner.digest_of("agent", owner, run), "run", RUN_SECONDS)
