@@ -207,6 +207,7 @@ async def test_a_lost_chunk_ends_the_stream_with_an_error(
 
     async with model_edge_on_both(local=provider) as served:
         response = await served.post(stream=True)
+        await until(lambda: served.cancelled, "the cancellation")
     last = response.content.rpartition(b"data: ")[2]
     assert "lost between services" in json.loads(last)["error"]["message"]
     assert served.cancelled == [served.calls[0].call_id]

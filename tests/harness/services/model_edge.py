@@ -165,6 +165,7 @@ async def model_edge(
                     f"{CallCancelled.SUBJECT}.*",
                     lambda data, *_: edge.cancelled.append(CallCancelled.decode(data).call_id),
                 )
+                await made.executor.bus.settled()
                 yield edge
 
 
