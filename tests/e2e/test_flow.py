@@ -10,6 +10,7 @@ import pytest
 from fastmcp import Client as FastClient
 from mcp import MCPError
 
+from harness.clients.admin_client import at
 from harness.clients.form_browser import Browser
 from harness.clients.mcp_client import Answer
 from harness.gateway.cluster import Upstream
@@ -18,7 +19,8 @@ from harness.packages import npm
 
 FILES = "@modelcontextprotocol/server-filesystem@2026.8.31"
 ACTIONS = ("refuse", "ask", "flag")
-NAMES = (*ACTIONS, "window", "program", "listed", "boss")
+NAMES = (*ACTIONS, "window", "program", "listed", "remote", "boss")
+ADMINS = {role: f"tba_{role}_e2e-secret-of-flows" for role in ("operator", "viewer")}
 KEYS = {name: f"tbk_{name}_e2e-secret-of-flows" for name in NAMES}
 READ, FETCH, SEND = "files__read_text_file", "web__say", "mail__say"
 
@@ -47,6 +49,7 @@ def running(
             "mail": {"url": echo.url, "tools": {"say": {"reads": [], "writes": "outside"}}},
         },
         "keys": keys,
+        "admins": {role: {"role": role, "secret": key} for role, key in ADMINS.items()},
     }  # fmt: skip
     launched = Launched(tmp_path_factory.mktemp("flow"))
     with echo.running(), launched.running(document):
@@ -167,6 +170,27 @@ def test_an_operator_lists_and_resets_runs(running: tuple[Launched, Path]) -> No
         failed = launched.toolbus("flow", "reset", unknown, "--reason", "again")
         assert failed.returncode != 0
         assert "'toolbus flow runs' lists the runs" in " ".join(failed.stderr.split())
+
+
+def test_an_administrator_lists_and_resets_runs_over_http(running: tuple[Launched, Path]) -> None:
+    launched, note = running
+    read_both(launched, note, "remote")
+    operator, viewer = (at(launched, ADMINS[role]) for role in ("operator", "viewer"))
+    found = viewer.request("GET", "/v1/flow/runs").json["runs"]
+    (run,) = [each["run"] for each in found if each["key"] == "remote"]
+    reset, reason = f"/v1/flow/runs/{run}/reset", {"reason": "checked"}
+    assert viewer.request("POST", reset, reason).status == 403
+    assert operator.request("POST", reset, {}).status == 400
+    assert sent(launched, "remote").code == "flow_refused"
+    assert operator.request("POST", reset, reason).json["private"] == ""
+    assert sent(launched, "remote").text == "remote"
+    assert operator.request("POST", reset, reason).status == 404
+    (row,) = launched.eventual_rows(
+        "SELECT * FROM events WHERE event = 'flow.reset' AND key = 'remote'"
+    )
+    detail = json.loads(row["detail"])
+    recorded = (detail["run"], detail["by"], row["reason"])
+    assert recorded == (run, "admin:operator", "checked")
 
 
 def test_a_guess_is_shown_until_it_is_confirmed(running: tuple[Launched, Path]) -> None:

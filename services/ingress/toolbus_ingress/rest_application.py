@@ -34,6 +34,7 @@ def build(endpoint: Endpoint) -> Application:
         cache.router,
         admin_approvals.router,
         runs.router,
+        runs.flow,
         approvals.router,
         tools.router,
         own_runs.router,

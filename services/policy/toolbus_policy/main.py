@@ -176,7 +176,8 @@ def build(process: ProcessContext) -> Service:
         approvals.approval_repository.open(await service.bucket(APPROVALS))
         tasks.task_repository.open(await service.bucket(TASKS))
         rebuilder, queries = _build_ledger_admin(service, ledger, provider, watcher, settings)
-        await _serve_admin(service, provider, approvers, queries, settings)
+        flow, flow_runs = await _build_flow(service, settings)
+        await _serve_admin(service, provider, approvers, queries, flow_runs, settings)
         claims = await _build_claims(service, settings)
         handler = AdmissionHandler(
             service,
@@ -186,7 +187,7 @@ def build(process: ProcessContext) -> Service:
             claims,
             settings.outcome_grace,
             lambda: guards.inspector,
-            await _build_flow(service, settings),
+            flow,
         )
         tasks.run_approved = handler.handle_deferred
         service.serve_calls(CallRequested)(handler.handle)
@@ -223,14 +224,14 @@ async def _build_claims(service: Service, settings: Settings) -> IdempotencyClai
     return claims
 
 
-async def _build_flow(service: Service, settings: Settings) -> FlowFollower:
+async def _build_flow(service: Service, settings: Settings) -> tuple[FlowFollower, RunQueryHandler]:
     """Compose the follower of information flow, and serve the queries about runs."""
     runs = RunRepository()
     runs.open(await service.bucket(FLOW))
     queries = RunQueryHandler(runs, service.events)
     service.broker.subscriber(FlowRunsQuery.SUBJECT, queue=service.name)(queries.show)
     service.broker.subscriber(ResetFlowRequest.SUBJECT, queue=service.name)(queries.reset)
-    return FlowFollower(runs, settings.records(FLOW))
+    return FlowFollower(runs, settings.records(FLOW)), queries
 
 
 def _watch_buckets(service: Service) -> tuple[AuthorizerProvider, LedgerWatcher]:
@@ -315,6 +316,7 @@ async def _serve_admin(
     provider: AuthorizerProvider,
     approvers: ApproverService,
     ledger: LedgerQueryHandler,
+    flow_runs: RunQueryHandler,
     settings: Settings,
 ) -> None:
     """Register the handler of administration requests."""
@@ -336,6 +338,7 @@ async def _serve_admin(
         ledger.handle_query,
         restrictions,
         service.requests.request,
+        flow_runs,
     )
 
     @service.broker.subscriber(

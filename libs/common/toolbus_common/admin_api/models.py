@@ -127,6 +127,12 @@ class Decision(ConfigModel):
     note: str = Field(default="", max_length=512)
 
 
+class ResetReason(ConfigModel):
+    """The reason to forget what a run has read; the event `flow.reset` records it."""
+
+    reason: str = Field(min_length=1, max_length=512)
+
+
 class CacheSelection(ConfigModel):
     """A selection of cached responses of models. An empty field selects all.
 

@@ -38,6 +38,8 @@ OPERATIONS: dict[str, Right | None] = {
     "list_runs": "read",
     "show_run": "read",
     "cancel_run": "decide",
+    "list_flow_runs": "read",
+    "reset_flow_run": "decide",
 }
 
 

@@ -14,7 +14,7 @@ RIGHTS: dict[Right, str] = {
     "budgets": "see budgets, spending and the coverage of guards",
     "approvals": "see pending approvals, with arguments",
     "admins": "see admin keys",
-    "decide": "approve and reject calls, and cancel runs of agent mode",
+    "decide": "approve and reject calls, cancel runs of agent mode, and reset what runs have read",
     "keys": "create, change, rotate and revoke keys of clients",
     "purge": "remove cached responses of models",
     "declare": "change the rest of the configuration, and apply a whole one",

@@ -1,14 +1,15 @@
-"""Operations of administrators on runs of agent mode."""
+"""Operations of administrators on runs of agent mode, and on what runs have read."""
 
 from typing import Annotated
 
 from starlette.responses import Response
 
-from toolbus_common.contracts import AgentRunState, RunsReply
+from toolbus_common.admin_api.models import ResetReason
+from toolbus_common.contracts import AgentRunState, FlowRun, FlowRunsReply, RunsReply
 from toolbus_ingress.admin_api.parameters import After, Limit, RunId
 from toolbus_ingress.admin_api.policy_call import PolicyCall, administration, performs
 
-router = administration("runs")
+router, flow = administration("runs"), administration("flow")
 
 
 @router.get("", response_model=RunsReply)
@@ -28,4 +29,18 @@ async def show_run(call: Annotated[PolicyCall, performs("show_run")], name: RunI
 @router.post("/{name}/cancel", response_model=AgentRunState)
 async def cancel_run(call: Annotated[PolicyCall, performs("cancel_run")], name: RunId) -> Response:
     """Cancel one run: its request ends, and it cannot be continued."""
+    return await call.run(name=name)
+
+
+@flow.get("/runs", response_model=FlowRunsReply)
+async def list_flow_runs(call: Annotated[PolicyCall, performs("list_flow_runs")]) -> Response:
+    """List the runs that have read private or untrusted content, the newest first."""
+    return await call.run()
+
+
+@flow.post("/runs/{name}/reset", response_model=FlowRun)
+async def reset_flow_run(
+    call: Annotated[PolicyCall, performs("reset_flow_run", body=ResetReason)], name: RunId
+) -> Response:
+    """Forget what one run has read; its next calls are judged as if it had read nothing."""
     return await call.run(name=name)

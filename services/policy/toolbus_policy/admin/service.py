@@ -21,10 +21,12 @@ from toolbus_common.contracts import (
     AdminRequest,
     CachedResponsesQuery,
     CachedResponsesReply,
+    FlowRunsQuery,
     LedgerQuery,
     LedgerReply,
     PurgeCacheReply,
     PurgeCacheRequest,
+    ResetFlowRequest,
     RunsReply,
     RunsRequest,
 )
@@ -41,6 +43,7 @@ from toolbus_policy.admin.pagination import page
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
 from toolbus_policy.admin.shown_keys import shown_admin, shown_key
 from toolbus_policy.approvals.approvers import Approver, ApproverService
+from toolbus_policy.flow.queries import RunQueryHandler
 
 SOURCE = "api"
 ANY = "*"
@@ -56,6 +59,7 @@ class AdminService:
     ledger: Callable[[LedgerQuery], Awaitable[LedgerReply]]
     restrictions: RemoteRestrictions
     request: Callable[..., Awaitable[Any]]
+    flow: RunQueryHandler
 
     async def handle(self, request: AdminRequest) -> AdminReply:
         """Perform the operation, if the caller's role allows it.
@@ -261,7 +265,7 @@ class AdminService:
 
     # -- cache of model responses --------------------------------------------------------------
 
-    async def show_cache(self, request: AdminRequest, _administrator: Administrator) -> AdminReply:
+    async def show_cache(self, request: AdminRequest, _by: Administrator) -> AdminReply:
         """Return the selected cached responses without their content."""
         selection = request_parser.parse_body(models.CacheSelection, request.body)
         query = CachedResponsesQuery(limit=request.limit, **selection.model_dump())
@@ -275,9 +279,7 @@ class AdminService:
 
     # -- budgets and approvals -----------------------------------------------------------------
 
-    async def list_budgets(
-        self, request: AdminRequest, _administrator: Administrator
-    ) -> AdminReply:
+    async def list_budgets(self, request: AdminRequest, _by: Administrator) -> AdminReply:
         """Return the states of the budgets."""
         return _json((await self.ledger(LedgerQuery(customer=request.customer))).model_dump())
 
@@ -302,23 +304,35 @@ class AdminService:
         """Reject a call."""
         return await self._decide(request, administrator, approve=False)
 
-    # -- runs of agent mode --------------------------------------------------------------------
+    # -- runs of agent mode, and what runs have read -------------------------------------------
 
-    async def list_runs(self, request: AdminRequest, _administrator: Administrator) -> AdminReply:
+    async def list_runs(self, request: AdminRequest, _by: Administrator) -> AdminReply:
         """Return one page of runs."""
         query = RunsRequest(limit=request.limit, after=request.after)
         return _json((await self.request(query, RunsReply)).model_dump())
 
-    async def show_run(self, request: AdminRequest, _administrator: Administrator) -> AdminReply:
+    async def show_run(self, request: AdminRequest, _by: Administrator) -> AdminReply:
         """Return one run."""
         return await self._run(RunsRequest(run=request.name))
 
-    async def cancel_run(self, request: AdminRequest, _administrator: Administrator) -> AdminReply:
+    async def cancel_run(self, request: AdminRequest, _by: Administrator) -> AdminReply:
         """Cancel a run."""
         return await self._run(RunsRequest(run=request.name, cancel=True))
 
     async def _run(self, query: RunsRequest) -> AdminReply:
         return _json((await self.request(query, RunsReply)).runs[0].model_dump())
+
+    async def list_flow_runs(self, _request: AdminRequest, _by: Administrator) -> AdminReply:
+        """Return what runs have read."""
+        return _json((await self.flow.show(FlowRunsQuery())).model_dump())
+
+    async def reset_flow_run(
+        self, request: AdminRequest, administrator: Administrator
+    ) -> AdminReply:
+        """Forget what a run has read."""
+        reason = request_parser.parse_body(models.ResetReason, request.body).reason
+        reset = ResetFlowRequest(run=request.name, by=administrator.by, note=reason)
+        return _json((await self.flow.reset(reset)).runs[0].model_dump())
 
     async def _decide(
         self, request: AdminRequest, administrator: Administrator, *, approve: bool

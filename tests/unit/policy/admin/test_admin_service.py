@@ -69,7 +69,7 @@ def test_every_operation_is_performed_by_a_method_of_the_service() -> None:
 )
 async def test_an_operation_of_another_version_is_rejected(operation: str, kind: str) -> None:
     unused = cast("Any", None)
-    service = AdminService(unused, unused, unused, unused, RemoteRestrictions(), unused)
+    service = AdminService(unused, unused, unused, unused, RemoteRestrictions(), unused, unused)
     with pytest.raises(InvalidError, match="differ in version"):
         await service.handle(AdminRequest(key_digest="k", operation=operation, kind=kind))
 
@@ -278,6 +278,7 @@ def admin_service(role: Role, repository: ConfigurationStub) -> AdminService:
         consulted,
         consulted,
         RemoteRestrictions(),
+        consulted,
         consulted,
     )
 
