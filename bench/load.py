@@ -162,4 +162,5 @@ def _cpu() -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(uvloop.run(run(Plan(**json.loads(sys.argv[1]))))))
+    given = sys.argv[1] if sys.argv[1:] else sys.stdin.read()
+    print(json.dumps(uvloop.run(run(Plan(**json.loads(given))))))

@@ -219,8 +219,13 @@ def call_load(
         seconds=seconds,
         exact=bool(tool) and not arguments,
     )
-    command = [sys.executable, str(HERE / "load.py"), json.dumps(asdict(plan))]
-    result = subprocess.run(command, capture_output=True, check=True, timeout=seconds + 60)
+    result = subprocess.run(
+        [sys.executable, str(HERE / "load.py")],
+        input=json.dumps(asdict(plan)).encode(),  # its body may be too long for an argument
+        capture_output=True,
+        check=True,
+        timeout=seconds + 60,
+    )
     seen: dict[str, Any] = json.loads(result.stdout)
     if seen["wrong"]:
         raise SystemExit(f"{seen['wrong']} wrong answers from {url}: {seen['example']}")

@@ -99,6 +99,8 @@ class _Compiled:
             return
         for candidate in limit.candidates(self._candidates, data):
             start, end = candidate.span()
+            if not _begins_value(data, start) and data[start:end].isdigit():
+                continue  # such as decimals: every match would begin here, within a longer value
             numbers = self._set.Match(data[max(0, start - 1) : end + _LONGEST])
             for rule, expression, words in selected(self._rules, numbers):
                 for found in expression.finditer(data, start, end + _LONGEST):
@@ -127,13 +129,21 @@ def _is_near(words: Any, data: bytes, start: int, end: int) -> bool:
 
 def _is_whole(data: bytes, start: int, end: int) -> bool:
     """Return whether the match is not a part of a longer word, number or path."""
-    before, after = data[max(0, start - 2) : start], data[end : end + 2]
-    if before and (before[-1] in _JOINED or (before[-1] in _POINTS and before[0] in _JOINED)):
+    if not _begins_value(data, start):
         return False
+    after = data[end : end + 2]
     if not after:
         return True
     return after[0] not in _JOINED and not (
         after[0] in _POINTS and len(after) > 1 and after[1] in _JOINED
+    )
+
+
+def _begins_value(data: bytes, start: int) -> bool:
+    """Return whether no word, number or path continues at this position."""
+    before = data[max(0, start - 2) : start]
+    return not before or not (
+        before[-1] in _JOINED or (before[-1] in _POINTS and before[0] in _JOINED)
     )
 
 

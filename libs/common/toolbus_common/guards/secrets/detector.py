@@ -103,11 +103,14 @@ class _Compiled:
         if self._gated:
             lowered = data.lower()
             for rule, expression in self._gated:
-                if any(keyword in lowered for keyword in rule.keywords):
-                    yield from limit_of_pass().limited(_gated_matches(rule, expression, data))
+                for keyword in rule.keywords:
+                    if keyword in lowered:
+                        found = _gated_matches(rule, expression, data)
+                        yield from limit_of_pass().limited(found)
+                        break
         for rule in self._keys:
-            found = ((start, end, rule.id, rule.score) for start, end in private_keys(data))
-            yield from limit_of_pass().limited(found)
+            keys = ((start, end, rule.id, rule.score) for start, end in private_keys(data))
+            yield from limit_of_pass().limited(keys)
 
     def _direct_matches(self, data: bytes, limit: MatchLimit) -> Iterator[Match]:
         for candidate in limit.candidates(self._candidates, data):

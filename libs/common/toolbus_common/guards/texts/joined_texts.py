@@ -2,6 +2,7 @@
 
 from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
+from functools import cached_property
 from itertools import accumulate
 from typing import Any
 
@@ -24,11 +25,16 @@ class JoinedTexts:
     def __init__(self, texts: Sequence[str]) -> None:
         self.text = SEPARATOR.join(texts)
         self.data = self.text.encode("ascii", "replace")
-        self._ends = [*accumulate(len(each) + len(SEPARATOR) for each in texts)]
+        self._texts = texts
+
+    @cached_property
+    def ends(self) -> Sequence[int]:
+        """The end of each text, behind its separator; needed only if there is a match."""
+        return [*accumulate(len(each) + len(SEPARATOR) for each in self._texts)]
 
     def limit(self) -> "MatchLimit":
         """Return a limit for the matches of one pass."""
-        return MatchLimit(self._ends)
+        return MatchLimit(self)
 
     def findings(self, matches: Iterable[Match]) -> list[Finding]:
         """Return matches (start, end, rule, score) as findings in the texts, without overlap.
@@ -42,13 +48,13 @@ class JoinedTexts:
 
     def _parts(self, start: int, end: int, rule: str, score: float) -> Iterator[Finding]:
         """Yield a finding for each text that the match extends over."""
-        text = bisect_right(self._ends, start)
+        text = bisect_right(self.ends, start)
         while start < end:
-            first = self._ends[text - 1] if text else 0
-            last = self._ends[text] - len(SEPARATOR)
+            first = self.ends[text - 1] if text else 0
+            last = self.ends[text] - len(SEPARATOR)
             if start < min(end, last):
                 yield Finding(rule, text, start - first, min(end, last) - first, score)
-            start = self._ends[text]
+            start = self.ends[text]
             text += 1
 
 
@@ -58,9 +64,9 @@ class MatchLimit:
     Matches before `covered` are in the rest of a text that has become one match.
     """
 
-    def __init__(self, ends: Sequence[int]) -> None:
+    def __init__(self, joined: JoinedTexts) -> None:
         self.covered = 0
-        self._ends = ends
+        self._joined = joined
 
     def candidates(self, expression: Any, data: bytes) -> Iterator[Any]:
         """Yield the matches of an expression in all texts, until the time is up."""
@@ -81,8 +87,8 @@ class MatchLimit:
             if start < self.covered:
                 continue
             if start >= text_end:
-                text = bisect_right(self._ends, start)
-                found, text_end = 0, self._ends[min(text, len(self._ends) - 1)]
+                ends = self._joined.ends
+                found, text_end = 0, ends[min(bisect_right(ends, start), len(ends) - 1)]
             found += 1
             if found > MOST_MATCHES:
                 self.covered = text_end

@@ -100,6 +100,14 @@ def test_a_word_near_a_value_makes_it_more_certain() -> None:
     assert alone.score < near.score == 1
 
 
+@pytest.mark.parametrize("before", ["0.2578877655032556", "v1.12345678901234", "a/98765432101234"])
+@pytest.mark.parametrize("between", [" ", ", ", "\n", "; "])
+def test_decimals_before_a_value_do_not_hide_it(before: str, between: str) -> None:
+    text = f"{before}{between}4111 1111 1111 1111"
+    found = [text[each.start : each.end] for each in PersonalDataDetector().find([text])]
+    assert found == ["4111 1111 1111 1111"]
+
+
 def test_addresses_of_networks_are_found_only_if_the_rules_are_named() -> None:
     text = "from 203.0.113.9 by 00:11:22:33:44:55 at 2606:2800:220:1:248:1893:25c8:1946"
     assert _found(text) == []
