@@ -28,7 +28,7 @@ up: $(INSTALLED)
 
 # Most tests wait more than they compute, so there are more workers than cores; 0 runs them in
 # pytest itself. Tests that share a gateway run on one worker (tests/harness/worker_groups.py).
-WORKERS ?= 4
+WORKERS ?= 6
 ON_A_GATEWAY := tests/docs/test_running_samples.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
