@@ -272,6 +272,19 @@ async def test_input_for_a_task_is_judged_like_a_call_of_its_server(policy: Poli
     assert isinstance(await policy.request("post", **given | {"session": "t"}), CallResult)
 
 
+@pytest.mark.parametrize("method", ["resources/read", "completion/complete"])
+async def test_what_a_request_to_a_server_contains_leaves_with_it(
+    policy: PolicyReplicas, method: str
+) -> None:
+    labelled = declared().model_dump(mode="json", exclude_unset=True)
+    labelled["servers"]["docs"]["writes"] = "outside"
+    await policy.declare(Configuration.model_validate(labelled))
+    assert isinstance(await policy.request("notes", method=method, session="t"), CallResult)
+    await read_both(policy, session="s")
+    with pytest.raises(FlowRefusedError):
+        await policy.request("notes", method=method, session="s")
+
+
 async def test_a_principal_cannot_take_part_in_the_run_of_another(policy: PolicyReplicas) -> None:
     await read_both(policy, session="s")
     assert isinstance(await policy.request("post", secret=OTHER, session="s"), CallResult)

@@ -20,7 +20,9 @@ _UNKNOWN: tuple[Reads, ...] = (PRIVATE, UNTRUSTED)
 _OFFLINE = ("none", "loopback")
 _UPDATE = "tasks/update"
 _TASKS = frozenset({"tasks/get", "tasks/result", _UPDATE})
-_READING = frozenset({"resources/read", "resources/subscribe", "prompts/get"})
+_OF_SERVER = frozenset(
+    {"resources/read", "resources/subscribe", "prompts/get", "completion/complete"}
+)
 
 
 class Labels(Struct, frozen=True):
@@ -74,15 +76,16 @@ def labels_of_call(
 ) -> Labels:
     """Return the labels of a call of a server by its method and target.
 
-    A resource or prompt has the labels of its server. It is a sink only if the server is declared
-    to write outside, because its URI or arguments then leave with the request. The result of a task
+    A resource, a prompt or a completion of their arguments has the labels of its server. It is a
+    sink only if the server is declared to write outside, because its URI or arguments then leave
+    with the request. The result of a task
     can be that of any tool of the server, and further input of a task reaches such a tool.
     """
     tools = listing.tools if listing is not None else ()
     if method == TOOLS_CALL:
         definition = next((each.as_sent for each in tools if each.name == tool), {})
         return labels_of_tool(server, tool, definition)
-    if method in _READING:
+    if method in _OF_SERVER:
         declared = [server] if server is not None else []
         return _declared(declared, _UNKNOWN, "nothing")
     if method in _TASKS:
