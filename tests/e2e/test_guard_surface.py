@@ -224,9 +224,10 @@ def test_an_approver_sees_the_guard_and_not_what_it_found(surface: Surface) -> N
         assert TOKEN not in text, place
     assert launched.toolbus("approve", approval).returncode == 0
     assert client.call("shy__echo", arguments).text == arguments["word"]
-    # `content: full` records the arguments of the call that was executed, and nothing before it.
+    # `content: full` records arguments and result of the executed call, and nothing before it.
     found = launched.eventual_rows(
-        "SELECT * FROM events WHERE key = 'asked' AND event != 'call.allowed'",
+        "SELECT * FROM events WHERE key = 'asked' "
+        "AND event NOT IN ('call.allowed', 'call.completed')",
         lambda rows: {each["event"] for each in rows} >= RECORDED,
     )
     assert TOKEN not in str(found)
