@@ -11,6 +11,7 @@ from opentelemetry.sdk import environment_variables
 from prometheus_client import REGISTRY
 from prometheus_client.metrics import MetricWrapperBase
 
+from toolbus_common.errors import ToolbusError
 from toolbus_common.observability import metrics
 from toolbus_common.observability.call_metrics import CallDurations
 from toolbus_common.observability.otlp_env import exports_metrics, exports_traces
@@ -85,6 +86,33 @@ def test_the_dashboard_queries_existing_metrics() -> None:
         for name in re.findall(r"toolbus_\w+", target["expr"])
     }
     assert request <= {exposed(metric) for metric in ALL}
+
+
+def alerts() -> dict[str, Any]:
+    rules = yaml.safe_load((ROOT / "deploy" / "prometheus" / "alerts.yml").read_text())
+    return {each["alert"]: each for group in rules["groups"] for each in group["rules"]}
+
+
+def test_the_alerts_query_existing_metrics_and_values() -> None:
+    used = "\n".join(each["expr"] for each in alerts().values())
+    assert set(re.findall(r"toolbus_\w+", used)) <= {exposed(metric) for metric in ALL}
+    codes = {code for group in re.findall(r'(?:outcome|decision)=~"([^"]*)"', used)
+             for code in group.split("|")}  # fmt: skip
+    assert codes <= {each.code for each in errors_from(ToolbusError)}
+
+
+def errors_from(root: type[ToolbusError]) -> list[type[ToolbusError]]:
+    return [root, *(found for child in root.__subclasses__() for found in errors_from(child))]
+
+
+def test_every_alert_has_a_section() -> None:
+    page = (ROOT / "docs" / "how-to" / "alerts.md").read_text()
+    assert re.findall(r"^## (\w+)$", page, re.MULTILINE) == list(alerts())
+    for name, alert in alerts().items():
+        annotations = alert["annotations"]
+        assert annotations["runbook"] == f"docs/how-to/alerts.md#{name.lower()}"
+        severity = alert["labels"]["severity"]
+        assert f"## {name}\n\n{annotations['summary']} Severity: {severity}.\n" in page
 
 
 def test_the_dashboards_panels_group_by_labels_their_metric_has() -> None:

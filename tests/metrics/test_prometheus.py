@@ -137,6 +137,9 @@ def test_the_numbers_are_those_of_what_was_done(watched: Watched) -> None:
     until("toolbus_upstream_calls_total", "outcome", "ok", "tool_error", "upstream_refused")
     until("toolbus_decisions_total", "decision", "allowed")
     until("toolbus_upstream_seconds_count", "server", "echo", "pair")
+    assert watched.request("toolbus_event_stream_replicas == 1")
+    (share,) = watched.request("toolbus_event_stream_fill_ratio > 0")
+    assert share.value < 1
     (called,) = watched.request('sum(toolbus_upstream_calls_total{server="pair"})')
     (answered,) = watched.request('sum(toolbus_upstream_seconds_count{server="pair"})')
     assert 0 < called.value <= answered.value

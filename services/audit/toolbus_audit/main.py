@@ -28,6 +28,7 @@ from toolbus_audit.export import pages
 from toolbus_audit.export.scheduler import ExportScheduler
 from toolbus_audit.ingest.backfill import Backfill
 from toolbus_audit.ingest.rollups import run_rollups
+from toolbus_audit.ingest.stream_use import measure_stream
 from toolbus_audit.ingest.writer import PULL_MESSAGES, Writer
 from toolbus_audit.projections import guard_checks, spending, unresolved_calls
 from toolbus_audit.retention import Retention
@@ -62,7 +63,7 @@ from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.egress.tls import Tls
 from toolbus_common.messaging.access_rejections import RejectionCounter
 from toolbus_common.messaging.broker import AckPolicy, EventBatch, stop_subscriber
-from toolbus_common.nats.stream_reader import StreamEntry, created_at, read_from
+from toolbus_common.nats.stream_reader import StreamEntry, created_at, read_from, use_of
 from toolbus_common.nats.topology import CONFIG, EVENTS, EXPORTS, INSTALLATION, WEBHOOKS
 from toolbus_common.observability.tracing import Tracer
 from toolbus_common.privacy.key_store import PersonKeys
@@ -106,6 +107,7 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
     _apply_retention(service, store, outbound)
     _export(service, settings, store, outbound)
     _run_rollups(service, store)
+    _measure_stream(service)
     if store.embedded:
         _return_memory(service)
     if settings.audit_http_port:
@@ -229,6 +231,16 @@ def _run_rollups(service: Service, store: ClickHouse) -> None:
     @asynccontextmanager
     async def roll_up() -> AsyncIterator[None]:
         async with in_background(run_rollups(store.run_in_background)):
+            yield
+
+
+def _measure_stream(service: Service) -> None:
+    """Report how full the stream of events is."""
+
+    @service.add_resource
+    @asynccontextmanager
+    async def measure() -> AsyncIterator[None]:
+        async with in_background(measure_stream(lambda: use_of(service.bus.client, EVENTS))):
             yield
 
 
