@@ -237,6 +237,7 @@ async def test_a_notification_of_a_session_reaches_its_owner_only(start_executor
             "tb.notification.s",
             lambda payload, *_: messages.append(ServerNotification.decode(payload)),
         )
+        await apart.ingress.bus.settled()
         await apart.declare(s=server)
         await apart.listed()
         watching = {"method": "resources/subscribe", "arguments": {"uri": WATCHED}}
