@@ -19,7 +19,7 @@
 - {name: TOOLBUS_HTTP_HOST, value: "0.0.0.0"}
 - {name: TOOLBUS_HTTP_PORT, value: "8080"}
 - {name: TOOLBUS_ALLOWED_HOSTS, value: {{ include "toolbus.allowedHosts" $root | quote }}}
-- {name: TOOLBUS_ALLOWED_ORIGINS, value: {{ regexReplaceAll "/$" $values.publicUrl "" | quote }}}
+- {name: TOOLBUS_ALLOWED_ORIGINS, value: {{ prepend $values.allowedOrigins (trimSuffix "/" $values.publicUrl) | join "," | quote }}}
 {{- else if eq $name "policy" }}
 {{ include "toolbus.url" (list "TOOLBUS_REDIS_URL" $values.valkey) }}
 {{- else if and (eq $name "audit") (or $values.clickhouse.url $values.clickhouse.existingSecret) }}

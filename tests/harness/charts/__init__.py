@@ -1,0 +1,1 @@
+"""Rendered Helm charts, and the schemas of Kubernetes for them."""
