@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test rest coverage check docs reference browser metrics witness models containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader
+.PHONY: install up test rest coverage check docs reference browser metrics witness models chart containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader
 
 install: $(INSTALLED)
 
@@ -33,7 +33,7 @@ ON_A_GATEWAY := tests/docs/test_running_samples.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 QUICK := tests/unit tests/contract tests/architecture tests/docs
-OF_OTHER_TARGETS := --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models
+OF_OTHER_TARGETS := --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models --ignore=tests/chart
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(OF_OTHER_TARGETS) $(ARGS)
@@ -75,6 +75,19 @@ $(MODELS): $(INSTALLED)
 
 models: $(MODELS)
 	TOOLBUS_TEST_SEPARATE=1 $(BIN)/python -m pytest tests/models tests/e2e/test_models.py $(ARGS)
+
+# The Helm chart: rendered, validated and run as processes. It needs Go, and minutes the first time.
+HELM := helm.sh/helm/v3/cmd/helm@v3.19.2
+KUBECONFORM := github.com/yannh/kubeconform/cmd/kubeconform@v0.7.0
+CHART := .venv/.chart
+$(CHART): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --group chart
+	@touch $@
+
+chart: $(CHART)
+	test -x build/bin/helm || GOBIN=$(CURDIR)/build/bin go install $(HELM)
+	test -x build/bin/kubeconform || GOBIN=$(CURDIR)/build/bin go install $(KUBECONFORM)
+	$(BIN)/python -m pytest tests/chart $(ARGS)
 
 # Toolbus against the images of NATS, Valkey, ClickHouse, MinIO, Keycloak and Vault; needs Docker.
 containers: $(INSTALLED)

@@ -21,7 +21,7 @@ DATA = frozenset(
 ) | {Path(__file__)}
 SUPPORT = (
     *("browser", "chaos", "conformance", "fixture_server", "fuzz", "harness", "matrix", "metrics"),
-    *("architecture", "contract", "docs", "models", "unit", "witness"),
+    *("architecture", "chart", "contract", "docs", "models", "unit", "witness"),
 )
 CHECKED = (
     *("libs", "services", "cli", "demo", "tools", "bench"),

@@ -35,7 +35,7 @@ class Receivers:
     ) -> None:
         self._service = service
         self._store = store
-        self._publisher = CheckpointPublisher(store, settings.signing_key.parent)
+        self._publisher = CheckpointPublisher(store, settings.state_dir / "evidence")
         self._outbound = outbound
         self._files = CheckpointFiles(
             lambda: outbound.configuration.evidence.checkpoints,
