@@ -115,11 +115,9 @@ def test_no_manifest_holds_a_secret(manifests: list[Manifest]) -> None:
 def test_a_pod_may_live_as_long_as_its_service_drains(manifests: list[Manifest]) -> None:
     for name, pod in pods(manifests).items():
         if name in SERVICES:
-            settings = {
-                each["name"]: each.get("value", "") for each in pod["containers"][0]["env"]
-            }
+            settings = {each["name"]: each.get("value", "") for each in pod["containers"][0]["env"]}
             needed = sum(float(settings[f"TOOLBUS_DRAIN_{each}"]) for each in ("DELAY", "SECONDS"))
-            assert pod["terminationGracePeriodSeconds"] >= needed + 10  # noqa: PLR2004
+            assert pod["terminationGracePeriodSeconds"] >= needed + 10
 
 
 def test_no_variable_is_set_twice(manifests: list[Manifest]) -> None:
