@@ -35,6 +35,10 @@ SERIES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"toolbus_event_stream_fill_ratio": "0.95x60"},
         {"toolbus_event_stream_fill_ratio": "0.9x60"},
     ),
+    "ToolbusEventStreamCopyLags": (
+        {"toolbus_event_stream_replicas_lagging": "1x60"},
+        {"toolbus_event_stream_replicas_lagging": "1 0 " * 31},
+    ),
     "ToolbusAuditBehind": (
         {"toolbus_audit_backlog": "20000x60"},
         {"toolbus_audit_backlog": "20000 0 " * 31},

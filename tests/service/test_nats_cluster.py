@@ -125,6 +125,11 @@ async def test_a_service_starts_and_stores_events_while_one_server_is_lost(
         await until_async(stored, "an event in the stream")
         assert (await stream.stream_info(EVENTS)).state.messages == 1
 
+        async def noticed() -> bool:
+            return (await use_of(bus.client, EVENTS)).lagging == 1
+
+        await until_async(noticed, "the copy of the lost server")
+
 
 @pytest.mark.parametrize(
     ("texts", "named"),

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import typer
 
-from toolbus_cli.clients.event_stream import event_stream
+from toolbus_cli.clients.event_stream import Level, event_stream
 from toolbus_cli.clients.guard_alarms import open_failures
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_table
@@ -80,7 +80,7 @@ async def _request(
         except ToolbusError:
             servers = []  # no executor is running; the table of services shows it
         stream = await event_stream(bus)
-        alarms = [f"Event stream: {stream[0]}."] if stream is not None and not stream[1] else []
+        alarms = [f"Event stream: {stream[0]}."] if stream and stream[1] is not Level.OK else []
         return services, servers, await open_failures(queries) or [], alarms
 
 
@@ -243,12 +243,13 @@ def doctor(
         show_json(checks)
     else:
         for check in checks:
-            say(f"{'ok  ' if check['ok'] else 'BAD '} {check['what']}: {check['message']}")
+            mark = "WARN" if check["warning"] else "ok  " if check["ok"] else "BAD "
+            say(f"{mark} {check['what']}: {check['message']}")
     raise typer.Exit(0 if all(check["ok"] for check in checks) else 1)
 
 
-def _check(what: str, message: str, *, ok: bool = True) -> Check:
-    return {"what": what, "ok": ok, "message": message}
+def _check(what: str, message: str, *, ok: bool = True, warning: bool = False) -> Check:
+    return {"what": what, "ok": ok, "warning": warning, "message": message}
 
 
 def _machine() -> Iterator[Check]:
@@ -315,7 +316,9 @@ async def _looked_at(bus: Bus) -> list[Check]:
         ready = bool(mine) and not reasons
         checks.append(_check(f"service {service}", "ready" if ready else message, ok=ready))
     if (stream := await event_stream(bus)) is not None:
-        checks.append(_check("event stream", stream[0], ok=stream[1]))
+        text, level = stream
+        ok, warning = level is not Level.BAD, level is Level.WARNING
+        checks.append(_check("event stream", text, ok=ok, warning=warning))
     failures = await open_failures(queries)
     if failures is not None:
         message = "; ".join(failures) or "none failed open in the last hour"

@@ -28,7 +28,8 @@ _SEQUENCE = "Nats-Sequence"  # header of stored messages only
 _SIZE = "Nats-Msg-Size"  # size of a message that is sent without its data
 _GONE = re.compile(r"^KV-Operation:\s*(DEL|PURGE)\s*$", re.MULTILINE)  # an entry was deleted
 _NONE_FOUND = 10037  # NATS: no message found
-_FULL = 10077  # NATS: maximum bytes exceeded
+_NOT_STORED = 10077  # NATS: maximum bytes or messages exceeded, or a failed write
+_NO_STORAGE = (10002, 10023, 10047)  # NATS: the limit of the account or of the server is reached
 _BEFORE = "Nats-Last-Sequence"  # sequence number of the previous message in the reply
 
 
@@ -36,13 +37,20 @@ _BEFORE = "Nats-Last-Sequence"  # sequence number of the previous message in the
 class StreamUse:
     """The stored bytes of a stream, their maximum, and how many servers have a copy.
 
-    `is_single_copy` means that one server of several has the only copy.
+    `is_single_copy` means that one server of several has the only copy. `lagging` counts the copies
+    that are incomplete or cannot be reached.
     """
 
     stored: int
     maximum: int
     replicas: int
     is_single_copy: bool
+    lagging: int = 0
+
+    @property
+    def fill(self) -> float:
+        """The stored share of the maximum; 0 without a maximum."""
+        return self.stored / self.maximum if self.maximum > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -308,14 +316,23 @@ async def use_of(client: Client, stream: str) -> StreamUse:
     replicas = info.config.num_replicas or 1
     clustered = info.cluster is not None and bool(info.cluster.name)
     single = clustered and replicas == 1
-    return StreamUse(info.state.bytes, info.config.max_bytes or -1, replicas, single)
+    copies = (info.cluster.replicas if info.cluster else None) or ()
+    lagging = sum(not each.current or bool(each.offline) for each in copies)
+    return StreamUse(info.state.bytes, info.config.max_bytes or -1, replicas, single, lagging)
 
 
 def rejection(error: dict[str, Any]) -> BusDownError:
     """Return the error for a message that a stream did not store."""
-    if error.get("err_code") == _FULL:
+    code, reason = error.get("err_code"), str(error.get("description"))
+    if code in _NO_STORAGE or (code == _NOT_STORED and not reason.startswith("maximum ")):
+        return EventsFullError(
+            f"NATS has no space for events ({reason}), so the call could not be recorded and was "
+            "not made. An operator frees disk space on the NATS servers, or raises their limit "
+            "max_file_store."
+        )
+    if code == _NOT_STORED:
         return EventsFullError(
             "The stream of events is full, so the call could not be recorded and was not made. An "
             "operator gives it more space with 'toolbus provision --events-gib'."
         )
-    return BusDownError(f"The stream rejected an event: {error.get('description')}; retry.")
+    return BusDownError(f"The stream rejected an event: {reason}; retry.")

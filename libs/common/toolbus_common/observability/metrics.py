@@ -93,6 +93,9 @@ AUDIT_ROWS = Counter("toolbus_audit_rows", "Events written to ClickHouse")
 AUDIT_BEHIND = Gauge("toolbus_audit_backlog", "Messages in EVENTS that audit has not written yet")
 EVENT_STREAM_FILL = Gauge("toolbus_event_stream_fill_ratio", "Share of the maximum of EVENTS")
 EVENT_STREAM_COPIES = Gauge("toolbus_event_stream_replicas", "Servers that store EVENTS")
+EVENT_STREAM_LAGGING = Gauge(
+    "toolbus_event_stream_replicas_lagging", "Incomplete or unreachable copies of EVENTS"
+)
 AUDIT_DEAD = Counter("toolbus_audit_dead_letters", "Events that audit could not read")
 # Dead letters in the table now; they are removed when a retry succeeds.
 AUDIT_DEAD_KEPT = Gauge("toolbus_audit_dead_letters_stored", "Dead letters in the table")

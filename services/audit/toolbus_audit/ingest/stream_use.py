@@ -6,7 +6,11 @@ from contextlib import suppress
 
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.stream_reader import StreamUse
-from toolbus_common.observability.metrics import EVENT_STREAM_COPIES, EVENT_STREAM_FILL
+from toolbus_common.observability.metrics import (
+    EVENT_STREAM_COPIES,
+    EVENT_STREAM_FILL,
+    EVENT_STREAM_LAGGING,
+)
 
 SECONDS = 15.0  # between two measurements
 
@@ -16,6 +20,7 @@ async def measure_stream(read: Callable[[], Awaitable[StreamUse]]) -> None:
     while True:
         with suppress(BusDownError):
             use = await read()
-            EVENT_STREAM_FILL.set(use.stored / use.maximum if use.maximum > 0 else 0.0)
+            EVENT_STREAM_FILL.set(use.fill)
             EVENT_STREAM_COPIES.set(use.replicas)
+            EVENT_STREAM_LAGGING.set(use.lagging)
         await asyncio.sleep(SECONDS)
