@@ -116,8 +116,9 @@ async def test_exported_evidence_verifies_and_an_edited_row_is_detected(
     settings: Settings, operator: Bus, tmp_path: Path
 ) -> None:
     requests, path = RequestReply("operator", operator), tmp_path / "evidence.zip"
+    keys = tmp_path / "keys"  # may be read-only
     async with (
-        auditing(settings) as service,
+        auditing(settings, keys / "key.pem") as service,
         events_of("policy", settings, tmp_path) as policy,
         events_of("executor", settings, tmp_path) as executor,
     ):
@@ -132,6 +133,8 @@ async def test_exported_evidence_verifies_and_an_edited_row_is_detected(
             return bool(found[0][0] == 6)
 
         await until_async(sealed, "six events are in a checkpoint")
+        assert [each.name for each in keys.iterdir()] == ["key.pem"]
+        assert (settings.state_dir / "evidence" / "acme.jsonl").exists()
         key = str(service.status().details["signed_by"])
         found = await gathered(requests, "acme")
         assert await found.write(path) == found.size == 6

@@ -33,13 +33,14 @@ async def declare(operator: Bus, **evidence: Any) -> None:
 
 
 @asynccontextmanager
-async def auditing(settings: Settings) -> AsyncIterator[Service]:
+async def auditing(settings: Settings, key_file: Path | None = None) -> AsyncIterator[Service]:
     """Run an audit service that signs five times a second."""
     own = AuditSettings(
         state_dir=migrated(settings.state_dir),
         nats_url=settings.nats_url,
         drain_seconds=5.0,
         checkpoint_seconds=0.2,
+        evidence_key_file=key_file,
     )
     async with build(ProcessContext(), own).running() as service:
 
