@@ -1,9 +1,11 @@
 """Backup and restore of a whole gateway; `make backup` compares more."""
 
+import signal
 from pathlib import Path
 
 from harness.gateway.backed_up_gateway import SECRET, BackedUp
 from harness.gateway.cluster import Upstream
+from harness.waits import until_blocking
 
 
 def test_a_restored_gateway_has_its_calls_spending_and_keys(
@@ -18,7 +20,10 @@ def test_a_restored_gateway_has_its_calls_spending_and_keys(
     gateway.succeeds("backup", "create", target, *config)
     gateway.destroy()
     gateway.succeeds("backup", "restore", target, *config)
-    with gateway.running():
+    try:
+        gateway.start()
+        assert gateway.calls() == calls
+        until_blocking(lambda: gateway.spent() == spent, "the ledger has the spending")
         gateway.until_listed(gateway.client(SECRET), "echo__say")
-        assert (gateway.spent(), gateway.calls()) == (spent, calls)
-        gateway.use(1)
+    finally:
+        gateway.stop(signal.SIGKILL)

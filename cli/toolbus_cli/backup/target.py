@@ -61,14 +61,15 @@ class DirectoryTarget:
             with (self._root / name).open("rb") as file:
                 return file.read(longest + 1)
         except FileNotFoundError as error:
-            raise _missing(name, str(self._root)) from error
+            raise missing(name, str(self._root)) from error
         except OSError as error:
             raise BackupError(
                 f"'{self._root / name}' cannot be read ({error.strerror}); correct its permissions."
             ) from error
 
 
-def _missing(name: str, where: str) -> BackupError:
+def missing(name: str, where: str) -> BackupError:
+    """Return the error for a file that a backup does not have."""
     if name == FILE:
         return BackupError(
             f"'{where}' has no {FILE}: it is not a backup, or its creation did not end. Name "

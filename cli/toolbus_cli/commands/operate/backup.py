@@ -24,7 +24,13 @@ from toolbus_cli.state_dir import State
 PASSPHRASE_VARIABLE = "TOOLBUS_BACKUP_PASSPHRASE"  # noqa: S105 - its name
 DEFAULT_CONFIG = Path("toolbus.yaml")
 
-TargetName = Annotated[str, typer.Argument(metavar="TARGET", help="The directory of the backup.")]
+TargetName = Annotated[
+    str,
+    typer.Argument(
+        metavar="TARGET",
+        help="A directory, or s3://BUCKET/PREFIX, gs://BUCKET/PREFIX or az://CONTAINER/PREFIX.",
+    ),
+]
 PassphraseFile = Annotated[
     Path | None,
     typer.Option(
@@ -150,7 +156,11 @@ def restore(
 
 
 def _target(name: str) -> Target:
-    return DirectoryTarget(Path(name))
+    if "://" not in name:
+        return DirectoryTarget(Path(name))
+    from toolbus_cli.backup.bucket_target import bucket_files  # noqa: PLC0415
+
+    return bucket_files(name)
 
 
 def _lock(manifest: Manifest, passphrase_file: Path | None, private_key: Path | None) -> Lock:
