@@ -2,9 +2,11 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
+from harness.engines.engine import installed
 from harness.gateway.cluster import Upstream
 from harness.gateway.launched_gateway import Launched
 from harness.waits import until_blocking
@@ -17,6 +19,7 @@ from toolbus_common.nats.permissions import OPERATOR
 SECRET = "tbk_bot_a-secret-of-backup-tests"
 PASSPHRASE = "correct horse battery staple"
 PRICE = 0.25
+CHARGE = 250_000  # millionths of a dollar
 _CALLS = "SELECT * FROM events WHERE startsWith(event, 'call.') ORDER BY call_id, event"
 
 
@@ -25,6 +28,7 @@ class BackedUp(Launched):
 
     def __init__(self, directory: Path, upstream: Upstream, *options: str) -> None:
         super().__init__(directory, *options, TOOLBUS_BACKUP_PASSPHRASE=PASSPHRASE)
+        self.upstream = upstream
         self.directory.mkdir(parents=True, exist_ok=True)
         self.configure(
             {
@@ -43,11 +47,11 @@ class BackedUp(Launched):
         before = self.spent()
         for number in range(calls):
             assert client.call("echo__say", {"text": f"{number}"}).code == ""
-        charged = before + calls * int(PRICE * 1_000_000)
+        charged = before + calls * CHARGE
         until_blocking(lambda: self.spent() == charged, "the calls are charged")
         self.eventual_rows(
             "SELECT countIf(event = 'call.completed') AS done FROM events",
-            lambda rows: rows[0]["done"] >= charged // int(PRICE * 1_000_000),
+            lambda rows: rows[0]["done"] >= charged // CHARGE,
         )
 
     def spent(self) -> int:
@@ -83,6 +87,18 @@ class BackedUp(Launched):
         done = self.toolbus(*words)
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
+
+    def offline(self, *words: str) -> subprocess.CompletedProcess[str]:
+        """Run a command that needs no installation."""
+        return subprocess.run(
+            [installed("toolbus"), *words],
+            cwd=self.directory,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            timeout=180,
+            check=False,
+        )
 
     def document(self, *words: str) -> Any:
         """Run a command with --json, and return its output."""
