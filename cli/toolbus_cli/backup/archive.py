@@ -10,7 +10,7 @@ import os
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from hashlib import sha256
 from pathlib import Path
 from typing import IO, Any, Self, cast
@@ -67,14 +67,20 @@ class ChunkWriter:
 
 def pack(root: Path, tops: list[str], name: str, target: Target) -> Part:
     """Write files and folders of a directory as one part. Raises `BackupError`."""
+    found = ((path, path.relative_to(root).as_posix()) for path in files_below(root, tops))
+    return pack_files(found, name, target)
+
+
+def pack_files(files: Iterable[tuple[Path, str]], name: str, target: Target) -> Part:
+    """Write files, each with its path in the archive, as one part. Raises `BackupError`."""
     chunks = ChunkWriter(target, f"{name}.tar.gz")
     entries = size = 0
     with (
         gzip.GzipFile("", "wb", 1, cast("IO[bytes]", chunks), mtime=0) as packed,
         tarfile.open(mode="w|", fileobj=packed, format=tarfile.GNU_FORMAT) as tar,
     ):
-        for path in _files(root, tops):
-            size += add(tar, path, path.relative_to(root).as_posix())
+        for path, inside in files:
+            size += add(tar, path, inside)
             entries += 1
     return Part(name, chunks.finish(), entries, size)
 
@@ -104,12 +110,13 @@ def add(tar: tarfile.TarFile, path: Path, name: str) -> int:
     return entry.size
 
 
-def _files(root: Path, tops: list[str]) -> Iterator[Path]:
+def files_below(root: Path, tops: list[str]) -> Iterator[Path]:
+    """Yield paths and everything below them, directories before their contents."""
     for top in tops:
         path = root / top
         yield path
         if path.is_dir() and not path.is_symlink():
-            yield from _files(path, sorted(each.name for each in path.iterdir()))
+            yield from files_below(path, sorted(each.name for each in path.iterdir()))
 
 
 # -- reading -------------------------------------------------------------------------------------

@@ -38,7 +38,8 @@ CONTENTS = (
         "they are rebuilt from the events",
     ),
     Content(
-        OUTBOX, ("spool",), "events that the bus has not acknowledged", "there were none",
+        OUTBOX, ("spool",), "events that the bus has not acknowledged",
+        "events that were not acknowledged then are not in it",
     ),
     Content(
         STREAM, ("nats/store",), "configuration, accounts, grants, connections and events",

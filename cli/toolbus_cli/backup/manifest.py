@@ -3,6 +3,7 @@
 import re
 from hashlib import sha256
 from importlib.metadata import version
+from typing import Any
 
 import msgspec
 
@@ -42,6 +43,7 @@ class Part(msgspec.Struct, frozen=True):
     chunks: tuple[Chunk, ...]
     entries: int = 0  # files, directories and links of the archive
     size: int = 0  # bytes of these files
+    stream: dict[str, Any] | None = None  # of a snapshot: what NATS needs to restore it
 
 
 class Manifest(msgspec.Struct, frozen=True):

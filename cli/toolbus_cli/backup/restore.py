@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import mkdtemp
 
-from toolbus_cli.backup.archive import Extraction, small_archive
+from toolbus_cli.backup.archive import ChunkReader, Extraction, small_archive
 from toolbus_cli.backup.create import BOUND, CONFIGURATION, KEYS
 from toolbus_cli.backup.errors import BackupError
 from toolbus_cli.backup.manifest import (
@@ -20,6 +20,7 @@ from toolbus_cli.backup.manifest import (
     digest_without_keys,
 )
 from toolbus_cli.backup.sealed_keys import MAX_SEALED, SEALED, WRAPPED, Lock
+from toolbus_cli.backup.stream_restore import restore_streams
 from toolbus_cli.backup.target import Target
 
 _SPARE = 64 << 20  # bytes that stay free after a restore
@@ -56,7 +57,10 @@ def verify(manifest: Manifest, target: Target, lock: Lock | None) -> list[Verdic
 
 def _fault_of(part: Part, target: Target) -> str:
     try:
-        Extraction(part, None).run(target)
+        if part.stream is None:
+            Extraction(part, None).run(target)
+        else:
+            ChunkReader(target, part.chunks).drain()
     except BackupError as error:
         return error.message
     return ""
@@ -90,10 +94,14 @@ def restore(manifest: Manifest, target: Target, lock: Lock, root: Path, config: 
     try:
         with _staged(root) as draft:
             for part in manifest.parts:
-                Extraction(part, draft).run(target)
+                if part.stream is None:
+                    Extraction(part, draft).run(target)
             for name, data in keys.items():
                 if name.startswith(KEYS):
                     _write(draft / name.removeprefix(KEYS), data)
+            if snapshots := [part for part in manifest.parts if part.stream is not None]:
+                restore_streams(draft, snapshots, target)
+                _restrict(draft / "nats")
             os.sync()
         if CONFIGURATION in keys:
             _write(config, keys[CONFIGURATION])
@@ -133,6 +141,12 @@ def _staged(root: Path) -> Iterator[Path]:
         draft.rename(root)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def _restrict(folder: Path) -> None:
+    """Make what NATS wrote accessible to its owner only."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o700 if path.is_dir() else 0o600)
 
 
 def _write(path: Path, data: bytes) -> None:

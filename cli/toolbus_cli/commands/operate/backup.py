@@ -1,5 +1,6 @@
 """Commands that create, verify and restore backups."""
 
+import asyncio
 import os
 import sys
 from dataclasses import asdict
@@ -8,8 +9,9 @@ from typing import Annotated
 
 import typer
 
-from toolbus_cli.backup.contents import CONTENTS
+from toolbus_cli.backup.contents import CONTENTS, STREAM
 from toolbus_cli.backup.create import create as write_backup
+from toolbus_cli.backup.create import create_running
 from toolbus_cli.backup.errors import BackupError
 from toolbus_cli.backup.manifest import PUBLIC_KEY, Manifest
 from toolbus_cli.backup.restore import Verdict, read_manifest
@@ -19,6 +21,7 @@ from toolbus_cli.backup.sealed_keys import Lock, by_key_file, by_passphrase
 from toolbus_cli.backup.target import DirectoryTarget, Target
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_table
+from toolbus_cli.installation import find, joined
 from toolbus_cli.state_dir import State
 
 PASSPHRASE_VARIABLE = "TOOLBUS_BACKUP_PASSPHRASE"  # noqa: S105 - its name
@@ -65,7 +68,7 @@ def create(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Back up a stopped installation of one machine.
+    """Back up an installation of one machine, stopped or running.
 
     The keys and the configuration file are encrypted; the other parts are not.
     """
@@ -81,8 +84,11 @@ def create(
         if recipient is not None
         else by_passphrase(_passphrase(passphrase_file, confirm=True))
     )
-    with state.locked(say):
-        manifest = write_backup(state, config, place, lock)
+    if state.alive():
+        manifest = asyncio.run(_of_running(state, config, place, lock))
+    else:
+        with state.locked(say):
+            manifest = write_backup(state, config, place, lock)
     if as_json:
         show_json(_summary(manifest))
         return
@@ -155,6 +161,11 @@ def restore(
     )
 
 
+async def _of_running(state: State, config: Path | None, target: Target, lock: Lock) -> Manifest:
+    async with joined(find(state.root)) as bus:
+        return await create_running(state, config, target, lock, bus)
+
+
 def _target(name: str) -> Target:
     if "://" not in name:
         return DirectoryTarget(Path(name))
@@ -206,6 +217,7 @@ def _summary(manifest: Manifest) -> dict[str, object]:
 
 def _absent(manifest: Manifest) -> dict[str, str]:
     there = {part.name for part in manifest.parts}
+    there |= {STREAM for part in manifest.parts if part.stream is not None}
     return {each.part: each.without for each in CONTENTS if each.part not in there}
 
 
