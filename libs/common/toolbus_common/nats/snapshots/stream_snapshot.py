@@ -12,9 +12,12 @@ from typing import IO, Any
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
+from nats.js.api import StreamInfo
+from nats.js.errors import Error as JetStreamError
 
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.stream_reader import ORIGINAL_CREATION, created
 
 CHUNK_BYTES = 512 << 10
 SECONDS = 60.0  # without a chunk or a reply
@@ -39,6 +42,7 @@ async def take(bus: Bus, stream: str, file: IO[bytes]) -> dict[str, Any]:
     Raises `BusDownError`.
     """
     client, received = bus.client, asyncio.Queue[Msg]()
+    info = await _info(bus, stream)
     inbox = client.new_inbox()
     subscription = await client.subscribe(inbox, cb=received.put)
     try:
@@ -58,7 +62,19 @@ async def take(bus: Bus, stream: str, file: IO[bytes]) -> dict[str, Any]:
         await subscription.unsubscribe()
     if message.headers and message.headers.get("Status", "") >= "400":
         raise _failed(stream, str(message.headers.get("Description", "")))
-    return {"config": about["config"], "state": about["state"]}
+    config = about["config"]
+    if at := created(info):
+        config = config | {
+            "metadata": {**config.get("metadata", {}), ORIGINAL_CREATION: at.isoformat()}
+        }
+    return {"config": config, "state": about["state"]}
+
+
+async def _info(bus: Bus, stream: str) -> StreamInfo:
+    try:
+        return await bus.client.jetstream().stream_info(stream)
+    except (TimeoutError, NatsError, JetStreamError) as error:
+        raise _failed(stream, str(error)) from error
 
 
 async def restore(bus: Bus, about: dict[str, Any], chunks: Iterable[bytes]) -> None:
