@@ -5,8 +5,11 @@
 
 import json
 import shutil
+import signal
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 
@@ -16,6 +19,11 @@ from harness.gateway.cluster import Upstream
 from harness.waits import until_blocking
 
 CONNECTIONS = ("accounts", "clients", "grants", "connections", "keys", "pins")
+_COUNTS = (
+    "SELECT countIf(event = 'call.allowed') AS allowed, count() AS total,"
+    " uniqExact(stream_seq, line) AS lines, sum(charge) AS charged FROM events"
+    " WHERE startsWith(event, 'call.')"
+)
 
 
 class Drill(BackedUp):
@@ -42,6 +50,27 @@ class Drill(BackedUp):
         words = ("audit", "export", str(self.directory / name))
         until_blocking(lambda: self.toolbus(*words).returncode == 0, "there is a checkpoint")
         return self.directory / name
+
+    @contextmanager
+    def steady_calls(self) -> Iterator[list[str]]:
+        """Make calls, one after the other, until the context ends; yield the codes of failures."""
+        failed: list[str] = []
+        ended = Event()
+
+        def call() -> None:
+            client = self.client(SECRET)
+            while not ended.is_set():
+                if code := client.call("echo__say", {"text": "meanwhile"}).code:
+                    failed.append(code)
+                ended.wait(0.01)
+
+        thread = Thread(target=call)
+        thread.start()
+        try:
+            yield failed
+        finally:
+            ended.set()
+            thread.join()
 
     def verify(self, proof: Path, key: str, *options: str) -> None:
         """Verify evidence offline."""
@@ -84,6 +113,43 @@ def test_after_a_restore_everything_is_as_it_was(drill: Drill, tmp_path: Path) -
             for secret in (SECRET, drill.created):
                 assert drill.client(secret).call("echo__say", {"text": "again"}).code == ""
             assert "[bad]" not in drill.toolbus("doctor").stdout
+
+
+def test_a_backup_of_a_running_installation_has_each_event_once(
+    drill: Drill, tmp_path: Path
+) -> None:
+    target, config = str(tmp_path / "backup"), ["--config", str(drill.config)]
+    with drill.upstream.running():
+        with drill.running():
+            drill.fill()
+            before, key = drill.lists(), drill.succeeds("audit", "key").strip()
+            proof = drill.proof("before.zip")
+            seen = tmp_path / "default.jsonl"
+            shutil.copy(drill.state_dir / "evidence" / seen.name, seen)
+            with drill.steady_calls() as failed:
+                drill.succeeds("backup", "create", target, *config)
+            assert failed == []
+            drill.stop(signal.SIGKILL)
+        checked = drill.offline("backup", "verify", target)
+        assert checked.returncode == 0, checked.stdout + checked.stderr
+        drill.destroy()
+        drill.succeeds("backup", "restore", target, *config)
+        executed = len(drill.upstream.arrived())
+        with drill.running():
+            client = drill.client(SECRET)
+            until_blocking(
+                lambda: client.call("echo__say", {"text": "again"}).code == "", "it is rebuilt"
+            )
+            (calls,) = drill.eventual_rows(_COUNTS, lambda rows: rows[0]["allowed"] > 40)
+            assert 40 < calls["allowed"] <= executed + 1
+            assert calls["lines"] == calls["total"]
+            until_blocking(
+                lambda: drill.spent() == drill.eventual_rows(_COUNTS)[0]["charged"],
+                "the ledger has what the rows have",
+            )
+            assert drill.lists() == before
+            drill.verify(proof, key)
+            drill.verify(drill.proof("after.zip"), key, "--seen", str(seen))
 
 
 def test_the_counters_are_rebuilt_from_the_events(drill: Drill, tmp_path: Path) -> None:

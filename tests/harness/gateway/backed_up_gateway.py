@@ -34,7 +34,7 @@ class BackedUp(Launched):
             {
                 "servers": {"echo": {"url": upstream.url}},
                 "keys": {
-                    "bot": {"secret": SECRET, "tools": ["*"], "budget": {"usd": 100, "per": "day"}}
+                    "bot": {"secret": SECRET, "tools": ["*"], "budget": {"usd": 1000, "per": "day"}}
                 },
                 "prices": {"echo__say": PRICE},
             }
