@@ -1,6 +1,7 @@
 """Backup and restore of a state directory: what returns, and what is refused."""
 
 import json
+import os
 import stat
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from toolbus_cli.backup.sealed_keys import Lock, by_key_file
 from toolbus_cli.backup.target import DirectoryTarget
 from toolbus_cli.runner import main
 from toolbus_cli.state_dir import State
+from toolbus_common.nats.permissions import new_seed
 
 PASSPHRASE = "correct horse battery staple"
 FILES = (
@@ -272,21 +274,14 @@ def test_commands_report_the_point_of_loss_and_the_next_steps(
     assert "The backup is damaged." in capsys.readouterr().out
 
 
-def test_a_running_installation_is_refused(
+def test_a_running_installation_whose_bus_does_not_reply_is_not_backed_up(
     installation: Installation, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("TOOLBUS_BACKUP_PASSPHRASE", PASSPHRASE)
     state = State(installation.directory / "state")
-    running = json.dumps({"pid": 1})
-    state.run_file.write_text(running)
-    with state.locked(print):
-        words = [
-            "backup",
-            "create",
-            str(installation.directory / "b"),
-            "--state-dir",
-            str(state.root),
-        ]
-        assert main(words) == 1
-    assert "Toolbus is already running" in capsys.readouterr().err
-    assert not (installation.directory / "b").exists()
+    (state.seeds / "operator.seed").write_text(new_seed())
+    state.run_file.write_text(json.dumps({"pid": os.getpid(), "nats_url": "nats://127.0.0.1:1"}))
+    target = installation.directory / "b"
+    assert main(["backup", "create", str(target), "--state-dir", str(state.root)]) == 1
+    assert "Cannot connect to NATS at nats://127.0.0.1:1" in capsys.readouterr().err
+    assert not target.exists()
