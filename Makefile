@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test rest coverage check docs reference browser metrics witness models chart containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader
+.PHONY: install up test rest coverage check docs reference browser metrics witness models chart containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader backup
 
 install: $(INSTALLED)
 
@@ -33,7 +33,7 @@ ON_A_GATEWAY := tests/docs/test_running_samples.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 QUICK := tests/unit tests/contract tests/architecture tests/docs
-OF_OTHER_TARGETS := --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models --ignore=tests/chart
+OF_OTHER_TARGETS := --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models --ignore=tests/chart --ignore=tests/backup
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(OF_OTHER_TARGETS) $(ARGS)
@@ -54,6 +54,10 @@ coverage: $(INSTALLED)
 browser: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m harness.packages.debian chromium
 	$(BIN)/python -m pytest tests/browser $(ARGS)
+
+# An installation is destroyed and restored from its backup: ledger, rows, proofs, keys, accounts.
+backup: $(INSTALLED)
+	$(BIN)/python -m pytest tests/backup $(ARGS)
 
 # A real Prometheus scrapes every service and evaluates every expression of its dashboard.
 metrics: $(INSTALLED)

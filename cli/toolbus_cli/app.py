@@ -31,6 +31,13 @@ def with_every_command() -> CommandLine:
     return group
 
 
+def _group(app: typer.Typer, name: str) -> typer.Typer:
+    """Add an empty group of commands, and return it."""
+    about = typer.Typer(help=SUMMARIES[name], no_args_is_help=True)
+    app.add_typer(about, name=name)
+    return about
+
+
 @part("up", "run", "provision", "nats-config")
 def _add_running(app: typer.Typer) -> None:
     running = _commands("operate.run")
@@ -79,21 +86,19 @@ def _add_approving(app: typer.Typer) -> None:
 @part("runs")
 def _add_runs(app: typer.Typer) -> None:
     runs = _commands("access.runs")
-    about = typer.Typer(help="See and cancel runs of agent mode.", no_args_is_help=True)
+    about = _group(app, "runs")
     _add(about, runs.list_runs, "toolbus runs list", "toolbus runs list --json", name="list")
     _add(about, runs.show, "toolbus runs show 4f0c…")
     _add(about, runs.cancel, "toolbus runs cancel 4f0c…")
-    app.add_typer(about, name="runs")
 
 
 @part("flow")
 def _add_flow(app: typer.Typer) -> None:
-    flow, about = _commands("access.flow"), typer.Typer(no_args_is_help=True)
+    flow, about = _commands("access.flow"), _group(app, "flow")
     _add(about, flow.labels, "toolbus flow labels")
     _add(about, flow.confirm, "toolbus flow confirm notes read search")
     _add(about, flow.runs, "toolbus flow runs", "toolbus flow runs --json")
     _add(about, flow.reset, 'toolbus flow reset 9f2c… --reason "checked the calls"')
-    app.add_typer(about, name="flow", help=SUMMARIES["flow"])
 
 
 @part("connect")
@@ -164,7 +169,7 @@ def _add_keys(app: typer.Typer) -> None:
 @part("rules")
 def _add_rules(app: typer.Typer) -> None:
     rules = _commands("access.rules")
-    about = typer.Typer(help="List, check and replay Cedar rules on calls.", no_args_is_help=True)
+    about = _group(app, "rules")
     _add(about, rules.list_rules, "toolbus rules list", name="list")
     _add(about, rules.check, "toolbus rules check toolbus.yaml", "toolbus rules check r.cedar")
     _add(
@@ -172,15 +177,12 @@ def _add_rules(app: typer.Typer) -> None:
         "toolbus rules replay toolbus.yaml --since 7d",
         "toolbus rules replay --rule no-deletes --json",
     )  # fmt: skip
-    app.add_typer(about, name="rules")
 
 
 @part("guards")
 def _add_guards(app: typer.Typer) -> None:
     inspect, recorded = (_commands("guards.inspect"), _commands("guards.recorded"))
-    about = typer.Typer(
-        help="List and test guards, and show what they checked.", no_args_is_help=True
-    )
+    about = _group(app, "guards")
     _add(about, inspect.list_guards, "toolbus guards list", name="list")
     _add(about, inspect.show, "toolbus guards show secrets")
     _add(
@@ -202,20 +204,15 @@ def _add_guards(app: typer.Typer) -> None:
         about, recorded.coverage,
         "toolbus guards coverage", "toolbus guards coverage --since 7d --key bot --json",
     )  # fmt: skip
-    app.add_typer(about, name="guards")
 
 
 @part("audit")
 def _add_audit(app: typer.Typer) -> None:
-    about = typer.Typer(
-        help="Query, export, verify and erase recorded events; manage legal holds.",
-        no_args_is_help=True,
-    )
+    about = _group(app, "audit")
     _add_asking(about)
     _add_evidence(about)
     _add_erasing(about)
     _add_refilling(about)
-    app.add_typer(about, name="audit")
 
 
 def _add_asking(about_audit: typer.Typer) -> None:
@@ -288,7 +285,7 @@ def _add_refilling(about_audit: typer.Typer) -> None:
 @part("admins")
 def _add_admins(app: typer.Typer) -> None:
     admins, login = (_commands("access.admins"), _commands("access.login"))
-    about = typer.Typer(help="Manage admin keys for the API at /api.", no_args_is_help=True)
+    about = _group(app, "admins")
     _add(
         about, admins.create,
         "toolbus admins create ci --role operator",
@@ -301,15 +298,12 @@ def _add_admins(app: typer.Typer) -> None:
         "ADMIN=$(toolbus admins login --url https://toolbus.example)",
         "toolbus admins login --read-only",
     )  # fmt: skip
-    app.add_typer(about, name="admins")
 
 
 @part("accounts", "clients", "grants", "connections")
 def _add_people(app: typer.Typer) -> None:
     people, connections = (_commands("access.people"), _commands("servers.connections"))
-    accounts = typer.Typer(
-        help="Manage local accounts of people who sign in.", no_args_is_help=True
-    )
+    accounts = _group(app, "accounts")
     _add(
         accounts, people.add_account,
         "toolbus accounts add ann --group engineering",
@@ -322,7 +316,7 @@ def _add_people(app: typer.Typer) -> None:
         name="change",
     )  # fmt: skip
     _add(accounts, people.remove_account, "toolbus accounts remove ann", name="remove")
-    clients = typer.Typer(help="Manage OAuth clients.", no_args_is_help=True)
+    clients = _group(app, "clients")
     _add(
         clients, people.add_client,
         "toolbus clients add nightly",
@@ -331,36 +325,31 @@ def _add_people(app: typer.Typer) -> None:
     )  # fmt: skip
     _add(clients, people.list_clients, "toolbus clients list", name="list")
     _add(clients, people.remove_client, "toolbus clients remove 5f1c…", name="remove")
-    grants = typer.Typer(help="List and revoke the grants of OAuth clients.", no_args_is_help=True)
+    grants = _group(app, "grants")
     _add(grants, people.list_grants, "toolbus grants list --json", name="list")
     _add(grants, people.revoke_grant, "toolbus grants revoke 5f1c…", name="revoke")
-    about = typer.Typer(help="Manage OAuth connections to upstream servers.", no_args_is_help=True)
+    about = _group(app, "connections")
     _add(about, connections.list_connections, "toolbus connections list", name="list")
     _add(about, connections.connect, "toolbus connections connect docs", name="connect")
     _add(
         about, connections.revoke_connection,
         "toolbus connections revoke docs --user ann", name="revoke",
     )  # fmt: skip
-    app.add_typer(accounts, name="accounts")
-    app.add_typer(clients, name="clients")
-    app.add_typer(grants, name="grants")
-    app.add_typer(about, name="connections")
 
 
 @part("ledger")
 def _add_ledger(app: typer.Typer) -> None:
     ledger = _commands("access.ledger")
-    about = typer.Typer(help="Show budgets and rebuild their counters.", no_args_is_help=True)
+    about = _group(app, "ledger")
     _add(about, ledger.show, "toolbus ledger show", "toolbus ledger show acme --json")
     _add(about, ledger.rebuild, "toolbus ledger rebuild acme")
     _add(about, ledger.accept, "toolbus ledger accept acme")
-    app.add_typer(about, name="ledger")
 
 
 @part("cache")
 def _add_cache(app: typer.Typer) -> None:
     cache = _commands("operate.cache")
-    about = typer.Typer(help="Show and purge cached responses of models.", no_args_is_help=True)
+    about = _group(app, "cache")
     _add(about, cache.show, "toolbus cache show", "toolbus cache show --customer acme --json")
     _add(
         about, cache.purge,
@@ -368,16 +357,12 @@ def _add_cache(app: typer.Typer) -> None:
         "toolbus cache purge --entry 5f1c…",
         "toolbus cache purge --all",
     )  # fmt: skip
-    app.add_typer(about, name="cache")
 
 
 @part("pins")
 def _add_pins(app: typer.Typer) -> None:
     pins = _commands("servers.pins")
-    about = typer.Typer(
-        help="Review, approve and reject quarantined definitions of tools and prompts.",
-        no_args_is_help=True,
-    )
+    about = _group(app, "pins")
     _add(about, pins.list_pins, "toolbus pins list", "toolbus pins list docs --all", name="list")
     _add(about, pins.diff, "toolbus pins diff docs__search", "toolbus pins diff docs --json")
     _add(
@@ -387,14 +372,29 @@ def _add_pins(app: typer.Typer) -> None:
         "toolbus pins approve docs --yes",
     )  # fmt: skip
     _add(about, pins.reject, "toolbus pins reject docs__search")
-    app.add_typer(about, name="pins")
 
 
 @part("servers")
 def _add_servers(app: typer.Typer) -> None:
     servers = _commands("servers.servers")
-    about = typer.Typer(help="Drain, resume or reset a server.", no_args_is_help=True)
+    about = _group(app, "servers")
     _add(about, servers.drain, "toolbus servers drain github")
     _add(about, servers.undrain, "toolbus servers undrain github")
     _add(about, servers.reset, "toolbus servers reset github")
-    app.add_typer(about, name="servers")
+
+
+@part("backup")
+def _add_backup(app: typer.Typer) -> None:
+    backup = _commands("operate.backup")
+    about = _group(app, "backup")
+    _add(
+        about, backup.create,
+        "toolbus backup create /mnt/backups/2026-11-24",
+        "toolbus backup create /mnt/backups/2026-11-24 --recipient backup.pub",
+    )  # fmt: skip
+    _add(about, backup.verify, "toolbus backup verify /mnt/backups/2026-11-24")
+    _add(
+        about, backup.restore,
+        "toolbus backup restore /mnt/backups/2026-11-24",
+        "toolbus backup restore /mnt/backups/2026-11-24 --state-dir new --private-key backup.key",
+    )  # fmt: skip

@@ -28,6 +28,7 @@ from toolbus_common.contracts import (
     Event,
     EventsQuery,
     FlowRunsQuery,
+    FreezeRequest,
     GuardChecksQuery,
     GuardQuery,
     IdentityKeyQuery,
@@ -78,9 +79,9 @@ DEPLOY = ROOT / "deploy"
 OPERATOR_QUERIES: tuple[type[Query], ...] = (
     ApprovalsQuery, ApproveRequest, AuditQuery, EventsQuery, GuardQuery, IdentityRequest,
     BackfillLinesRequest, GuardChecksQuery, LedgerQuery, OpenCallsQuery, RebuildRequest,
-    BackfillRequest, RejectRequest, RunsRequest, FlowRunsQuery, ResetFlowRequest, ServersQuery,
-    SessionsQuery, CachedResponsesQuery, PurgeCacheRequest, SpendingQuery, StatusQuery,
-    UnresolvedCallsQuery,
+    BackfillRequest, FreezeRequest, RejectRequest, RunsRequest, FlowRunsQuery, ResetFlowRequest,
+    ServersQuery, SessionsQuery, CachedResponsesQuery, PurgeCacheRequest, SpendingQuery,
+    StatusQuery, UnresolvedCallsQuery,
 )  # fmt: skip
 QUERIES_OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)
 QUERIES_OF_POLICY: set[type[Query]] = {

@@ -7,9 +7,9 @@ import pytest
 
 from harness.engines.azurite import ACCOUNT, ACCOUNT_KEY, PROGRAM, Azurite
 from harness.network.hostile_http import client
-from toolbus_audit.export.bucket_target import BucketTarget
-from toolbus_audit.export.errors import TargetError
 from toolbus_common.config import Export
+from toolbus_common.object_storage.bucket import BucketTarget
+from toolbus_common.object_storage.errors import TargetError
 from toolbus_common.secrets import Secrets, stores_of
 
 PATH = "customer=a%2Eb/a b/c=d/é.txt"

@@ -17,11 +17,11 @@ from harness.engines.nats_server import NatsAt
 from harness.network.hostile_http import client
 from harness.waits import until_async, until_blocking
 from toolbus_audit.clickhouse.store import ClickHouse
-from toolbus_audit.export.bucket_target import BucketTarget
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.config import Export
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG
+from toolbus_common.object_storage.bucket import BucketTarget
 from toolbus_common.secrets import Secrets, filled, stores_of
 from toolbus_policy.ledger.valkey_store import ValkeyStore
 

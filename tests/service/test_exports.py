@@ -19,7 +19,6 @@ from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.delivery.cursor import Cursor, OvertakenError
 from toolbus_audit.export import scheduler as schedule
 from toolbus_audit.export import windows
-from toolbus_audit.export.errors import TargetError
 from toolbus_audit.export.targets import DirectoryTarget, Target, target_for
 from toolbus_common.config import Export
 from toolbus_common.egress import Egress
@@ -27,6 +26,7 @@ from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import EXPORTS
+from toolbus_common.object_storage.errors import TargetError
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.settings import Settings
 

@@ -2,7 +2,8 @@
 
 subscribes  every event, from the stream EVENTS; buckets tb_config and tb_person_keys;
             AuditQuery, EventsQuery, SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery,
-            GuardChecksQuery, BackfillRequest, BackfillLinesRequest; SQL of BI tools over HTTP
+            GuardChecksQuery, BackfillRequest, BackfillLinesRequest, FreezeRequest; SQL of BI
+            tools over HTTP
 publishes   EventsExpired, WitnessContradicted, access.rejected; events and checkpoints to
             webhooks, events to SIEMs and files, checkpoints to witnesses and files
 owns        the tables in ClickHouse, the buckets tb_checkpoints and tb_exports, the signing key
@@ -27,6 +28,7 @@ from toolbus_audit.delivery.webhook_poster import WebhookPoster
 from toolbus_audit.export import pages
 from toolbus_audit.export.scheduler import ExportScheduler
 from toolbus_audit.ingest.backfill import Backfill
+from toolbus_audit.ingest.frozen_tables import freeze
 from toolbus_audit.ingest.rollups import run_rollups
 from toolbus_audit.ingest.stream_use import measure_stream
 from toolbus_audit.ingest.writer import PULL_MESSAGES, Writer
@@ -48,6 +50,8 @@ from toolbus_common.contracts import (
     BackfillRequest,
     EventsQuery,
     EventsReply,
+    FreezeReply,
+    FreezeRequest,
     GuardChecksQuery,
     OpenCallsQuery,
     OpenCallsReply,
@@ -309,6 +313,10 @@ def _serve_backfill(service: Service, writer: Writer, store: ClickHouse) -> None
     @service.broker.subscriber(BackfillLinesRequest.SUBJECT, queue=service.name)
     async def from_export(request: BackfillLinesRequest) -> BackfillReply:
         return await backfill.from_export(request.lines)
+
+    @service.broker.subscriber(FreezeRequest.SUBJECT, queue=service.name)
+    async def freeze_tables(request: FreezeRequest) -> FreezeReply:
+        return await freeze(store, request)
 
 
 def _dispatch_webhooks(service: Service, outbound: Outbound, people: PersonKeys) -> None:

@@ -7,9 +7,9 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 from harness.network.hostile_http import client
-from toolbus_audit.export.bucket_target import BucketTarget
 from toolbus_common.config import Export
 from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.object_storage.bucket import BucketTarget
 from toolbus_common.secrets import Secrets, stores_of
 
 S3 = {"access_key": "AKIA", "secret_key": "canary-secret", "session_token": "canary-token"}

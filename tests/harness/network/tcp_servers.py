@@ -5,7 +5,7 @@ import ssl
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 
-from toolbus_audit.export.tcp_listener import listening
+from toolbus_common.object_storage.tcp_listener import listening
 
 Meet = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 TURNS = 20  # turns of the event loop; a connection reaches its handler after four

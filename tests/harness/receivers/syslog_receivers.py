@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from harness.engines.engine import own_port
-from toolbus_audit.export.tcp_listener import listening
+from toolbus_common.object_storage.tcp_listener import listening
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,6 @@ from harness.network.tcp_servers import TURNS, closed_after, served
 from harness.samples.address_spellings import LISTED, Resolver
 from harness.services.call_runner import CallRunner, admitted
 from toolbus_audit.delivery.webhook_poster import WebhookPoster
-from toolbus_audit.export.errors import TargetError
 from toolbus_audit.export.targets import target_for
 from toolbus_audit.siem.base import SinkError
 from toolbus_audit.siem.http_sink import HttpTransport
@@ -29,6 +28,7 @@ from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.http_messages import HttpError
 from toolbus_common.egress.resolver import CheckedResolver, resolved_here
 from toolbus_common.errors import ToolbusError, UpstreamDeadError
+from toolbus_common.object_storage.errors import TargetError
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_executor.isolation.network.egress_proxy import EgressProxy
 from toolbus_executor.isolation.network.socket_handover import hand_over

@@ -14,7 +14,7 @@ from collections import Counter
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
-from toolbus_audit.export.tcp_listener import listening
+from toolbus_common.object_storage.tcp_listener import listening
 
 TROUBLES = ("", "hung", "trickle", "reset", "half-open", "garbage", "nonsense", "failing")
 TOOLS = [{"name": name, "inputSchema": {"type": "object"}} for name in ("plain", "twice")]

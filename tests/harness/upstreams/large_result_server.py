@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import AsyncExitStack, suppress
 from typing import Any
 
-from toolbus_audit.export.tcp_listener import listening
+from toolbus_common.object_storage.tcp_listener import listening
 
 LINE = 'A line of a very long report, é😀 "quoted".\n'
 PIECE = 64 << 10

@@ -115,6 +115,8 @@ from toolbus_common.contracts.queries.backfill import (
     BackfillLinesRequest,
     BackfillReply,
     BackfillRequest,
+    FreezeReply,
+    FreezeRequest,
 )
 from toolbus_common.contracts.queries.base import (
     AuditQuery,
@@ -282,6 +284,8 @@ __all__ = [
     "FlowRun",
     "FlowRunsQuery",
     "FlowRunsReply",
+    "FreezeReply",
+    "FreezeRequest",
     "GrantCreated",
     "GrantEnded",
     "GuardCheck",

@@ -5,7 +5,6 @@ import logging
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
-from datetime import datetime
 from functools import partial
 from math import inf
 from typing import Any
@@ -24,7 +23,7 @@ from toolbus_common.errors import BusDownError
 from toolbus_common.nats.client import client_of, left, servers_of, settled, shown_urls
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.pull_consumer import ack_position
-from toolbus_common.nats.stream_reader import rejection
+from toolbus_common.nats.stream_reader import created, rejection
 from toolbus_common.tls_files import TlsFiles
 
 log = logging.getLogger(__name__)
@@ -289,8 +288,8 @@ class Bus:
             info = await self._js.stream_info(stream)
         except (NatsError, JetStreamError, TimeoutError) as error:
             raise BusDownError(f"Stream '{stream}' cannot be read: {error}; retry.") from error
-        created: datetime | None = info.created
-        began = created.timestamp() if created else 0.0
+        at = created(info)
+        began = at.timestamp() if at else 0.0
         return Extent(info.state.first_seq, info.state.last_seq, began)
 
     async def finished(self, stream: str, durable: str) -> float:

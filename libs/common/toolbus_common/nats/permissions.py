@@ -318,8 +318,8 @@ def rights() -> dict[str, Rights]:
     subjects = {query.SUBJECT for query in Query.__subclasses__()}
     users[OPERATOR] = Rights(
         publish=(
-            "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", f"$KV.{CONFIG}.>", f"$KV.{PINS}.>",
-            f"$KV.{PEOPLE}.>", f"$KV.{INSTALLATION}.>",
+            "$JS.API.>", "$JS.ACK.>", "$JS.FC.>", "$JS.SNAPSHOT.>", f"$KV.{CONFIG}.>",
+            f"$KV.{PINS}.>", f"$KV.{PEOPLE}.>", f"$KV.{INSTALLATION}.>",
             *sorted(subjects - {query.SUBJECT for query in _NOT_QUERIED_BY_OPERATORS}),
             *(f"tb.event.{event.NAME}.*" for event in _PUBLISHED_BY_OPERATORS),
         ),

@@ -16,10 +16,14 @@ import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 from nats.errors import Error as NatsError
+from nats.js.api import StreamInfo
 from nats.js.errors import Error as JetStreamError
 
 from toolbus_common.errors import BusDownError, EventsFullError
 
+# Metadata of a stream that was restored from a snapshot: when the original was created. The server
+# sets a new creation time, but positions in tables and logs name the original.
+ORIGINAL_CREATION = "toolbus.created"
 MAX_MESSAGES = 1000  # messages per batch
 MAX_BYTES = 8 << 20  # of one batch; the last message can exceed it
 _ANSWER_SECONDS = 5.0
@@ -101,6 +105,14 @@ class _Response(msgspec.Struct):
     error: _ApiError | None = None
 
 
+def created(info: StreamInfo) -> datetime | None:
+    """Return the creation time of a stream; of one restored from a snapshot, the original's."""
+    if original := (info.config.metadata or {}).get(ORIGINAL_CREATION):
+        return datetime.fromisoformat(original)
+    found: datetime | None = info.created
+    return found
+
+
 async def created_at(client: Client, stream: str) -> str:
     """Return the creation time of a stream. It differs if the stream is re-created.
 
@@ -122,8 +134,7 @@ async def extent(client: Client, stream: str) -> Extent:
         info = await client.jetstream().stream_info(stream)
     except (NatsError, JetStreamError, TimeoutError) as error:
         raise BusDownError(f"The stream '{stream}' cannot be read: {error}; retry.") from error
-    created: datetime | None = info.created
-    return Extent(str(int(created.timestamp() * 1000)) if created else "0", info.state.last_seq)
+    return Extent(_stream_id(info), info.state.last_seq)
 
 
 async def contents_of(client: Client, stream: str, subjects: str) -> Contents:
@@ -132,10 +143,13 @@ async def contents_of(client: Client, stream: str, subjects: str) -> Contents:
         info = await client.jetstream().stream_info(stream, subjects_filter=subjects)
     except (NatsError, JetStreamError, TimeoutError) as error:
         raise BusDownError(f"The stream '{stream}' cannot be read: {error}; retry.") from error
-    created: datetime | None = info.created
-    began = str(int(created.timestamp() * 1000)) if created else "0"
     count = sum((info.state.subjects or {}).values())
-    return Contents(began, info.state.first_seq, info.state.last_seq, count)
+    return Contents(_stream_id(info), info.state.first_seq, info.state.last_seq, count)
+
+
+def _stream_id(info: StreamInfo) -> str:
+    at = created(info)
+    return str(int(at.timestamp() * 1000)) if at else "0"
 
 
 async def read_on(

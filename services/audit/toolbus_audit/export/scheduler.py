@@ -13,7 +13,6 @@ from tenacity import RetryCallState, retry_if_exception
 from toolbus_audit.clickhouse.errors import StoreDownError
 from toolbus_audit.delivery.cursor import LEASE_SECONDS, Cursor, OvertakenError
 from toolbus_audit.delivery.task_reconciler import TaskReconciler
-from toolbus_audit.export.errors import TargetError
 from toolbus_audit.export.reader import RowReader
 from toolbus_audit.export.targets import Target, target_for
 from toolbus_audit.export.windows import Window, write_window
@@ -21,6 +20,7 @@ from toolbus_common.config import Export
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.errors import BusDownError, ToolbusError
 from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_common.object_storage.errors import TargetError
 from toolbus_common.observability.metrics import EXPORT_EVENTS, EXPORT_FAILURES, EXPORT_UNTIL
 from toolbus_common.retries import Backoff, reason_of, retrying
 from toolbus_common.secrets import Secrets

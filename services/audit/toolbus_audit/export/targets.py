@@ -7,10 +7,10 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import Protocol
 
-from toolbus_audit.export.bucket_target import BucketTarget
-from toolbus_audit.export.errors import TargetError
 from toolbus_common.config import Place
 from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.object_storage.bucket import BucketTarget
+from toolbus_common.object_storage.errors import TargetError
 from toolbus_common.secrets import Secrets
 
 # Whether the operator (not an API caller) configured the location.

@@ -8,7 +8,6 @@ from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from urllib.parse import quote
 
-from toolbus_audit.export.errors import TargetError
 from toolbus_audit.export.targets import target_for
 from toolbus_audit.transparency_log.checkpoint_delivery import (
     FIRST_RETRY,
@@ -20,6 +19,7 @@ from toolbus_audit.transparency_log.checkpoint_delivery import (
 from toolbus_audit.transparency_log.log_signer import Log
 from toolbus_common.config import Checkpoints, Place
 from toolbus_common.egress.http_client import HttpClient
+from toolbus_common.object_storage.errors import TargetError
 from toolbus_common.secrets import Secrets
 
 _RECEIVER = "checkpoints"

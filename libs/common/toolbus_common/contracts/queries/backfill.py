@@ -1,6 +1,8 @@
-"""Requests to audit to write rows that are missing in its tables."""
+"""Requests to audit to write rows that are missing in its tables, and to freeze its tables."""
 
 from typing import ClassVar
+
+from pydantic import Field
 
 from toolbus_common.contracts.base import Message
 from toolbus_common.contracts.queries.base import Query
@@ -47,3 +49,21 @@ class BackfillReply(Message):
     unreadable: int
     next: int
     until: int
+
+
+class FreezeRequest(Query):
+    """Keep the present parts of the embedded tables as hard links, for a backup.
+
+    Operators send this query to audit. The links are in `clickhouse/shadow/<name>` of the state
+    directory, and the operator's command removes them.
+    """
+
+    SUBJECT: ClassVar[str] = "tb.query.audit.freeze"
+
+    name: str = Field(pattern=r"^[a-z0-9]{1,64}$")
+
+
+class FreezeReply(Message):
+    """The frozen tables."""
+
+    tables: tuple[str, ...]

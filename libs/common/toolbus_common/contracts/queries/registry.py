@@ -17,6 +17,8 @@ from toolbus_common.contracts.queries.backfill import (
     BackfillLinesRequest,
     BackfillReply,
     BackfillRequest,
+    FreezeReply,
+    FreezeRequest,
 )
 from toolbus_common.contracts.queries.base import (
     AuditQuery,
@@ -85,6 +87,7 @@ REPLIES: Mapping[type[Query], type[Message]] = MappingProxyType(
         CachedResponsesQuery: CachedResponsesReply,
         EventsQuery: EventsReply,
         FlowRunsQuery: FlowRunsReply,
+        FreezeRequest: FreezeReply,
         GuardChecksQuery: RowsReply,
         GuardQuery: ServiceVerdict,
         IdentityKeyQuery: IdentityKeyReply,

@@ -12,11 +12,11 @@ from contextlib import asynccontextmanager, suppress
 from hmac import compare_digest
 from secrets import token_hex
 
-from toolbus_audit.export.tcp_listener import listening
 from toolbus_common.concurrency import end
 from toolbus_common.egress import EgressError
 from toolbus_common.egress.connect_request import ConnectRequest, NoRequestError, parse_request
 from toolbus_common.egress.resolver import CheckedResolver
+from toolbus_common.object_storage.tcp_listener import listening
 
 LARGEST_HEAD = 32 * 1024
 LARGEST_RESPONSE = 1 << 20  # bytes from the store in one connection, TLS handshake included
@@ -35,8 +35,16 @@ class StoreProxy:
     first byte of a response, `problem` is set only if the response is too large.
     """
 
-    def __init__(self, resolver: CheckedResolver, authority: str, *, operator_named: bool) -> None:
+    def __init__(
+        self,
+        resolver: CheckedResolver,
+        authority: str,
+        *,
+        operator_named: bool,
+        largest: int = LARGEST_RESPONSE,
+    ) -> None:
         self.problem = ""
+        self._largest = largest
         self._resolver = resolver
         self._authority = authority
         self._operator_named = operator_named
@@ -105,8 +113,8 @@ class StoreProxy:
         total = 0
         while piece := await self._received(store, total):
             total += len(piece)
-            if total > LARGEST_RESPONSE:
-                self.problem = f"its response is larger than {LARGEST_RESPONSE} bytes"
+            if total > self._largest:
+                self.problem = f"its response is larger than {self._largest} bytes"
                 writer.transport.abort()
                 return
             writer.write(piece)

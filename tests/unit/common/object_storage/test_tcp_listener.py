@@ -12,9 +12,9 @@ import pytest
 from harness.audit.bucket_uploads import S3, export_to, target
 from harness.network.hostile_http import client, peer
 from harness.oauth.certificates import Authority
-from toolbus_audit.export import bucket_target
-from toolbus_audit.export.errors import TargetError
-from toolbus_audit.export.tcp_listener import listening
+from toolbus_common.object_storage import bucket as bucket_target
+from toolbus_common.object_storage.errors import TargetError
+from toolbus_common.object_storage.tcp_listener import listening
 
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 

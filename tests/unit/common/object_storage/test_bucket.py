@@ -32,19 +32,23 @@ from harness.network.hostile_http import AT_LOOPBACK, client, peer
 from harness.network.tcp_servers import TURNS, served
 from harness.oauth.certificates import Authority
 from harness.waits import until
-from toolbus_audit.export import bucket_target
-from toolbus_audit.export.bucket_target import BucketTarget
-from toolbus_audit.export.errors import TargetError
-from toolbus_audit.export.store_proxy import StoreProxy
 from toolbus_audit.transparency_log.checkpoint_delivery import MAX_CONCURRENT
 from toolbus_audit.transparency_log.checkpoint_files import CheckpointFiles
 from toolbus_common.egress import Egress, Target
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.resolver import CheckedResolver
 from toolbus_common.egress.tls import Tls
+from toolbus_common.object_storage import bucket as bucket_target
+from toolbus_common.object_storage.bucket import BucketTarget
+from toolbus_common.object_storage.errors import MissingFileError, TargetError
+from toolbus_common.object_storage.store_proxy import StoreProxy
 from toolbus_common.secrets import Secrets, stores_of
 
 ERROR = b"<?xml version='1.0'?><Error><Code>AccessDenied</Code><Message>canary</Message></Error>"
+FOUND = (
+    b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\nETag: x\r\n"
+    b"Last-Modified: Tue, 24 Nov 2026 09:00:00 GMT\r\n\r\n"
+)
 PATH = "customer=a%2Eb/a b/c=d/é.txt"
 
 
@@ -343,3 +347,25 @@ async def test_invalid_credentials_are_an_error(to: str, credentials: dict[str, 
         with pytest.raises(TargetError, match="its credentials are not valid; correct them"):
             await target(export_to(to, url, credentials)).put("x", b"x")
     assert found.heads == []
+
+
+# -- what is downloaded --------------------------------------------------------------------------
+
+
+async def test_a_file_of_a_bucket_is_downloaded_with_a_signed_request() -> None:
+    async with peer(FOUND % 4 + b"data") as (found, url):
+        assert await target(export_to("s3://events/lake", url, S3)).get("x", 4) == b"data"
+    assert found.heads[0].startswith(b"GET /events/lake/x HTTP/1.1")
+    assert "AWS4-HMAC-SHA256" in headers_of(found.heads[0])["authorization"]
+
+
+async def test_a_file_that_a_bucket_does_not_have_is_missing() -> None:
+    async with peer(b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n") as (_, url):
+        with pytest.raises(MissingFileError, match="does not have this file"):
+            await target(export_to("s3://events", url, S3)).get("x", 4)
+
+
+async def test_a_download_without_end_is_cut_off() -> None:
+    async with peer(FOUND % 99_000_000, b"x" * 65536) as (_, url):
+        with pytest.raises(TargetError, match="larger than 1048580 bytes"):
+            await target(export_to("s3://events", url, S3)).get("x", 4)

@@ -15,8 +15,8 @@ from harness.audit.bucket_uploads import (
     target,
 )
 from harness.network.hostile_http import peer
-from toolbus_audit.export import bucket_target
-from toolbus_audit.export.errors import TargetError
+from toolbus_common.object_storage import bucket as bucket_target
+from toolbus_common.object_storage.errors import TargetError
 
 
 def variables(stub: str, prefix: str) -> set[str]:

@@ -10,16 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from toolbus_audit.export.errors import TargetError
-from toolbus_audit.export.store_proxy import StoreProxy
 from toolbus_common.config import Place
 from toolbus_common.egress import EgressError, target_of
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.tls import UNREADABLE_CA, Tls
+from toolbus_common.object_storage.errors import MissingFileError, TargetError
+from toolbus_common.object_storage.store_proxy import LARGEST_RESPONSE, StoreProxy
 from toolbus_common.secrets import SecretError, Secrets, filled
 
+_Work = Callable[[Any], bytes]  # with a store of the library
 SECONDS = 10.0  # for one file, from the start of its thread to the response
-_LONGEST = "60s"  # longer than `SECONDS`, which is the limit
+_LONGEST = "600s"  # longer than any `seconds`, which is the limit
 _STATUS = re.compile(r"non-2xx status code: ([0-9]{3})")
 _CODE = re.compile(r"<Code>([0-9A-Za-z]{1,64})</Code>")
 _NO_RETRIES = {"max_retries": 0}  # the caller retries
@@ -44,33 +45,61 @@ class BucketTarget:
     secrets: Secrets
     is_operator_named: Callable[[], bool]
     threads: Executor | None = None
+    seconds: float | None = None  # for one file; default: `SECONDS`
 
     async def put(self, path: str, data: bytes) -> None:
         """Upload a file. Raises `TargetError`."""
+
+        def upload(opened: Any) -> bytes:
+            import obstore  # noqa: PLC0415
+
+            obstore.put(opened, f"{self.settings.prefix}{path}", data, use_multipart=False)
+            return b""
+
+        await self._run(upload, LARGEST_RESPONSE)
+
+    async def get(self, path: str, longest: int) -> bytes:
+        """Download a file. Raises `TargetError`, also if the file is longer than `longest`."""
+
+        def download(opened: Any) -> bytes:
+            import obstore  # noqa: PLC0415
+
+            return bytes(obstore.get(opened, f"{self.settings.prefix}{path}").bytes())
+
+        return await self._run(download, longest + LARGEST_RESPONSE)
+
+    async def _run(self, work: _Work, largest: int) -> bytes:
+        """Work with the store through a proxy, on a thread. Raises `TargetError`."""
         try:
             credentials = await self._credentials()
             authority = target_of(self.settings.endpoint_url).authority
         except (EgressError, SecretError) as error:
             raise TargetError(str(error)) from error
-        proxy = StoreProxy(self.http.resolver, authority, operator_named=self.is_operator_named())
+        proxy = StoreProxy(
+            self.http.resolver,
+            authority,
+            operator_named=self.is_operator_named(),
+            largest=largest,
+        )
         loop = asyncio.get_running_loop()
+        seconds = SECONDS if self.seconds is None else self.seconds
         try:
             async with asyncio.timeout(None) as limit, proxy.listening() as url:
 
                 def begin() -> None:
                     with suppress(RuntimeError):  # the upload was cancelled meanwhile
-                        limit.reschedule(loop.time() + SECONDS)
+                        limit.reschedule(loop.time() + seconds)
 
-                def upload() -> None:
+                def run() -> bytes:
                     loop.call_soon_threadsafe(begin)
-                    _put(self, credentials, url, path, data)
+                    return _on_store(self, credentials, url, work)
 
-                # `put_async` is not used, because its threads call Python and abort a process that
-                # ends meanwhile. When the time is over, the proxy closes the connection, which ends
-                # this thread.
-                await loop.run_in_executor(self.threads, upload)
+                # The asynchronous functions are not used, because their threads call Python and
+                # abort a process that ends meanwhile. When the time is over, the proxy closes the
+                # connection, which ends this thread.
+                return await loop.run_in_executor(self.threads, run)
         except TimeoutError as error:
-            raise TargetError(f"it did not respond within {SECONDS:.3g} s") from error
+            raise TargetError(f"it did not respond within {seconds:.3g} s") from error
         except EgressError as error:
             raise TargetError(str(error)) from error
         except _ClientError as error:
@@ -86,12 +115,11 @@ class _ClientError(Exception):
     """The library's error without its text, which can contain parts of the store's response."""
 
 
-def _put(
-    target: BucketTarget, credentials: Mapping[str, str], proxy: str, path: str, data: bytes
-) -> None:
-    """Upload a file through a proxy. Raises `_ClientError` or `EgressError`."""
-    import obstore  # noqa: PLC0415 - a process that writes to no bucket does not need it
-    from obstore import store  # noqa: PLC0415
+def _on_store(
+    target: BucketTarget, credentials: Mapping[str, str], proxy: str, work: _Work
+) -> bytes:
+    """Work through a proxy. Raises `_ClientError`, `MissingFileError` or `EgressError`."""
+    from obstore import store  # noqa: PLC0415 - only a process that uses a bucket needs it
     from obstore.exceptions import BaseError, UnauthenticatedError  # noqa: PLC0415
 
     settings = target.settings
@@ -108,7 +136,9 @@ def _put(
     except (BaseError, OSError, ValueError) as error:
         raise _ClientError(_configuration_reason(str(error))) from None
     try:
-        obstore.put(opened, f"{settings.prefix}{path}", data, use_multipart=False)
+        return work(opened)
+    except FileNotFoundError:
+        raise MissingFileError("it does not have this file") from None
     except (BaseError, OSError, ValueError) as error:
         is_unsigned = isinstance(error, UnauthenticatedError)
         raise _ClientError(_reason(str(error), is_unsigned=is_unsigned)) from None
@@ -119,8 +149,7 @@ def _check_environment(kind: str) -> None:
     found = [name for name in os.environ if name.upper() in ENVIRONMENT[kind]]
     if found:
         raise _ClientError(
-            f"{found[0]} is set in the environment of audit, which the client of buckets reads "
-            "too; unset it"
+            f"{found[0]} is set in the environment, which the client of buckets reads too; unset it"
         )
 
 
@@ -210,7 +239,7 @@ def _configuration_reason(text: str) -> str:
         return INVALID_CREDENTIALS
     return (
         "its settings are not valid; correct its bucket and endpoint, and unset variables of its "
-        "kind (AWS_…, GOOGLE_…, AZURE_…) in the environment of audit"
+        "kind (AWS_…, GOOGLE_…, AZURE_…) in the environment"
     )
 
 

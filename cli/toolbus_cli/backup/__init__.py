@@ -1,0 +1,1 @@
+"""Backups of an installation: parts with digests, sealed keys, and their restore."""
