@@ -14,7 +14,8 @@ from toolbus_cli.command_line import commands_of as _commands
 HELP = """The governed gateway between AI agents and the tools they use.
 
 Begin with 'toolbus up': it starts every service on this machine, with a demo if there is no
-toolbus.yaml, and prints an endpoint, a key and a client configuration.
+toolbus.yaml, and prints an endpoint, a key and a client configuration. 'toolbus --version' is
+short for 'toolbus version'.
 """
 
 
@@ -398,3 +399,9 @@ def _add_servers(app: typer.Typer) -> None:
     _add(about, servers.undrain, "toolbus servers undrain github")
     _add(about, servers.reset, "toolbus servers reset github")
     app.add_typer(about, name="servers")
+
+
+@part("version")
+def _add_version(app: typer.Typer) -> None:
+    about = _commands("operate.version")
+    _add(app, about.show_version, "toolbus version", "toolbus version --json", name="version")

@@ -44,6 +44,7 @@ SUMMARIES = {  # the first sentence of each command's help; a test compares both
     "ledger": "Show budgets and rebuild their counters.",
     "pins": "Review, approve and reject quarantined definitions of tools and prompts.",
     "servers": "Drain, resume or reset a server.",
+    "version": "Show the version, the commit, the MCP revisions and the embedded engines.",
 }
 
 
