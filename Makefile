@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test rest coverage check docs reference browser metrics witness models containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader
+.PHONY: install up test rest coverage check docs reference browser metrics witness models systemd containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader
 
 install: $(INSTALLED)
 
@@ -85,6 +85,11 @@ AZURITE := build/azurite/node_modules/.bin/azurite-blob
 azurite: $(INSTALLED)
 	test -x $(AZURITE) || npm install --silent --prefix build/azurite azurite@3
 	TOOLBUS_AZURITE=$(CURDIR)/$(AZURITE) $(BIN)/python -m pytest tests/service/test_azure_bucket.py $(ARGS)
+
+# The systemd units, checked by systemd-analyze, and their exposure (0 is best, 10 worst).
+systemd: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python -m harness.packages.debian systemd-analyze
+	PYTHONPATH=tests $(BIN)/python tools/systemd_units.py
 
 # Mutated requests to every endpoint for a time; the seed is printed: ARGS="--seconds 600 --seed 7".
 fuzz: $(INSTALLED)

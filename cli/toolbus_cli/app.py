@@ -7,6 +7,7 @@ commands run.
 import typer
 import typer.main
 
+from toolbus_cli import basic_commands  # noqa: F401 - it adds its commands
 from toolbus_cli.command_line import SUMMARIES, CommandLine, Importing, new_app, part
 from toolbus_cli.command_line import add_command as _add
 from toolbus_cli.command_line import commands_of as _commands
@@ -14,8 +15,7 @@ from toolbus_cli.command_line import commands_of as _commands
 HELP = """The governed gateway between AI agents and the tools they use.
 
 Begin with 'toolbus up': it starts every service on this machine, with a demo if there is no
-toolbus.yaml, and prints an endpoint, a key and a client configuration. 'toolbus --version' is
-short for 'toolbus version'.
+toolbus.yaml, and prints an endpoint, a key and a client configuration.
 """
 
 
@@ -53,20 +53,6 @@ def _add_declaring(app: typer.Typer) -> None:
     declaring = _commands("operate.apply")
     _add(app, declaring.apply, "toolbus apply -f toolbus.yaml", "toolbus apply -f t.yaml --dry-run")
     _add(app, declaring.get, "toolbus get > toolbus.yaml", "toolbus get keys bot --json")
-
-
-@part("tools")
-def _add_tools(app: typer.Typer) -> None:
-    _add(app, _commands("servers.tools").tools, "toolbus tools", "toolbus tools --as bot")
-
-
-@part("call")
-def _add_call(app: typer.Typer) -> None:
-    _add(
-        app, _commands("servers.call").call,
-        "TOOLBUS_KEY=tbk_… toolbus call clock__now",
-        "toolbus call notes__add '{\"text\": \"hello\"}' --key tbk_…",
-    )  # fmt: skip
 
 
 @part("approvals", "approve", "reject")
@@ -399,9 +385,3 @@ def _add_servers(app: typer.Typer) -> None:
     _add(about, servers.undrain, "toolbus servers undrain github")
     _add(about, servers.reset, "toolbus servers reset github")
     app.add_typer(about, name="servers")
-
-
-@part("version")
-def _add_version(app: typer.Typer) -> None:
-    about = _commands("operate.version")
-    _add(app, about.show_version, "toolbus version", "toolbus version --json", name="version")
