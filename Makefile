@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test rest coverage check docs reference browser metrics witness models systemd containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader
+.PHONY: install up test rest coverage check docs reference browser metrics witness models systemd release bundle containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader
 
 install: $(INSTALLED)
 
@@ -85,6 +85,20 @@ AZURITE := build/azurite/node_modules/.bin/azurite-blob
 azurite: $(INSTALLED)
 	test -x $(AZURITE) || npm install --silent --prefix build/azurite azurite@3
 	TOOLBUS_AZURITE=$(CURDIR)/$(AZURITE) $(BIN)/python -m pytest tests/service/test_azure_bucket.py $(ARGS)
+
+# The wheel and the sdist of HEAD in dist/, built twice and compared, with their digests.
+RELEASE := .venv/.release
+$(RELEASE): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --group release
+	@touch $@
+
+release: $(RELEASE)
+	$(BIN)/python tools/release.py build
+
+# The same, and a bundle that installs without an index, proved by an installation in an empty home
+# directory, with a list of its components (CycloneDX). It takes minutes and 600 MB.
+bundle: $(RELEASE)
+	$(BIN)/python tools/release.py bundle
 
 # The systemd units, checked by systemd-analyze, and their exposure (0 is best, 10 worst).
 systemd: $(INSTALLED)
