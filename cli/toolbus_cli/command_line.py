@@ -44,6 +44,7 @@ SUMMARIES = {  # the first sentence of each command's help; a test compares both
     "ledger": "Show budgets and rebuild their counters.",
     "pins": "Review, approve and reject quarantined definitions of tools and prompts.",
     "servers": "Drain, resume or reset a server.",
+    "context": "Manage contexts: gateways that 'toolbus --context NAME' administers over HTTPS.",
     "version": "Show the version, the commit, the MCP revisions and the embedded engines.",
 }
 
@@ -57,6 +58,8 @@ class CommandLine(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Import the command that the first argument names, and return it."""
+        if not ctx.resilient_parsing and "--help" not in args:
+            import_module("toolbus_cli.contexts").check_command(args[0])
         self.load(args[0])
         found = super().resolve_command(ctx, args)
         if not gc.isenabled():  # disabled at the start, for faster imports
