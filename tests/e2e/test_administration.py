@@ -1,7 +1,7 @@
 """Administration over HTTP: roles, entries, the whole configuration, keys and change events."""
 
 import json
-import subprocess
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -12,10 +12,10 @@ import yaml
 
 from harness.clients.admin_client import Administrator, at, named, why
 from harness.clients.admin_operations import AdminOperation, admin_operations
-from harness.engines.engine import installed
 from harness.gateway.cluster import Upstream
 from harness.gateway.launched_gateway import Launched
 from harness.waits import until_blocking
+from toolbus_cli import runner
 from toolbus_common.admin_api.models import KINDS
 from toolbus_common.admin_api.roles import ROLES
 
@@ -288,34 +288,42 @@ def test_an_operator_approves_a_call(gateway: Launched, admin: Administrator) ->
 
 
 def test_the_configuration_is_read_and_applied_from_another_machine(
-    gateway: Launched, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    gateway: Launched,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("TOOLBUS_CONTEXT", "")
+    monkeypatch.setattr(logging.root, "setLevel", lambda _level: None)
+    monkeypatch.chdir(tmp_path)
+
+    def toolbus(*words: str) -> tuple[int, str, str]:
+        code = runner.main(words)
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
     (tmp_path / "key").write_text(SECRETS["admin"])
-
-    def toolbus(*words: str) -> subprocess.CompletedProcess[str]:
-        command = [installed("toolbus"), *words]
-        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-
     base = gateway.ready["endpoint"].removesuffix("/mcp")
     added = toolbus("context", "add", "far", base, "--key-file", "key")
-    assert (added.returncode, "role admin" in added.stdout) == (0, True), added.stderr
-    for words in (["get"], ["get", "servers"], ["get", "teams", "support"]):
-        assert toolbus("--context", "far", *words).stdout == gateway.toolbus(*words).stdout
-    document = yaml.safe_load(toolbus("--context", "far", "get").stdout)
+    assert added == (0, "Added the context 'far' with the role admin.\n", "")
+    shown = toolbus("--context", "far", "get")[1]
+    assert shown == gateway.toolbus("get").stdout
+    document = yaml.safe_load(shown)
+    servers = yaml.safe_load(toolbus("--context", "far", "get", "servers", "echo")[1])
+    assert servers == {"servers": {"echo": document["servers"]["echo"]}}
     document["teams"]["far"] = {}
     (tmp_path / "toolbus.yaml").write_text(yaml.safe_dump(document))
-    apply = ("--context", "far", "apply", "-f", "toolbus.yaml")
-    assert toolbus(*apply, "--dry-run").stdout == "+ teams.far\n"
-    done = toolbus(*apply)
-    assert (done.returncode, done.stdout.splitlines()[0]) == (0, "+ teams.far"), done.stderr
-    assert toolbus(*apply).stdout == "No differences.\nNothing to apply.\n"
+    apply = ("--context", "far", "apply", "-f", "toolbus.yaml", "--yes")
+    assert toolbus(*apply, "--dry-run") == (0, "+ teams.far\n", "")
+    assert toolbus(*apply)[1].startswith("+ teams.far\nApplied as revision ")
+    assert toolbus(*apply)[1] == "No differences.\nNothing to apply.\n"
     (event,) = changed(gateway, "teams", "far")
     assert event["by"] == "admin:admin"
     document["teams"]["far"] = {"tool": []}
     (tmp_path / "toolbus.yaml").write_text(yaml.safe_dump(document))
-    wrong = toolbus(*apply)
-    assert (wrong.returncode, wrong.stderr.startswith("teams.far.tool: ")) == (1, True)
+    code, _, error = toolbus(*apply)
+    assert (code, error.startswith("teams.far.tool: ")) == (1, True)
 
 
 def test_a_change_made_with_the_cli_is_an_event_with_its_operator(gateway: Launched) -> None:

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from toolbus_cli import contexts, runner
+from toolbus_cli import runner
 from toolbus_cli.command_line import SUMMARIES
+from toolbus_cli.remote import contexts
 
 Answers = dict[str, tuple[int, Any]]
 Run = Callable[..., tuple[int, str, str]]
@@ -56,7 +57,7 @@ def gateway() -> Iterator[tuple[str, Answers, list[str]]]:
             pass
 
     server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
     thread.start()
     try:
         yield f"http://127.0.0.1:{server.server_port}", answers, requests

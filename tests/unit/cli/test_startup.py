@@ -40,8 +40,8 @@ HELP = {
 }  # fmt: skip
 CALL = HELP | {
     "toolbus_cli.commands", "toolbus_cli.commands.options", "toolbus_cli.commands.output",
-    "toolbus_cli.commands.servers", "toolbus_cli.commands.servers.call", "toolbus_cli.contexts",
-    "toolbus_cli.http_client",
+    "toolbus_cli.commands.servers", "toolbus_cli.commands.servers.call", "toolbus_cli.remote",
+    "toolbus_cli.remote.contexts", "toolbus_cli.http_client",
     "toolbus_cli.mcp_client", "toolbus_cli.state_dir", "toolbus_cli.views",
     "toolbus_cli.views.visible_text",
 }  # fmt: skip

@@ -9,13 +9,13 @@ from urllib.parse import quote
 
 import typer
 
-from toolbus_cli import contexts
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json
 from toolbus_cli.config_client import me
-from toolbus_cli.contexts import Context
 from toolbus_cli.installation import find, joined
-from toolbus_cli.remote import request
+from toolbus_cli.remote import contexts
+from toolbus_cli.remote.client import request
+from toolbus_cli.remote.contexts import Context
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.contracts import (
     ApprovalsQuery,

@@ -9,8 +9,6 @@ from typing import Annotated, Any
 import typer
 import yaml
 
-from toolbus_cli import contexts
-from toolbus_cli.commands.operate import remote_configuration
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json
 from toolbus_cli.commands.repository import at_work
@@ -18,6 +16,8 @@ from toolbus_cli.config_file import ConfigurationError, load_file
 from toolbus_cli.errors import CommandError
 from toolbus_cli.importing import client_servers
 from toolbus_cli.launcher.config_source import listening_on
+from toolbus_cli.remote import configuration as remote_configuration
+from toolbus_cli.remote import contexts
 from toolbus_cli.state_dir import State
 from toolbus_common.config import ConfigModel, Configuration
 from toolbus_common.config_store.diff import Change

@@ -8,12 +8,12 @@ from urllib.parse import urlsplit
 
 import typer
 
-from toolbus_cli import contexts
 from toolbus_cli.commands.options import AsJson
 from toolbus_cli.commands.output import say, show_json, show_rows
-from toolbus_cli.contexts import LOCAL, Context
 from toolbus_cli.errors import CommandError
-from toolbus_cli.remote import request
+from toolbus_cli.remote import contexts
+from toolbus_cli.remote.client import request
+from toolbus_cli.remote.contexts import LOCAL, Context
 
 SCHEMES = ("http", "https")
 Name = Annotated[str, typer.Argument(help="The context's name.")]

@@ -5,9 +5,9 @@ import ssl
 from typing import Any
 from urllib.parse import quote
 
-from toolbus_cli.contexts import Context
 from toolbus_cli.errors import CommandError
 from toolbus_cli.http_client import send
+from toolbus_cli.remote.contexts import Context
 
 BASE = "/api/v1"
 SECONDS = 30.0

@@ -4,9 +4,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from toolbus_cli.contexts import Context
 from toolbus_cli.errors import CommandError
-from toolbus_cli.remote import pages, request
+from toolbus_cli.remote.client import pages, request
+from toolbus_cli.remote.contexts import Context
 from toolbus_common.config_store.diff import Change
 from toolbus_common.config_store.repository import Applied
 
