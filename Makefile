@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test rest coverage check docs reference browser metrics witness models systemd release bundle containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader
+.PHONY: install up test rest coverage check docs reference browser metrics witness models containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader
 
 install: $(INSTALLED)
 
@@ -87,6 +87,7 @@ azurite: $(INSTALLED)
 	TOOLBUS_AZURITE=$(CURDIR)/$(AZURITE) $(BIN)/python -m pytest tests/service/test_azure_bucket.py $(ARGS)
 
 # The wheel and the sdist of HEAD in dist/, built twice and compared, with their digests.
+.PHONY: release bundle systemd
 RELEASE := .venv/.release
 $(RELEASE): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group release
