@@ -20,6 +20,8 @@ SUMMARIES = {  # the first sentence of each command's help; a test compares both
     "service.",
     "status": "Show the state of every service and server.",
     "doctor": "Check for common problems and suggest fixes.",
+    "version": "Show the version, the commit, the MCP revisions and the embedded engines.",
+    "context": "Manage contexts: gateways that 'toolbus --context NAME' administers over HTTPS.",
     "apply": "Apply a configuration as a whole, after showing the differences.",
     "get": "Show the configuration.",
     "tools": "List the tools of every server, or only the tools that a key can see.",
@@ -44,8 +46,6 @@ SUMMARIES = {  # the first sentence of each command's help; a test compares both
     "ledger": "Show budgets and rebuild their counters.",
     "pins": "Review, approve and reject quarantined definitions of tools and prompts.",
     "servers": "Drain, resume or reset a server.",
-    "context": "Manage contexts: gateways that 'toolbus --context NAME' administers over HTTPS.",
-    "version": "Show the version, the commit, the MCP revisions and the embedded engines.",
 }
 
 
