@@ -320,6 +320,16 @@ def test_the_configuration_is_read_and_applied_from_another_machine(
     assert toolbus(*apply)[1] == "No differences.\nNothing to apply.\n"
     (event,) = changed(gateway, "teams", "far")
     assert event["by"] == "admin:admin"
+    terms = ("--tools", "echo__*", "--team", "far", "--budget", "20/day", "--rate", "600/minute")
+    secret = json.loads(toolbus("--context", "far", "keys", "create", "away", *terms, "--json")[1])
+    client = gateway.client(secret["secret"])
+    until_blocking(lambda: client.sees(TOOL), "the key is valid")
+    rows = toolbus("--context", "far", "keys", "list", "--json")[1]
+    assert json.loads(rows) == json.loads(gateway.toolbus("keys", "list", "--json").stdout)
+    assert '"away"' in rows
+    assert toolbus("--context", "far", "keys", "rotate", "away")[0] == 0
+    revoked = toolbus("--context", "far", "keys", "revoke", "away")
+    assert revoked == (0, "Revoked the key 'away'.\n", "")
     document["teams"]["far"] = {"tool": []}
     (tmp_path / "toolbus.yaml").write_text(yaml.safe_dump(document))
     code, _, error = toolbus(*apply)

@@ -15,8 +15,9 @@ from toolbus_cli.state_dir import read_json, write_private
 
 VARIABLE = "TOOLBUS_CONTEXT"
 LOCAL = "local"  # the installation on this machine
-REMOTE = ("apply", "approvals", "approve", "get", "reject")  # commands that work in a context
-ANYWHERE = ("context", "version")  # commands for which the context makes no difference
+# Commands that work in a context, and commands for which it makes no difference.
+REMOTE = ("apply", "approvals", "approve", "get", "keys", "reject")
+ANYWHERE = ("context", "version")
 _BY_API = "with the administration API (docs/how-to/administration-api.md)"
 _INSTEAD = {
     "audit": "with a reader for BI tools, an export or a sink (docs/how-to/analytics.md)",
@@ -24,7 +25,7 @@ _INSTEAD = {
     "connect": "with its option --url and '--context local'",
     "doctor": "with the metrics and alerts of the installation (docs/how-to/alerts.md)",
     "status": "with the metrics and alerts of the installation (docs/how-to/alerts.md)",
-    **dict.fromkeys(("admins", "cache", "flow", "guards", "keys", "ledger", "runs"), _BY_API),
+    **dict.fromkeys(("admins", "cache", "flow", "guards", "ledger", "runs"), _BY_API),
 }
 
 

@@ -123,7 +123,7 @@ def test_every_command_works_in_a_context_or_is_refused_with_an_alternative(
         code, shown, error = run("--context", "prod", command)
         assert (code, shown) == (1, ""), command
         assert f"'toolbus --context local {command}'" in error
-    assert "administration API" in run("--context=prod", "keys", "list")[2]
+    assert "administration API" in run("--context=prod", "ledger", "show")[2]
     assert run("--context", "prod", "up", "--help")[0] == 0
 
 
