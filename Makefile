@@ -103,6 +103,26 @@ azurite: $(INSTALLED)
 	test -x $(AZURITE) || npm install --silent --prefix build/azurite azurite@3
 	TOOLBUS_AZURITE=$(CURDIR)/$(AZURITE) $(BIN)/python -m pytest tests/service/test_azure_bucket.py $(ARGS)
 
+# The wheel and the sdist of HEAD in dist/, built twice and compared, with their digests.
+.PHONY: release bundle systemd
+RELEASE := .venv/.release
+$(RELEASE): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --group release
+	@touch $@
+
+release: $(RELEASE)
+	$(BIN)/python tools/release.py build
+
+# The same, and a bundle that installs without an index, proved by an installation in an empty home
+# directory, with a list of its components (CycloneDX). It takes minutes and 600 MB.
+bundle: $(RELEASE)
+	$(BIN)/python tools/release.py bundle
+
+# The systemd units, checked by systemd-analyze, and their exposure (0 is best, 10 worst).
+systemd: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python -m harness.packages.debian systemd-analyze
+	PYTHONPATH=tests $(BIN)/python tools/systemd_units.py
+
 # Mutated requests to every endpoint for a time; the seed is printed: ARGS="--seconds 600 --seed 7".
 fuzz: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m fuzz.run $(ARGS)

@@ -7,6 +7,7 @@ commands run.
 import typer
 import typer.main
 
+from toolbus_cli import basic_commands  # noqa: F401 - it adds its commands
 from toolbus_cli.command_line import SUMMARIES, CommandLine, Importing, new_app, part
 from toolbus_cli.command_line import add_command as _add
 from toolbus_cli.command_line import commands_of as _commands
@@ -59,20 +60,6 @@ def _add_declaring(app: typer.Typer) -> None:
     declaring = _commands("operate.apply")
     _add(app, declaring.apply, "toolbus apply -f toolbus.yaml", "toolbus apply -f t.yaml --dry-run")
     _add(app, declaring.get, "toolbus get > toolbus.yaml", "toolbus get keys bot --json")
-
-
-@part("tools")
-def _add_tools(app: typer.Typer) -> None:
-    _add(app, _commands("servers.tools").tools, "toolbus tools", "toolbus tools --as bot")
-
-
-@part("call")
-def _add_call(app: typer.Typer) -> None:
-    _add(
-        app, _commands("servers.call").call,
-        "TOOLBUS_KEY=tbk_… toolbus call clock__now",
-        "toolbus call notes__add '{\"text\": \"hello\"}' --key tbk_…",
-    )  # fmt: skip
 
 
 @part("approvals", "approve", "reject")

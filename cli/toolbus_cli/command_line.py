@@ -20,6 +20,8 @@ SUMMARIES = {  # the first sentence of each command's help; a test compares both
     "service.",
     "status": "Show the state of every service and server.",
     "doctor": "Check for common problems and suggest fixes.",
+    "version": "Show the version, the commit, the MCP revisions and the embedded engines.",
+    "context": "Manage contexts: gateways that 'toolbus --context NAME' administers over HTTPS.",
     "apply": "Apply a configuration as a whole, after showing the differences.",
     "get": "Show the configuration.",
     "tools": "List the tools of every server, or only the tools that a key can see.",
@@ -57,6 +59,8 @@ class CommandLine(TyperGroup):
 
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Import the command that the first argument names, and return it."""
+        if not ctx.resilient_parsing and "--help" not in args:
+            import_module("toolbus_cli.remote.contexts").check_command(args[0])
         self.load(args[0])
         found = super().resolve_command(ctx, args)
         if not gc.isenabled():  # disabled at the start, for faster imports

@@ -33,6 +33,7 @@ def send(
     headers: Mapping[str, str] = NO_HEADERS,
     seconds: float = SECONDS,
     max_bytes: int | None = None,
+    tls: ssl.SSLContext | None = None,
 ) -> Response:
     """Send one request and return its response, whose body is cut to `max_bytes`.
 
@@ -41,7 +42,7 @@ def send(
     """
     try:
         target = urlsplit(url)
-        connection = connection_to(target, seconds)
+        connection = connection_to(target, seconds, tls)
     except ValueError as error:
         raise ConnectionError(str(error)) from error
     try:

@@ -12,6 +12,8 @@ def main() -> int:
     words = sys.argv[1:]
     if words[:1] == ["run"] and not {"-h", "--help"}.intersection(words):
         return _run(words[1:])
+    if words == ["--version"]:
+        words = ["version"]
     commanding = import_module("toolbus_cli.runner")
     code: int = commanding.main(words)
     return code

@@ -18,7 +18,7 @@ def main(words: Sequence[str]) -> int:
     logging.getLogger().setLevel(logging.CRITICAL)
     app = built()
     try:
-        app(args=list(words), prog_name="toolbus")
+        app(args=_without_option(list(words)), prog_name="toolbus")
     except SystemExit as exit_:
         return exit_.code if isinstance(exit_.code, int) else int(exit_.code is not None)
     except KeyboardInterrupt:
@@ -29,6 +29,25 @@ def main(words: Sequence[str]) -> int:
     except Exception as error:  # noqa: BLE001 - no stack trace for users
         return _failed(error)
     return 1
+
+
+def _without_option(words: list[str]) -> list[str]:
+    """Return a command line without `--context NAME`, whose name is then used.
+
+    Raises:
+        CommandError: the name is missing.
+
+    """
+    if not words or words[0].partition("=")[0] != "--context":
+        return words
+    _, equals, name = words[0].partition("=")
+    rest = words[1:]
+    if not equals and rest:
+        name, *rest = rest
+    if not name:
+        raise CommandError("Write --context NAME; 'toolbus context list' shows all names.", 2)
+    os.environ["TOOLBUS_CONTEXT"] = name
+    return rest
 
 
 def _failed(error: Exception) -> int:

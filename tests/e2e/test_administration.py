@@ -1,8 +1,10 @@
 """Administration over HTTP: roles, entries, the whole configuration, keys and change events."""
 
 import json
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ from harness.clients.admin_operations import AdminOperation, admin_operations
 from harness.gateway.cluster import Upstream
 from harness.gateway.launched_gateway import Launched
 from harness.waits import until_blocking
+from toolbus_cli import runner
 from toolbus_common.admin_api.models import KINDS
 from toolbus_common.admin_api.roles import ROLES
 
@@ -282,6 +285,55 @@ def test_an_operator_approves_a_call(gateway: Launched, admin: Administrator) ->
     done = operator.request("POST", f"/v1/approvals/{approval}/approve", {"note": "Fine."})
     assert (done.status, done.json["by"]) == (200, "admin:operator"), done.body
     assert client.call(TOOL, {"text": "wait"}).text == "wait"
+
+
+def test_the_configuration_is_read_and_applied_from_another_machine(
+    gateway: Launched,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    monkeypatch.setenv("TOOLBUS_CONTEXT", "")
+    monkeypatch.setattr(logging.root, "setLevel", lambda _level: None)
+    monkeypatch.chdir(tmp_path)
+
+    def toolbus(*words: str) -> tuple[int, str, str]:
+        code = runner.main(words)
+        shown = capsys.readouterr()
+        return code, shown.out, shown.err
+
+    (tmp_path / "key").write_text(SECRETS["admin"])
+    base = gateway.ready["endpoint"].removesuffix("/mcp")
+    added = toolbus("context", "add", "far", base, "--key-file", "key")
+    assert added == (0, "Added the context 'far' with the role admin.\n", "")
+    shown = toolbus("--context", "far", "get")[1]
+    assert shown == gateway.toolbus("get").stdout
+    document = yaml.safe_load(shown)
+    servers = yaml.safe_load(toolbus("--context", "far", "get", "servers", "echo")[1])
+    assert servers == {"servers": {"echo": document["servers"]["echo"]}}
+    document["teams"]["far"] = {}
+    (tmp_path / "toolbus.yaml").write_text(yaml.safe_dump(document))
+    apply = ("--context", "far", "apply", "-f", "toolbus.yaml", "--yes")
+    assert toolbus(*apply, "--dry-run") == (0, "+ teams.far\n", "")
+    assert toolbus(*apply)[1].startswith("+ teams.far\nApplied as revision ")
+    assert toolbus(*apply)[1] == "No differences.\nNothing to apply.\n"
+    (event,) = changed(gateway, "teams", "far")
+    assert event["by"] == "admin:admin"
+    terms = ("--tools", "echo__*", "--team", "far", "--budget", "20/day", "--rate", "600/minute")
+    secret = json.loads(toolbus("--context", "far", "keys", "create", "away", *terms, "--json")[1])
+    client = gateway.client(secret["secret"])
+    until_blocking(lambda: client.sees(TOOL), "the key is valid")
+    rows = toolbus("--context", "far", "keys", "list", "--json")[1]
+    assert json.loads(rows) == json.loads(gateway.toolbus("keys", "list", "--json").stdout)
+    assert '"away"' in rows
+    assert toolbus("--context", "far", "keys", "rotate", "away")[0] == 0
+    revoked = toolbus("--context", "far", "keys", "revoke", "away")
+    assert revoked == (0, "Revoked the key 'away'.\n", "")
+    document["teams"]["far"] = {"tool": []}
+    (tmp_path / "toolbus.yaml").write_text(yaml.safe_dump(document))
+    code, _, error = toolbus(*apply)
+    assert (code, error.startswith("teams.far.tool: ")) == (1, True)
 
 
 def test_a_change_made_with_the_cli_is_an_event_with_its_operator(gateway: Launched) -> None:

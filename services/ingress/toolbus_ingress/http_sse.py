@@ -9,7 +9,7 @@ from msgspec.structs import replace
 
 from toolbus_common.errors import OverloadedError, ToolbusError
 from toolbus_common.http_server.body import Receive
-from toolbus_ingress import protocol_versions
+from toolbus_common.mcp import revisions
 from toolbus_ingress.auth.request_context import RequestContext
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.jsonrpc import Response
@@ -21,7 +21,7 @@ from toolbus_ingress.sessions.sse_writer import Send
 
 log = logging.getLogger(__name__)
 
-_OLDEST = protocol_versions.LEGACY[-1]
+_OLDEST = revisions.LEGACY[-1]
 _ACCEPTED = Response(202, b"")
 
 

@@ -8,6 +8,7 @@ from toolbus_common import strict_json
 from toolbus_common.contracts import NOTHING, ProtocolFamily
 from toolbus_common.errors import InvalidError
 from toolbus_common.mcp.param_headers import NAMED, decoded
+from toolbus_common.mcp.revisions import LEGACY, MODERN
 from toolbus_ingress.http.jsonrpc import (
     BAD_REQUEST,
     HEADER_MISMATCH,
@@ -19,9 +20,6 @@ from toolbus_ingress.http.jsonrpc import (
     error,
 )
 from toolbus_ingress.http.request_guard import Headers
-
-MODERN = ("2026-07-28",)
-LEGACY = ("2025-11-25", "2025-06-18", "2025-03-26", "2024-11-05")
 
 META = "io.modelcontextprotocol/"
 VERSION = META + "protocolVersion"

@@ -1,7 +1,7 @@
 """Debian programs that tests need. They are found on the machine, or installed with apt.
 
 Usage: `python -m harness.packages.debian chromium prometheus` installs the missing programs. The
-environment variables `CHROMIUM`, `PROMETHEUS` and `PROMTOOL` set other paths.
+environment variables `CHROMIUM`, `PROMETHEUS`, `PROMTOOL` and `SYSTEMD_ANALYZE` set other paths.
 """
 
 import os
@@ -47,7 +47,8 @@ CHROMIUM = Program(
 )
 PROMETHEUS = Program("PROMETHEUS", ("prometheus",), ("prometheus",))
 PROMTOOL = Program("PROMTOOL", ("promtool",), PROMETHEUS.packages)
-_PROGRAMS = {each.names[0]: each for each in (CHROMIUM, PROMETHEUS)}
+SYSTEMD_ANALYZE = Program("SYSTEMD_ANALYZE", ("systemd-analyze",), ("systemd",))
+_PROGRAMS = {each.names[0]: each for each in (CHROMIUM, PROMETHEUS, SYSTEMD_ANALYZE)}
 
 
 def install(program: Program) -> None:

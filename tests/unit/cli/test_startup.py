@@ -21,13 +21,13 @@ sys.exit(main())
 """
 COLLECTING = """
 import gc, sys
-from toolbus_cli import app, main
-imported = app._commands
+from toolbus_cli import basic_commands, main
+imported = basic_commands._commands
 def spied(name):
     module = imported(name)
     print(gc.isenabled(), file=sys.stderr)
     return module
-app._commands = spied
+basic_commands._commands = spied
 main.main()
 print(gc.isenabled(), gc.get_freeze_count() > 0, file=sys.stderr)
 """
@@ -35,11 +35,13 @@ LONGEST = 200  # characters; click cuts longer help texts
 
 HELP = {
     "toolbus_cli", "toolbus_cli.main", "toolbus_cli.runner", "toolbus_cli.app",
-    "toolbus_cli.command_line", "toolbus_cli.errors", "toolbus_common", "toolbus_common.errors",
+    "toolbus_cli.basic_commands", "toolbus_cli.command_line", "toolbus_cli.errors",
+    "toolbus_common", "toolbus_common.errors",
 }  # fmt: skip
 CALL = HELP | {
     "toolbus_cli.commands", "toolbus_cli.commands.options", "toolbus_cli.commands.output",
-    "toolbus_cli.commands.servers", "toolbus_cli.commands.servers.call", "toolbus_cli.http_client",
+    "toolbus_cli.commands.servers", "toolbus_cli.commands.servers.call", "toolbus_cli.remote",
+    "toolbus_cli.remote.contexts", "toolbus_cli.http_client",
     "toolbus_cli.mcp_client", "toolbus_cli.state_dir", "toolbus_cli.views",
     "toolbus_cli.views.visible_text",
 }  # fmt: skip

@@ -1,9 +1,11 @@
 """Commands that list and decide pending approvals."""
 
 import asyncio
+import json
 import time
 from pathlib import Path
 from typing import Annotated
+from urllib.parse import quote
 
 import typer
 
@@ -11,6 +13,9 @@ from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json
 from toolbus_cli.config_client import me
 from toolbus_cli.installation import find, joined
+from toolbus_cli.remote import contexts
+from toolbus_cli.remote.client import request
+from toolbus_cli.remote.contexts import Context
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.contracts import (
     ApprovalsQuery,
@@ -38,7 +43,10 @@ def approvals(
     as_json: AsJson = False,
 ) -> None:
     """List calls that wait for an approval, oldest first."""
-    result = _request(state_dir, ApprovalsQuery(id=approval))
+    if (context := contexts.chosen()) is not None:
+        result = _in_context(context, approval)
+    else:
+        result = _request(state_dir, ApprovalsQuery(id=approval))
     if as_json:
         show_json(result.model_dump())
         return
@@ -60,7 +68,10 @@ def approve(
 
     The call continues if its caller still waits. Otherwise, the caller has to repeat it.
     """
-    _request(state_dir, ApproveRequest(id=approval, by=me(), note=note))
+    if (context := contexts.chosen()) is not None:
+        _decide(context, approval, "approve", note)
+    else:
+        _request(state_dir, ApproveRequest(id=approval, by=me(), note=note))
     say(f"Approved {approval}: the call is allowed once.")
 
 
@@ -71,7 +82,10 @@ def reject(
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
     """Reject a waiting call, with a reason the caller can act on."""
-    _request(state_dir, RejectRequest(id=approval, by=me(), note=reason))
+    if (context := contexts.chosen()) is not None:
+        _decide(context, approval, "reject", reason)
+    else:
+        _request(state_dir, RejectRequest(id=approval, by=me(), note=reason))
     say(f"Rejected {approval}: the caller receives the reason.")
 
 
@@ -81,6 +95,19 @@ def _request(state_dir: Path, question: Query) -> ApprovalsReply:
             return await RequestReply(OPERATOR, bus).request(question, ApprovalsReply)
 
     return asyncio.run(send())
+
+
+def _in_context(context: Context, approval: str) -> ApprovalsReply:
+    """Return one pending approval or all, from the gateway of a context."""
+    if not approval:
+        return ApprovalsReply.model_validate(request(context, "GET", "/approvals"))
+    one = request(context, "GET", f"/approvals/{quote(approval, safe='')}")
+    return ApprovalsReply(approvals=(ApprovalState.model_validate(one),))
+
+
+def _decide(context: Context, approval: str, decision: str, note: str) -> None:
+    path, body = f"/approvals/{quote(approval, safe='')}/{decision}", json.dumps({"note": note})
+    request(context, "POST", path, body.encode(), Content_Type="application/json")
 
 
 def _lines(reply: ApprovalState) -> list[str]:

@@ -10,6 +10,8 @@ from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_rows
 from toolbus_cli.commands.repository import at_work
 from toolbus_cli.errors import CommandError
+from toolbus_cli.remote import contexts
+from toolbus_cli.remote import keys as remote_keys
 from toolbus_common.config import Budget, Key, KeyTerms, Name, Rate
 from toolbus_common.config.access.expiry import expired, shown_expiry
 from toolbus_common.config_store import keys as keyring
@@ -67,9 +69,13 @@ def create(  # noqa: PLR0913
         rates=[_rate(each) for each in rate or ()],
     )  # fmt: skip
     _check_lasts(terms)
-    secret = at_work(
-        state_dir, lambda repository: keyring.create_key(repository, checked_name(name), terms)
-    )
+    checked = checked_name(name)
+    if (context := contexts.chosen()) is not None:
+        secret = remote_keys.create(context, checked, terms)
+    else:
+        secret = at_work(
+            state_dir, lambda repository: keyring.create_key(repository, checked, terms)
+        )
     show_secret(name, secret, as_json=as_json)
 
 
@@ -84,7 +90,14 @@ def list_keys(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -
         keys = {**declared, **own}
         return [_row(name, keys[name], own=name in own) for name in sorted(keys)]
 
-    rows = at_work(state_dir, work)
+    if (context := contexts.chosen()) is not None:
+        rows = [
+            _row(each["name"], Key.model_validate(each["value"]), own=each["origin"] == "command")
+            | {"state": each["state"]}
+            for each in remote_keys.listed(context)
+        ]
+    else:
+        rows = at_work(state_dir, work)
     columns = ("name", "state", "team", "tools", "budget", "rate", "expires", "from")
     show_rows(columns, rows, "No keys; create one with 'toolbus keys create'.", as_json=as_json)
 
@@ -96,7 +109,10 @@ def revoke(
     as_json: AsJson = False,
 ) -> None:
     """Revoke a key immediately, on every replica."""
-    at_work(state_dir, lambda repository: keyring.revoke_key(repository, name))
+    if (context := contexts.chosen()) is not None:
+        remote_keys.revoke(context, name)
+    else:
+        at_work(state_dir, lambda repository: keyring.revoke_key(repository, name))
     if as_json:
         show_json({"name": name, "state": "revoked"})
     else:
@@ -110,7 +126,10 @@ def rotate(
     as_json: AsJson = False,
 ) -> None:
     """Replace a key's secret; the old secret stops working. A revoked key works again."""
-    secret = at_work(state_dir, lambda repository: keyring.rotate_key(repository, name))
+    if (context := contexts.chosen()) is not None:
+        secret = remote_keys.rotate(context, name)
+    else:
+        secret = at_work(state_dir, lambda repository: keyring.rotate_key(repository, name))
     show_secret(name, secret, as_json=as_json)
 
 

@@ -2,7 +2,7 @@
 
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,6 +16,8 @@ from toolbus_cli.config_file import ConfigurationError, load_file
 from toolbus_cli.errors import CommandError
 from toolbus_cli.importing import client_servers
 from toolbus_cli.launcher.config_source import listening_on
+from toolbus_cli.remote import configuration as remote_configuration
+from toolbus_cli.remote import contexts
 from toolbus_cli.state_dir import State
 from toolbus_common.config import ConfigModel, Configuration
 from toolbus_common.config_store.diff import Change
@@ -44,25 +46,36 @@ def apply(
     file changes nothing; every error is printed with its line. A new key without a secret receives
     one, which is shown once.
     """
-    running = State(state_dir).running().get("http_host", "")
-    loaded = load_file(file, {**os.environ, **listening_on(running)})
 
-    async def work(repository: ConfigRepository) -> Applied:
-        planned, revision = await repository.plan(loaded.configuration)
+    def decided(planned: Sequence[str]) -> bool:
         if not as_json:
-            say(*(map(str, planned)), *([] if planned else ["No differences."]))
-        if dry_run:
-            return Applied(tuple(planned), 0)
-        if planned and not yes:
+            say(*(planned or ["No differences."]))
+        if planned and not dry_run and not yes:
             _ask(len(planned))
-        return await repository.apply(loaded.configuration, BY, revision)
+        return not dry_run
 
-    applied = at_work(state_dir, work)
+    if (context := contexts.chosen()) is not None:
+        applied = remote_configuration.applied(context, file, decided)
+    else:
+        applied = _applied(file, state_dir, decided)
     if as_json:
         show_json(_reply(applied, dry_run=dry_run))
     elif not dry_run:
         _show_secrets(applied)
         say(f"Applied as revision {applied.revision}." if applied.changes else "Nothing to apply.")
+
+
+def _applied(file: Path, state_dir: Path, decided: Callable[[Sequence[str]], bool]) -> Applied:
+    running = State(state_dir).running().get("http_host", "")
+    loaded = load_file(file, {**os.environ, **listening_on(running)})
+
+    async def work(repository: ConfigRepository) -> Applied:
+        planned, revision = await repository.plan(loaded.configuration)
+        if not decided([*map(str, planned)]):
+            return Applied(tuple(planned), 0)
+        return await repository.apply(loaded.configuration, BY, revision)
+
+    return at_work(state_dir, work)
 
 
 def _ask(count: int) -> None:
@@ -109,7 +122,10 @@ def get(
     """
     if kind not in (*KINDS, ALL):
         raise CommandError(f"Unknown kind '{kind}'; use one of {', '.join(KINDS)}.")
-    found = at_work(state_dir, lambda repository: _found(repository, kind))
+    if (context := contexts.chosen()) is not None:
+        found = remote_configuration.found(context, kind)
+    else:
+        found = at_work(state_dir, lambda repository: _found(repository, kind))
     if name:
         if name not in found:
             raise CommandError(

@@ -125,11 +125,13 @@ def isolation_of(declared: Server, settings: Settings, name: str = "") -> Isolat
 
 
 def secrets_of(settings: Settings) -> tuple[str, ...]:
-    """Return the paths of Toolbus' secrets: the state directory, and all files in its settings."""
+    """Return the paths of Toolbus' secrets: its directories, and all files in its settings."""
     words = (value for name, value in os.environ.items() if name.startswith(_SETTINGS))
     named = [settings.nkey_seed_file, str(settings.people_key_file), *words]
     files = [Path(each).resolve() for each in named if each and _is_file(each)]
-    return tuple(dict.fromkeys(map(str, (settings.state_dir.resolve(), *files))))
+    places = (settings.state_dir.resolve(), settings.encryption.resolve(), *files)
+    outside = (each for each in places[1:] if not is_below(str(each), str(places[0])))
+    return tuple(dict.fromkeys(map(str, (places[0], *outside))))
 
 
 def _is_file(path: str) -> bool:

@@ -12,6 +12,7 @@ from toolbus_common.access.token_cache import is_person
 from toolbus_common.contracts import ProtocolFamily
 from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
 from toolbus_common.http_server.body import Receive
+from toolbus_common.mcp import revisions
 from toolbus_common.nats.connection import bus_down
 from toolbus_common.service.service import Service
 from toolbus_ingress import protocol_versions
@@ -52,7 +53,7 @@ log = logging.getLogger(__name__)
 
 _ACCEPTED = Response(202, b"")
 _ENDED = Response(204, b"")
-_MODERN = tuple(version.encode() for version in protocol_versions.MODERN)
+_MODERN = tuple(version.encode() for version in revisions.MODERN)
 _NOT_ALLOWED = Response(
     405,
     jsonrpc.error(

@@ -6,6 +6,7 @@ from toolbus_common import VERSION as RELEASE
 from toolbus_common import strict_json
 from toolbus_common.contracts import THROUGH, Listing, ProtocolFamily
 from toolbus_common.errors import InvalidError, ToolbusError
+from toolbus_common.mcp import revisions
 from toolbus_common.mcp.client_classes import class_of
 from toolbus_ingress import protocol_versions
 from toolbus_ingress.auth.request_context import RequestContext
@@ -84,7 +85,7 @@ class LocalMethods:
         identity = endpoint_identity(listings, ProtocolFamily.MODERN, server)
         result = {
             "resultType": "complete",
-            "supportedVersions": list(protocol_versions.MODERN),
+            "supportedVersions": list(revisions.MODERN),
             "capabilities": identity["capabilities"],
             **_instructions(identity),
             "ttlMs": self._catalogue.discovery_ttl_ms(listings, server),
@@ -98,9 +99,7 @@ class LocalMethods:
 
     def _initialize(self, context: RequestContext, request: Request) -> Response:
         requested = request.params.get("protocolVersion")
-        version = (
-            requested if requested in protocol_versions.LEGACY else protocol_versions.LEGACY[0]
-        )
+        version = requested if requested in revisions.LEGACY else revisions.LEGACY[0]
         session = self._sessions.begin(
             context.caller.session_owner, version, request.params.get("capabilities")
         )
@@ -116,7 +115,7 @@ class LocalMethods:
         server = context.caller.server
         identity = endpoint_identity(self._visible(context), ProtocolFamily.LEGACY, server)
         capabilities = identity["capabilities"]
-        if version != protocol_versions.LEGACY[0]:
+        if version != revisions.LEGACY[0]:
             capabilities.pop("tasks", None)  # earlier revisions have no tasks
         result = {
             "protocolVersion": version,

@@ -19,6 +19,17 @@ from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 from toolbus_codemode.sandbox.session import BrokenError, Session
 
 SYSCALLS = Path(__file__).resolve().parents[4] / "bench" / "sandbox_syscalls.py"
+UNPRIVILEGED = """
+import os, subprocess
+from toolbus_codemode.sandbox.linux import hardening
+if os.geteuid() == 0:
+    os.setresuid(65534, 65534, 65534)
+    hardening.libc.prctl(hardening.PR_SET_DUMPABLE, 1, 0, 0, 0)  # as after a start by this user
+hardening.unshare()
+script = os.memfd_create("worker", 0)
+os.write(script, b"#!/bin/sh\\necho started\\n")
+subprocess.run([f"/proc/{os.getpid()}/fd/{script}"], check=True)
+"""
 TOOLS = (Namespace("gh", "github", (Function("read", "read", ("n",)),)),)
 KILLED, ALLOWED = seccomp.KILL, seccomp.ALLOW
 CALL = {"id": 1, "namespace": "gh", "function": "read", "arguments": {}}
@@ -156,3 +167,17 @@ def test_without_seccomp_an_engine_is_unavailable_unless_the_operator_allows_it(
     allowed = Sandbox(SandboxSettings(without_seccomp=True))
     allowed.record_protections("starlark", {"seccomp": False})
     assert [each.in_force for each in allowed.protections] == [False]
+
+
+def test_an_unprivileged_host_starts_a_worker_from_a_file_of_its_own() -> None:
+    """In a user namespace, the host has capabilities that a worker, which it starts, has not."""
+    environment = {"PYTHONPATH": ":".join(sys.path)}
+    ended = subprocess.run(
+        [sys.executable, "-c", UNPRIVILEGED],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert (ended.stdout, ended.stderr) == ("started\n", "")

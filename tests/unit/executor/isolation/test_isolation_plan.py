@@ -112,6 +112,9 @@ def test_the_secrets_of_toolbus_are_hidden(tmp_path: Path, monkeypatch: pytest.M
     )
     monkeypatch.setenv("TOOLBUS_OAUTH_VAULT_FILE", str(files[2]))
     assert {str(tmp_path / "state"), *map(str, files)} <= set(held(settings).hidden)
+    assert str(settings.encryption) not in held(settings).hidden  # it is below the state directory
+    apart = settings.model_copy(update={"encryption_dir": tmp_path / "credentials"})
+    assert str(tmp_path / "credentials") in held(apart).hidden
     places = seen(held(settings, files={"read": [str(tmp_path)]}), "cat")
     assert [places.shows(str(each)) for each in files] == ["", "", ""]
     assert places.shows(str(tmp_path / "else")) == "read"

@@ -10,6 +10,7 @@ import ctypes
 import os
 import resource
 import signal
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -20,6 +21,7 @@ from toolbus_common.process.rlimits import cap
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_SET_NO_NEW_PRIVS = 1, 4, 38
 NEW_USER, NEW_NET, NEW_IPC, NEW_UTS = 0x10000000, 0x40000000, 0x08000000, 0x04000000
 UNPRIVILEGED_UID = 65534
+CAPABILITIES_3 = 0x20080522  # version of the form of `capset`
 STACK = 8 << 20
 CLOSE_RANGE = 436  # the same on every architecture
 
@@ -40,9 +42,19 @@ class Confinement:
 
 
 def unshare() -> bool:
-    """Enter new network, IPC and UTS namespaces; return whether the host permits it."""
+    """Enter new network, IPC and UTS namespaces; return whether the host permits it.
+
+    Without the right to do so, this process enters a user namespace too, which gives it all
+    capabilities in there. They are dropped: a process may open the files of another one in /proc
+    only if it has the same capabilities, and workers, which have none, are started from there.
+    """
     spaces = NEW_NET | NEW_IPC | NEW_UTS
-    return any(libc.unshare(flags) == 0 for flags in (spaces, spaces | NEW_USER))
+    if libc.unshare(spaces) == 0:
+        return True
+    if libc.unshare(spaces | NEW_USER) != 0:
+        return False
+    libc.capset(struct.pack("=Ii", CAPABILITIES_3, 0), bytes(24))
+    return True
 
 
 def die_with(parent: int) -> None:

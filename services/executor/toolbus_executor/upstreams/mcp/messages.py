@@ -6,14 +6,14 @@ import msgspec
 
 from toolbus_common.contracts import THROUGH
 from toolbus_common.errors import UpstreamInvalidError, UpstreamRefusedError
+from toolbus_common.mcp import revisions
 from toolbus_executor.mcp_messages.log_levels import LEVELS
-from toolbus_executor.mcp_messages.request_builder import LEGACY, META, MODERN
+from toolbus_executor.mcp_messages.request_builder import META, MODERN
 from toolbus_executor.mcp_messages.result_mapping import in_one_line
 from toolbus_executor.resilience.failure_log import GarbageError
 from toolbus_executor.upstreams import gateway_chaining
 from toolbus_executor.upstreams.base import Described
 
-HANDSHAKEN = (LEGACY, "2025-06-18", "2025-03-26", "2024-11-05")  # revisions with a handshake
 LONGEST_MESSAGE = 500
 LONGEST_INSTRUCTIONS = 4096
 LARGEST_INFO = 32 * 1024  # bytes of a server's info, including its icons
@@ -168,7 +168,7 @@ def greeted(message: Incoming) -> Described:
     """
     result = msgspec.json.decode(result_of(message))
     version = result.get("protocolVersion")
-    if version not in HANDSHAKEN:
+    if version not in revisions.LEGACY:
         raise UpstreamInvalidError(
             "The upstream uses an MCP revision that Toolbus does not support; update it."
         )

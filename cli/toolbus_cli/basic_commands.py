@@ -1,0 +1,42 @@
+"""Commands that work on any machine: the version, contexts, tools and calls."""
+
+import typer
+
+from toolbus_cli.command_line import SUMMARIES, part
+from toolbus_cli.command_line import add_command as _add
+from toolbus_cli.command_line import commands_of as _commands
+
+
+@part("tools")
+def _add_tools(app: typer.Typer) -> None:
+    _add(app, _commands("servers.tools").tools, "toolbus tools", "toolbus tools --as bot")
+
+
+@part("call")
+def _add_call(app: typer.Typer) -> None:
+    _add(
+        app, _commands("servers.call").call,
+        "TOOLBUS_KEY=tbk_… toolbus call clock__now",
+        "toolbus call notes__add '{\"text\": \"hello\"}' --key tbk_…",
+    )  # fmt: skip
+
+
+@part("version")
+def _add_version(app: typer.Typer) -> None:
+    about = _commands("operate.version")
+    _add(app, about.show_version, "toolbus version", "toolbus version --json", name="version")
+
+
+@part("context")
+def _add_contexts(app: typer.Typer) -> None:
+    context = _commands("operate.context")
+    about = typer.Typer(help=SUMMARIES["context"], no_args_is_help=True)
+    _add(
+        about, context.add,
+        "toolbus context add prod https://toolbus.example",
+        "toolbus context add lab https://10.0.0.7 --key-file lab.key --ca lab-ca.pem",
+    )  # fmt: skip
+    _add(about, context.use, "toolbus context use prod", "toolbus context use local")
+    _add(about, context.list_contexts, "toolbus context list", name="list")
+    _add(about, context.remove, "toolbus context remove prod")
+    app.add_typer(about, name="context")

@@ -1,0 +1,1 @@
+"""Gateways on other machines: contexts, and requests to their administration API."""
