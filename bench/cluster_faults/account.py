@@ -51,6 +51,9 @@ class Recorded:
         return bool(self.completed + self.failed + self.unknown)
 
 
+NOTHING = Recorded(0, 0, 0, 0, 0)
+
+
 @dataclass
 class Account:
     """The figures of one fault. Amounts are in micro-dollars."""
@@ -99,7 +102,7 @@ class Accountant:
         found.longest = round(max((each.at - each.began for each in load.succeeded), default=0), 2)
         give_up, alike, before = time.monotonic() + SETTLE_SECONDS, 0, -1
         while time.monotonic() < give_up and alike < ALIKE:
-            recorded = self._compare(found, load)
+            recorded = self._look(found, load)
             alike = alike + 1 if found.sound and recorded == before else 0
             before = recorded
             time.sleep(1.0)
@@ -108,29 +111,15 @@ class Accountant:
         found.evidence = evidence(self._place)
         return found
 
-    def _compare(self, found: Account, load: RecordedLoad) -> int:
+    def _look(self, found: Account, load: RecordedLoad) -> int:
         """Fill in the figures, and return the number of recorded outcomes."""
         arrived = Counter(str(each.get("id", "")) for each in self._place.upstream.arrived())
         record = dict(self._recorded())
-        answered = {each.call.id for each in load.succeeded}
-        charged = expected = found.unrecorded = ended = 0
-        missing: Counter[str] = Counter()
-        for call in load.calls:
-            entry = record.get(call.trace, Recorded(0, 0, 0, 0, 0))
-            is_executed = arrived[call.id] > 0
-            if is_executed or call.id in answered:
-                found.unrecorded += not (entry.intents and entry.has_ended and is_executed)
-            elif entry.completed or entry.charge:
-                missing["completed" if entry.completed else "outcome_unknown"] += 1
-            charged += entry.charge
-            expected += PRICE if is_executed or (entry.charge and entry.unknown) else 0
-            ended += entry.has_ended
+        charged = compare(found, load, arrived, record)
         spent, reserved = spent_and_reserved(self._place.valkey.url)
-        found.not_executed = dict(missing)
-        found.wrong_money = abs(charged - expected) + abs(spent - self._spent - charged) + reserved
-        twice = sum(arrived[call.id] - 1 for call in load.calls if arrived[call.id] > 1)
-        found.duplicates = twice + self._doubled_rows() - self._twice
-        return ended
+        found.wrong_money += abs(spent - self._spent - charged) + reserved
+        found.duplicates += self._doubled_rows() - self._twice
+        return sum(record[each.trace].has_ended for each in load.calls if each.trace in record)
 
     def _recorded(self) -> Iterator[tuple[str, Recorded]]:
         for part in range(PARTS):
@@ -141,6 +130,28 @@ class Accountant:
     def _doubled_rows(self) -> int:
         (row,) = self._place.eventual_rows(_TWICE)
         return int(row["twice"])
+
+
+def compare(
+    found: Account, load: RecordedLoad, arrived: Counter[str], record: dict[str, Recorded]
+) -> int:
+    """Fill in what the calls came to, and return their charges by the record."""
+    answered = {each.call.id for each in load.succeeded}
+    not_executed: Counter[str] = Counter()
+    charged = found.unrecorded = found.wrong_money = 0
+    for call in load.calls:
+        entry = record.get(call.trace, NOTHING)
+        is_executed = arrived[call.id] > 0
+        if is_executed or call.id in answered:
+            found.unrecorded += not (entry.intents and entry.has_ended and is_executed)
+        elif entry.completed or entry.charge:
+            not_executed["completed" if entry.completed else "outcome_unknown"] += 1
+        owed = PRICE if is_executed or (entry.charge and entry.unknown) else 0
+        found.wrong_money += abs(entry.charge - owed)
+        charged += entry.charge
+    found.not_executed = dict(not_executed)
+    found.duplicates = sum(max(0, arrived[each.id] - 1) for each in load.calls)
+    return charged
 
 
 def evidence(place: Installation) -> str:
