@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test rest coverage check docs reference browser metrics witness models chart containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader backup
+.PHONY: install up test rest coverage check docs reference browser metrics witness models chart containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader backup scorecard chaos
 
 install: $(INSTALLED)
 
@@ -125,7 +125,7 @@ systemd: $(INSTALLED)
 
 # Mutated requests to every endpoint for a time; the seed is printed: ARGS="--seconds 600 --seed 7".
 fuzz: $(INSTALLED)
-	PYTHONPATH=tests $(BIN)/python -m fuzz.run $(ARGS)
+	PYTHONPATH=tests:bench $(BIN)/python -m fuzz.run $(ARGS)
 
 check: $(INSTALLED)
 	$(BIN)/ruff check .
@@ -233,9 +233,21 @@ bench-sweep: $(INSTALLED)
 bench-stopped-leader: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python bench/stopped_leader.py $(ARGS)
 
+# Faults of an installation of three NATS servers and two replicas of each service, under load; a
+# quarter of an hour. It writes docs/explanation/reliability.md. ARGS="--only 'policy killed' --no-page"
+# runs one fault.
+chaos: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/chaos.py $(ARGS)
+
+# The demands on safety and reliability with their newest figures, from bench/results.
+# ARGS=--run first runs what tests measure (minutes), ARGS="--run S5" one line; ARGS=--write writes
+# docs/explanation/scorecard.md.
+scorecard: $(INSTALLED)
+	@PYTHONPATH=tools:tests:bench $(BIN)/python -m scorecard $(ARGS)
+
 # The public conformance suite; LEG=passthrough SCENARIO=tools-list narrows it.
 conformance: $(INSTALLED)
-	PYTHONPATH=tests $(BIN)/python -m conformance.run --leg '$(LEG)' --scenario '$(SCENARIO)' $(ARGS)
+	PYTHONPATH=tests:bench $(BIN)/python -m conformance.run --leg '$(LEG)' --scenario '$(SCENARIO)' $(ARGS)
 
 # Third-party clients, each in its own environment, against servers of every family.
 matrix: $(INSTALLED)

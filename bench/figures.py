@@ -2,8 +2,10 @@
 
 import json
 import os
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 from rich.console import Console
@@ -12,6 +14,7 @@ from rich.table import Table
 RESULTS = Path(__file__).parent / "results"
 Row = dict[str, Any]
 console = Console()
+_STARTED = monotonic()
 
 
 def row(what: str, value: float, sign: str, demand: float, **more: Any) -> Row:
@@ -39,10 +42,22 @@ def load() -> dict[str, float]:
     return {"load": os.getloadavg()[0], "cores": float(os.cpu_count() or 1)}
 
 
+def commit() -> str:
+    """Return the commit that is measured, with `-dirty` if files differ from it."""
+    describe = ["git", "describe", "--always", "--exclude=*", "--abbrev=10", "--dirty"]
+    done = subprocess.run(describe, cwd=RESULTS.parent, capture_output=True, text=True, check=False)
+    return done.stdout.strip() or "unknown"
+
+
 def keep(name: str, report: dict[str, Any]) -> None:
-    """Store the report as JSON among the results, with its time, and print the path."""
+    """Store the report as JSON among the results, and print the path.
+
+    Its time, commit and the seconds since the start of the process are added.
+    """
     RESULTS.mkdir(exist_ok=True)
     now = datetime.now(UTC)
     path = RESULTS / f"{name}-{now:%Y%m%d-%H%M%S}.json"
-    path.write_text(json.dumps({"at": now.isoformat(), **report}, indent=2) + "\n")
+    seconds = round(monotonic() - _STARTED, 1)
+    about = {"at": now.isoformat(), "commit": commit(), "seconds": seconds}
+    path.write_text(json.dumps({**about, **report}, indent=2) + "\n")
     console.print(f"saved {path.relative_to(RESULTS.parent.parent)}")

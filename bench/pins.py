@@ -16,10 +16,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any
 
-from rich.console import Console
 from rich.progress import track
 
 from conformance.upstream import FixtureServer
+from figures import console, keep
 from fixture_server.methods import TOOLS
 from harness.clients.bus_operator import key
 from harness.clients.mcp_client import Client
@@ -44,7 +44,6 @@ TRIGGER = "test_trigger_tool_change"  # a call that makes the server announce a 
 APPROVED = 20
 # a tool that is new in every round: once it is quarantined, the round has arrived
 MARK = "bench_round"
-console = Console()
 
 
 class Place:
@@ -172,6 +171,8 @@ def main() -> int:
     took = perf_counter() - began
     console.print(f"{given.mutants:,} mutants: {called} callable, {listed} listed ({took:.0f} s)")
     console.print(f"approval to listed: {1000 * worst:.0f} ms at worst of {APPROVED}")
+    figures = {"mutants": given.mutants, "listed": listed, "called": called}
+    keep("pins", {"asked": vars(given), **figures, "approval_s": worst})
     return 1 if listed or called else 0
 
 

@@ -14,8 +14,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from rich.console import Console
-
+from figures import console, keep
 from toolbus_codemode.sandbox.program import Limits, Program, ToolCall, ToolOutcome
 from toolbus_codemode.sandbox.sandbox import Sandbox, SandboxSettings
 
@@ -35,7 +34,6 @@ def assert_(cond, msg = "assertion failed"):
     if not cond:
         print(msg)
 """
-console = Console()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +85,7 @@ async def main(every: list[Chunk]) -> int:
     failed = {place: why for place, why in deviations.items() if why}
     console.print_json(json.dumps(failed))
     console.print(f"{len(every) - len(failed)} of {len(every)} chunks behave as specified")
+    keep("starlark", {"chunks": len(every), "share": 1 - len(failed) / len(every)})
     return int(len(failed) > MAX_FAILED * len(every))
 
 

@@ -1,13 +1,12 @@
 """The page of the figures, docs/explanation/guard-figures.md. `make bench-guards` writes it."""
 
 import json
-import subprocess
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from figures import RESULTS
+from figures import RESULTS, commit
 from guarded.attacks import ATTACKS, HONEST
 from guarded.corpus import SIZES
 from guarded.dojo import POLICY
@@ -24,14 +23,7 @@ marked. A part that has not been measured is missing."""
 
 def keep(part: str, report: dict[str, Any]) -> None:
     """Store the newest report of a part, with its time and commit, instead of an older one."""
-    done = subprocess.run(
-        ["git", "describe", "--always", "--exclude=*", "--abbrev=10", "--dirty"],
-        cwd=PAGE.parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    about = {"at": datetime.now(UTC).isoformat(), "commit": done.stdout.strip() or "unknown"}
+    about = {"at": datetime.now(UTC).isoformat(), "commit": commit()}
     _path(part).write_text(json.dumps({**about, **report}, indent=2) + "\n")
 
 

@@ -6,6 +6,7 @@ import sys
 from conformance import suite
 from conformance.legs import LEGS
 from conformance.verdicts import Verdict
+from figures import keep
 
 
 def main() -> int:
@@ -26,10 +27,10 @@ def main() -> int:
             for verdict in LEGS[name].run(given.scenario):
                 verdict.print(quiet=given.quiet)
                 verdicts.append(verdict)
-    return _close(verdicts)
+    return _close(verdicts, is_whole=set(names) == set(LEGS) and not given.scenario)
 
 
-def _close(verdicts: list[Verdict]) -> int:
+def _close(verdicts: list[Verdict], *, is_whole: bool) -> int:
     print()
     for verdict in verdicts:
         print(f"{'ok  ' if verdict.fine else 'BAD '} {verdict.title}: {verdict.count}")
@@ -39,6 +40,8 @@ def _close(verdicts: list[Verdict]) -> int:
     )
     passed = sum(len(verdict.results) - len(verdict.unexpected) for verdict in verdicts)
     print(f"{passed} passed, {failed} failed")
+    if is_whole:
+        keep("conformance", {"legs": len(verdicts), "passed": passed, "failed": failed})
     return 0 if verdicts and not failed else 1
 
 

@@ -1,4 +1,4 @@
-"""Command behind `make fuzz ARGS="--seconds 300 --seed 7"`; prints the counts and the seed."""
+"""Command behind `make fuzz ARGS="--seconds 300 --seed 7"`; it prints and stores the counts."""
 
 import argparse
 import secrets
@@ -6,6 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
+from figures import keep
 from fuzz.fuzzed_gateway import place
 from fuzz.fuzzer import fuzz
 
@@ -25,6 +26,9 @@ def main() -> int:
     ):
         report = fuzz(found, given.seed, seconds=given.seconds, only=given.only)
         print(report.text(), flush=True)
+    if given.only < 0:
+        counts = {"sent": report.sent, "endpoints": len(report.kinds), "wrong": len(report.wrong)}
+        keep("fuzz", {"asked": vars(given), **counts})
     return 1 if report.wrong else 0
 
 

@@ -81,6 +81,7 @@ class Load:
     wrong: list[str] = field(default_factory=list)
     broken: int = 0
     causes: list[str] = field(default_factory=list)  # of the broken calls
+    troubled: list[float] = field(default_factory=list)  # when unsuccessful calls began
     made: int = 0
     _idle: dict[str, list[tuple[asyncio.StreamReader, asyncio.StreamWriter]]] = field(
         default_factory=dict
@@ -130,6 +131,7 @@ class Load:
         except (*BROKEN, TimeoutError) as error:
             self.broken += 1
             self.causes.append(f"{call.id}: {error!r}")
+            self.troubled.append(began)
             return
         if "error" in result:
             self.failed[result["error"]["data"]["code"]] += 1
@@ -139,6 +141,8 @@ class Load:
             self.wrong.append(f"{call.answer!r} was answered with {message!r}")
         else:
             self.succeeded.append(Ended(call, began, time.monotonic()))
+            return
+        self.troubled.append(began)
 
     async def answer_of(self, call: Call) -> dict[str, Any]:
         """Return the response to one call, sent on an idle connection."""

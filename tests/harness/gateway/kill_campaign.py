@@ -12,16 +12,14 @@ from pathlib import Path
 from threading import Thread
 from typing import Any
 
-import redis
-
 from harness.clients.bus_operator import key
 from harness.clients.steady_load import KINDS, Load
 from harness.gateway.cluster import Cluster, Upstream
+from harness.services.ledger_totals import spent_and_reserved
 from harness.waits import until_blocking
 from toolbus_common.config import Budget, Configuration, Period, Server
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import EVENTS
-from toolbus_policy.ledger.valkey_store import BOOK, customer_key
 
 KEY, CODER = "tbk_bot_a-secret-of-the-killing", "tbk_coder_a-secret-of-the-killing"
 MID_INSERT = "audit mid-insert"
@@ -231,7 +229,7 @@ class KillCampaign:
         ok = {each.call.trace for each in load.succeeded}
         lost |= ok - {trace for _, trace in intents} | ok - {trace for _, trace in ended}
         found.lost = unresolved + unstarted + len(lost)
-        spent, found.reserved = self._ledger()
+        spent, found.reserved = spent_and_reserved(self.cluster.valkey.url)
         found.drift = abs(spent - self._row(_CHARGED)[0])
 
     def _arrived(self, run: str) -> list[str]:
@@ -256,19 +254,6 @@ class KillCampaign:
             )
             for digest, trace in row["found"]
         ]
-
-    def _ledger(self) -> tuple[int, int]:
-        """Return the spent and the reserved amount of both keys, in micro-dollars."""
-        spent = reserved = 0
-        with redis.Redis.from_url(self.cluster.valkey.url, decode_responses=True) as client:
-            epoch = client.hget(customer_key("default", BOOK), "epoch")
-            for name in client.scan_iter(f"{{default}}:{epoch!s}:budget:key:*"):
-                level: Any = client.hgetall(name)
-                spent, reserved = (
-                    spent + int(level.get("spent", 0)),
-                    reserved + int(level.get("reserved", 0)),
-                )
-        return spent, reserved
 
 
 def _digest(call: str, run: str) -> str:

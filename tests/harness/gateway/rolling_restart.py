@@ -2,21 +2,18 @@
 
 import asyncio
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from itertools import count
 from pathlib import Path
 from threading import Event, Thread
-from typing import Any
-
-import redis
 
 from harness.clients.bus_operator import key
 from harness.clients.steady_load import Load
 from harness.gateway.cluster import Cluster, Upstream
+from harness.services.ledger_totals import spent_and_reserved
 from harness.waits import until_blocking
 from toolbus_common.config import Budget, Configuration, Period, Server
-from toolbus_policy.ledger.valkey_store import BOOK, customer_key
 
 KEY = "tbk_bot_a-secret-of-rolling-restarts"
 PRICE = 1_000  # micro-dollars
@@ -30,8 +27,8 @@ CALL_PATH = ("executor", "policy", "ingress")
 class Balancer:
     """Selects a ready ingress for each call, as a load balancer does that probes `/readyz`."""
 
-    def __init__(self, cluster: "RollingCluster") -> None:
-        self._cluster = cluster
+    def __init__(self, edges: Mapping[str, str]) -> None:
+        self._edges = edges  # endpoint -> HOST:PORT of its operations listener; may change
         self._ready: list[str] = []
         self._turn = count()
         self._stop = Event()
@@ -55,7 +52,7 @@ class Balancer:
 
     async def _probe(self) -> None:
         while not self._stop.is_set():
-            edges = list(self._cluster.edges.items())
+            edges = list(self._edges.items())
             answers = await asyncio.gather(*(_is_ready(ops) for _, ops in edges))
             ready = [url for (url, _), is_ready in zip(edges, answers, strict=True) if is_ready]
             self._ready = ready or self._ready
@@ -101,7 +98,7 @@ class RollingRestart:
     @contextmanager
     def loaded(self) -> Iterator[Load]:
         """Make calls through the balancer until the context ends and all have a response."""
-        with Balancer(self.cluster).running() as balancer:
+        with Balancer(self.cluster.edges).running() as balancer:
             load = Load(balancer.endpoint, KEY, KEY, self._rate, KINDS)
             thread = Thread(target=lambda: asyncio.run(load.work()))
             thread.start()
@@ -142,14 +139,7 @@ class RollingRestart:
 
     def charged(self) -> tuple[int, int]:
         """Return the spent and the reserved micro-dollars of the key."""
-        spent = reserved = 0
-        with redis.Redis.from_url(self.cluster.valkey.url, decode_responses=True) as client:
-            epoch = client.hget(customer_key("default", BOOK), "epoch")
-            for name in client.scan_iter(f"{{default}}:{epoch!s}:budget:key:*"):
-                level: Any = client.hgetall(name)
-                spent += int(level.get("spent", 0))
-                reserved += int(level.get("reserved", 0))
-        return spent, reserved
+        return spent_and_reserved(self.cluster.valkey.url)
 
     def _is_ready(self) -> bool:
         return self.cluster.up_to_date() and all(s.ready for s in self.cluster.statuses())

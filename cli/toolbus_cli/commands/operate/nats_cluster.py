@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from toolbus_cli.errors import CommandError
+from toolbus_common.nats.connection import PING_SECONDS, PINGS
 
 CLUSTER = "toolbus"
 SINGLE = "nats"  # the name of the only server's certificate
@@ -98,6 +99,9 @@ def cluster_settings(
             "name": CLUSTER,
             "host": "0.0.0.0",  # noqa: S104 - other machines connect; the password is required
             "port": node.port,
+            # A server that hangs gets calls through its routes until the others give it up.
+            "ping_interval": f"{PING_SECONDS}s",
+            "ping_max": PINGS,
             "authorization": {"user": CLUSTER, "password": password},
             "routes": [
                 f"nats://{CLUSTER}:{password}@{each.host}:{each.port}"

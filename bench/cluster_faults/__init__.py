@@ -1,0 +1,1 @@
+"""Faults of an installation with replicas: the installation, the faults, the account, the page."""
