@@ -20,6 +20,8 @@ STAYING = {
     "nats.accounts": BUS,
     "nats.permissions": BUS,
     "nats.provision": BUS,
+    "nats.snapshots.consumer_pause": "imports the NATS client, which only common may import",
+    "nats.snapshots.stream_snapshot": "imports the NATS client, which only common may import",
     "privacy.crypto_shredding": "imports the NATS client, which only common may import",
     "observability.logging": PROCESS,
     "observability.otlp_env": PROCESS,

@@ -191,14 +191,18 @@ def test_a_bucket_holds_a_whole_backup(drill: Drill, bucket: Store) -> None:
         with drill.running():
             drill.use(10)
             spent = drill.spent()
-        drill.succeeds("backup", "create", target, *config)
+            drill.succeeds("backup", "create", target, *config)
         assert "has a backup" in drill.toolbus("backup", "create", target, *config).stderr
         checked = drill.offline("backup", "verify", target)
         assert checked.returncode == 0, checked.stdout + checked.stderr
         drill.destroy()
         drill.succeeds("backup", "restore", target, *config)
         with drill.running():
-            until_blocking(lambda: drill.spent() == spent, "the ledger has the spending")
+            client = drill.client(SECRET)
+            until_blocking(
+                lambda: client.call("echo__say", {"text": "again"}).code == "", "it is rebuilt"
+            )
+            until_blocking(lambda: drill.spent() == spent + CHARGE, "the spending continues")
         key = next(name for name in bucket.objects() if name.endswith("tables.tar.gz.000001"))
         bucket.client.put_object(Bucket=BUCKET, Key=key, Body=b"x")
         damaged = drill.offline("backup", "verify", target)

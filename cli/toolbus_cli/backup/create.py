@@ -1,5 +1,6 @@
 """Creation of a backup, of a stopped or a running installation."""
 
+import asyncio
 import io
 import tarfile
 from datetime import UTC, datetime
@@ -11,6 +12,7 @@ import msgspec
 from toolbus_cli.backup.archive import add, pack
 from toolbus_cli.backup.contents import CONTENTS, small_files, tops_of
 from toolbus_cli.backup.errors import BackupError
+from toolbus_cli.backup.live_parts import AUDIT, others, pack_stream, pack_tables
 from toolbus_cli.backup.manifest import (
     FILE,
     FORMAT,
@@ -22,7 +24,6 @@ from toolbus_cli.backup.manifest import (
     encoded,
     versions,
 )
-from toolbus_cli.backup.running import AUDIT, others, pack_stream, pack_tables
 from toolbus_cli.backup.sealed_keys import Lock
 from toolbus_cli.backup.target import Target
 from toolbus_cli.state_dir import State
@@ -64,7 +65,7 @@ async def create_running(
     began = _now()
     _required_tops(state)
     small_files(state.root)
-    target.prepare()
+    await asyncio.to_thread(target.prepare)
     # The consumer of audit ends where the tables end: what came later is delivered after a restore.
     async with paused(bus, EVENTS, AUDIT, STORE_SECONDS):
         tables = await pack_tables(state.root, bus, target)
@@ -73,7 +74,7 @@ async def create_running(
         events = await pack_stream(state.root, bus, EVENTS, target)
     parts = (tables, *buckets, events)
     manifest = Manifest(FORMAT, began, until, RUNNING, lock.kind, versions(), parts)
-    return _finish(state, config, target, lock, manifest)
+    return await asyncio.to_thread(_finish, state, config, target, lock, manifest)
 
 
 def _now() -> str:

@@ -8,8 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from toolbus_cli.backup.errors import BackupError
+from toolbus_cli.backup.live_parts import AUDIT, restore_stream
 from toolbus_cli.backup.manifest import Part
-from toolbus_cli.backup.running import AUDIT, restore_stream
 from toolbus_cli.backup.target import Target
 from toolbus_cli.installation import operator_bus
 from toolbus_cli.launcher import engines

@@ -6,7 +6,7 @@ some seconds. The archive is opaque, and only a server can read it.
 
 import asyncio
 import json
-from collections.abc import Iterable
+from collections.abc import Iterator
 from typing import IO, Any
 
 from nats.aio.client import Client
@@ -77,12 +77,15 @@ async def _info(bus: Bus, stream: str) -> StreamInfo:
         raise _failed(stream, str(error)) from error
 
 
-async def restore(bus: Bus, about: dict[str, Any], chunks: Iterable[bytes]) -> None:
-    """Create a stream from a snapshot. Raises `BusDownError`, also if the stream exists."""
+async def restore(bus: Bus, about: dict[str, Any], chunks: Iterator[bytes]) -> None:
+    """Create a stream from a snapshot. Raises `BusDownError`, also if the stream exists.
+
+    The chunks are read on a thread. None of them is empty.
+    """
     client, name = bus.client, about["config"]["name"]
     try:
         started = await _request(client, f"{_RESTORE}{name}", about)
-        for chunk in chunks:
+        while chunk := await asyncio.to_thread(next, chunks, b""):
             for begin in range(0, len(chunk), CHUNK_BYTES):
                 piece = chunk[begin : begin + CHUNK_BYTES]
                 await _checked(client, started["deliver_subject"], piece)
