@@ -112,8 +112,14 @@ class _Joined:
 
     def __init__(self, path: Path) -> None:
         # Imported late, because other commands do not need it.
-        self._arrow: Any = import_module("pyarrow")
-        self._parquet: Any = import_module("pyarrow.parquet")
+        try:
+            self._arrow: Any = import_module("pyarrow")
+            self._parquet: Any = import_module("pyarrow.parquet")
+        except ModuleNotFoundError as error:
+            raise CommandError(
+                "Parquet needs the package pyarrow, which the container images do not contain; "
+                "choose another --format, or run the command where it is installed."
+            ) from error
         self._path = path
         self._writer: Any = None
 

@@ -1,6 +1,6 @@
 """ClickHouse's HTTP interface over the embedded engine, as far as audit's server mode uses it.
 
-Usage: `clickhouse_shim.py DIRECTORY PORT`. It has no users and no sessions,
+Usage: `clickhouse_shim.py DIRECTORY PORT [HOST]`. It has no users and no sessions,
 and compresses no responses.
 """
 
@@ -121,10 +121,10 @@ class Handler(BaseHTTPRequestHandler):
 
 
 def main() -> None:
-    directory, port = sys.argv[1:]
+    directory, port, host = (*sys.argv[1:], "127.0.0.1")[:3]
     Handler.path_of_data = directory
     keep = connect(directory)
-    ThreadingHTTPServer(("127.0.0.1", int(port)), Handler).serve_forever()
+    ThreadingHTTPServer((host, int(port)), Handler).serve_forever()
     keep.close()
 
 

@@ -12,6 +12,8 @@ from importlib import import_module
 from types import ModuleType
 from typing import Any
 
+from toolbus_common.settings import SettingError
+
 Session = Any  # a connection of chdb, which has no types
 
 
@@ -29,9 +31,20 @@ def _hidden(name: str) -> Iterator[None]:
 
 
 def load() -> ModuleType:
-    """Import the engine. The first call must precede other threads, which may import pyarrow."""
-    with _hidden("pyarrow"):
-        return import_module("chdb")
+    """Import the engine. The first call must precede other threads, which may import pyarrow.
+
+    Raises:
+        SettingError: the engine is not installed.
+
+    """
+    try:
+        with _hidden("pyarrow"):
+            return import_module("chdb")
+    except ModuleNotFoundError as error:
+        raise SettingError(
+            "This installation has no embedded ClickHouse; set TOOLBUS_CLICKHOUSE_URL to a server, "
+            "or install the package chdb-core."
+        ) from error
 
 
 def connect(location: str) -> Session:

@@ -1,0 +1,1 @@
+"""The installation of deploy/compose.yaml, with images that are built here."""
