@@ -8,6 +8,7 @@ changed name is called over HTTP. The server counts the calls that reach it.
 import argparse
 import asyncio
 import json
+import os
 import random
 import subprocess
 import sys
@@ -131,18 +132,20 @@ def definitions_of(directory: Path) -> list[Any]:
         [installed("mcp-server-git"), "--repository", str(directory)],
         [installed("mcp-server-time"), "--local-timezone", "UTC"],
     )
-    published = [each for command in commands for each in asyncio.run(listed_by(command))]
+    published = [
+        each for command in commands for each in asyncio.run(listed_by(command, directory))
+    ]
     return [*published, *(tool.listed for tool in TOOLS.values())]
 
 
-async def listed_by(command: list[str]) -> list[Any]:
-    """Return the definitions of a stdio server."""
+async def listed_by(command: list[str], cwd: Path) -> list[Any]:
+    """Return the definitions of a stdio server, which sees the directory."""
 
     async def nothing(_call: Any) -> None:
         return
 
     news = UpstreamCallbacks(lambda: None, lambda _method, _params: None, nothing)
-    upstream = StdioUpstream(command, {}, "", news)
+    upstream = StdioUpstream(command, {"PATH": os.environ["PATH"]}, str(cwd), news)
     await upstream.open()
     try:
         found: list[Any] = (await upstream.list_page("tools/list", None))["tools"]

@@ -306,6 +306,10 @@ async def test_formats_parameters_and_methods_are_those_of_clickhouse(endpoint: 
     assert reply.headers["x-clickhouse-format"] == "JSON"
     assert json.loads(reply.body)["data"] == [{"n": 2, "text": "it's"}]
     assert (await endpoint.request("SELECT 1 FORMAT CSVWithNames")).text == '"1"\n1\n'
+    for sql in ("", "SELECT 1"):
+        unknown = await endpoint.request(sql, default_format="CSV\n№")
+        assert (unknown.status, "is not supported" in unknown.text) == (400, True)
+    assert (await endpoint.request("", default_format="CSV")).text == "Ok.\n"
     assert (await endpoint.request("SELECT 2", method="GET")).text == "2\n"
     assert (await endpoint.request("SELECT 1 +")).headers["x-clickhouse-exception-code"] == "62"
     zipped = await endpoint.request(

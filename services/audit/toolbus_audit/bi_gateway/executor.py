@@ -65,7 +65,8 @@ class QueryExecutor:
                 f"Unknown database; select '{self._store.database}', which is the only one.",
             )
         if not request.sql.strip():
-            return request.format, b"Ok.\n"
+            _, form = statement_check.split("", request.format)
+            return form, b"Ok.\n"
         if self._waiting >= MAX_WAITING:
             raise GatewayError(TOO_MANY, "Too many concurrent queries; retry in a moment.")
         self._waiting += 1
