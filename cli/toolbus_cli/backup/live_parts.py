@@ -9,7 +9,7 @@ from tempfile import TemporaryFile
 
 from toolbus_cli.backup.archive import ChunkReader, ChunkWriter, files_below, pack_files
 from toolbus_cli.backup.contents import TABLES
-from toolbus_cli.backup.manifest import CHUNK_BYTES, Part
+from toolbus_cli.backup.manifest import CHUNK_BYTES, Chunk, Part
 from toolbus_cli.backup.target import Target
 from toolbus_common.contracts import FreezeReply, FreezeRequest
 from toolbus_common.messaging.request_reply import RequestReply
@@ -64,13 +64,13 @@ async def pack_stream(root: Path, bus: Bus, stream: str, target: Target) -> Part
         file.seek(0)
         chunks = ChunkWriter(target, f"{name}.snapshot")
 
-        def store() -> None:
+        def store() -> tuple[Chunk, ...]:
             while piece := file.read(CHUNK_BYTES):
                 chunks.write(piece)
+            return chunks.finish()
 
-        await asyncio.to_thread(store)
-    size = int(about["state"].get("bytes", 0))
-    return Part(name, chunks.finish(), 0, size, about)
+        stored = await asyncio.to_thread(store)
+    return Part(name, stored, 0, int(about["state"].get("bytes", 0)), about)
 
 
 async def restore_stream(bus: Bus, part: Part, target: Target) -> None:
