@@ -47,10 +47,11 @@ CONTENTS = (
         is_required=True,
     ),
 )  # fmt: skip
+LOCK = "backup.lock"  # held while a running installation is backed up
 # Written again by the next start, or fetched again.
 _LEFT_OUT = frozenset({
-    "caches", "clickhouse.lock", "clickhouse.policies", "lock", "nats/nats.conf", "ports.json",
-    "run.json", "valkey/valkey.conf",
+    LOCK, "caches", "clickhouse.lock", "clickhouse.policies", "lock", "nats/nats.conf",
+    "ports.json", "run.json", "valkey/valkey.conf",
 })  # fmt: skip
 
 

@@ -12,7 +12,7 @@ import msgspec
 from toolbus_cli.backup.archive import add, pack
 from toolbus_cli.backup.contents import CONTENTS, small_files, tops_of
 from toolbus_cli.backup.errors import BackupError
-from toolbus_cli.backup.live_parts import AUDIT, others, pack_stream, pack_tables
+from toolbus_cli.backup.live_parts import AUDIT, only_one, others, pack_stream, pack_tables
 from toolbus_cli.backup.manifest import (
     FILE,
     FORMAT,
@@ -62,6 +62,13 @@ async def create_running(
 
     The stream of events is copied last, so that it has every event of the other parts.
     """
+    with only_one(state.root):
+        return await _create_running(state, config, target, lock, bus)
+
+
+async def _create_running(
+    state: State, config: Path | None, target: Target, lock: Lock, bus: Bus
+) -> Manifest:
     began = _now()
     _required_tops(state)
     small_files(state.root)

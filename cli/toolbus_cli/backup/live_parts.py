@@ -1,15 +1,19 @@
 """Parts of a running installation: frozen tables, and snapshots of streams."""
 
 import asyncio
+import fcntl
+import os
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from secrets import token_hex
 from tempfile import TemporaryFile
 
 from toolbus_cli.backup.archive import ChunkReader, ChunkWriter, files_below, pack_files
-from toolbus_cli.backup.contents import TABLES
-from toolbus_cli.backup.manifest import CHUNK_BYTES, Part
+from toolbus_cli.backup.contents import LOCK, TABLES
+from toolbus_cli.backup.errors import BackupError
+from toolbus_cli.backup.manifest import CHUNK_BYTES, Chunk, Part
 from toolbus_cli.backup.target import Target
 from toolbus_common.contracts import FreezeReply, FreezeRequest
 from toolbus_common.messaging.request_reply import RequestReply
@@ -20,8 +24,26 @@ from toolbus_common.nats.topology import EVENTS
 
 FREEZE_SECONDS = 60.0
 AUDIT = "audit"  # its consumer
-_FOLDER = "clickhouse"
+_FOLDER, _PREFIX = "clickhouse", "backup"
 _NOT_IN_STORE = ("data", "metadata")
+
+
+@contextmanager
+def only_one(root: Path) -> Iterator[None]:
+    """Reject a second backup at once: the first to end would end the pause of the other.
+
+    Raises `BackupError`.
+    """
+    descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise BackupError(
+            f"Another backup of '{root}' is being made; wait until it has ended."
+        ) from error
+    finally:
+        os.close(descriptor)
 
 
 async def others(bus: Bus) -> list[str]:
@@ -31,8 +53,11 @@ async def others(bus: Bus) -> list[str]:
 
 async def pack_tables(root: Path, bus: Bus, target: Target) -> Part:
     """Freeze the tables, and write them as they would be in the directory of a stopped engine."""
-    name = f"backup{token_hex(8)}"
-    frozen = root / _FOLDER / "shadow" / name
+    shadow = root / _FOLDER / "shadow"
+    for left in shadow.glob(f"{_PREFIX}*"):  # of a command that was killed
+        shutil.rmtree(left, ignore_errors=True)
+    name = f"{_PREFIX}{token_hex(8)}"
+    frozen = shadow / name
     request = FreezeRequest(name=name)
     try:
         await RequestReply(OPERATOR, bus).request(request, FreezeReply, FREEZE_SECONDS)
@@ -64,13 +89,13 @@ async def pack_stream(root: Path, bus: Bus, stream: str, target: Target) -> Part
         file.seek(0)
         chunks = ChunkWriter(target, f"{name}.snapshot")
 
-        def store() -> None:
+        def store() -> tuple[Chunk, ...]:
             while piece := file.read(CHUNK_BYTES):
                 chunks.write(piece)
+            return chunks.finish()
 
-        await asyncio.to_thread(store)
-    size = int(about["state"].get("bytes", 0))
-    return Part(name, chunks.finish(), 0, size, about)
+        stored = await asyncio.to_thread(store)
+    return Part(name, stored, 0, int(about["state"].get("bytes", 0)), about)
 
 
 async def restore_stream(bus: Bus, part: Part, target: Target) -> None:

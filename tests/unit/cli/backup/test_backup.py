@@ -12,6 +12,7 @@ from harness.samples.state_dirs import SECRET, key_files, sample_state
 from toolbus_cli.backup.archive import Extraction
 from toolbus_cli.backup.create import create
 from toolbus_cli.backup.errors import BackupError
+from toolbus_cli.backup.live_parts import only_one
 from toolbus_cli.backup.manifest import Manifest
 from toolbus_cli.backup.restore import read_manifest, restore, verify
 from toolbus_cli.backup.sealed_keys import Lock, by_key_file
@@ -285,3 +286,10 @@ def test_a_running_installation_whose_bus_does_not_reply_is_not_backed_up(
     assert main(["backup", "create", str(target), "--state-dir", str(state.root)]) == 1
     assert "Cannot connect to NATS at nats://127.0.0.1:1" in capsys.readouterr().err
     assert not target.exists()
+
+
+def test_only_one_backup_of_a_running_installation_is_made_at_once(tmp_path: Path) -> None:
+    with only_one(tmp_path), pytest.raises(BackupError, match="Another backup"), only_one(tmp_path):
+        pass
+    with only_one(tmp_path):
+        pass
