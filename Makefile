@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test rest coverage check docs reference browser metrics witness models chart containers azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader backup scorecard chaos
+.PHONY: install up test rest coverage check docs reference browser metrics witness models chart containers engine-images azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader backup scorecard chaos
 
 install: $(INSTALLED)
 
@@ -33,7 +33,7 @@ ON_A_GATEWAY := tests/docs/test_running_samples.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 QUICK := tests/unit tests/contract tests/architecture tests/docs
-OF_OTHER_TARGETS := --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models --ignore=tests/chart --ignore=tests/backup
+OF_OTHER_TARGETS := --ignore=tests/containers --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models --ignore=tests/chart --ignore=tests/backup
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(OF_OTHER_TARGETS) $(ARGS)
@@ -93,8 +93,14 @@ chart: $(CHART)
 	test -x build/bin/kubeconform || GOBIN=$(CURDIR)/build/bin go install $(KUBECONFORM)
 	$(BIN)/python -m pytest tests/chart $(ARGS)
 
-# Toolbus against the images of NATS, Valkey, ClickHouse, MinIO, Keycloak and Vault; needs Docker.
+# Build the images and run deploy/compose.yaml: calls, denials, records, scaling, restarts. It needs
+# Docker with Compose 2. TOOLBUS_BASE names another base image, and TOOLBUS_TEST_FROM_PACKAGES=1
+# replaces the images of other servers by programs from packages (tests/containers).
 containers: $(INSTALLED)
+	$(BIN)/python -m pytest tests/containers $(ARGS)
+
+# Toolbus against the images of NATS, Valkey, ClickHouse, MinIO, Keycloak and Vault; needs Docker.
+engine-images: $(INSTALLED)
 	TOOLBUS_TEST_CONTAINERS=1 $(BIN)/python -m pytest tests/service/test_containers.py $(ARGS)
 
 # Uploads to Azurite, the emulator of Azure's stores; needs npm.

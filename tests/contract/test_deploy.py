@@ -195,15 +195,18 @@ def test_the_file_holds_no_password(compose: dict[str, Any]) -> None:
         words = [*service.get("command", []), *map(str, service.get("environment", {}).values())]
         for word in words:
             assert not re.search(r"//[^$/]*:[^$/]+@", word), word
-    assert "${TOOLBUS_VALKEY_PASSWORD:?choose one}" in compose["services"]["valkey"]["command"]
+    assert (
+        "${TOOLBUS_VALKEY_PASSWORD:?run setup.sh first}" in compose["services"]["valkey"]["command"]
+    )
 
 
-def test_only_the_edge_is_reachable_from_outside_and_only_on_the_loopback(
+def test_only_pages_and_the_edge_are_published_and_only_on_the_loopback(
     compose: dict[str, Any],
 ) -> None:
     ports = {name: each["ports"] for name, each in compose["services"].items() if "ports" in each}
-    assert list(ports) == ["ingress"]
-    assert all(port.startswith("127.0.0.1:") for port in ports["ingress"])
+    assert list(ports) == ["ingress", "prometheus", "grafana"]
+    published = [port for each in ports.values() for port in each]
+    assert [port for port in published if not port.startswith("127.0.0.1:")] == []
 
 
 @pytest.mark.parametrize("service", SERVICES)
@@ -230,6 +233,14 @@ def test_counters_are_persisted_and_never_evicted(compose: dict[str, Any]) -> No
     options = dict(zip(words[1::2], words[2::2], strict=True))
     assert options["--appendonly"] == "yes"
     assert options["--maxmemory-policy"] == "noeviction"
+
+
+def test_dashboards_read_the_store_as_a_user_who_changes_nothing(compose: dict[str, Any]) -> None:
+    environment = compose["services"]["grafana"]["environment"]
+    user = yaml.safe_load((DEPLOY / "clickhouse" / "grafana.yaml").read_text())["users"]
+    assert list(user) == [environment["TOOLBUS_READER"]]
+    assert user["grafana"]["profile"] == "readonly"
+    assert "TOOLBUS_CLICKHOUSE_PASSWORD" not in str(environment)
 
 
 # -- Dockerfile ------------------------------------------------------------------------------

@@ -49,14 +49,16 @@ class Installation:
             self.start()
             yield
         except BaseException:
-            print(self.compose("ps", "--all"), self.compose("logs", "--tail", "40"))  # noqa: T201
+            print(self.compose("ps", "--all"), self.compose("logs", "--tail", "40"))
             raise
         finally:
             self.compose("--profile", "tools", "down", "--volumes", "--timeout", "40")
 
     def start(self, *options: str) -> None:
         """Start what does not run, and wait until everything is healthy."""
-        self.compose("up", "--detach", "--wait", "--wait-timeout", str(_SLOW), "--no-build", *options)
+        self.compose(
+            "up", "--detach", "--wait", "--wait-timeout", str(_SLOW), "--no-build", *options
+        )
 
     def operator(self, *words: str) -> str:
         """Run a command of `toolbus` in the operator's container, and return its output."""

@@ -254,6 +254,8 @@ def _check(what: str, message: str, *, ok: bool = True, warning: bool = False) -
 
 def _machine() -> Iterator[Check]:
     yield _check("python", f"{sys.version.split()[0]} at {sys.executable}")
+    if _has_servers():
+        return
     for name, find_binary in (("nats-server", nats_binary), ("valkey-server", valkey_binary)):
         try:
             yield _check(name, find_binary())
@@ -261,12 +263,20 @@ def _machine() -> Iterator[Check]:
             yield _check(name, error.message, ok=False)
 
 
+def _has_servers() -> bool:
+    """Return whether NATS is a server of its own, so that this machine runs no engine."""
+    return "TOOLBUS_NATS_URL" in os.environ
+
+
 def _files(state_dir: Path, config: Path | None) -> Iterator[Check]:
     if state_dir.exists():
         mode = stat.S_IMODE(state_dir.stat().st_mode)
         private = not mode & 0o077
         fix = "" if private else f"; other users can read it: run 'chmod 700 {state_dir}'"
-        yield _check("state directory", f"{state_dir}, mode {mode:o}{fix}", ok=private)
+        message = f"{state_dir}, mode {mode:o}{fix}"
+        # Beside servers, it contains only files that their owner alone can read.
+        ok = private or _has_servers()
+        yield _check("state directory", message, ok=ok, warning=ok and not private)
         free = shutil.disk_usage(state_dir).free
         enough = free >= MIN_FREE
         fix = "" if enough else "; free disk space: calls are denied if events cannot be stored"
@@ -286,7 +296,7 @@ def _configuration(path: Path) -> Check:
 
 
 async def _installation(state_dir: Path) -> list[Check]:
-    if not (State(state_dir).running() or "TOOLBUS_NATS_URL" in os.environ):
+    if not (State(state_dir).running() or _has_servers()):
         return [_check("installation", f"no Toolbus runs on {state_dir}; 'toolbus up' starts one")]
     try:
         async with joined(find(state_dir)) as bus:
