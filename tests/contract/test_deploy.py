@@ -96,14 +96,6 @@ def compose() -> dict[str, Any]:
     return data
 
 
-@pytest.fixture(scope="module")
-def dockerfile() -> list[list[str]]:
-    """Return the words of each instruction, with continued lines joined."""
-    text = (DEPLOY / "Dockerfile").read_text().replace("\\\n", " ")
-    lines = [line.strip() for line in text.splitlines()]
-    return [line.split() for line in lines if line and not line.startswith("#")]
-
-
 def covers(pattern: str, subject: str) -> bool:
     """Return whether a NATS pattern covers a subject or a narrower pattern."""
     wanted, request = pattern.split("."), subject.split(".")
@@ -241,26 +233,6 @@ def test_dashboards_read_the_store_as_a_user_who_changes_nothing(compose: dict[s
     assert list(user) == [environment["TOOLBUS_READER"]]
     assert user["grafana"]["profile"] == "readonly"
     assert "TOOLBUS_CLICKHOUSE_PASSWORD" not in str(environment)
-
-
-# -- Dockerfile ------------------------------------------------------------------------------
-
-
-def test_the_image_runs_the_command_without_root(dockerfile: list[list[str]]) -> None:
-    last = {words[0]: words[1:] for words in dockerfile}
-    assert last["ENTRYPOINT"] == ['["toolbus"]']
-    assert last["USER"][0].partition(":")[0] not in ("0", "root")
-
-
-def test_the_image_copies_existing_files(dockerfile: list[list[str]]) -> None:
-    sources = [
-        source
-        for words in dockerfile
-        if words[0] == "COPY" and not words[1].startswith("--from")
-        for source in words[1:-1]
-    ]
-    assert [source for source in sources if not (ROOT / source).exists()] == []
-    assert {"libs", "services", "cli", "pyproject.toml"} <= set(sources)
 
 
 # -- permissions against contracts -----------------------------------------------------------
