@@ -269,6 +269,14 @@ def _add_refilling(about_audit: typer.Typer) -> None:
     about_audit.add_typer(letters, name="dead-letters")
 
 
+@part("console")
+def _add_console(app: typer.Typer) -> None:
+    _add(
+        app, _commands("access.console").console,
+        "toolbus console", "toolbus console --url https://toolbus.example",
+    )  # fmt: skip
+
+
 @part("admins")
 def _add_admins(app: typer.Typer) -> None:
     admins, login = (_commands("access.admins"), _commands("access.login"))

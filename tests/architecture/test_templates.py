@@ -14,7 +14,10 @@ MODULES = python_files("libs", "services", "cli", "demo")
 TEMPLATES = sorted(
     path for part in PARTS for path in part.glob("**/templates/*") if path.suffix != ".pyc"
 )
-PAGES = [path for path in TEMPLATES if path.suffix == ".html"]
+CONSOLE = ROOT / "services/ingress/toolbus_ingress/console"
+EVERY_PAGE = [path for path in TEMPLATES if path.suffix == ".html"]
+PAGES = [path for path in EVERY_PAGE if not path.is_relative_to(CONSOLE)]
+CONSOLE_PAGES = [path for path in EVERY_PAGE if path.is_relative_to(CONSOLE)]
 SERVICES = sorted(path.name for path in (ROOT / "services").iterdir() if path.is_dir())
 RENDERER = ROOT / "libs/common/toolbus_common/web/html.py"
 NAMED = re.compile(r'"(toolbus_[a-z_.]+/[a-z_]+\.(?:html|css))"')
@@ -24,6 +27,18 @@ FORBIDDEN = {
     "no style but the one whose hash the policy has": r"\bstyle\s*=|<style(?!>\{% block style %\})",
     "nothing from elsewhere": r"https?:|\bsrc\s*=|<(link|img|iframe|object|embed|base)\b",
     "no address but the provider's is a value": r"(href|action|formaction)=\"[^\"]*\{\{",
+}
+OF_THE_CONSOLE = {
+    "no value is exempt from escaping": FORBIDDEN["no value is exempt from escaping"],
+    "no script but its files, with the nonce of the response": (
+        r"<script(?! src=\"/console/static/[a-z.]+\" nonce=\"\{\{ nonce \}\}\" defer></script>)"
+        r"|javascript:|\bon[a-z]+\s*="
+    ),
+    "no style in a page": r"\bstyle\s*=|<style",
+    "nothing from elsewhere": r"https?:|\bsrc=\"(?!/console/static/)|<(iframe|object|embed|base)\b",
+    "no value begins an address": (
+        r"(href|action|formaction|hx-[a-z]+)=\"\{\{(?! (href|action) \}\})"
+    ),
 }
 THE_PROVIDERS = ("provider.html", '<p><a href="{{ url }}">')
 ELEMENT = re.compile(
@@ -42,6 +57,12 @@ def as_named(path: Path) -> str:
 
 def test_every_template_is_used_and_every_named_one_exists() -> None:
     named = {found for path in (*MODULES, *TEMPLATES) for found in NAMED.findall(path.read_text())}
+    modules = [path for path in MODULES if path.is_relative_to(CONSOLE)]
+    named |= {
+        f"toolbus_ingress.console/{found}"
+        for path in modules
+        for found in re.findall(r'"([a-z_]+\.html)"', path.read_text())
+    }
     assert named == set(map(as_named, TEMPLATES))
 
 
@@ -55,7 +76,14 @@ def test_a_template_has_nothing_that_the_pages_policy_forbids(path: Path, reason
     assert found is None, (reason, found)
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name_of)
+@pytest.mark.parametrize("reason", OF_THE_CONSOLE)
+@pytest.mark.parametrize("path", CONSOLE_PAGES, ids=name_of)
+def test_a_page_of_the_console_has_nothing_that_its_policy_forbids(path: Path, reason: str) -> None:
+    found = re.search(OF_THE_CONSOLE[reason], path.read_text(), re.IGNORECASE)
+    assert found is None, (reason, found)
+
+
+@pytest.mark.parametrize("path", EVERY_PAGE, ids=name_of)
 def test_every_value_of_an_attribute_is_quoted(path: Path) -> None:
     bare = re.sub(r'"[^"]*"', '""', path.read_text())
     assert re.findall(r'\s[a-z-]+=(?!"")\S*', bare) == []
@@ -69,10 +97,12 @@ def test_a_template_extends_the_one_layout_or_holds_macros(path: Path) -> None:
     assert ("<html" in text) == (path.name == "base.html")
 
 
-@pytest.mark.parametrize("path", PAGES, ids=name_of)
+@pytest.mark.parametrize("path", EVERY_PAGE, ids=name_of)
 def test_every_field_of_a_form_has_a_label(path: Path) -> None:
     fields = [
-        each for each in re.findall(r"<input\b[^>]*", path.read_text()) if "hidden" not in each
+        each
+        for each in re.findall(r"<(?:input|select|textarea)\b[^>]*", path.read_text())
+        if "hidden" not in each
     ]
     ids = [re.search(r'\bid="(\w+)"', each) for each in fields]
     labels = re.findall(r'<label for="(\w+)">', path.read_text())

@@ -45,6 +45,7 @@ from toolbus_common.contracts import (
     RunsRequest,
     ServersQuery,
     SessionsQuery,
+    SignInLinkQuery,
     SpendingQuery,
     StatusQuery,
     TokenQuery,
@@ -292,6 +293,7 @@ def test_every_query_is_covered_by_these_tests() -> None:
             AdminRequest,
             OwnRunsRequest,
             PageRequest,
+            SignInLinkQuery,
             TokenQuery,
             *QUERIES_OF_EXECUTOR,
         ),
@@ -318,7 +320,7 @@ def test_ingress_sends_requests_of_approvers_and_admins_to_policy() -> None:
 
 
 def test_ingress_sends_pages_and_tokens_to_oauth_only() -> None:
-    for query in (PageRequest, TokenQuery):
+    for query in (PageRequest, SignInLinkQuery, TokenQuery):
         assert publishers(query.SUBJECT) == {"ingress", OPERATOR}
         assert subscribers(query.SUBJECT) == {"oauth"}
 

@@ -125,7 +125,7 @@ async def test_own_keys_are_the_keys_created_one_by_one(repository: ConfigReposi
     key = Key(tools=("*",), secret_hash=hashed("x"))
     assert await repository.put_own(KEY_PREFIX, "made", key, 0)
     assert await repository.put_own(KEY_PREFIX, "gone", key, 0)
-    await repository.drop_own_key("gone")
+    await repository.drop_own(KEY_PREFIX, "gone")
     assert await repository.own_keys() == {"made": key}
     assert await repository.own_key("made") == key
     assert [await repository.own_key(name) for name in ("gone", "never", "no name")] == [None] * 3

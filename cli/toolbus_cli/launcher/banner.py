@@ -12,6 +12,7 @@ class Welcome:
     state_dir: str
     servers: list[dict[str, object]]
     demo: bool
+    console: str = ""  # an address with a one-time link
     ops: dict[str, str] = field(default_factory=dict)  # the operations listener of each service
     key: str = ""
     key_declared: bool = False  # whether the configuration sets the key's secret
@@ -24,6 +25,7 @@ def banner(welcome: Welcome) -> str:
     """Return the text of the banner."""
     parts = [
         f"\nToolbus is ready after {welcome.seconds:.1f} s.  {welcome.endpoint}",
+        f"Console (signs one browser in, within 15 minutes):\n  {welcome.console}",
         _servers(welcome),
         _keys(welcome),
         _clients(welcome),

@@ -21,6 +21,7 @@ from toolbus_cli.launcher import ops_listeners as ops
 from toolbus_cli.launcher.banner import Welcome, banner, new_keys
 from toolbus_cli.launcher.child_process import Program
 from toolbus_cli.launcher.config_source import Source
+from toolbus_cli.launcher.console_link import create_link
 from toolbus_cli.launcher.demo_config import notes_command
 from toolbus_cli.launcher.engines import Engine
 from toolbus_cli.launcher.log_multiplexer import LogPrinter
@@ -245,17 +246,19 @@ def _services(processes: Iterable[tuple[str, ...]]) -> list[str]:
 async def _welcome(launch: Launch, repository: ConfigRepository, applied: Applied) -> None:
     servers = await servers_settled(repository.bus)
     name, secret = await _first_key(launch, repository, applied)
+    console = await create_link(repository, launch.endpoint.removesuffix("/mcp"))
     _write_run_file(launch)
     if launch.options.ready_file is not None:
         ready = {"endpoint": launch.endpoint, "key": secret, "nats_url": launch.nats.url}
         ready |= {"redis_url": launch.valkey.url, "state_dir": str(launch.state.root)}
-        more = {"ops": ops.urls(launch.ops), "pids": launch.group.pids}
+        more = {"ops": ops.urls(launch.ops), "pids": launch.group.pids, "console": console}
         write_private(launch.options.ready_file, {**ready, **more})
     welcome = Welcome(
         endpoint=launch.endpoint,
         state_dir=_relative(launch.options.state_dir),
         ops=ops.urls(launch.ops),
         servers=servers,
+        console=console,
         demo=launch.source.is_demo,
         key=name,
         key_declared=name in launch.loaded.secrets,

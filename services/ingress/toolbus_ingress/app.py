@@ -12,10 +12,12 @@ from toolbus_common.messaging.access_rejections import RejectionCounter
 from toolbus_ingress import cors, rest_apis
 from toolbus_ingress.approvals.page_handler import ApprovalPage
 from toolbus_ingress.auth import rejected_credentials
+from toolbus_ingress.console.session import SessionCookie
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.jsonrpc import Response
 from toolbus_ingress.http.request_guard import RejectedRequestError, read_request_body
 from toolbus_ingress.http_sse import HttpSseTransport
+from toolbus_ingress.live.feed import LiveFeed
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.models_api import errors as model_errors
 from toolbus_ingress.models_api import handler as models_api
@@ -56,13 +58,15 @@ class App:
         endpoint: Endpoint,
         approval_page: ApprovalPage,
         rejections: RejectionCounter,
+        console_cookie: SessionCookie,
         browser_origins: frozenset[str] = frozenset(),
     ) -> None:
         self._rejections = rejections
         self._browser_origins = browser_origins
         self._endpoint = endpoint
         self._approval_page = approval_page
-        self._rest_apis = RestApis(endpoint)
+        self.live = LiveFeed(endpoint.service.bus)
+        self._rest_apis = RestApis(endpoint, console_cookie, self.live)
         self._models_api = ModelsApi(endpoint)
         self._oauth = OAuthProxy(endpoint)
         self._http_sse = HttpSseTransport(endpoint)

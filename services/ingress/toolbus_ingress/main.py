@@ -1,6 +1,7 @@
 """The ingress service: the edge, which turns HTTP requests into calls on the bus.
 
-subscribes  replies to its calls; ServerNotification; SessionMessage of its other replicas;
+subscribes  replies to its calls; events about calls while the live view is open;
+            ServerNotification; SessionMessage of its other replicas;
             the buckets tb_config, tb_catalogue and tb_tokens
 publishes   CallRequested, CallCancelled, SessionMessage, ClientMessage; the events
             AccessRejected and ContextListed
@@ -28,6 +29,7 @@ from toolbus_ingress.auth.dpop import DPoPVerifier
 from toolbus_ingress.auth.protected_resource import ProtectedResource, public_names
 from toolbus_ingress.catalog.list_context import ListSizeCounter
 from toolbus_ingress.catalog.tool_catalog import Catalogue
+from toolbus_ingress.console.session import SessionCookie
 from toolbus_ingress.http.request_guard import RequestGuard
 from toolbus_ingress.http.server import listening
 from toolbus_ingress.mcp.call_handler import CallHandler
@@ -68,7 +70,8 @@ def application(endpoint: Endpoint, sealer: ClaimSealer, settings: Settings) -> 
     service.add_resource(rejections.publisher.running)
     service.draining.append(rejections.publisher.flush)
     browser_origins = _names(settings.browser_origins)
-    return App(endpoint, ApprovalPage(endpoint, sealer), rejections, browser_origins)
+    cookie = SessionCookie(sealer, secure=settings.public_url.startswith("https://"))
+    return App(endpoint, ApprovalPage(endpoint, sealer), rejections, cookie, browser_origins)
 
 
 def endpoint_of(service: Service, settings: Settings, sealer: ClaimSealer) -> Endpoint:
@@ -170,6 +173,7 @@ async def _serve_clients(endpoint: Endpoint, app: App, settings: Settings) -> As
 
         async def leave() -> None:
             await listener.stop_accepting()
+            app.live.close()
             notifications.close()  # an open stream would prevent the end of the listener
             await listener.end(settings.drain_seconds)
 

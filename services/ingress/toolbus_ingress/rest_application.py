@@ -13,6 +13,7 @@ from toolbus_ingress.admin_api import (
 from toolbus_ingress.admin_api import approvals as admin_approvals
 from toolbus_ingress.admin_api import model_cache as cache
 from toolbus_ingress.approvals import routes as approvals
+from toolbus_ingress.live.description import describe_live_calls
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.models_api import routes as models
 from toolbus_ingress.rest.application import Application
@@ -44,5 +45,6 @@ def build(endpoint: Endpoint) -> Application:
         description.describe_administration,
         tools.describe_tool_calls,
         models.describe_models,
+        describe_live_calls,
     )
     return Application(endpoint, routers, extensions)

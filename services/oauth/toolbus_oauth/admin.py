@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from toolbus_common.contracts import IdentityReply, IdentityRequest
 from toolbus_common.errors import ConflictError, InvalidError, UnknownEntryError
+from toolbus_oauth.accounts.sign_in_links import SignInLinks
 from toolbus_oauth.clients.registry import (
     AUTHORIZATION_CODE,
     CREDENTIALS,
@@ -40,6 +41,7 @@ class IdentityAdmin:
     registered: Store
     grants: Grants
     connections: ConnectionsAdmin
+    links: SignInLinks
 
     async def answer(self, request: IdentityRequest) -> IdentityReply:
         """Handle one request. Raises `InvalidError`, `ConflictError` or `UnknownEntryError`."""
@@ -56,6 +58,7 @@ class IdentityAdmin:
             "connections": self.connections.rows,
             "connect": self.connections.begin,
             "end_connection": self.connections.end,
+            "sign_in_link": self._sign_in_link,
         }
         if request.action not in handlers:
             raise InvalidError(
@@ -188,6 +191,9 @@ class IdentityAdmin:
                 f"There is no grant '{request.name}'; 'toolbus grants list' shows all."
             )
         return []
+
+    async def _sign_in_link(self, request: IdentityRequest, about: Row) -> list[Row]:  # noqa: ARG002
+        return [{"code": await self.links.create(str(about["secret"]))}]
 
     async def _end_all(self, concerned: Callable[[Grant], bool], reason: str, by: str) -> None:
         for grant in await self.store.every(Grant):

@@ -2,8 +2,8 @@
 
 subscribes  the buckets tb_config, tb_tokens and tb_person_keys
 publishes   the events GrantCreated, GrantEnded, SignInDenied, ConnectionCreated, ConnectionEnded
-answers     PageRequest and TokenQuery (ingress), UpstreamTokenQuery and IdentityKeyQuery
-            (executor), IdentityRequest (operators)
+answers     PageRequest, TokenQuery and SignInLinkQuery (ingress), UpstreamTokenQuery and
+            IdentityKeyQuery (executor), IdentityRequest (operators)
 owns        the buckets tb_oauth, tb_oauth_clients, tb_oauth_brief, tb_tokens and tb_connections,
             the keys that encrypt them, and the keys that sign tokens and identity headers
 """
@@ -25,6 +25,7 @@ from toolbus_common.contracts import (
     IdentityKeyQuery,
     IdentityRequest,
     PageRequest,
+    SignInLinkQuery,
     TokenQuery,
     UpstreamTokenQuery,
 )
@@ -50,6 +51,7 @@ from toolbus_common.service.service import Service
 from toolbus_oauth.account_page.overview import AccessOverview
 from toolbus_oauth.accounts.local_accounts import Accounts
 from toolbus_oauth.accounts.oidc_providers import Providers
+from toolbus_oauth.accounts.sign_in_links import SignInLinks
 from toolbus_oauth.admin import IdentityAdmin
 from toolbus_oauth.clients.metadata_documents import ClientDocuments
 from toolbus_oauth.clients.registry import ClientRegistry
@@ -245,7 +247,8 @@ async def _serve(
     identity_keys = IdentityKeys(settings.issuer, SigningKeys(settings.identity_keys))
     routes.more = {**upstream_oauth.paths(routes.authorize_flow), **identity_keys.paths}
     introspection = TokenValidator(grants, providers, stores.tokens, state.config, resources)
-    admin = IdentityAdmin(stores.store, stores.registered, grants, upstream_oauth.counter)
+    links = SignInLinks(stores.brief)
+    admin = IdentityAdmin(stores.store, stores.registered, grants, upstream_oauth.counter, links)
     broker, queue = service.broker, service.name
     broker.subscriber(
         UpstreamTokenQuery.SUBJECT, queue=queue, max_workers=UpstreamTokenQuery.AT_ONCE
@@ -255,6 +258,9 @@ async def _serve(
     )
     broker.subscriber(TokenQuery.SUBJECT, queue=queue, max_workers=TokenQuery.AT_ONCE)(
         introspection.show
+    )
+    broker.subscriber(SignInLinkQuery.SUBJECT, queue=queue, max_workers=SignInLinkQuery.AT_ONCE)(
+        links.redeem
     )
     broker.subscriber(IdentityKeyQuery.SUBJECT, queue=queue)(identity_keys.answer)
     broker.subscriber(IdentityRequest.SUBJECT, queue=queue)(admin.answer)

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import Any, cast
 
+from toolbus_ingress.live.stream import PATH as LIVE
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.rest_application import build
 
@@ -27,7 +28,7 @@ def openapi_document() -> dict[str, Any]:
 
 @cache
 def admin_operations() -> tuple[AdminOperation, ...]:
-    """Return all operations, in the order of the document."""
+    """Return all operations but the endless one, in the order of the document."""
     return tuple(
         AdminOperation(
             operation["operationId"],
@@ -37,6 +38,6 @@ def admin_operations() -> tuple[AdminOperation, ...]:
             "requestBody" in operation,
         )
         for path, methods in openapi_document()["paths"].items()
-        if path.startswith("/api/v1/")
+        if path.startswith("/api/v1/") and path != LIVE
         for method, operation in methods.items()
     )

@@ -9,10 +9,13 @@ from toolbus_common.access.config_snapshot import ConfigView, hash_of, key_diges
 from toolbus_common.contracts import AdminReply, AdminRequest, ApprovalsReply, ApproverRequest
 from toolbus_ingress.auth.dpop import DPoPVerifier
 from toolbus_ingress.auth.protected_resource import ProtectedResource
+from toolbus_ingress.console.session import SessionCookie
 from toolbus_ingress.http.jsonrpc import Response
 from toolbus_ingress.http.request_guard import RequestGuard
+from toolbus_ingress.live.feed import LiveFeed
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.rest_apis import RestApis
+from toolbus_ingress.sessions.sealed_claims import ClaimSealer
 
 LARGEST_BODY = 8192
 SECRETS = {role: f"tba_{role}_a-secret-of-the-rest-edge" for role in ("admin", "viewer")}
@@ -60,7 +63,8 @@ class RestEdge:
             protected_resource=ProtectedResource(directory, absent, DPoPVerifier("")),
             largest_body=LARGEST_BODY, max_in_flight=8,
         )  # fmt: skip
-        self.apis = RestApis(self.endpoint)
+        cookie = SessionCookie(ClaimSealer(bytes(32)), secure=False)
+        self.apis = RestApis(self.endpoint, cookie, LiveFeed(cast("Any", bus)))
 
     def reset(self) -> None:
         """Forget all requests, and reply to queries as at first."""

@@ -5,13 +5,15 @@ from typing import Literal, get_args
 from toolbus_common.config import Role
 
 Right = Literal[
-    "read", "budgets", "approvals", "admins", "decide", "keys", "purge", "declare", "appoint"
+    "read", "budgets", "calls", "approvals", "admins", "decide", "keys", "purge", "declare",
+    "appoint",
 ]  # fmt: skip
 
 ROLES: tuple[Role, ...] = get_args(Role)
 RIGHTS: dict[Right, str] = {
     "read": "see the configuration, without secrets",
     "budgets": "see budgets, spending and the coverage of guards",
+    "calls": "see calls as they happen, without arguments and results",
     "approvals": "see pending approvals, with arguments",
     "admins": "see admin keys",
     "decide": "approve and reject calls, cancel runs of agent mode, and reset what runs have read",
@@ -21,9 +23,9 @@ RIGHTS: dict[Right, str] = {
     "appoint": "create and revoke admin keys",
 }
 _MAY: dict[str, frozenset[Right]] = {
-    "viewer": frozenset({"read", "budgets"}),
-    "auditor": frozenset({"read", "budgets", "approvals", "admins"}),
-    "operator": frozenset({"read", "budgets", "approvals", "decide", "keys", "purge"}),
+    "viewer": frozenset({"read", "budgets", "calls"}),
+    "auditor": frozenset({"read", "budgets", "calls", "approvals", "admins"}),
+    "operator": frozenset({"read", "budgets", "calls", "approvals", "decide", "keys", "purge"}),
     "admin": frozenset(get_args(Right)),
 }
 

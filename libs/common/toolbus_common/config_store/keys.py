@@ -3,13 +3,19 @@
 Each changed key is stored as a separate entry, which overrides the configuration.
 """
 
+import re
+import secrets
 from collections.abc import Collection
+from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from toolbus_common.config import Admin, Configuration, Key, KeyTerms
 from toolbus_common.config_store.repository import ATTEMPTS, ConfigRepository, hashed, new_secret
 from toolbus_common.errors import ConflictError, InvalidConfigurationError, UnknownEntryError
 from toolbus_common.nats.topology import ADMIN_PREFIX, KEY_PREFIX
+
+CONSOLE_SESSION = timedelta(hours=12)
+_CONSOLE = "console-"  # begins the names of the admin keys of sign-in links
 
 
 async def create_key(repository: ConfigRepository, name: str, terms: KeyTerms) -> str:
@@ -72,7 +78,7 @@ async def rotate_key(repository: ConfigRepository, name: str) -> str:
         live = key.model_copy(update={"secret_hash": hashed(secret), "revoked": False})
         if configured is not None and key == configured.model_copy(update={"revoked": key.revoked}):
             await repository.replace_secret(name, hashed(secret))
-            await repository.drop_own_key(name)
+            await repository.drop_own(KEY_PREFIX, name)
         elif not await repository.put_own(KEY_PREFIX, name, live, last):
             continue
         else:
@@ -90,6 +96,22 @@ async def create_admin(repository: ConfigRepository, name: str, admin: Admin) ->
     await _create(repository, ADMIN_PREFIX, name, made, configuration.admins)
     repository.record_change("admins", name, None, made)
     return secret
+
+
+async def create_console_admin(repository: ConfigRepository, person: str) -> str:
+    """Create the admin key of a sign-in link of the console, and return its secret.
+
+    The key has the role admin and expires when the browser's session does. Earlier keys of links
+    are deleted once they have expired or were revoked.
+    """
+    now = datetime.now(UTC)
+    for name, old in (await repository.own_admins()).items():
+        if name.startswith(_CONSOLE) and not old.live(now.timestamp()):
+            await repository.drop_own(ADMIN_PREFIX, name)
+    person = re.sub("[^A-Za-z0-9]", "", person)[:14] or "operator"
+    expires = (now + CONSOLE_SESSION).strftime("%Y-%m-%dT%H:%MZ")
+    admin = Admin.model_validate({"role": "admin", "expires": expires})
+    return await create_admin(repository, f"{_CONSOLE}{person}-{secrets.token_hex(3)}", admin)
 
 
 async def revoke_admin(repository: ConfigRepository, name: str) -> None:

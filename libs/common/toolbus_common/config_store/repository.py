@@ -193,9 +193,9 @@ class ConfigRepository:
         """Store an individual key if its revision is `last`; return whether it was stored."""
         return await self._bucket.swap(f"{prefix}{name}", _encoded(entry), last) is not None
 
-    async def drop_own_key(self, name: str) -> None:
+    async def drop_own(self, prefix: str, name: str) -> None:
         """Delete an individually stored key. The configured key of this name applies again."""
-        await self._bucket.delete(f"{KEY_PREFIX}{name}")
+        await self._bucket.delete(f"{prefix}{name}")
 
     async def replace_secret(self, name: str, secret_hash: str) -> None:
         """Replace the secret of a configured key. Raises `UnknownEntryError`."""

@@ -148,6 +148,8 @@ from toolbus_common.contracts.queries.identity import (
     IdentityRequest,
     PageReply,
     PageRequest,
+    SignInLinkQuery,
+    SignInLinkReply,
     TokenQuery,
 )
 from toolbus_common.contracts.queries.model_cache import (
@@ -359,6 +361,8 @@ __all__ = [
     "SessionsQuery",
     "SessionsReply",
     "SignInDenied",
+    "SignInLinkQuery",
+    "SignInLinkReply",
     "SpendingQuery",
     "SpendingReply",
     "Stage",

@@ -1,7 +1,4 @@
-"""NATS permissions of all services.
-
-Each service has one user, and the server enforces its rights.
-"""
+"""NATS permissions of all services: each has one user, whose rights the server enforces."""
 
 import os
 from dataclasses import dataclass
@@ -75,6 +72,7 @@ from toolbus_common.contracts import (
     ServerReset,
     ServerUndrained,
     SignInDenied,
+    SignInLinkQuery,
     SpendingQuery,
     TokenQuery,
     UnresolvedCallsQuery,
@@ -127,6 +125,10 @@ _PUBLISHED_BY_OPERATORS = (
 )  # fmt: skip
 # Entries of the configuration bucket that the administration API changes.
 _CONFIGURED = (CONFIGURATION, ORIGIN, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>")
+# The events that the live view of the console shows; it subscribes while a page shows them.
+_LIVE = tuple(
+    subject_of(event.NAME, "*") for event in (CallAllowed, CallDenied, CallCompleted, CallFailed)
+)
 # Only executor has permission to query upstream tokens and the key that signs the caller's
 # identity.
 _NOT_QUERIED_BY_OPERATORS = (UpstreamTokenQuery, IdentityKeyQuery)
@@ -152,8 +154,7 @@ class _Service:
     writes: tuple[str, ...] = ()  # buckets
     never_subscribes: tuple[str, ...] = ()
     queries: tuple[type[Query], ...] = ()
-    # The service stores outcomes of calls, without permission to read the outcomes of other
-    # services.
+    # Whether the service stores outcomes of calls. It cannot read those of other services.
     ends_calls: bool = False
 
     def rights(self) -> Rights:
@@ -215,9 +216,11 @@ _SERVICES = (
         "ingress",
         publishes_events=(AccessRejected, ContextListed),
         publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.stream.*", "tb.client.*"),
-        subscribes=("tb.notification.*", "tb.session.*", "tb.stream.*"),
+        subscribes=("tb.notification.*", "tb.session.*", "tb.stream.*", *_LIVE),
         reads=(CONFIG, CATALOGUE, TOKENS),
-        queries=(ApproverRequest, AdminRequest, PageRequest, TokenQuery, OwnRunsRequest),
+        queries=(
+            ApproverRequest, AdminRequest, PageRequest, TokenQuery, OwnRunsRequest, SignInLinkQuery,
+        ),
     ),
     _Service(
         "policy",
@@ -232,11 +235,9 @@ _SERVICES = (
             # from the audit log, and before it treats a call as unresolved.
             f"$JS.API.STREAM.INFO.{EVENTS}",
             f"$JS.API.CONSUMER.INFO.{EVENTS}.audit", f"$JS.API.CONSUMER.INFO.{EVENTS}.policy",
-            # The entries that the HTTP administration API changes. Operators write the other
-            # entries.
+            # The entries that the administration API changes. Operators write the others.
             *(f"$KV.{CONFIG}.{entry}" for entry in _CONFIGURED),
-            # Intents of expired reservations. The second request is sent to the leader of the
-            # stream.
+            # Intents of expired reservations; the second request goes to the stream's leader.
             f"$JS.API.DIRECT.GET.{EVENTS}", f"$JS.API.STREAM.MSG.GET.{EVENTS}",
             # Policy stores redacted values, but only executor and codemode read them.
             f"$JS.API.STREAM.INFO.KV_{PLACEHOLDERS}",

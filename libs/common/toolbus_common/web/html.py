@@ -14,6 +14,7 @@ from toolbus_common.web.json_view import visible
 
 if TYPE_CHECKING:
     from jinja2 import Environment
+    from markupsafe import Markup
 
 _LAYOUT, _STYLE = "toolbus_common.web/base.html", "toolbus_common.web/style.css"
 
@@ -35,6 +36,20 @@ def render(template: str, *, error: str = "", **values: object) -> str:
     the template uses is missing.
     """
     return _environment().get_template(template).render(error=error, **values)
+
+
+def lines(text: str) -> "Markup":
+    """Return text of several lines for `pre`, with invisible characters as codes."""
+    from markupsafe import Markup, escape  # noqa: PLC0415 - few processes render pages
+
+    return Markup("\n").join(escape(visible(line)) for line in text.split("\n"))
+
+
+def editable(text: str) -> "Markup":
+    """Return text for a form field that is sent back unchanged, so nothing is shown as a code."""
+    from markupsafe import escape  # noqa: PLC0415 - few processes render pages
+
+    return escape(text)
 
 
 def headers(*, leads_on: bool = False) -> tuple[tuple[str, str], ...]:

@@ -11,7 +11,7 @@ from toolbus_common.admin_api.models import (
     Revoked,
     SecretResponse,
 )
-from toolbus_ingress.admin_api.parameters import After, Limit, Name
+from toolbus_ingress.admin_api.parameters import After, Limit, Name, Search
 from toolbus_ingress.admin_api.policy_call import PolicyCall, administration, performs
 
 own_router = administration("self")
@@ -26,10 +26,13 @@ async def who_am_i(call: Annotated[PolicyCall, performs("who_am_i")]) -> Respons
 
 @router.get("", response_model=AdminsResponse)
 async def list_admins(
-    call: Annotated[PolicyCall, performs("list_admins")], limit: Limit = 100, after: After = ""
+    call: Annotated[PolicyCall, performs("list_admins")],
+    limit: Limit = 100,
+    after: After = "",
+    search: Search = "",
 ) -> Response:
     """List the admin keys, page by page."""
-    return await call.run(limit=limit, after=after)
+    return await call.run(limit=limit, after=after, search=search)
 
 
 @router.post("", response_model=SecretResponse, status_code=201)

@@ -6,7 +6,15 @@ from fastapi import APIRouter
 from starlette.responses import Response
 
 from toolbus_common.admin_api.models import BY_PATTERN, ENTRIES, KINDS, noun_of
-from toolbus_ingress.admin_api.parameters import After, IfMatch, Limit, Name, Pattern, revision
+from toolbus_ingress.admin_api.parameters import (
+    After,
+    IfMatch,
+    Limit,
+    Name,
+    Pattern,
+    Search,
+    revision,
+)
 from toolbus_ingress.admin_api.policy_call import PolicyCall, administration, performs
 
 
@@ -25,8 +33,9 @@ def router_of(kind: str) -> APIRouter:
         call: Annotated[PolicyCall, performs("list_entries", kind)],
         limit: Limit = 100,
         after: After = "",
+        search: Search = "",
     ) -> Response:
-        return await call.run(limit=limit, after=after)
+        return await call.run(limit=limit, after=after, search=search)
 
     @router.get(
         one, name=f"show_{noun}", summary=f"Return one of the {kind}.", response_model=entry

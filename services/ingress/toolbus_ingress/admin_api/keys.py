@@ -12,7 +12,7 @@ from toolbus_common.admin_api.models import (
     SecretResponse,
 )
 from toolbus_common.config import KeyTerms
-from toolbus_ingress.admin_api.parameters import After, Limit, Name
+from toolbus_ingress.admin_api.parameters import After, Limit, Name, Search
 from toolbus_ingress.admin_api.policy_call import PolicyCall, administration, performs
 
 router = administration("keys")
@@ -20,10 +20,13 @@ router = administration("keys")
 
 @router.get("", response_model=KeysResponse)
 async def list_keys(
-    call: Annotated[PolicyCall, performs("list_keys")], limit: Limit = 100, after: After = ""
+    call: Annotated[PolicyCall, performs("list_keys")],
+    limit: Limit = 100,
+    after: After = "",
+    search: Search = "",
 ) -> Response:
     """List the keys of clients, page by page."""
-    return await call.run(limit=limit, after=after)
+    return await call.run(limit=limit, after=after, search=search)
 
 
 @router.post("", response_model=SecretResponse, status_code=201)

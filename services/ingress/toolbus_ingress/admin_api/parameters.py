@@ -30,6 +30,9 @@ After = Annotated[
         max_length=256, description="Return the names after this one: `next` of the previous page."
     ),
 ]
+Search = Annotated[
+    str, Query(max_length=256, description="Return only entries whose names contain this text.")
+]
 IfMatch = Annotated[
     str,
     Header(

@@ -12,6 +12,7 @@ _ENTRANCES = (
     ("/api/approvals", "approvals"),
     ("/approvals/", "approvals"),
     ("/api", "admin"),
+    ("/console", "console"),
     ("/oauth/", "oauth"),
     ("/.well-known/", "oauth"),
     ("/mcp", "mcp"),
@@ -20,7 +21,7 @@ _ENTRANCES = (
     ("/v1/", "models"),
 )
 _CREDENTIALS = (b"authorization", b"x-api-key")
-_PAGES = ("/approvals/", "/oauth/")  # pages that receive credentials in a form
+_PAGES = ("/approvals/", "/console/", "/oauth/")  # pages that receive credentials in a form
 
 
 def count(rejections: RejectionCounter, scope: Mapping[str, Any], response: Response) -> None:

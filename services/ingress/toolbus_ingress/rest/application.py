@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from threading import Lock
 from typing import Annotated, Any, cast
 
+import msgspec
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.routing import iter_route_contexts
@@ -90,20 +91,9 @@ class Application(FastAPI):
         """Return the response to a request instead of sending it."""
         if scope["path"].endswith("\n"):  # Starlette's patterns ignore this, as `$` does
             return problems.unknown_path()
-        outcome, body = _Outcome(), bytearray()
-        head: dict[str, Any] = {}
-
-        async def collect(message: MutableMapping[str, Any]) -> None:
-            if message["type"] == "http.response.start":
-                head.update(message)
-            else:
-                body.extend(message.get("body", b""))
-
-        await self({**scope, _OUTCOME: outcome}, receive, collect)
-        headers = tuple(
-            (name, value) for name, value in head["headers"] if name != b"content-length"
-        )
-        return Response(head["status"], bytes(body), headers, outcome.rejected)
+        outcome = _Outcome()
+        response = await collected(self, {**scope, _OUTCOME: outcome}, receive)
+        return msgspec.structs.replace(response, rejected=outcome.rejected)
 
     async def _problem(self, request: Request, error: Exception) -> HTTPResponse:
         response = self._problem_of(request, error)
@@ -129,6 +119,24 @@ class Application(FastAPI):
             if route.path_regex.fullmatch(path)
             for method in route.methods or ()
         ]
+
+
+async def collected(
+    application: FastAPI, scope: MutableMapping[str, Any], receive: Receive
+) -> Response:
+    """Return the whole response of an application instead of sending it."""
+    head: dict[str, Any] = {}
+    body = bytearray()
+
+    async def collect(message: MutableMapping[str, Any]) -> None:
+        if message["type"] == "http.response.start":
+            head.update(message)
+        else:
+            body.extend(message.get("body", b""))
+
+    await application(scope, receive, collect)
+    headers = tuple((name, value) for name, value in head["headers"] if name != b"content-length")
+    return Response(head["status"], bytes(body), headers)
 
 
 def endpoint_of(request: Request) -> Endpoint:

@@ -172,6 +172,13 @@ class Used(Claims, frozen=True):
     about: str = ""
 
 
+class SignInLink(Claims, frozen=True):
+    """Link that signs a browser in to the console with an admin key, until `expires`."""
+
+    secret: str
+    expires: float
+
+
 class SignInAttempts(Claims, frozen=True):
     """Times (seconds since the epoch) of failed and pending sign-in attempts for one name."""
 

@@ -9,13 +9,19 @@ LARGEST_PAGE = 2 * 1024 * 1024  # bytes; a larger item is a page of its own
 
 
 def page(
-    entries: Mapping[str, Any], show: Callable[[str], Any], after: str, limit: int
+    entries: Mapping[str, Any],
+    show: Callable[[str], Any],
+    after: str,
+    limit: int,
+    search: str = "",
 ) -> dict[str, Any]:
     """Return one page of the entries whose names sort after `after`, with at most `limit` items.
 
+    Only names that contain `search` are returned, in upper or lower case.
+
     `next` is the last name of the page if more entries follow, else None.
     """
-    names = sorted(name for name in entries if name > after)
+    names = sorted(name for name in entries if name > after and search.lower() in name.lower())
     items: list[msgspec.Raw] = []
     size = 0
     for name in names[:limit]:

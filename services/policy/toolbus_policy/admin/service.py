@@ -133,7 +133,7 @@ class AdminService:
         """Return one page of entries of a kind."""
         now = await self.repository_for(administrator.by).declared()
         found = entries(now.configuration, request.kind)
-        shown = page(found, lambda n: {"name": n, "value": found[n]}, request.after, request.limit)
+        shown = page(found, lambda n: {"name": n, "value": found[n]}, *_selected(request))
         return _json({**shown, "revision": now.revision}, now.revision)
 
     async def show_entry(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
@@ -250,10 +250,8 @@ class AdminService:
         else:
             own = await repository.own_keys()
         found = {**declared, **own}
-        listing = page(found, lambda n: show(n, found[n], own), request.after, request.limit)
+        listing = page(found, lambda n: show(n, found[n], own), *_selected(request))
         return _json({**listing, "revision": now.revision}, now.revision)
-
-    # -- guards --------------------------------------------------------------------------------
 
     async def show_coverage(
         self, request: AdminRequest, administrator: Administrator
@@ -352,6 +350,10 @@ def check_right(found: Administrator | None, right: Right | None) -> Administrat
         raise UnauthorizedError("Invalid, revoked or expired admin key.")
     found.check(right)
     return found
+
+
+def _selected(request: AdminRequest) -> tuple[str, int, str]:
+    return request.after, request.limit, request.search
 
 
 def _json(value: Any, revision: int = 0) -> AdminReply:

@@ -13,7 +13,8 @@ class AdminRequest(Query):
 
     Ingress sends this query to policy. Policy resolves `key_digest` itself, so ingress cannot
     assert an identity. `match` is the revision that the client has read (`If-Match`), or `*` for
-    any revision. `form` is the format of `body`. `limit` and `after` select a page of a list.
+    any revision. `form` is the format of `body`. `limit` and `after` select a page of a list, and
+    `search` the entries whose names contain it.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.admin"
@@ -29,6 +30,7 @@ class AdminRequest(Query):
     dry_run: bool = False
     limit: int = 100
     after: str = ""
+    search: str = ""
     customer: str = ""
     body: bytes = Field(default=b"", exclude=True, repr=False)
 

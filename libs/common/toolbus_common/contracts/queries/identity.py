@@ -84,6 +84,21 @@ class Bearer(Message):
         return f"{self.client} {self.name} {self.resource}"
 
 
+class SignInLinkQuery(Query):
+    """Redeem the code of a sign-in link of the console, once. Ingress sends this query to oauth."""
+
+    SUBJECT: ClassVar[str] = "tb.query.oauth.sign_in_link"
+    AT_ONCE: ClassVar[int] = 4
+
+    code: str = Field(repr=False, max_length=256)
+
+
+class SignInLinkReply(Message):
+    """The admin key that the link was created for; empty if the code is unknown or was used."""
+
+    secret: str = Field(default="", repr=False)
+
+
 class IdentityRequest(Query):
     """Run an operator's command on accounts, clients or grants. Operators send it to oauth.
 

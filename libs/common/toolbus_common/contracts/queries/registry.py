@@ -48,6 +48,8 @@ from toolbus_common.contracts.queries.identity import (
     IdentityRequest,
     PageReply,
     PageRequest,
+    SignInLinkQuery,
+    SignInLinkReply,
     TokenQuery,
 )
 from toolbus_common.contracts.queries.model_cache import (
@@ -92,6 +94,7 @@ REPLIES: Mapping[type[Query], type[Message]] = MappingProxyType(
         GuardQuery: ServiceVerdict,
         IdentityKeyQuery: IdentityKeyReply,
         IdentityRequest: IdentityReply,
+        SignInLinkQuery: SignInLinkReply,
         LedgerQuery: LedgerReply,
         OpenCallsQuery: OpenCallsReply,
         OwnRunsRequest: RunsReply,

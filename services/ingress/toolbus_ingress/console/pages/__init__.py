@@ -1,0 +1,1 @@
+"""The pages of the console. Each reads and changes through the REST APIs only."""

@@ -1,0 +1,50 @@
+"""The first page: what needs attention, and where to begin."""
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from toolbus_ingress.console.visitor import SignedIn, Visitor
+
+NEAR = 0.8  # of a budget
+MAX_SHOWN = 8
+router = APIRouter()
+
+
+@router.get("")
+@router.get("/overview")
+async def show_overview(visitor: SignedIn) -> Response:
+    """Return the overview."""
+    servers, keys, budgets, approvals = await asyncio.gather(
+        _read(visitor, "read", "/api/v1/servers"),
+        _read(visitor, "read", "/api/v1/keys"),
+        _read(visitor, "budgets", "/api/v1/budgets"),
+        _read(visitor, "approvals", "/api/v1/approvals"),
+    )
+    near = sorted(
+        (each for each in _with_share(budgets) if each["share"] >= NEAR),
+        key=lambda each: -each["share"],
+    )
+    return visitor.page(
+        "overview.html",
+        servers=servers.get("items", []),
+        more_servers=bool(servers.get("next")),
+        keys=keys.get("items", []),
+        near=near[:MAX_SHOWN],
+        approvals=approvals.get("approvals", [])[:MAX_SHOWN],
+    )
+
+
+async def _read(visitor: Visitor, right: str, path: str) -> dict[str, Any]:
+    """Return the answer of an operation; empty if the person may not perform it."""
+    return await visitor.api.get(path) if right in visitor.rights else {}
+
+
+def _with_share(reply: dict[str, Any]) -> list[dict[str, Any]]:
+    return [
+        {**row, "share": (row["spent"] + row["reserved"]) / row["limit"]}
+        for row in reply.get("budgets", [])
+        if row.get("limit")
+    ]

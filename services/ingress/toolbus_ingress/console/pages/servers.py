@@ -1,0 +1,97 @@
+"""Servers: the list, one server, and adding servers from a client's JSON."""
+
+import json
+from typing import Any
+from urllib.parse import quote
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from toolbus_ingress.console.api_client import ProblemError
+from toolbus_ingress.console.responses import redirect
+from toolbus_ingress.console.visitor import SignedIn, Visitor, address
+
+PAGE = 50
+EXAMPLE = '{\n  "mcpServers": {\n    "docs": {"url": "https://docs.example.com/mcp"}\n  }\n}'
+_API = "/api/v1/servers"
+_ADDRESSES = ("url", "openapi", "graphql", "grpc", "command", "image", "python")
+router = APIRouter(prefix="/servers")
+
+
+@router.get("")
+async def list_servers(visitor: SignedIn, after: str = "", search: str = "") -> Response:
+    """Return one page of the servers."""
+    found = await visitor.api.get(_API, limit=PAGE, after=after, search=search)
+    rows = [{"name": each["name"], **_summary(each["value"])} for each in found["items"]]
+    return visitor.page(
+        "servers.html", rows=rows, next=found.get("next"), search=search, after=after
+    )
+
+
+@router.get("/add")
+async def show_form(visitor: SignedIn) -> Response:
+    """Return the form that adds servers."""
+    return visitor.page("servers_add.html", text=EXAMPLE, added=[])
+
+
+@router.post("/add")
+async def add_servers(visitor: SignedIn) -> Response:
+    """Add each server of a pasted JSON, and show what happened to each."""
+    text = visitor.form.get("text", "")
+    try:
+        proposed = proposed_servers(text)
+    except ValueError as error:
+        return visitor.page("servers_add.html", 422, text=text, added=[], error=str(error))
+    added = [await _add(visitor, name, value) for name, value in proposed.items()]
+    if len(added) == 1 and not added[0]["detail"]:
+        return redirect(address("servers", added[0]["name"]))
+    return visitor.page("servers_add.html", text=text, added=added)
+
+
+@router.get("/{name}")
+async def show_server(visitor: SignedIn, name: str) -> Response:
+    """Return one server with its configuration."""
+    entry = await visitor.api.get(f"{_API}/{quote(name, safe='')}")
+    return visitor.page("server.html", entry=entry, summary=_summary(entry["value"]))
+
+
+def proposed_servers(text: str) -> dict[str, dict[str, Any]]:
+    """Return the servers of a client's JSON, or of a JSON object of servers.
+
+    Raises:
+        ValueError: the text is no such JSON; the message says what is missing.
+
+    """
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"This is not valid JSON: {error}.") from error
+    servers = data.get("mcpServers", data.get("servers", data)) if isinstance(data, dict) else None
+    if not isinstance(servers, dict) or not servers:
+        raise ValueError('Paste an object such as {"mcpServers": {"docs": {"url": "https://…"}}}.')
+    if not all(isinstance(value, dict) for value in servers.values()):
+        raise ValueError("Each server must be an object with a url or a command.")
+    return {name: _without_client_fields(value) for name, value in servers.items()}
+
+
+def _without_client_fields(value: dict[str, Any]) -> dict[str, Any]:
+    """Return a server without fields that only the client needs."""
+    return {key: each for key, each in value.items() if key not in ("type", "disabled")}
+
+
+async def _add(visitor: Visitor, name: str, value: dict[str, Any]) -> dict[str, str]:
+    """Add one server; return its name, and the reason if it was not added."""
+    path = f"{_API}/{quote(name, safe='')}"
+    try:
+        await visitor.api.send("PUT", path, value)
+    except ProblemError as problem:
+        reasons = "; ".join(f"{each['location']}: {each['reason']}" for each in problem.errors)
+        return {"name": name, "detail": reasons or problem.detail, "fix": problem.fix}
+    return {"name": name, "detail": "", "fix": ""}
+
+
+def _summary(value: dict[str, Any]) -> dict[str, Any]:
+    kind = next((each for each in _ADDRESSES if value.get(each)), "")
+    address = value.get(kind, "")
+    shown = address if isinstance(address, str) else " ".join(map(str, address))
+    return {"kind": kind, "address": shown, "oauth": bool(value.get("oauth"))}

@@ -1,0 +1,72 @@
+"""The browser's session: the person's credential, encrypted in a cookie.
+
+The cookie is the only copy of the credential. Every page sends it to the REST APIs, which check it
+each time, so a revoked key or a changed role ends the session at once.
+"""
+
+import hmac
+import secrets
+from dataclasses import dataclass
+from http.cookies import CookieError, SimpleCookie
+from time import time
+
+from toolbus_ingress.http.request_guard import Headers
+from toolbus_ingress.sessions.sealed_claims import Claims, ClaimSealer
+
+SESSION_SECONDS = 12 * 3600  # as long as the key of a sign-in link
+_SECURE, _PLAIN = "__Host-toolbus_console", "toolbus_console"
+
+
+class ConsoleSession(Claims, frozen=True):
+    """A signed-in browser. `linked` is set if the key was made for a sign-in link.
+
+    `token` is in every form, so that no other site can send a form in the person's name.
+    """
+
+    credential: str
+    token: str
+    expires: float
+    linked: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCookie:
+    """Reads and writes the cookie. `secure` is set if browsers reach the gateway over https."""
+
+    sealer: ClaimSealer
+    secure: bool
+
+    @property
+    def name(self) -> str:
+        """The name of the cookie."""
+        return _SECURE if self.secure else _PLAIN
+
+    def read(self, headers: Headers) -> ConsoleSession | None:
+        """Return the session of a request, or None."""
+        try:
+            cookies = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1"))
+        except CookieError:
+            return None
+        sealed = cookies.get(self.name)
+        session = self.sealer.open(sealed.value, ConsoleSession) if sealed is not None else None
+        return session if session is not None and session.expires > time() else None
+
+    def begin(self, credential: str, *, linked: bool = False) -> str:
+        """Return the Set-Cookie value of a new session."""
+        session = ConsoleSession(
+            credential, secrets.token_urlsafe(24), time() + SESSION_SECONDS, linked
+        )
+        return self._cookie(self.sealer.close(session), SESSION_SECONDS)
+
+    def end(self) -> str:
+        """Return the Set-Cookie value that removes the cookie."""
+        return self._cookie("", 0)
+
+    def _cookie(self, value: str, seconds: int) -> str:
+        secure = "; Secure" if self.secure else ""
+        return f"{self.name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
+
+
+def is_own_form(session: ConsoleSession, token: str) -> bool:
+    """Return whether a form was made for this session."""
+    return hmac.compare_digest(session.token.encode(), token.encode())

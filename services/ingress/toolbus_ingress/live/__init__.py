@@ -1,0 +1,1 @@
+"""The live view: events about calls, sent to watchers as they happen."""

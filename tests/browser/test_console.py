@@ -1,0 +1,92 @@
+"""People use the console in a real browser: every page, in both themes and on a phone."""
+
+from collections.abc import Callable
+
+import pytest
+
+from harness.clients.chromium_browser import Person
+from harness.gateway.browser_gateway import BOT, Gateway
+
+PAGES = {
+    "": "Overview", "live": "Live calls", "approvals": "Approvals", "servers": "Servers",
+    "servers/echo": "echo", "servers/add": "Add servers", "keys": "Keys",
+    "keys/bot": "bot", "keys/add": "Create a key", "budgets": "Budgets",
+    "entries/rules": "Rules", "entries/rules/edit": "Add to rules", "entries/users": "Users",
+    "entries/access/edit?name=staff": "Access staff", "configuration": "Configuration",
+}  # fmt: skip
+
+
+def enters(person: Person, gateway: Gateway) -> None:
+    """Sign in with a link."""
+    person.opens(gateway.launched.toolbus("console").stdout.strip())
+    person.sees("Open the console")
+    person.presses("Sign in")
+    person.sees("Overview")
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 1280])
+def test_every_page_is_accessible_in_both_themes_and_on_a_phone(
+    gateway: Gateway, someone: Callable[..., Person], theme: str, width: int
+) -> None:
+    person = someone(color_scheme=theme, viewport={"width": width, "height": 800})
+    enters(person, gateway)
+    for path, heading in PAGES.items():
+        person.opens(f"{gateway.base}/console/{path}".rstrip("/"))
+        person.sees(heading)
+        name = path.partition("?")[0].replace("/", "-") or "overview"
+        person.keeps(f"console-{name}-{theme}-{width}")
+        assert not person.overflows, path
+
+
+def test_a_newcomer_creates_a_key_and_watches_its_calls(
+    gateway: Gateway, someone: Callable[..., Person]
+) -> None:
+    person = someone()
+    enters(person, gateway)
+    person.opens(f"{gateway.base}/console/keys/add")
+    person.fills(Name="newcomer", Tools="echo__say")
+    person.presses("Create")
+    person.sees("Secret of newcomer")
+    secret = person.page.get_by_label("Secret").input_value()
+    person.keeps("console-secret")
+    person.opens(f"{gateway.base}/console/live?key=newcomer")
+    person.page.get_by_text("Watching").wait_for()
+    client = gateway.launched.client(secret)
+    client.call("echo__say", {"text": "hello"})
+    client.call("docs__read", {})
+    rows = person.page.locator("#live tbody tr")
+    rows.filter(has_text="completed").wait_for()
+    rows.filter(has_text="denied").wait_for()
+    person.keeps("console-live-calls")
+
+
+def test_the_search_of_a_list_needs_no_button(
+    gateway: Gateway, someone: Callable[..., Person]
+) -> None:
+    person = someone()
+    enters(person, gateway)
+    person.opens(f"{gateway.base}/console/keys")
+    person.page.get_by_role("link", name="root", exact=True).wait_for()
+    person.page.get_by_label("Search by name").press_sequentially("bo")
+    person.page.get_by_role("link", name="root", exact=True).wait_for(state="detached")
+    person.page.get_by_role("link", name="boss", exact=True).wait_for()
+    assert person.complaints == []
+
+
+def test_an_approver_decides_in_the_console(
+    gateway: Gateway, someone: Callable[..., Person]
+) -> None:
+    waiting = gateway.launched.client(BOT).call(
+        "echo__say", {"text": "\u202edecided in the console"}
+    )
+    assert waiting.code == "approval_required"
+    approval = str(waiting.error["data"]["page"]).rpartition("/")[2]
+    person = someone(viewport={"width": 360, "height": 740})
+    enters(person, gateway)
+    person.opens(f"{gateway.base}/console/approvals/{approval}")
+    assert "\\u{202e}decided" in person.sees("Approve this call?").inner_text()
+    person.keeps("console-approval")
+    person.presses("Approve once")
+    person.sees("Approvals")
+    assert person.page.locator(f'a[href$="{approval}"]').count() == 0

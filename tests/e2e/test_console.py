@@ -1,0 +1,309 @@
+"""The console through HTTP: sign-in, roles, forms, hostile names, and the live view."""
+
+import http.client
+import json
+import re
+from collections.abc import Iterator
+from contextlib import closing
+from html import unescape
+from urllib.parse import quote, urlsplit
+
+import pytest
+
+from harness.clients.admin_client import at, named
+from harness.clients.form_browser import Browser, Page
+from harness.gateway.cluster import Upstream
+from harness.gateway.launched_gateway import Launched
+from toolbus_common.admin_api.roles import ROLES, may
+
+SECRETS: dict[str, str] = {role: f"tba_{role}_e2e-secret-of-the-console-1" for role in ROLES}
+BOT = "tbk_bot_e2e-secret-of-the-console-01"
+HOSTILE = "<img src=x onerror=alert(1)>"
+PAGES = {
+    "": None, "live": "calls", "approvals": "approvals", "servers": "read", "servers/echo": "read",
+    "keys": "read", "keys/bot": "read", "budgets": "budgets", "entries/rules": "read",
+    "entries/prices": "read", "entries/teams": "read", "configuration": "read",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
+    """Run Toolbus in front of one server, with an admin key for each role."""
+    echo = Upstream(tmp_path_factory.mktemp("echo"))
+    launched = Launched(tmp_path_factory.mktemp("console"))
+    document = {
+        "servers": {"echo": {"url": echo.url}},
+        "teams": {"support": {}},
+        "prices": {HOSTILE: 0.5},
+        "keys": {"bot": {"secret": BOT, "tools": ["*"], "budget": {"usd": 5, "per": "day"}}},
+        "admins": {role: {"role": role, "secret": secret} for role, secret in SECRETS.items()},
+    }
+    with echo.running(), launched.running(document):
+        launched.until_listed(launched.client(BOT), "echo__say")
+        yield launched
+
+
+def base_of(gateway: Launched) -> str:
+    """Return the origin of the gateway."""
+    return str(gateway.ready["endpoint"]).removesuffix("/mcp")
+
+
+def signed_in(gateway: Launched, role: str = "admin") -> Browser:
+    """Return a browser that is signed in with the admin key of a role."""
+    browser = Browser(base_of(gateway))
+    answer = browser.post("/console/sign-in", key=SECRETS[role])
+    assert (answer.status, answer.location) == (303, "/console"), answer.text
+    return browser
+
+
+def token_of(page: Page) -> str:
+    """Return the hidden token of the forms of a page."""
+    found = re.search(r'name="token" value="([^"]*)"', page.text)
+    assert found is not None, page.text
+    return unescape(found[1])
+
+
+def shows(browser: Browser, path: str) -> Page:
+    """Return a page of the console."""
+    return browser.get(f"{browser.base}/console/{path}".rstrip("/"))
+
+
+def sends(browser: Browser, path: str, **form: str) -> Page:
+    """Send a form of the console."""
+    return browser.post(f"/console/{path}", token=token_of(shows(browser, "")), **form)
+
+
+# -- sign-in --------------------------------------------------------------------------------------
+
+
+def test_a_link_signs_in_one_browser_once_and_its_key_ends_with_the_session(
+    gateway: Launched,
+) -> None:
+    printed = json.loads(gateway.toolbus("console", "--json").stdout)["console"]
+    path = urlsplit(printed).path
+    first, second = Browser(base_of(gateway)), Browser(base_of(gateway))
+    assert first.get(printed).status == 200  # a program that fetches the link does not use it up
+    assert first.post(path).location == "/console"
+    assert second.post(path).status == 403
+    page = shows(first, "")
+    name = re.search(r"console-[A-Za-z0-9]+-[0-9a-f]{6}", page.text)
+    assert name is not None
+    assert sends(first, "sign-out").location == "/console/sign-in"
+    states = at(gateway, SECRETS["admin"]).request("GET", "/v1/admins").json["items"]
+    assert {"revoked"} == {each["state"] for each in states if each["name"] == name[0]}
+
+
+def test_the_ready_file_has_a_link(gateway: Launched) -> None:
+    browser = Browser(base_of(gateway))
+    assert browser.post(urlsplit(gateway.ready["console"]).path).location == "/console"
+
+
+@pytest.mark.parametrize("path", [*PAGES, "keys/add", "servers/add", "entries/rules/edit"])
+def test_a_page_without_a_session_leads_to_the_sign_in(gateway: Launched, path: str) -> None:
+    answer = shows(Browser(base_of(gateway)), path)
+    assert (answer.status, answer.location) == (303, "/console/sign-in")
+
+
+@pytest.mark.parametrize("key", ["", BOT, "tba_nobody_no-such-secret-of-an-admin", "\u202e\n"])
+def test_only_an_admin_key_signs_in(gateway: Launched, key: str) -> None:
+    browser = Browser(base_of(gateway))
+    answer = browser.post("/console/sign-in", key=key)
+    assert answer.status == 401
+    assert "Enter an admin key" in answer.text
+    assert not browser.cookies
+
+
+def test_a_forged_or_changed_cookie_is_no_session(gateway: Launched) -> None:
+    browser = signed_in(gateway)
+    (name,) = browser.cookies
+    sealed = browser.cookies[name]
+    for forged in ("", "x", sealed[:-2], sealed.swapcase(), "a" * 5000):
+        browser.cookies[name] = forged
+        assert shows(browser, "").location == "/console/sign-in"
+
+
+def test_the_cookie_is_not_for_scripts_and_hides_the_key(gateway: Launched) -> None:
+    answer = Browser(base_of(gateway)).post("/console/sign-in", key=SECRETS["viewer"])
+    (cookie,) = [value for name, value in answer.headers if name.lower() == "set-cookie"]
+    assert "HttpOnly" in cookie
+    assert "SameSite=Lax" in cookie
+    assert SECRETS["viewer"] not in cookie
+
+
+def test_a_revoked_key_ends_its_session_at_once(gateway: Launched) -> None:
+    admin = at(gateway, SECRETS["admin"])
+    made = admin.request("POST", "/v1/admins", {"name": "brief", "role": "viewer"}).json
+    browser = Browser(base_of(gateway))
+    browser.post("/console/sign-in", key=made["secret"])
+    assert shows(browser, "servers").status == 200
+    admin.request("POST", "/v1/admins/brief/revoke")
+    assert shows(browser, "servers").location == "/console/sign-in"
+
+
+# -- roles and forms ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_sees_exactly_the_pages_whose_operations_it_may_perform(
+    gateway: Launched, role: str
+) -> None:
+    browser = signed_in(gateway, role)
+    for path, right in PAGES.items():
+        allowed = right is None or may(role, right)  # type: ignore[arg-type]
+        page = shows(browser, path)
+        streamed = path == "live"  # its stream refuses, not the page
+        assert page.status == (200 if allowed or streamed else 403), path
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_changes_exactly_what_the_api_allows(gateway: Launched, role: str) -> None:
+    browser = signed_in(gateway, role)
+    made = sends(browser, "keys/add", name=f"of-{role}", tools="echo__*", usd="1", per="day")
+    assert (made.status == 200) == may(role, "keys")
+    assert ("tbk_of-" in made.text) == may(role, "keys")
+    saved = sends(browser, "entries/teams/edit", name=f"team-{role}", text="{}")
+    assert (saved.status == 303) == may(role, "declare")
+    there = at(gateway, SECRETS["admin"]).request("GET", named("teams", f"team-{role}"))
+    assert (there.status == 200) == may(role, "declare")
+
+
+@pytest.mark.parametrize("token", ["", "x" * 32])
+def test_a_form_of_another_site_changes_nothing(gateway: Launched, token: str) -> None:
+    browser = signed_in(gateway)
+    answer = browser.post("/console/keys/add", token=token, name="foreign", tools="*")
+    assert answer.status == 403
+    assert at(gateway, SECRETS["admin"]).request("GET", named("keys", "foreign")).status == 404
+
+
+def test_hostile_names_are_shown_as_text_and_each_page_has_a_strict_policy(
+    gateway: Launched,
+) -> None:
+    browser = signed_in(gateway)
+    edit = f"entries/prices/edit?name={quote(HOSTILE)}"
+    for path in (*PAGES, edit, f"servers?search={quote(HOSTILE)}", f"keys/{quote(HOSTILE)}"):
+        page = shows(browser, path)
+        assert HOSTILE not in page.text, path
+        policy = dict(page.headers)["content-security-policy"]
+        nonces = set(re.findall(r"'nonce-([^']+)'", policy))
+        assert len(nonces) == 1
+        assert "unsafe" not in policy
+        assert set(re.findall(r'nonce="([^"]*)"', page.text)) <= nonces
+    assert "&lt;img src=x" in shows(browser, "entries/prices").text
+
+
+def test_lists_are_searched_and_paged_on_the_server(gateway: Launched) -> None:
+    admin, browser = at(gateway, SECRETS["admin"]), signed_in(gateway, "viewer")
+    for number in range(55):
+        assert admin.request("PUT", named("users", f"person-{number:02}"), {}).status == 201
+    first = shows(browser, "entries/users")
+    assert ("person-49" in first.text, "person-50" in first.text) == (True, False)
+    assert "person-50" in shows(browser, "entries/users?after=person-49").text
+    found = shows(browser, "entries/users?search=SON-5").text
+    assert ("person-54" in found, "person-45" in found) == (True, False)
+
+
+# -- changes --------------------------------------------------------------------------------------
+
+
+def test_pasted_servers_are_added_or_refused_one_by_one(gateway: Launched) -> None:
+    browser = signed_in(gateway)
+    pasted = {"mcpServers": {"extra": {"url": "https://mcp.example/mcp"}, "run": {"command": "ls"}}}
+    page = sends(browser, "servers/add", text=json.dumps(pasted))
+    assert page.text.count("not added") == 1
+    assert "extra" in shows(browser, "servers").text
+    for text in ("", "[]", "{", '{"mcpServers": {"x": 1}}', "{}"):
+        assert sends(browser, "servers/add", text=text).status == 422
+
+
+def test_a_key_is_rotated_and_revoked(gateway: Launched) -> None:
+    browser = signed_in(gateway, "operator")
+    sends(browser, "keys/add", name="brief", tools="echo__say")
+    secret = re.search(r"tbk_brief_[\w-]+", sends(browser, "keys/brief/rotate").text)
+    assert secret is not None
+    gateway.until_listed(gateway.client(secret[0]), "echo__say")
+    assert sends(browser, "keys/brief/revoke").status == 303
+    assert gateway.client(secret[0]).call("echo__say", {"text": "x"}).status == 401
+
+
+def test_the_configuration_is_previewed_and_applied_with_its_mistakes_shown(
+    gateway: Launched,
+) -> None:
+    browser = signed_in(gateway)
+    page = shows(browser, "configuration")
+    etag = re.search(r'name="etag" value="([^"]*)"', page.text)
+    text = re.search(r"<textarea[^>]*>(.*)</textarea>", page.text, re.DOTALL)
+    assert etag is not None
+    assert text is not None
+    form = {"etag": unescape(etag[1])}
+    new = f"{unescape(text[1])}\nlabels: {{'echo__*': [public]}}\n"
+    preview = sends(browser, "configuration", action="preview", text=new, **form)
+    assert "Changes, not applied yet" in preview.text
+    assert sends(browser, "configuration", action="apply", text=new, **form).status == 303
+    stale = sends(browser, "configuration", action="apply", text=new, **form)
+    assert stale.status == 412
+    wrong = sends(browser, "configuration", action="preview", text="serverz: {}", **form)
+    assert "serverz" in wrong.text
+
+
+# -- the live view --------------------------------------------------------------------------------
+
+
+def streamed(gateway: Launched, path: str, headers: dict[str, str]) -> Iterator[dict[str, object]]:
+    """Yield the events of a stream."""
+    target = urlsplit(base_of(gateway))
+    connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=60)
+    with closing(connection):
+        connection.request("GET", path, headers=headers)
+        response = connection.getresponse()
+        assert response.status == 200, response.read()
+        yield {}
+        while line := response.readline():
+            if line.startswith(b"data: "):
+                yield from json.loads(line.removeprefix(b"data: "))["events"]
+
+
+@pytest.mark.parametrize("path", ["/api/v1/live", "/console/live/events"])
+def test_calls_are_shown_as_they_happen(gateway: Launched, path: str) -> None:
+    browser = signed_in(gateway, "viewer")
+    cookies = "; ".join(f"{name}={value}" for name, value in browser.cookies.items())
+    headers = {"Authorization": f"Bearer {SECRETS['viewer']}"} if "api" in path else {}
+    headers |= {"Cookie": cookies} if "console" in path else {}
+    stream = streamed(gateway, f"{path}?tool=echo__", headers)
+    next(stream)
+    client = gateway.client(BOT)
+    client.call("echo__say", {"text": "a-secret-argument"})
+    client.call("echo__no_such_tool", {})
+    seen: list[dict[str, object]] = []
+    while not {"call.completed", "call.denied"} <= {str(each["event"]) for each in seen}:
+        seen.append(next(stream))
+    assert {each["key"] for each in seen} == {"bot"}
+    assert "a-secret-argument" not in json.dumps(seen)
+
+
+@pytest.mark.parametrize(
+    ("path", "headers", "status"),
+    [
+        ("/api/v1/live", {}, 401),
+        ("/api/v1/live", {"Authorization": f"Bearer {BOT}"}, 401),
+        ("/console/live/events", {}, 401),
+        ("/console/live/events", {"Authorization": f"Bearer {SECRETS['admin']}"}, 401),
+        ("/api/v1/live?nonsense=1", {"Authorization": f"Bearer {SECRETS['admin']}"}, 400),
+        ("/api/v1/live?result=good", {"Authorization": f"Bearer {SECRETS['admin']}"}, 400),
+    ],
+)
+def test_the_stream_is_refused(
+    gateway: Launched, path: str, headers: dict[str, str], status: int
+) -> None:
+    target = urlsplit(base_of(gateway))
+    connection = http.client.HTTPConnection(target.hostname or "", target.port, timeout=60)
+    with closing(connection):
+        connection.request("GET", path, headers=headers)
+        assert connection.getresponse().status == status
+
+
+@pytest.mark.parametrize(
+    "name", ["console.css", "console.js", "htmx.min.js", "icon.svg", "none.js", "..%2fsession.py"]
+)
+def test_files_are_served_and_no_others(gateway: Launched, name: str) -> None:
+    answer = Browser(base_of(gateway)).get(f"{base_of(gateway)}/console/static/{name}")
+    assert answer.status == (404 if name.startswith(("none", "..")) else 200)
