@@ -52,7 +52,8 @@ class Person:
         """Store a screenshot, and assert that the page has no accessibility or console error."""
         SHOTS.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=SHOTS / f"{name}.png", full_page=True)
-        assert self.barriers() == []
+        found = self.barriers()
+        assert not found, found
         assert self.complaints == []
 
     def barriers(self) -> list[str]:
