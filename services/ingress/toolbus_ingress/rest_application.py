@@ -6,6 +6,7 @@ from toolbus_ingress.admin_api import (
     configuration,
     description,
     entries,
+    installation,
     keys,
     reports,
     runs,
@@ -31,6 +32,8 @@ def build(endpoint: Endpoint) -> Application:
         reports.guards,  # before the guard of a name
         *(entries.router_of(kind) for kind in KINDS),
         reports.budgets,
+        installation.status,
+        installation.audit,
         cache.router,
         admin_approvals.router,
         runs.router,

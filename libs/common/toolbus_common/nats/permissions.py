@@ -20,6 +20,7 @@ from toolbus_common.contracts import (
     ApprovalUsed,
     ApprovalWithdrawn,
     ApproverRequest,
+    AuditQuery,
     BreakerClosed,
     BreakerOpened,
     CachedResponsesQuery,
@@ -43,6 +44,7 @@ from toolbus_common.contracts import (
     DefinitionRejected,
     Event,
     EventsExpired,
+    EventsQuery,
     FlowReset,
     GrantCreated,
     GrantEnded,
@@ -73,9 +75,12 @@ from toolbus_common.contracts import (
     ServerFaulted,
     ServerLost,
     ServerReset,
+    ServersQuery,
     ServerUndrained,
+    SessionsQuery,
     SignInDenied,
     SpendingQuery,
+    StatusQuery,
     TokenQuery,
     UnresolvedCallsQuery,
     UpstreamTokenQuery,
@@ -202,10 +207,11 @@ def _objects(store: str) -> list[str]:
 
 def _requesters(service: str) -> list[str]:
     """Return the users that send queries to a service. Operators query every service."""
+    subjects = (f"tb.query.{service}.", "tb.query.all.")
     requesters = [
         each.name
         for each in _SERVICES
-        if any(query.SUBJECT.startswith(f"tb.query.{service}.") for query in each.queries)
+        if any(query.SUBJECT.startswith(subjects) for query in each.queries)
     ]
     return sorted({OPERATOR, service, *requesters})
 
@@ -231,6 +237,8 @@ _SERVICES = (
             # Policy checks the progress of audit and of itself before it rebuilds lost counters
             # from the audit log, and before it treats a call as unresolved.
             f"$JS.API.STREAM.INFO.{EVENTS}",
+            # Administrators check by HTTP whether all buckets exist: names only, no content.
+            "$JS.API.STREAM.NAMES",
             f"$JS.API.CONSUMER.INFO.{EVENTS}.audit", f"$JS.API.CONSUMER.INFO.{EVENTS}.policy",
             # The entries that the HTTP administration API changes. Operators write the other
             # entries.
@@ -246,7 +254,8 @@ _SERVICES = (
         writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, FLOW, PLACEHOLDERS),
         queries=(
             SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery, CachedResponsesQuery,
-            PurgeCacheRequest, RunsRequest, GuardQuery, GuardChecksQuery,
+            PurgeCacheRequest, RunsRequest, GuardQuery, GuardChecksQuery, StatusQuery,
+            ServersQuery, SessionsQuery, AuditQuery, EventsQuery,
         ),
     ),
     _Service(
