@@ -14,7 +14,7 @@ from harness.gateway.launched_gateway import Launched
 from toolbus_cli import runner
 from toolbus_common.admin_api.roles import ROLES
 
-SECRETS = {role: f"tba_{role}_e2e-secret-of-remote-commands" for role in ROLES}
+SECRETS: dict[str, str] = {role: f"tba_{role}_e2e-secret-of-remote-commands" for role in ROLES}
 BOT = "tbk_bot_e2e-secret-of-remote-commands"
 HEADER = "canary-of-a-remote-header"
 TOOL = "echo__say"
