@@ -6,7 +6,6 @@ from toolbus_ingress.admin_api import (
     configuration,
     description,
     entries,
-    installation,
     keys,
     reports,
     runs,
@@ -32,8 +31,8 @@ def build(endpoint: Endpoint) -> Application:
         reports.guards,  # before the guard of a name
         *(entries.router_of(kind) for kind in KINDS),
         reports.budgets,
-        installation.status,
-        installation.audit,
+        reports.status,
+        reports.audit,
         cache.router,
         admin_approvals.router,
         runs.router,

@@ -1,7 +1,4 @@
-"""NATS permissions of all services.
-
-Each service has one user, and the server enforces its rights.
-"""
+"""NATS permissions: each service has one user, and the server enforces its rights."""
 
 import os
 from dataclasses import dataclass
@@ -132,8 +129,7 @@ _PUBLISHED_BY_OPERATORS = (
 )  # fmt: skip
 # Entries of the configuration bucket that the administration API changes.
 _CONFIGURED = (CONFIGURATION, ORIGIN, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>")
-# Only executor has permission to query upstream tokens and the key that signs the caller's
-# identity.
+# Only executor may query upstream tokens and the key that signs the caller's identity.
 _NOT_QUERIED_BY_OPERATORS = (UpstreamTokenQuery, IdentityKeyQuery)
 
 
@@ -157,9 +153,7 @@ class _Service:
     writes: tuple[str, ...] = ()  # buckets
     never_subscribes: tuple[str, ...] = ()
     queries: tuple[type[Query], ...] = ()
-    # The service stores outcomes of calls, without permission to read the outcomes of other
-    # services.
-    ends_calls: bool = False
+    ends_calls: bool = False  # it stores outcomes of calls, but may not read those of others
 
     def rights(self) -> Rights:
         """Return the rights of this service: exactly the subjects that the service needs."""
@@ -237,14 +231,11 @@ _SERVICES = (
             # Policy checks the progress of audit and of itself before it rebuilds lost counters
             # from the audit log, and before it treats a call as unresolved.
             f"$JS.API.STREAM.INFO.{EVENTS}",
-            # Administrators check by HTTP whether all buckets exist: names only, no content.
-            "$JS.API.STREAM.NAMES",
+            "$JS.API.STREAM.NAMES",  # to check for administrators that all buckets exist
             f"$JS.API.CONSUMER.INFO.{EVENTS}.audit", f"$JS.API.CONSUMER.INFO.{EVENTS}.policy",
-            # The entries that the HTTP administration API changes. Operators write the other
-            # entries.
+            # The entries that the HTTP administration API changes; operators write the others.
             *(f"$KV.{CONFIG}.{entry}" for entry in _CONFIGURED),
-            # Intents of expired reservations. The second request is sent to the leader of the
-            # stream.
+            # Intents of expired reservations; the second request goes to the stream's leader.
             f"$JS.API.DIRECT.GET.{EVENTS}", f"$JS.API.STREAM.MSG.GET.{EVENTS}",
             # Policy stores redacted values, but only executor and codemode read them.
             f"$JS.API.STREAM.INFO.KV_{PLACEHOLDERS}",
@@ -345,14 +336,12 @@ def readers_of(bucket: str) -> tuple[str, ...]:
 
 def new_seed() -> str:
     """Return a new random seed of a NATS user."""
-    seed: bytes = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
-    return seed.decode()
+    return str(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER), "ascii")
 
 
 def public_key(seed: str) -> str:
     """Return the public key of a seed."""
-    public: bytes = nkeys.from_seed(seed.encode()).public_key
-    return public.decode()
+    return str(nkeys.from_seed(seed.encode()).public_key, "ascii")
 
 
 def create_seeds(directory: Path, *others: str) -> dict[str, str]:
@@ -399,10 +388,11 @@ def server_configuration(
 
 
 def _permissions(granted: Rights) -> dict[str, Any]:
-    publish: dict[str, Any] = {"allow": list(granted.publish)}
-    if granted.deny_publish:
-        publish["deny"] = list(granted.deny_publish)
-    subscribe: dict[str, Any] = {"allow": list(granted.subscribe)}
-    if granted.deny_subscribe:
-        subscribe["deny"] = list(granted.deny_subscribe)
-    return {"publish": publish, "subscribe": subscribe}
+    return {
+        "publish": _rule(granted.publish, granted.deny_publish),
+        "subscribe": _rule(granted.subscribe, granted.deny_subscribe),
+    }
+
+
+def _rule(allowed: tuple[str, ...], denied: tuple[str, ...]) -> dict[str, list[str]]:
+    return {"allow": list(allowed)} | ({"deny": list(denied)} if denied else {})

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 
 from toolbus_common.access.administrators import Administrator
-from toolbus_common.admin_api.models import AuditStatement, EventSelection
+from toolbus_common.admin_api.installation_models import AuditStatement, EventSelection
 from toolbus_common.config_store.redacted_view import configuration_error
 from toolbus_common.contracts import (
     AdminReply,
