@@ -102,7 +102,7 @@ def test_status_and_doctor_show_what_they_show_on_the_machine(remote: Run) -> No
     assert code == 0, shown
     assert found.pop("gateway")["message"].endswith("as viewer")
     assert found == {each["what"]: each for each in on_machine if each["what"] in found}
-    assert {"buckets", "service policy", "event stream", "guards"} <= set(found)
+    assert {"service policy", "event stream", "guards"} <= set(found)
 
 
 def test_servers_are_returned_page_by_page(gateway: Launched) -> None:

@@ -301,6 +301,7 @@ async def _installation(state_dir: Path) -> list[Check]:
             how = ", with TLS" if isinstance(bus.client, TlsClient) else ""
             return [
                 check("bus", f"connected as operator{how}"),
+                await buckets_of(bus),
                 *await checks_of(RequestReply(OPERATOR, bus), bus),
             ]
     except CommandError as error:

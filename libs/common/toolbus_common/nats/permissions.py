@@ -231,7 +231,6 @@ _SERVICES = (
             # Policy checks the progress of audit and of itself before it rebuilds lost counters
             # from the audit log, and before it treats a call as unresolved.
             f"$JS.API.STREAM.INFO.{EVENTS}",
-            "$JS.API.STREAM.NAMES",  # to check for administrators that all buckets exist
             f"$JS.API.CONSUMER.INFO.{EVENTS}.audit", f"$JS.API.CONSUMER.INFO.{EVENTS}.policy",
             # The entries that the HTTP administration API changes; operators write the others.
             *(f"$KV.{CONFIG}.{entry}" for entry in _CONFIGURED),

@@ -60,9 +60,8 @@ async def state_of(queries: RequestReply, bus: Bus) -> InstallationState:
 
 
 async def checks_of(queries: RequestReply, bus: Bus) -> list[Check]:
-    """Return the checks of buckets, services, stream of events and guards."""
-    checks = [await _buckets(bus)]
-    checks += _services(await queries.request_all(wanted=SERVICES))
+    """Return the checks of services, stream of events and guards."""
+    checks = list(_services(await queries.request_all(wanted=SERVICES)))
     if (stream := await event_stream(bus)) is not None:
         text, level = stream
         ok, warning = level is not Level.BAD, level is Level.WARNING
@@ -79,7 +78,8 @@ def check(what: str, message: str, *, ok: bool = True, warning: bool = False) ->
     return {"what": what, "ok": ok, "warning": warning, "message": message}
 
 
-async def _buckets(bus: Bus) -> Check:
+async def buckets_of(bus: Bus) -> Check:
+    """Return the check whether all buckets exist. Only operators may list streams."""
     wanted = [f"KV_{each.bucket}" for each in BUCKETS] + [f"OBJ_{name}" for name in OBJECTS]
     try:
         async with asyncio.timeout(STREAM_SECONDS):

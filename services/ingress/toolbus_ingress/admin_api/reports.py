@@ -73,7 +73,7 @@ async def show_status(
 
 @status.get("/checks", response_model=ChecksResponse)
 async def show_checks(call: Annotated[PolicyCall, performs("show_checks")]) -> Response:
-    """Check buckets, services, the stream of events and guards for common problems."""
+    """Check services, the stream of events and guards for common problems."""
     return await call.run()
 
 
