@@ -30,6 +30,7 @@ from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.status.installation import (
     Check,
     InstallationState,
+    buckets_of,
     check,
     checks_of,
     state_of,
