@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test rest coverage check docs reference browser metrics witness models chart containers engine-images azurite fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader backup scorecard chaos
+.PHONY: install up test rest coverage check docs reference browser metrics witness models chart containers engine-images azurite server-images fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader backup scorecard chaos
 
 install: $(INSTALLED)
 
@@ -33,7 +33,7 @@ ON_A_GATEWAY := tests/docs/test_running_samples.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 QUICK := tests/unit tests/contract tests/architecture tests/docs
-OF_OTHER_TARGETS := --ignore=tests/containers --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models --ignore=tests/chart --ignore=tests/backup
+OF_OTHER_TARGETS := --ignore=tests/containers --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models --ignore=tests/chart --ignore=tests/backup --ignore=tests/server_images
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(OF_OTHER_TARGETS) $(ARGS)
@@ -98,6 +98,12 @@ chart: $(CHART)
 # replaces the images of other servers by programs from packages (tests/containers).
 containers: $(INSTALLED)
 	$(BIN)/python -m pytest tests/containers $(ARGS)
+
+# MCP servers in containers of a real engine: their users, and what kills leave. It needs Docker;
+# TOOLBUS_TEST_KILLS=100 kills a hundred times.
+server-images: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python -m harness.packages.debian busybox docker-registry
+	$(BIN)/python -m pytest tests/server_images $(ARGS)
 
 # Toolbus against the images of NATS, Valkey, ClickHouse, MinIO, Keycloak and Vault; needs Docker.
 engine-images: $(INSTALLED)

@@ -61,7 +61,7 @@ class CommandLine(TyperGroup):
     def resolve_command(self, ctx: Any, args: list[str]) -> Any:
         """Import the command that the first argument names, and return it."""
         if not ctx.resilient_parsing and "--help" not in args:
-            import_module("toolbus_cli.remote.contexts").check_command(args[0])
+            import_module("toolbus_cli.remote.contexts").check_command(args)
         self.load(args[0])
         found = super().resolve_command(ctx, args)
         if not gc.isenabled():  # disabled at the start, for faster imports

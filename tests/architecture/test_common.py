@@ -21,7 +21,6 @@ STAYING = {
     "nats.permissions": BUS,
     "nats.provision": BUS,
     "nats.snapshots.consumer_pause": "imports the NATS client, which only common may import",
-    "nats.snapshots.stream_snapshot": "imports the NATS client, which only common may import",
     "privacy.crypto_shredding": "imports the NATS client, which only common may import",
     "observability.logging": PROCESS,
     "observability.otlp_env": PROCESS,
@@ -30,7 +29,6 @@ STAYING = {
     "observability.otlp_session": LAZY,
     "observability.tracing.exporter": LAZY,
     "service.health": PROCESS,
-    "service.names": PROCESS,
     "service.process": PROCESS,
 }
 

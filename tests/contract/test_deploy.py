@@ -87,7 +87,8 @@ OPERATOR_QUERIES: tuple[type[Query], ...] = (
 QUERIES_OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)
 QUERIES_OF_POLICY: set[type[Query]] = {
     GuardQuery, GuardChecksQuery, CachedResponsesQuery, RunsRequest, OpenCallsQuery,
-    PurgeCacheRequest,     SpendingQuery, UnresolvedCallsQuery,
+    PurgeCacheRequest, SpendingQuery, UnresolvedCallsQuery, AuditQuery, EventsQuery, ServersQuery,
+    SessionsQuery, StatusQuery,
 }  # fmt: skip
 
 

@@ -16,7 +16,6 @@ from toolbus_audit.clickhouse.row_mapper import columns, read
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.projections.guard_checks import guard_checks
 from toolbus_audit.settings import Settings
-from toolbus_cli.clients.guard_alarms import OPEN_FAILURES, message
 from toolbus_cli.clients.guard_replay import CONTENTS, start
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import (
@@ -31,6 +30,7 @@ from toolbus_common.contracts.events.base import Event
 from toolbus_common.contracts.events.guards import GuardCheck, GuardFailed, encoded_checks
 from toolbus_common.guards.coverage import Coverage
 from toolbus_common.privacy.key_store import PersonKeys
+from toolbus_common.status.guard_alarms import OPEN_FAILURES, message
 
 GUARDS = 22  # the number of the migration
 AT = 1_763_708_400.0  # 2025-11-21 07:00 UTC

@@ -41,7 +41,7 @@ from toolbus_common.service.names import SERVICES
 
 PUBLISHES = {
     "ingress": {"tb.call.x"},
-    "policy": {"tb.run.x", "tb.reply.r.o.c"},
+    "policy": {"tb.run.x", "tb.reply.r.o.c", "tb.query.audit.query"},
     "executor": {"tb.reply.r.o.c", "tb.query.oauth.upstream"},
     "codemode": {"tb.call.x", "tb.reply.r.o.c"},
     "audit": set[str](),

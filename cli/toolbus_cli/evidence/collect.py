@@ -8,10 +8,10 @@ from typing import Any
 
 from toolbus_cli.evidence import bundle
 from toolbus_cli.evidence.bundle import Opening, StoredCheckpoint
+from toolbus_cli.remote.queries import Queries
 from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.contracts.queries.sql_text import quoted
 from toolbus_common.errors import InvalidError
-from toolbus_common.messaging.request_reply import RequestReply
 
 SECONDS = 20.0  # longer than audit's query timeout
 PAGE = 500
@@ -23,7 +23,7 @@ _LOOKS, _PAUSE_SECONDS = 40, 0.25
 class Evidence:
     """A part of a customer's log: from its start or a checkpoint to the last checkpoint."""
 
-    channel: RequestReply
+    channel: Queries
     customer: str
     stream: str
     start: StoredCheckpoint | None
@@ -96,7 +96,7 @@ class Evidence:
         )
 
 
-async def gathered(channel: RequestReply, customer: str, since: str = "") -> Evidence:
+async def gathered(channel: Queries, customer: str, since: str = "") -> Evidence:
     """Return a customer's newest log, from its start or from the last checkpoint before `since`.
 
     Raises:
@@ -127,7 +127,7 @@ async def gathered(channel: RequestReply, customer: str, since: str = "") -> Evi
     return Evidence(channel, customer, stream, before[-1] if before else None, after, cut)
 
 
-async def _statements(channel: RequestReply, named: str, stream: str) -> list[StoredCheckpoint]:
+async def _statements(channel: Queries, named: str, stream: str) -> list[StoredCheckpoint]:
     found: list[StoredCheckpoint] = []
     while True:
         rows = await _rows(
@@ -143,7 +143,7 @@ async def _statements(channel: RequestReply, named: str, stream: str) -> list[St
             return merged(found, await _cosigned(channel, named, stream))
 
 
-async def _cosigned(channel: RequestReply, named: str, stream: str) -> list[str]:
+async def _cosigned(channel: Queries, named: str, stream: str) -> list[str]:
     """Return the cosigned notes of a log; each has the signature of one witness."""
     found: list[str] = []
     while True:
@@ -171,7 +171,7 @@ def merged(statements: list[StoredCheckpoint], cosigned: list[str]) -> list[Stor
     ]
 
 
-async def _size_at(channel: RequestReply, named: str, stream: str, since: str) -> int:
+async def _size_at(channel: Queries, named: str, stream: str, since: str) -> int:
     """Return the size of the log's last checkpoint at a time, or 0 if there was none."""
     (row,) = await _rows(
         channel,
@@ -182,7 +182,7 @@ async def _size_at(channel: RequestReply, named: str, stream: str, since: str) -
     return int(row[0] or 0)
 
 
-async def _cut(channel: RequestReply, named: str, stream: str) -> int:
+async def _cut(channel: Queries, named: str, stream: str) -> int:
     """Return the number of events at the start of a log that were deleted because they expired.
 
     A checkpoint of that size exists; the log is verified from it.
@@ -195,7 +195,7 @@ async def _cut(channel: RequestReply, named: str, stream: str) -> int:
     return int(row[0] or 0)
 
 
-async def _rows(channel: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
+async def _rows(channel: Queries, sql: str) -> tuple[tuple[Any, ...], ...]:
     return (
         await channel.request(AuditQuery(sql=sql, limit=PAGE, as_stored=True), RowsReply, SECONDS)
     ).rows

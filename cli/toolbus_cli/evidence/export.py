@@ -11,8 +11,8 @@ from time import time
 from typing import IO, Any
 
 from toolbus_cli.errors import CommandError
+from toolbus_cli.remote.queries import Queries
 from toolbus_common.contracts import EventsQuery, EventsReply
-from toolbus_common.messaging.request_reply import RequestReply
 
 SECONDS = 60.0  # for one page
 LATEST = 4e9
@@ -32,7 +32,7 @@ class Wanted:
 
 
 async def take(
-    channel: RequestReply, wanted: Wanted, path: Path, advance: Callable[[int, int], None]
+    channel: Queries, wanted: Wanted, path: Path, advance: Callable[[int, int], None]
 ) -> int:
     """Write the file and return the number of events; an existing file is replaced at the end.
 
@@ -54,7 +54,7 @@ async def take(
     return rows
 
 
-async def pages(channel: RequestReply, wanted: Wanted) -> AsyncIterator[EventsReply]:
+async def pages(channel: Queries, wanted: Wanted) -> AsyncIterator[EventsReply]:
     """Yield the pages of the selected events in order."""
     query = EventsQuery(
         format=wanted.format,

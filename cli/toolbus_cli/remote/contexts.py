@@ -6,6 +6,7 @@ only the user may read the file.
 
 import os
 import stat
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,15 +17,16 @@ from toolbus_cli.state_dir import read_json, write_private
 VARIABLE = "TOOLBUS_CONTEXT"
 LOCAL = "local"  # the installation on this machine
 # Commands that work in a context, and commands for which it makes no difference.
-REMOTE = ("apply", "approvals", "approve", "get", "keys", "reject")
+REMOTE = (
+    "apply", "approvals", "approve", "audit", "doctor", "get", "keys", "reject", "status",
+)  # fmt: skip
+# Commands of these groups that work on a machine of the installation only.
+NOT_REMOTE = ("audit backfill", "audit dead-letters retry", "audit forget", "audit hold")
 ANYWHERE = ("context", "version")
 _BY_API = "with the administration API (docs/how-to/administration-api.md)"
 _INSTEAD = {
-    "audit": "with a reader for BI tools, an export or a sink (docs/how-to/analytics.md)",
     "call": "with TOOLBUS_URL and TOOLBUS_KEY, and '--context local'",
     "connect": "with its option --url and '--context local'",
-    "doctor": "with the metrics and alerts of the installation (docs/how-to/alerts.md)",
-    "status": "with the metrics and alerts of the installation (docs/how-to/alerts.md)",
     **dict.fromkeys(("admins", "cache", "flow", "guards", "ledger", "runs"), _BY_API),
 }
 
@@ -110,8 +112,12 @@ def store(contexts: dict[str, Context], current: str) -> None:
     write_private(path, {"current": current, "contexts": entries})
 
 
-def check_command(command: str) -> None:
+def check_command(words: Sequence[str]) -> None:
     """Reject a command that cannot work in the context in use. Raises `CommandError`."""
+    line, command = " ".join(words), words[0]
+    for each in NOT_REMOTE:
+        if line == each or line.startswith(f"{each} "):
+            command = each
     if command in (*ANYWHERE, *REMOTE) or (name := chosen_name()) == LOCAL:
         return
     instead = _INSTEAD.get(command)

@@ -32,6 +32,8 @@ def build(endpoint: Endpoint) -> Application:
         reports.guards,  # before the guard of a name
         *(entries.router_of(kind) for kind in KINDS),
         reports.budgets,
+        reports.status,
+        reports.audit,
         cache.router,
         admin_approvals.router,
         runs.router,

@@ -7,7 +7,8 @@ publishes   CallAdmitted (to executor), CallCancelled; the events CallAllowed, C
             CallFailed, CallReplayed, LedgerOpened, FlowReset, every ApprovalEvent, and the events
             of configuration changes over HTTP
 queries     audit for spending when counters are lost, and for calls without an outcome;
-            executor for the guards that ask another service
+            executor for the guards that ask another service; every service for its status, and
+            audit for events, both for administrators
 owns        the ledger in Redis, its generations in the bucket tb_ledger; the buckets tb_approvals
             and tb_tasks; what runs have read in tb_flow; the claims in tb_outcomes,
             which the service that ends a call overwrites
@@ -64,6 +65,7 @@ from toolbus_common.nats.topology import (
 from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
+from toolbus_policy.admin.installation import InstallationOperations
 from toolbus_policy.admin.ledger_queries import LedgerQueryHandler
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
 from toolbus_policy.admin.service import AdminService
@@ -339,6 +341,7 @@ async def _serve_admin(
         restrictions,
         service.requests.request,
         flow_runs,
+        InstallationOperations(service.requests, service.bus),
     )
 
     @service.broker.subscriber(

@@ -9,7 +9,6 @@ from typing import Any, TypeVar
 from harness.clients.mcp_client import Client
 from harness.engines.engine import BEGIN_SECONDS
 from harness.waits import PATIENCE, until_blocking
-from toolbus_cli.views.upstream_sessions import with_sessions
 from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.config import Configuration, Key
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
@@ -27,6 +26,7 @@ from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CATALOGUE, CONFIG, CONFIGURATION, KEY_PREFIX
+from toolbus_common.status.sessions import with_sessions
 
 ANSWER_SECONDS = 20.0  # timeout of a query, because audit can be slow on a busy machine
 

@@ -130,7 +130,7 @@ def test_every_command_works_in_a_context_or_is_refused_with_an_alternative(
 def test_the_context_in_use_applies_until_local_is_used(run: Run, prod: str) -> None:
     assert prod
     run("context", "use", "prod")
-    assert "does not work in the context 'prod'" in run("doctor")[2]
+    assert "does not work in the context 'prod'" in run("ledger", "show")[2]
     assert "'toolbus up'" in run("--context", "local", "status")[2]
     run("context", "use", "local")
     assert "'toolbus up'" in run("status")[2]

@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_rows
+from toolbus_cli.commands.queries import opened_queries
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
 from toolbus_cli.views.visible_text import printable
@@ -182,7 +183,7 @@ def _pieces(export: Path) -> Iterator[list[str]]:
 
 
 async def _request(state_dir: Path, sql: str, limit: int) -> list[dict[str, Any]]:
-    async with joined(find(state_dir)) as bus:
+    async with opened_queries(state_dir) as queries:
         query = AuditQuery(sql=sql, limit=limit)
-        found = await RequestReply(OPERATOR, bus).request(query, RowsReply, SECONDS)
+        found = await queries.request(query, RowsReply, SECONDS)
     return [dict(zip(found.columns, row, strict=True)) for row in found.rows]

@@ -1,6 +1,7 @@
 """Commands for auditors: export evidence, print the log key, verify a bundle."""
 
 import asyncio
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,12 +12,17 @@ from rich.progress import Progress
 
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json
+from toolbus_cli.commands.queries import opened_queries
 from toolbus_cli.config_client import people_of
 from toolbus_cli.errors import CommandError
 from toolbus_cli.evidence import verify
+from toolbus_cli.evidence.bundle import Opening
 from toolbus_cli.evidence.collect import gathered
 from toolbus_cli.evidence.export import LATEST, Wanted, moment, take
 from toolbus_cli.installation import find, joined
+from toolbus_cli.remote import contexts
+from toolbus_cli.remote.queries import state_of
+from toolbus_common.contracts import ServiceStatus
 from toolbus_common.errors import InvalidError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
@@ -96,31 +102,40 @@ def _say_rows(out: Path, rows: int) -> None:
 async def _export(
     state_dir: Path, out: Path, customer: str, since: str, *, reveal: bool
 ) -> dict[str, Any]:
-    place = find(state_dir)
-    async with joined(place) as bus:
-        opened = None
-        if reveal:
-            people = await people_of(bus, place.state)
-            await people.read_all()
-            if people.fault:
-                raise CommandError(people.fault)
-            opened = people.opened
-        found = await gathered(RequestReply(OPERATOR, bus), customer, since)
+    opened = await _opened(state_dir) if reveal else None
+    async with opened_queries(state_dir) as queries:
+        found = await gathered(queries, customer, since)
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("Events", total=found.size)
             events = await found.write(out, lambda: progress.advance(task), opened)
     return {"bundle": str(out), "events": events, "checkpoints": len(found.statements)}
 
 
+async def _opened(state_dir: Path) -> Opening:
+    """Return the function that decrypts personal data. Raises `CommandError`."""
+    if contexts.chosen() is not None:
+        raise CommandError(
+            "--reveal needs the keys of persons, which are on the machines of the installation "
+            "only; omit it, or run the command there."
+        )
+    place = find(state_dir)
+    async with joined(place) as bus:
+        people = await people_of(bus, place.state)
+        await people.read_all()
+        if people.fault:
+            raise CommandError(people.fault)
+        return people.opened
+
+
 async def _taken(state_dir: Path, out: Path, wanted: Wanted) -> int:
-    async with joined(find(state_dir)) as bus:
+    async with opened_queries(state_dir) as queries:
         with Progress(console=Console(stderr=True), transient=True) as progress:
             task = progress.add_task("Events", total=None)
 
             def advance(rows: int, total: int) -> None:
                 progress.update(task, advance=rows, total=total)
 
-            return await take(RequestReply(OPERATOR, bus), wanted, out, advance)
+            return await take(queries, wanted, out, advance)
 
 
 def key(*, state_dir: StateDir = DEFAULT_STATE) -> None:
@@ -129,10 +144,16 @@ def key(*, state_dir: StateDir = DEFAULT_STATE) -> None:
 
 
 async def _key(state_dir: Path) -> str:
+    if (context := contexts.chosen()) is not None:
+        return _key_of(state_of(context).services)
     async with joined(find(state_dir)) as bus:
-        for status in await RequestReply(OPERATOR, bus).request_all(wanted=("audit",)):
-            if result := status.details.get("signed_by"):
-                return str(result)
+        return _key_of(await RequestReply(OPERATOR, bus).request_all(wanted=("audit",)))
+
+
+def _key_of(services: Iterable[ServiceStatus]) -> str:
+    for status in services:
+        if result := status.details.get("signed_by"):
+            return str(result)
     raise InvalidError("The audit service did not respond; check 'toolbus status' and retry.")
 
 

@@ -13,13 +13,12 @@ from toolbus_cli.analytics import saved_queries as saved
 from toolbus_cli.commands.audit.reports import SECONDS, Own
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_table
+from toolbus_cli.commands.queries import opened_queries
 from toolbus_cli.errors import CommandError
-from toolbus_cli.installation import find, joined
+from toolbus_cli.remote.queries import Queries
 from toolbus_common.contracts import AuditQuery, ModelUsed, RowsReply
 from toolbus_common.contracts.model_calls import SEPARATOR, is_model_method
 from toolbus_common.contracts.queries.sql_text import like
-from toolbus_common.messaging.request_reply import RequestReply
-from toolbus_common.nats.permissions import OPERATOR
 
 POLL_SECONDS = 0.5
 BATCH = 500
@@ -79,8 +78,8 @@ def query(
 
 
 async def _query(state_dir: Path, requested: AuditQuery) -> RowsReply:
-    async with joined(find(state_dir)) as bus:
-        return await RequestReply(OPERATOR, bus).request(requested, RowsReply, SECONDS)
+    async with opened_queries(state_dir) as queries:
+        return await queries.request(requested, RowsReply, SECONDS)
 
 
 def _named(given: Sequence[str]) -> dict[str, str]:
@@ -125,17 +124,16 @@ def tail(  # noqa: PLR0913 - one for each option
 async def _tail(
     state_dir: Path, lines: int, wanted: Mapping[str, str], *, follow: bool, as_json: bool
 ) -> None:
-    async with joined(find(state_dir)) as bus:
-        bus_queries = RequestReply(OPERATOR, bus)
+    async with opened_queries(state_dir) as queries:
 
         async def found(more: str) -> list[dict[str, Any]]:
             request = AuditQuery(sql=f"{_EVENTS} {more}", limit=BATCH, parameters=dict(wanted))
-            return _records(await bus_queries.request(request, RowsReply, SECONDS))
+            return _records(await queries.request(request, RowsReply, SECONDS))
 
         newest = f"ORDER BY at DESC, stream_seq DESC LIMIT {lines}"
         rows = await found(newest) if lines else []
         _show(sorted(rows, key=_place), as_json=as_json)
-        last = max(map(_place, rows), default=None) or await _end(bus_queries)
+        last = max(map(_place, rows), default=None) or await _end(queries)
         while follow:
             await asyncio.sleep(POLL_SECONDS)
             after = f"(stream_seq, line) > ({last[0]}, {last[1]})"
@@ -144,9 +142,9 @@ async def _tail(
             last = max(map(_place, rows), default=last)
 
 
-async def _end(bus_queries: RequestReply) -> tuple[int, int]:
+async def _end(queries: Queries) -> tuple[int, int]:
     request = AuditQuery(sql="SELECT max(stream_seq) FROM events", limit=1)
-    (row,) = (await bus_queries.request(request, RowsReply, SECONDS)).rows
+    (row,) = (await queries.request(request, RowsReply, SECONDS)).rows
     return int(row[0] or 0), 1 << 15
 
 

@@ -14,11 +14,9 @@ from toolbus_cli.analytics.report_data import By, Report
 from toolbus_cli.analytics.timestamps import moment
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_rows, show_table
+from toolbus_cli.commands.queries import opened_queries
 from toolbus_cli.errors import CommandError
-from toolbus_cli.installation import find, joined
 from toolbus_common.contracts import AuditQuery, RowsReply
-from toolbus_common.messaging.request_reply import RequestReply
-from toolbus_common.nats.permissions import OPERATOR
 
 SECONDS = 20.0  # longer than audit's query timeout
 Own = Annotated[
@@ -100,11 +98,10 @@ def report(
 
 
 async def _report(state_dir: Path, by: By, since: datetime, until: datetime) -> Report:
-    async with joined(find(state_dir)) as bus:
-        bus_queries = RequestReply(OPERATOR, bus)
+    async with opened_queries(state_dir) as channel:
 
         async def request(question: AuditQuery) -> RowsReply:
-            return await bus_queries.request(question, RowsReply, SECONDS)
+            return await channel.request(question, RowsReply, SECONDS)
 
         return await report_data.gathered(request, by, since, until)
 

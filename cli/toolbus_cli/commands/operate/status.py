@@ -12,83 +12,67 @@ from typing import Annotated, Any
 
 import typer
 
-from toolbus_cli.clients.event_stream import Level, event_stream
-from toolbus_cli.clients.guard_alarms import open_failures
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_table
 from toolbus_cli.config_file import load_file
 from toolbus_cli.errors import CommandError
-from toolbus_cli.installation import Place, find, joined
+from toolbus_cli.installation import find, joined
 from toolbus_cli.launcher.engines import nats_binary, valkey_binary
+from toolbus_cli.remote import contexts, queries
+from toolbus_cli.remote.client import request
+from toolbus_cli.remote.contexts import Context
 from toolbus_cli.state_dir import State
-from toolbus_cli.views.upstream_sessions import COLUMNS, table_of, usage_lines, with_sessions
+from toolbus_cli.views.upstream_sessions import COLUMNS, table_of, usage_lines
 from toolbus_cli.views.visible_text import printable
-from toolbus_common.contracts import (
-    ServersQuery,
-    ServersReply,
-    ServiceStatus,
-    SessionsQuery,
-    SessionsReply,
-)
-from toolbus_common.errors import ToolbusError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.client import TlsClient
-from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.object_store import Objects
 from toolbus_common.nats.permissions import OPERATOR
-from toolbus_common.nats.topology import BUCKETS, OBJECTS
-from toolbus_common.service.names import SERVICES
+from toolbus_common.status.installation import (
+    Check,
+    InstallationState,
+    buckets_of,
+    check,
+    checks_of,
+    state_of,
+)
 
 MIN_FREE = 1 << 30  # bytes
-Check = dict[str, Any]  # `what` is the name, `ok` the result, `message` the details
 
 
 def status(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
     """Show the state of every service and server. The exit code is 1 if a service is not ready."""
-    place = find(state_dir)
-    services, servers, failures, alarms = asyncio.run(_request(place))
-    missing = sorted(set(SERVICES) - {each.service for each in services})
+    if (context := contexts.chosen()) is not None:
+        endpoint, state = f"{context.url}/mcp", queries.state_of(context)
+    else:
+        endpoint, state = asyncio.run(_local_state(state_dir))
     if as_json:
         show_json(
             {
-                "endpoint": place.run.get("endpoint", ""),
-                "services": [each.model_dump() for each in services],
-                "missing": missing,
-                "servers": servers,
-                "guard_failures": failures,
-                "alarms": alarms,
+                "endpoint": endpoint,
+                "services": [each.model_dump() for each in state.services],
+                "missing": state.missing,
+                "servers": state.servers,
+                "guard_failures": state.guard_failures,
+                "alarms": state.alarms,
             }
         )
     else:
-        _show(place, services, missing, servers)
-        say(*(f"Guard {each}." for each in failures), *alarms)
-    well = not missing and all(each.ready for each in services)
+        _show(endpoint, state)
+        say(*(f"Guard {each}." for each in state.guard_failures), *state.alarms)
+    well = not state.missing and all(each.ready for each in state.services)
     raise typer.Exit(0 if well else 1)
 
 
-async def _request(
-    place: Place,
-) -> tuple[list[ServiceStatus], list[dict[str, Any]], list[str], list[str]]:
+async def _local_state(state_dir: Path) -> tuple[str, InstallationState]:
+    place = find(state_dir)
     async with joined(place) as bus:
-        queries = RequestReply(OPERATOR, bus)
-        services = await queries.request_all(wanted=SERVICES)
-        try:
-            servers = list((await queries.request(ServersQuery(), ServersReply)).servers)
-            servers = with_sessions(
-                servers, await queries.request_each(SessionsQuery(), SessionsReply)
-            )
-        except ToolbusError:
-            servers = []  # no executor is running; the table of services shows it
-        stream = await event_stream(bus)
-        alarms = [f"Event stream: {stream[0]}."] if stream and stream[1] is not Level.OK else []
-        return services, servers, await open_failures(queries) or [], alarms
+        state = await state_of(RequestReply(OPERATOR, bus), bus)
+        return str(place.run.get("endpoint", "")), state
 
 
-def _show(
-    place: Place, services: list[ServiceStatus], missing: list[str], servers: list[dict[str, Any]]
-) -> None:
-    if "endpoint" in place.run:
-        say(f"Endpoint {place.run['endpoint']}", "")
+def _show(endpoint: str, state: InstallationState) -> None:
+    if endpoint:
+        say(f"Endpoint {endpoint}", "")
     rows = [
         (
             each.service,
@@ -97,12 +81,12 @@ def _show(
             _span(time.time() - each.since),
             ", ".join(f"{name}={value}" for name, value in each.details.items()),
         )
-        for each in services
+        for each in state.services
     ]
-    rows += [(service, "not running", "", "", "") for service in missing]
+    rows += [(service, "not running", "", "", "") for service in state.missing]
     show_table(("service", "state", "pid", "since", "details"), rows, "No service responded.")
     say("")
-    _show_servers(servers)
+    _show_servers(state.servers)
 
 
 def _show_servers(servers: list[dict[str, Any]]) -> None:
@@ -238,29 +222,41 @@ def doctor(
     as_json: AsJson = False,
 ) -> None:
     """Check for common problems and suggest fixes."""
-    checks = [*_machine(), *_files(state_dir, config), *asyncio.run(_installation(state_dir))]
+    if (context := contexts.chosen()) is not None:
+        checks = [_python(), *_configuration_file(config), *_remote(context)]
+    else:
+        found = asyncio.run(_installation(state_dir))
+        checks = [*_machine(), *_files(state_dir), *_configuration_file(config), *found]
     if as_json:
         show_json(checks)
     else:
-        for check in checks:
-            mark = "WARN" if check["warning"] else "ok  " if check["ok"] else "BAD "
-            say(f"{mark} {check['what']}: {check['message']}")
-    raise typer.Exit(0 if all(check["ok"] for check in checks) else 1)
+        for each in checks:
+            mark = "WARN" if each["warning"] else "ok  " if each["ok"] else "BAD "
+            say(f"{mark} {each['what']}: {printable(each['message'])}")
+    raise typer.Exit(0 if all(each["ok"] for each in checks) else 1)
 
 
-def _check(what: str, message: str, *, ok: bool = True, warning: bool = False) -> Check:
-    return {"what": what, "ok": ok, "warning": warning, "message": message}
+def _remote(context: Context) -> list[Check]:
+    """Return the checks of the gateway of a context, which it makes itself."""
+    administrator = request(context, "GET", "/self")
+    how = ", with TLS" if context.url.startswith("https://") else ""
+    message = f"connected to {context.url} as {administrator['name']}{how}"
+    return [check("gateway", message), *queries.checks_of(context)]
+
+
+def _python() -> Check:
+    return check("python", f"{sys.version.split()[0]} at {sys.executable}")
 
 
 def _machine() -> Iterator[Check]:
-    yield _check("python", f"{sys.version.split()[0]} at {sys.executable}")
+    yield _python()
     if _has_servers():
         return
     for name, find_binary in (("nats-server", nats_binary), ("valkey-server", valkey_binary)):
         try:
-            yield _check(name, find_binary())
+            yield check(name, find_binary())
         except CommandError as error:
-            yield _check(name, error.message, ok=False)
+            yield check(name, error.message, ok=False)
 
 
 def _has_servers() -> bool:
@@ -268,7 +264,7 @@ def _has_servers() -> bool:
     return "TOOLBUS_NATS_URL" in os.environ
 
 
-def _files(state_dir: Path, config: Path | None) -> Iterator[Check]:
+def _files(state_dir: Path) -> Iterator[Check]:
     if state_dir.exists():
         mode = stat.S_IMODE(state_dir.stat().st_mode)
         private = not mode & 0o077
@@ -276,11 +272,14 @@ def _files(state_dir: Path, config: Path | None) -> Iterator[Check]:
         message = f"{state_dir}, mode {mode:o}{fix}"
         # Beside servers, it contains only files that their owner alone can read.
         ok = private or _has_servers()
-        yield _check("state directory", message, ok=ok, warning=ok and not private)
+        yield check("state directory", message, ok=ok, warning=ok and not private)
         free = shutil.disk_usage(state_dir).free
         enough = free >= MIN_FREE
         fix = "" if enough else "; free disk space: calls are denied if events cannot be stored"
-        yield _check("disk", f"{free / (1 << 30):.1f} GiB free{fix}", ok=enough)
+        yield check("disk", f"{free / (1 << 30):.1f} GiB free{fix}", ok=enough)
+
+
+def _configuration_file(config: Path | None) -> Iterator[Check]:
     path = config or Path("toolbus.yaml")
     if config is not None or path.exists():
         yield _configuration(path)
@@ -290,47 +289,21 @@ def _configuration(path: Path) -> Check:
     try:
         loaded = load_file(path, os.environ)
     except CommandError as error:
-        return _check("configuration", error.message, ok=False)
+        return check("configuration", error.message, ok=False)
     warnings = [f"line {warning.line}: {warning}" for warning in loaded.warnings]
-    return _check("configuration", "; ".join([f"{path} is valid", *warnings]))
+    return check("configuration", "; ".join([f"{path} is valid", *warnings]))
 
 
 async def _installation(state_dir: Path) -> list[Check]:
     if not (State(state_dir).running() or _has_servers()):
-        return [_check("installation", f"no Toolbus runs on {state_dir}; 'toolbus up' starts one")]
+        return [check("installation", f"no Toolbus runs on {state_dir}; 'toolbus up' starts one")]
     try:
         async with joined(find(state_dir)) as bus:
             how = ", with TLS" if isinstance(bus.client, TlsClient) else ""
-            return [_check("bus", f"connected as operator{how}"), *await _looked_at(bus)]
+            return [
+                check("bus", f"connected as operator{how}"),
+                await buckets_of(bus),
+                *await checks_of(RequestReply(OPERATOR, bus), bus),
+            ]
     except CommandError as error:
-        return [_check("bus", error.message, ok=False)]
-
-
-async def _looked_at(bus: Bus) -> list[Check]:
-    checks = []
-    try:
-        for bucket in BUCKETS:
-            await bus.bucket(bucket.bucket)
-        for name in OBJECTS:
-            await Objects.opened(bus, name)
-        checks.append(_check("buckets", "all exist"))
-    except ToolbusError as error:
-        checks.append(_check("buckets", f"{error.reason}; run 'toolbus provision'", ok=False))
-    queries = RequestReply(OPERATOR, bus)
-    reply = await queries.request_all(wanted=SERVICES)
-    for service in SERVICES:
-        mine = [status for status in reply if status.service == service]
-        reasons = {status.reason for status in mine if not status.ready}
-        reasons |= {status.details.get("person_keys", "") for status in mine} - {""}
-        message = "; ".join(sorted(reasons)) if mine else "not running; 'toolbus run' starts it"
-        ready = bool(mine) and not reasons
-        checks.append(_check(f"service {service}", "ready" if ready else message, ok=ready))
-    if (stream := await event_stream(bus)) is not None:
-        text, level = stream
-        ok, warning = level is not Level.BAD, level is Level.WARNING
-        checks.append(_check("event stream", text, ok=ok, warning=warning))
-    failures = await open_failures(queries)
-    if failures is not None:
-        message = "; ".join(failures) or "none failed open in the last hour"
-        checks.append(_check("guards", message, ok=not failures))
-    return checks
+        return [check("bus", error.message, ok=False)]

@@ -1,7 +1,7 @@
 """Operations of the administration API, and the right that each requires (no I/O).
 
 Ingress serves these operations (`toolbus_ingress.admin_api`). Policy performs them: each is a
-method of `toolbus_policy.admin.service.AdminService`.
+method of `toolbus_policy.admin.service.AdminService`, or of its `installation`.
 """
 
 from toolbus_common.admin_api.models import KINDS
@@ -40,6 +40,10 @@ OPERATIONS: dict[str, Right | None] = {
     "cancel_run": "decide",
     "list_flow_runs": "read",
     "reset_flow_run": "decide",
+    "show_status": "read",
+    "show_checks": "read",
+    "show_audit_rows": "audit",
+    "show_audit_events": "audit",
 }
 
 

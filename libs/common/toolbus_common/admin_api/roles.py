@@ -5,17 +5,19 @@ from typing import Literal, get_args
 from toolbus_common.config import Role
 
 Right = Literal[
-    "read", "budgets", "calls", "approvals", "admins", "decide", "keys", "purge", "declare",
+    "read", "budgets", "calls", "approvals", "admins", "audit", "decide", "keys", "purge",
+    "declare",
     "appoint",
 ]  # fmt: skip
 
 ROLES: tuple[Role, ...] = get_args(Role)
 RIGHTS: dict[Right, str] = {
-    "read": "see the configuration, without secrets",
+    "read": "see the configuration, without secrets, and the state of services and servers",
     "budgets": "see budgets, spending and the coverage of guards",
     "calls": "see calls as they happen, without arguments and results",
     "approvals": "see pending approvals, with arguments",
     "admins": "see admin keys",
+    "audit": "query and export recorded events, with personal data",
     "decide": "approve and reject calls, cancel runs of agent mode, and reset what runs have read",
     "keys": "create, change, rotate and revoke keys of clients",
     "purge": "remove cached responses of models",
@@ -24,7 +26,7 @@ RIGHTS: dict[Right, str] = {
 }
 _MAY: dict[str, frozenset[Right]] = {
     "viewer": frozenset({"read", "budgets", "calls"}),
-    "auditor": frozenset({"read", "budgets", "calls", "approvals", "admins"}),
+    "auditor": frozenset({"read", "budgets", "calls", "approvals", "admins", "audit"}),
     "operator": frozenset({"read", "budgets", "calls", "approvals", "decide", "keys", "purge"}),
     "admin": frozenset(get_args(Right)),
 }

@@ -1,4 +1,4 @@
-"""NATS permissions of all services: each has one user, whose rights the server enforces."""
+"""NATS permissions: each service has one user, and the server enforces its rights."""
 
 import os
 from dataclasses import dataclass
@@ -17,6 +17,7 @@ from toolbus_common.contracts import (
     ApprovalUsed,
     ApprovalWithdrawn,
     ApproverRequest,
+    AuditQuery,
     BreakerClosed,
     BreakerOpened,
     CachedResponsesQuery,
@@ -40,6 +41,7 @@ from toolbus_common.contracts import (
     DefinitionRejected,
     Event,
     EventsExpired,
+    EventsQuery,
     FlowReset,
     GrantCreated,
     GrantEnded,
@@ -70,10 +72,13 @@ from toolbus_common.contracts import (
     ServerFaulted,
     ServerLost,
     ServerReset,
+    ServersQuery,
     ServerUndrained,
+    SessionsQuery,
     SignInDenied,
     SignInLinkQuery,
     SpendingQuery,
+    StatusQuery,
     TokenQuery,
     UnresolvedCallsQuery,
     UpstreamTokenQuery,
@@ -129,8 +134,7 @@ _CONFIGURED = (CONFIGURATION, ORIGIN, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>")
 _LIVE = tuple(
     subject_of(event.NAME, "*") for event in (CallAllowed, CallDenied, CallCompleted, CallFailed)
 )
-# Only executor has permission to query upstream tokens and the key that signs the caller's
-# identity.
+# Only executor may query upstream tokens and the key that signs the caller's identity.
 _NOT_QUERIED_BY_OPERATORS = (UpstreamTokenQuery, IdentityKeyQuery)
 
 
@@ -154,8 +158,7 @@ class _Service:
     writes: tuple[str, ...] = ()  # buckets
     never_subscribes: tuple[str, ...] = ()
     queries: tuple[type[Query], ...] = ()
-    # Whether the service stores outcomes of calls. It cannot read those of other services.
-    ends_calls: bool = False
+    ends_calls: bool = False  # it stores outcomes of calls, but may not read those of others
 
     def rights(self) -> Rights:
         """Return the rights of this service: exactly the subjects that the service needs."""
@@ -203,10 +206,11 @@ def _objects(store: str) -> list[str]:
 
 def _requesters(service: str) -> list[str]:
     """Return the users that send queries to a service. Operators query every service."""
+    subjects = (f"tb.query.{service}.", "tb.query.all.")
     requesters = [
         each.name
         for each in _SERVICES
-        if any(query.SUBJECT.startswith(f"tb.query.{service}.") for query in each.queries)
+        if any(query.SUBJECT.startswith(subjects) for query in each.queries)
     ]
     return sorted({OPERATOR, service, *requesters})
 
@@ -235,7 +239,7 @@ _SERVICES = (
             # from the audit log, and before it treats a call as unresolved.
             f"$JS.API.STREAM.INFO.{EVENTS}",
             f"$JS.API.CONSUMER.INFO.{EVENTS}.audit", f"$JS.API.CONSUMER.INFO.{EVENTS}.policy",
-            # The entries that the administration API changes. Operators write the others.
+            # The entries that the HTTP administration API changes; operators write the others.
             *(f"$KV.{CONFIG}.{entry}" for entry in _CONFIGURED),
             # Intents of expired reservations; the second request goes to the stream's leader.
             f"$JS.API.DIRECT.GET.{EVENTS}", f"$JS.API.STREAM.MSG.GET.{EVENTS}",
@@ -247,7 +251,8 @@ _SERVICES = (
         writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, FLOW, PLACEHOLDERS),
         queries=(
             SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery, CachedResponsesQuery,
-            PurgeCacheRequest, RunsRequest, GuardQuery, GuardChecksQuery,
+            PurgeCacheRequest, RunsRequest, GuardQuery, GuardChecksQuery, StatusQuery,
+            ServersQuery, SessionsQuery, AuditQuery, EventsQuery,
         ),
     ),
     _Service(
@@ -337,14 +342,12 @@ def readers_of(bucket: str) -> tuple[str, ...]:
 
 def new_seed() -> str:
     """Return a new random seed of a NATS user."""
-    seed: bytes = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER)
-    return seed.decode()
+    return str(nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_USER), "ascii")
 
 
 def public_key(seed: str) -> str:
     """Return the public key of a seed."""
-    public: bytes = nkeys.from_seed(seed.encode()).public_key
-    return public.decode()
+    return str(nkeys.from_seed(seed.encode()).public_key, "ascii")
 
 
 def create_seeds(directory: Path, *others: str) -> dict[str, str]:
@@ -391,10 +394,11 @@ def server_configuration(
 
 
 def _permissions(granted: Rights) -> dict[str, Any]:
-    publish: dict[str, Any] = {"allow": list(granted.publish)}
-    if granted.deny_publish:
-        publish["deny"] = list(granted.deny_publish)
-    subscribe: dict[str, Any] = {"allow": list(granted.subscribe)}
-    if granted.deny_subscribe:
-        subscribe["deny"] = list(granted.deny_subscribe)
-    return {"publish": publish, "subscribe": subscribe}
+    return {
+        "publish": _rule(granted.publish, granted.deny_publish),
+        "subscribe": _rule(granted.subscribe, granted.deny_subscribe),
+    }
+
+
+def _rule(allowed: tuple[str, ...], denied: tuple[str, ...]) -> dict[str, list[str]]:
+    return {"allow": list(allowed)} | ({"deny": list(denied)} if denied else {})

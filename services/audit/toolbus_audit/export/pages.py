@@ -43,7 +43,9 @@ async def page(store: RowReader, query: EventsQuery) -> EventsReply:
     hour = await _next_hour(store, selected, after)
     if hour is None:
         return EventsReply(rows=0, total=total)
-    found = await _fitting_piece(store, _within(selected, after, hour), query.format)
+    found = await _fitting_piece(
+        store, _within(selected, after, hour), query.format, min(query.max_bytes, MAX_BYTES)
+    )
     if found is None:
         return EventsReply(
             rows=0, total=total, next=_encode_cursor((hour + HOUR - 1, "\U0010ffff"))
@@ -102,16 +104,18 @@ def _within(selected: Selection, after: tuple[int, str], hour: int) -> Selection
     )
 
 
-async def _fitting_piece(store: RowReader, rows: Selection, form: str) -> Piece | None:
-    """Return a piece of at least one event that fits into one message of the bus."""
+async def _fitting_piece(
+    store: RowReader, rows: Selection, form: str, largest: int
+) -> Piece | None:
+    """Return a piece of at least one event, with at most `largest` bytes."""
     max_bytes = _FIRST[form]
     while True:
         found = await read_piece(store, rows, TIME, form, max_bytes, MAX_ROWS)
-        if found is None or len(found.data) <= MAX_BYTES:
+        if found is None or len(found.data) <= largest:
             return found
         if found.rows == 1:
             raise InvalidError(
-                f"The event {found.last[1]} is longer than {MAX_BYTES >> 20} MiB as {form}; "
+                f"The event {found.last[1]} is longer than {largest >> 20} MiB as {form}; "
                 "exclude its name or its time, or export it as jsonl."
             )
         max_bytes //= 4

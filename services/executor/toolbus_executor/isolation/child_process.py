@@ -152,7 +152,8 @@ class Child:
         if self._errors.refused:
             return self._errors.refused
         printed = "; its output is in the log of executor" if self._errors.printed else ""
-        return f"it exited with {code}{printed}"
+        hint = f"; {self._errors.hint}" if self._errors.hint else ""
+        return f"it exited with {code}{printed}{hint}"
 
     async def _reap(self, process: asyncio.subprocess.Process) -> None:
         """Wait until the process ends, then end its descendants, which may still use its pipes."""

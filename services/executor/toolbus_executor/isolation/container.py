@@ -61,12 +61,20 @@ def container_command(
     return [*steps, *_run(container, declared)]
 
 
+def denied_hint(declared: Server) -> str:
+    """Return what to do if a program in a container was denied a file."""
+    user = declared.container.user if declared.container else ""
+    return f"it runs as {user}: set container.user if it needs another" if user else ""
+
+
 def _run(container: str, declared: Server) -> list[str]:
     """Return the engine's arguments. They contain a network only for `network: any`."""
     assert declared.container is not None  # noqa: S101 - callers checked it
     limits = declared.limits
     words = ["run", "--rm", "--interactive", "--init", "--name", container]
     words += ["--cap-drop=ALL", "--security-opt=no-new-privileges", "--read-only", "--tmpfs=/tmp"]
+    # The user has no entry in the image, and so no home directory.
+    words += [f"--user={declared.container.user}", "--env=HOME=/tmp"]
     words += [f"--memory={limits.memory}m", f"--memory-swap={limits.memory}m"]
     words += [f"--pids-limit={limits.processes}", f"--ulimit=nofile={limits.files}"]
     words += [f"--cpus={limits.cpu:g}"] if limits.cpu is not None else []

@@ -35,11 +35,15 @@ class StandardError:
     The supervisor's reports come first, then the program's lines.
     """
 
-    def __init__(self, server: str = "", secrets: KnownSecrets | None = None) -> None:
+    def __init__(
+        self, server: str = "", secrets: KnownSecrets | None = None, denied_hint: str = ""
+    ) -> None:
         self.held: dict[str, bool] = {}  # isolation in force; empty until the program starts
         self.ended_by = ""  # the limit that the program exceeded
         self.refused = ""  # the supervisor's reason for not starting the program
         self.printed = False
+        self.hint = ""  # `denied_hint`, if the program printed that it was denied a file
+        self._denied_hint = denied_hint
         # This function is called with each line of the program.
         self.on_line: Callable[[bytes], None] = lambda _line: None
         self._server = server
@@ -82,6 +86,8 @@ class StandardError:
         if not text:
             return
         self.printed = True
+        if "permission denied" in text.lower():
+            self.hint = self._denied_hint
         if not self._allows():
             self._omitted += 1
             self._latest.append(text)

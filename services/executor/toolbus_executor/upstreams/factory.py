@@ -14,7 +14,7 @@ from toolbus_common.errors import UpstreamDeadError
 from toolbus_common.secrets import Values, filled
 from toolbus_executor.credentials.oauth_token import Bearer
 from toolbus_executor.credentials.token_file import TokenFile
-from toolbus_executor.isolation.container import ENGINE_VARIABLES, container_command
+from toolbus_executor.isolation.container import ENGINE_VARIABLES, container_command, denied_hint
 from toolbus_executor.isolation.network.egress_proxy import EgressProxy
 from toolbus_executor.isolation.plan import Isolation, isolation_of
 from toolbus_executor.isolation.standard_error import StandardError
@@ -137,7 +137,9 @@ class _Program:
         environment |= _resolved(declared.env, self.found)
         if token and declared.oauth is not None and declared.oauth.env:
             environment[declared.oauth.env] = token
-        errors = partial(StandardError, self.name, secrets_of(declared, self.found, token))
+        errors = partial(
+            StandardError, self.name, secrets_of(declared, self.found, token), denied_hint(declared)
+        )
         held = replace(self._isolation(), token=place)
         made = StdioUpstream(
             command, environment, declared.cwd, self.news, held, self.spills, errors

@@ -1,4 +1,4 @@
-"""The operations that list budgets and the coverage of guards."""
+"""The operations that show budgets, the coverage of guards, the state, and recorded events."""
 
 from typing import Annotated
 
@@ -6,13 +6,21 @@ import msgspec
 from fastapi import Query
 from starlette.responses import Response
 
+from toolbus_common.admin_api.installation_models import (
+    AuditStatement,
+    ChecksResponse,
+    EventSelection,
+    EventsResponse,
+    StatusResponse,
+)
 from toolbus_common.admin_api.models import AGO, CoverageResponse
-from toolbus_common.contracts import LedgerReply
-from toolbus_ingress.admin_api.parameters import Limit
+from toolbus_common.contracts import LedgerReply, RowsReply
+from toolbus_ingress.admin_api.parameters import After, Limit
 from toolbus_ingress.admin_api.policy_call import PolicyCall, administration, performs
 from toolbus_ingress.rest.parameters import matching
 
 budgets, guards = administration("budgets"), administration("guards")
+status, audit = administration("status"), administration("audit")
 _AGO = "since must be a number of minutes, hours, days or weeks, such as 30m, 24h, 7d or 2w."
 
 
@@ -53,3 +61,33 @@ async def show_coverage(
     selection = {"since": since, "key": key, "tool": tool, "gaps": gaps}
     body = msgspec.json.encode(selection)
     return await call.run(body=body, form="json", limit=limit, after=after)
+
+
+@status.get("", response_model=StatusResponse)
+async def show_status(
+    call: Annotated[PolicyCall, performs("show_status")], limit: Limit = 100, after: After = ""
+) -> Response:
+    """Return the state of every service, the alarms, and one page of upstream servers."""
+    return await call.run(limit=limit, after=after)
+
+
+@status.get("/checks", response_model=ChecksResponse)
+async def show_checks(call: Annotated[PolicyCall, performs("show_checks")]) -> Response:
+    """Check services, the stream of events and guards for common problems."""
+    return await call.run()
+
+
+@audit.post("/query", response_model=RowsReply)
+async def show_audit_rows(
+    call: Annotated[PolicyCall, performs("show_audit_rows", body=AuditStatement)],
+) -> Response:
+    """Run one read-only SQL statement on the recorded events."""
+    return await call.run()
+
+
+@audit.post("/events", response_model=EventsResponse)
+async def show_audit_events(
+    call: Annotated[PolicyCall, performs("show_audit_events", body=EventSelection)],
+) -> Response:
+    """Export one page of recorded events, ordered by time."""
+    return await call.run()

@@ -48,6 +48,7 @@ _AMBIENT_DENIED = (
     "credentials"
 )
 _MODEL_DENIED = "a model that is loaded cannot be configured over HTTP; use 'toolbus apply'"
+_ROOT_DENIED = "a container cannot run as root over HTTP; use 'toolbus apply'"
 _FILE_DENIED = "the path of a file cannot be configured over HTTP; {}use 'toolbus apply'"
 
 
@@ -171,7 +172,9 @@ class RemoteRestrictions:
                     yield from self._references(f"{field}.{name}", value)
 
     def _programs(self, server: Server) -> Iterator[tuple[str, str]]:
-        """Yield the first program that no pattern allows."""
+        """Yield the first program that no pattern allows, and the user root of a container."""
+        if server.container and server.container.is_root:
+            yield "container.user", _ROOT_DENIED
         for place, program in _programs_of(server):
             if not any(fnmatchcase(program, pattern) for pattern in self.commands):
                 yield place, _DENIED.format(program, "COMMANDS")

@@ -39,6 +39,7 @@ from toolbus_common.errors import (
 )
 from toolbus_policy.admin import request_parser
 from toolbus_policy.admin.guard_coverage import guard_coverage
+from toolbus_policy.admin.installation import InstallationOperations
 from toolbus_policy.admin.pagination import page
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
 from toolbus_policy.admin.shown_keys import shown_admin, shown_key
@@ -51,7 +52,7 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class AdminService:
-    """Administration operations. Each operation in `OPERATIONS` is a method of this class."""
+    """Administration operations. The methods are those of `OPERATIONS`, with `installation`."""
 
     administrator: Callable[[str], Awaitable[Administrator | None]]
     repository_for: Callable[[str], ConfigRepository]
@@ -60,12 +61,12 @@ class AdminService:
     restrictions: RemoteRestrictions
     request: Callable[..., Awaitable[Any]]
     flow: RunQueryHandler
+    installation: InstallationOperations
 
     async def handle(self, request: AdminRequest) -> AdminReply:
         """Perform the operation, if the caller's role allows it.
 
-        Raises the errors of `check_right` and of the operation, and `InvalidError` for an unknown
-        operation.
+        Raises also the errors of `check_right` and of the operation.
         """
         if not exists(request.operation, request.kind):
             raise InvalidError(
@@ -73,7 +74,8 @@ class AdminService:
             )
         right = OPERATIONS[request.operation]
         administrator = check_right(await self.administrator(request.key_digest), right)
-        perform: Callable[..., Awaitable[AdminReply]] = getattr(self, request.operation)
+        performer = self.installation if hasattr(self.installation, request.operation) else self
+        perform: Callable[..., Awaitable[AdminReply]] = getattr(performer, request.operation)
         return await perform(request, administrator)
 
     # -- configuration -------------------------------------------------------------------------

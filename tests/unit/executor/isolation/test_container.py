@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from toolbus_common.config import Server
 from toolbus_common.errors import UpstreamDeadError
-from toolbus_executor.isolation.container import container_command
+from toolbus_executor.isolation.container import container_command, denied_hint
+from toolbus_executor.isolation.standard_error import StandardError
 from toolbus_executor.settings import Settings
 
 IMAGE = "registry.example/mcp/notes@sha256:" + "0a" * 32
@@ -35,6 +36,25 @@ def test_a_container_has_no_privileges_and_its_limits() -> None:
     } <= set(run)  # fmt: skip
     assert run[-2:] == [IMAGE, "--verbose"]
     assert not any(word.startswith(("--volume", "--network", "--privileged")) for word in run)
+
+
+def test_a_container_does_not_run_as_root_unless_the_configuration_says_so() -> None:
+    assert {"--user=65532:65532", "--env=HOME=/tmp"} <= set(words(server()))
+    root = Server(container={"image": IMAGE, "user": "0:0"})
+    assert "--user=0:0" in words(root)
+    assert root.container is not None
+    assert root.container.is_root
+    for user in ("", "root", "1000", "1000:1000:1", "-1:0"):
+        with pytest.raises(ValidationError, match="user"):
+            Server(container={"image": IMAGE, "user": user})
+
+
+async def test_a_denied_file_is_reported_with_the_user() -> None:
+    errors = StandardError("notes", None, denied_hint(server()))
+    errors.feed(b"touch: /data: Permission denied\n")
+    errors.end()
+    assert errors.hint == "it runs as 65532:65532: set container.user if it needs another"
+    assert denied_hint(Server(command=["notes"])) == ""
 
 
 @pytest.mark.parametrize("network", ["none", "loopback"])

@@ -124,7 +124,8 @@ def test_a_body_is_described_where_it_is_read() -> None:
     with_body = {each.id for each in admin_operations() if each.has_body}
     assert with_body == {
         "apply_configuration", "create_key", "replace_key", "create_admin", "approve_call",
-        "reject_call", "purge_cache", "reset_flow_run", *(f"put_{noun_of(kind)}" for kind in KINDS),
+        "reject_call", "purge_cache", "reset_flow_run", "show_audit_rows", "show_audit_events",
+        *(f"put_{noun_of(kind)}" for kind in KINDS),
     }  # fmt: skip
     paths = openapi_document()["paths"]
     applied = paths["/api/v1/configuration"]["put"]["requestBody"]["content"]

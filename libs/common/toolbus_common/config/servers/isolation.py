@@ -1,7 +1,7 @@
 """Isolation of a server's process: resources, files and network."""
 
 import re
-from typing import Any, Literal, cast
+from typing import Annotated, Any, Literal, cast
 
 from pydantic import Field, ValidationError, field_validator
 
@@ -64,11 +64,18 @@ def network_of(value: Any) -> Network:
 class Container(ConfigModel):
     """A container image. Its name contains the digest, because a tag can change.
 
-    `args` are the arguments of the program.
+    `args` are the arguments of the program. `user` is the uid and the gid of its processes,
+    whatever the image says; `0:0` runs them as root.
     """
 
     image: str = Field(max_length=512)
     args: tuple[str, ...] = ()
+    user: Annotated[str, Field(pattern=r"^[0-9]{1,9}:[0-9]{1,9}$")] = "65532:65532"
+
+    @property
+    def is_root(self) -> bool:
+        """Whether the processes have the uid or the gid 0."""
+        return 0 in map(int, self.user.split(":"))
 
     @field_validator("image")
     @classmethod

@@ -21,7 +21,7 @@ class Query(Message):
 
 
 class StatusQuery(Query):
-    """Return the status. Operators send this query to every replica of every service."""
+    """Return the status. Every replica of every service replies to operators and to policy."""
 
     SUBJECT: ClassVar[str] = "tb.query.all.status"
 
@@ -44,7 +44,7 @@ class ServiceStatus(Message):
 
 
 class ServersQuery(Query):
-    """Return the status of all upstream servers. Operators send this query to executor."""
+    """Return the status of all upstream servers. Operators and policy send it to executor."""
 
     SUBJECT: ClassVar[str] = "tb.query.executor.servers"
 
@@ -69,7 +69,7 @@ class SessionsReply(Message):
 
 
 class AuditQuery(Query):
-    """Run one read-only SQL statement. Only operators send this query; audit replies.
+    """Run one read-only SQL statement. Operators and policy send this query to audit.
 
     `parameters` contains the values of the `{name:Type}` placeholders, as text. `limit` is the
     maximum number of rows. Encrypted personal data is returned as plain text as long as its keys

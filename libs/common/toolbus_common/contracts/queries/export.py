@@ -11,10 +11,10 @@ from toolbus_common.contracts.queries.base import Query
 class EventsQuery(Query):
     """Return the next page of events from `since` and before `until`, ordered by time.
 
-    Operators send this query to audit. Times are in seconds since the epoch. `format` is jsonl,
-    ocsf or parquet. `events` (patterns of names) and `customers` restrict the export. If they are
-    empty, all events are exported. `after` is empty for the first page. For every further page it
-    is `next` of the previous reply.
+    Operators and policy send this query to audit. Times are in seconds since the epoch. `format` is
+    jsonl, ocsf or parquet. `events` (patterns of names) and `customers` restrict the export. If
+    they are empty, all events are exported. `after` is empty for the first page. For every further
+    page it is `next` of the previous reply. `max_bytes` limits the data of a page.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.events"
@@ -25,6 +25,7 @@ class EventsQuery(Query):
     events: tuple[str, ...] = ()
     customers: tuple[str, ...] = ()
     after: str = ""
+    max_bytes: int = 6 << 20
 
 
 class EventsReply(Message):

@@ -2,8 +2,8 @@
 
 import pytest
 
-from toolbus_cli.clients.event_stream import Level, described
 from toolbus_common.nats.stream_reader import StreamUse
+from toolbus_common.status.event_stream import Level, described
 
 GIB = 1 << 30
 

@@ -1,0 +1,84 @@
+"""Models of the operations that show the state of the installation, and recorded events."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field
+
+from toolbus_common.admin_api.models import ResponseModel
+from toolbus_common.config import ConfigModel, Name
+from toolbus_common.contracts import ServiceStatus
+
+
+class AuditStatement(ConfigModel):
+    """One read-only SELECT on the recorded events.
+
+    `parameters` contains the values of the `{name:Type}` placeholders. Encrypted personal data is
+    returned as plain text as long as its keys exist, unless `as_stored` is set.
+    """
+
+    sql: str = Field(min_length=1, max_length=65_536)
+    parameters: dict[str, Annotated[str, Field(max_length=4096)]] = Field(
+        default_factory=dict, max_length=100
+    )
+    limit: int = Field(default=1000, ge=1, le=10_000)
+    as_stored: bool = False
+
+
+class EventSelection(ConfigModel):
+    """The events of one page of an export, from `since` and before `until` (Unix seconds).
+
+    `events` (patterns of names) and `customers` restrict the export. For every further page,
+    `after` is `next` of the previous one.
+    """
+
+    format: Literal["jsonl", "ocsf", "parquet"] = "jsonl"
+    since: float = Field(default=0.0, ge=0, le=4e9)
+    until: float = Field(default=4e9, ge=0, le=4e9)
+    events: tuple[Annotated[str, Field(pattern=r"^[a-z*?.]{1,64}$")], ...] = Field(
+        default=(), max_length=100
+    )
+    customers: tuple[Name, ...] = Field(default=(), max_length=100)
+    after: str = Field(default="", max_length=400)
+
+
+class StatusResponse(ResponseModel):
+    """The state of every service, and of one page of upstream servers.
+
+    `missing` are services of which no replica replied. `guard_failures` has a message for each
+    guard that let calls pass without a check in the last hour, and `alarms` other messages.
+    `next` is the position of the next page of servers.
+    """
+
+    services: list[ServiceStatus]
+    missing: list[str]
+    servers: list[dict[str, Any]]
+    guard_failures: list[str]
+    alarms: list[str]
+    next: str | None = None
+
+
+class CheckResponse(ResponseModel):
+    """The result of one check. With `warning`, nothing fails yet."""
+
+    what: str
+    ok: bool
+    warning: bool
+    message: str
+
+
+class ChecksResponse(ResponseModel):
+    """The results of all checks."""
+
+    checks: list[CheckResponse]
+
+
+class EventsResponse(ResponseModel):
+    """One page of `rows` events: lines, or a whole Parquet file, in base64.
+
+    `total` is the number of all events (first page only). `next` is empty on the last page.
+    """
+
+    rows: int
+    next: str
+    total: int
+    data: str

@@ -1,0 +1,1 @@
+"""The state of an installation: services, servers, buckets, stream of events, failed guards."""
