@@ -1,6 +1,7 @@
 """HTTP as bytes on a socket, for requests that client libraries cannot send."""
 
 import socket
+import ssl
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -130,6 +131,32 @@ class RawHttp:
         if not data:
             raise CutError(partial=bool(self._received))
         self._received += data
+
+
+class RawHttps(RawHttp):
+    """A connection with TLS. `first` is sent before the handshake.
+
+    Raises:
+        OSError: the handshake failed.
+
+    """
+
+    def __init__(
+        self, port: int, context: ssl.SSLContext, first: bytes = b"", name: str = "localhost"
+    ) -> None:
+        super().__init__(port)
+        try:
+            self._socket.sendall(first)
+            self.tls = context.wrap_socket(self._socket, server_hostname=name)
+        except OSError:
+            self._socket.close()
+            raise
+        self._socket = self.tls
+
+    @property
+    def serial(self) -> str:
+        """The serial number of the server's certificate."""
+        return str((self.tls.getpeercert() or {})["serialNumber"])
 
 
 def posting(path: str, body: bytes, *lines: str, length: int | None = None) -> bytes:
