@@ -39,10 +39,11 @@ class CutError(Exception):
 class RawHttp:
     """A connection."""
 
-    def __init__(self, address: str | int) -> None:
+    def __init__(self, address: str | int, source: str = "") -> None:
         target = urlsplit(address) if isinstance(address, str) else None
         where = (target.hostname, target.port) if target else ("127.0.0.1", address)
-        self._socket = socket.create_connection(where, PATIENCE)
+        own = (source, 0) if source else None
+        self._socket = socket.create_connection(where, PATIENCE, own)
         self._received = b""
 
     def __enter__(self) -> Self:
@@ -97,6 +98,12 @@ class RawHttp:
             body = self._exactly(int(headers.get(b"content-length", b"0")))
         return RawAnswer(int(line.split(b" ")[1]), headers, body)
 
+    def until(self, end: bytes) -> bytes:
+        """Read to these bytes, and return all that was received."""
+        while end not in self._received:
+            self._more()
+        return self._received
+
     def rest(self) -> bytes:
         """Return all bytes until the other side closes the connection."""
         with suppress(CutError):
@@ -142,9 +149,14 @@ class RawHttps(RawHttp):
     """
 
     def __init__(
-        self, port: int, context: ssl.SSLContext, first: bytes = b"", name: str = "localhost"
+        self,
+        port: int,
+        context: ssl.SSLContext,
+        first: bytes = b"",
+        name: str = "localhost",
+        source: str = "",
     ) -> None:
-        super().__init__(port)
+        super().__init__(port, source)
         try:
             self._socket.sendall(first)
             self.tls = context.wrap_socket(self._socket, server_hostname=name)

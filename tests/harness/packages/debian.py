@@ -1,7 +1,8 @@
 """Debian programs that tests need. They are found on the machine, or installed with apt.
 
 Usage: `python -m harness.packages.debian chromium prometheus` installs the missing programs. The
-environment variables `CHROMIUM`, `PROMETHEUS`, `PROMTOOL` and `SYSTEMD_ANALYZE` set other paths.
+environment variables `CHROMIUM`, `PROMETHEUS`, `PROMTOOL`, `SYSTEMD_ANALYZE`, `NGINX` and `HAPROXY`
+set other paths.
 """
 
 import os
@@ -48,7 +49,11 @@ CHROMIUM = Program(
 PROMETHEUS = Program("PROMETHEUS", ("prometheus",), ("prometheus",))
 PROMTOOL = Program("PROMTOOL", ("promtool",), PROMETHEUS.packages)
 SYSTEMD_ANALYZE = Program("SYSTEMD_ANALYZE", ("systemd-analyze",), ("systemd",))
-_PROGRAMS = {each.names[0]: each for each in (CHROMIUM, PROMETHEUS, SYSTEMD_ANALYZE)}
+NGINX = Program("NGINX", ("nginx", "/usr/sbin/nginx"), ("nginx-light",))
+HAPROXY = Program("HAPROXY", ("haproxy", "/usr/sbin/haproxy"), ("haproxy",))
+_PROGRAMS = {
+    each.names[0]: each for each in (CHROMIUM, PROMETHEUS, SYSTEMD_ANALYZE, NGINX, HAPROXY)
+}
 
 
 def install(program: Program) -> None:

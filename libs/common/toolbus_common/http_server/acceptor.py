@@ -95,7 +95,7 @@ class Acceptor:
                 self._pause(server)
                 return
             connection.setblocking(False)  # noqa: FBT003 - the only way to call it
-            if self._listener.has_room(len(self._handshakes)):
+            if self._listener.may_begin(len(self._handshakes)):
                 self._handshakes.start(self._begin(connection, address))
             else:
                 connection.close()

@@ -70,7 +70,7 @@ class Listener:
         self._open.set(len(self.connections))
         return True
 
-    def has_room(self, handshakes: int) -> bool:
+    def may_begin(self, handshakes: int) -> bool:
         """Return whether a handshake can begin in addition to others."""
         return len(self.connections) + handshakes < self._maximum or self._reject("total")
 
