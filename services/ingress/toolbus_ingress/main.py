@@ -16,7 +16,7 @@ from toolbus_common.access.anonymous import FORCE
 from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.contracts import ServerNotification, SessionMessage
 from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker
-from toolbus_common.crypto.key_file import load_key
+from toolbus_common.crypto.key_file import accepted_keys
 from toolbus_common.http_server.acceptor import Handshake
 from toolbus_common.messaging.access_rejections import RejectionCounter
 from toolbus_common.nats.topology import CATALOGUE, CONFIG, TOKENS
@@ -54,9 +54,9 @@ def build(process: ProcessContext) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("ingress", settings, process)
-    key = load_key(settings.client_state_key)
-    service.shared_keys.add("client_state", key)
-    sealer = ClaimSealer(key)
+    keys = accepted_keys(settings.client_state_key)
+    service.shared_keys.add("client_state", *keys)
+    sealer = ClaimSealer(*keys)
     endpoint = endpoint_of(service, settings, sealer)
     handshake = settings.handshake()
     _report(service, endpoint.anonymous, handshake)
