@@ -52,7 +52,7 @@ def test_records_stay_readable_until_the_end(tmp_path: Path) -> None:
 
 
 def test_every_replica_of_a_rotation_agrees_about_the_key_in_use(tmp_path: Path) -> None:
-    """A replica is refused unless the stored fingerprint is of a key that it accepts."""
+    """Check what a replica compares at its start: it must accept the stored key."""
     path = tmp_path / "policy.key"
     load_key(path)
     known = []
