@@ -33,7 +33,7 @@ ON_A_GATEWAY := tests/docs/test_running_samples.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 QUICK := tests/unit tests/contract tests/architecture tests/docs
-OF_OTHER_TARGETS := --ignore=tests/containers --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models --ignore=tests/chart --ignore=tests/backup --ignore=tests/server_images
+OF_OTHER_TARGETS := --ignore=tests/containers --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models --ignore=tests/chart --ignore=tests/backup --ignore=tests/server_images --ignore=tests/balancers
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(OF_OTHER_TARGETS) $(ARGS)
@@ -58,6 +58,11 @@ browser: $(INSTALLED)
 # An installation is destroyed and restored from its backup: ledger, rows, proofs, keys, accounts.
 backup: $(INSTALLED)
 	$(BIN)/python -m pytest tests/backup $(ARGS)
+
+# nginx and HAProxy before the listener, with the configurations of docs/how-to/tls-and-balancers.md.
+balancers: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python -m harness.packages.debian nginx haproxy
+	$(BIN)/python -m pytest tests/balancers $(ARGS)
 
 # A real Prometheus scrapes every service and evaluates every expression of its dashboard.
 metrics: $(INSTALLED)
@@ -116,7 +121,7 @@ azurite: $(INSTALLED)
 	TOOLBUS_AZURITE=$(CURDIR)/$(AZURITE) $(BIN)/python -m pytest tests/service/test_azure_bucket.py $(ARGS)
 
 # The wheel and the sdist of HEAD in dist/, built twice and compared, with their digests.
-.PHONY: release bundle systemd
+.PHONY: release bundle systemd balancers
 RELEASE := .venv/.release
 $(RELEASE): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group release

@@ -55,6 +55,15 @@ def _add_inspecting(app: typer.Typer) -> None:
     _add(app, inspecting.doctor, "toolbus doctor", "toolbus doctor -c toolbus.yaml")
 
 
+@part("rotate")
+def _add_rotation(app: typer.Typer) -> None:
+    _add(
+        app, _commands("operate.rotate").rotate,
+        "toolbus rotate --list", "toolbus rotate policy --stage prepare",
+        "toolbus rotate policy --stage switch", "toolbus rotate policy --stage finish",
+    )  # fmt: skip
+
+
 @part("apply", "get")
 def _add_declaring(app: typer.Typer) -> None:
     declaring = _commands("operate.apply")

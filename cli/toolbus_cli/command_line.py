@@ -20,6 +20,7 @@ SUMMARIES = {  # the first sentence of each command's help; a test compares both
     "service.",
     "status": "Show the state of every service and server.",
     "doctor": "Check for common problems and suggest fixes.",
+    "rotate": "List the keys of an installation, or replace a key that its services share.",
     "version": "Show the version, the commit, the MCP revisions and the embedded engines.",
     "context": "Manage contexts: gateways that 'toolbus --context NAME' administers over HTTPS.",
     "apply": "Apply a configuration as a whole, after showing the differences.",

@@ -23,7 +23,7 @@ class AnyVariable(Mapping[str, str]):
     """An environment in which every variable of an operator's own is set."""
 
     def __getitem__(self, name: str) -> str:
-        if name.startswith(("TOOLBUS_HTTP", "TOOLBUS_PUBLIC", "TOOLBUS_TRUSTED")):
+        if name.startswith(("TOOLBUS_HTTP", "TOOLBUS_PROXY", "TOOLBUS_PUBLIC", "TOOLBUS_TRUSTED")):
             raise KeyError(name)
         return f"a-value-for-{name}-in-documentation".replace("_", "-")
 

@@ -83,6 +83,14 @@ SERIES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
         {"toolbus_http_connections": "90x60", "toolbus_http_connections_limit": "100x60"},
         {"toolbus_http_connections": "80x60", "toolbus_http_connections_limit": "100x60"},
     ),
+    "ToolbusCertificateExpires": (
+        {"toolbus_certificate_expiry_timestamp_seconds": "600000x60"},
+        {"toolbus_certificate_expiry_timestamp_seconds": "700000x60"},
+    ),
+    "ToolbusCertificateNotReloaded": (
+        {"toolbus_certificate_not_reloaded": "1x60"},
+        {"toolbus_certificate_not_reloaded": "1 0 " * 31},
+    ),
     "ToolbusErrorBudgetBurns": (
         {
             'toolbus_calls_total{outcome="ok"}': "0+1000x60",

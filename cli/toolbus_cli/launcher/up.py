@@ -96,7 +96,8 @@ class Launch:
         """The URL that agents connect to."""
         host = self.options.host
         shown = ports.LOOPBACK if host in ("0.0.0.0", "::") else host  # noqa: S104
-        return f"http://{f'[{shown}]' if ':' in shown else shown}:{self.port}/mcp"
+        scheme = "https" if os.environ.get("TOOLBUS_TLS_CERT") else "http"
+        return f"{scheme}://{f'[{shown}]' if ':' in shown else shown}:{self.port}/mcp"
 
 
 def up(options: Options) -> int:

@@ -1,7 +1,8 @@
-"""TLS settings of one connection from PEM files, which are read again when they are replaced."""
+"""TLS settings from PEM files, which are read again when they are replaced."""
 
 import logging
 import ssl
+from abc import ABC, abstractmethod
 from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -13,21 +14,20 @@ class TlsFileError(Exception):
     """A file with certificates cannot be used. The message names the setting and the file."""
 
 
-class TlsFiles:
-    """The files of a client: trusted authorities, and its own certificate with the key.
+class ReplacedFiles(ABC):
+    """PEM files of one purpose. `prefix` is the beginning of the settings' names.
 
-    `prefix` is the beginning of the settings' names. `ca` replaces the authorities of the system.
     `context` is created again after a file has changed, for the connections from then on. If the
-    new files cannot be used, the earlier ones stay in use.
+    new files cannot be used, the earlier ones stay in use, and `fault` contains the reason.
 
     Raises:
         TlsFileError: a file cannot be used.
 
     """
 
-    def __init__(self, prefix: str, ca: str = "", certificate: str = "", key: str = "") -> None:
-        self._prefix = prefix
-        self._ca, self._certificate, self._key = ca, certificate, key
+    def __init__(self, prefix: str, *names: str) -> None:
+        self._prefix, self._names = prefix, tuple(filter(None, names))
+        self.fault = ""
         self._stamp = self._newest()
         self._context = self._read()
 
@@ -39,15 +39,17 @@ class TlsFiles:
             self._stamp = stamp
             try:
                 self._context = self._read()
+                self.fault = ""
                 log.info("tls.reloaded", extra={"setting": self._prefix})
             except TlsFileError as error:
-                log.error("tls.not_reloaded", extra={"reason": str(error)})  # noqa: TRY400
+                self.fault = str(error)
+                log.error("tls.not_reloaded", extra={"reason": self.fault})  # noqa: TRY400
         return self._context
 
     def _newest(self) -> Stamp:
         """Return what identifies the contents of the files; missing files have zeros."""
         found = []
-        for name in filter(None, (self._ca, self._certificate, self._key)):
+        for name in self._names:
             try:
                 stat = Path(name).stat()
             except OSError:
@@ -55,6 +57,21 @@ class TlsFiles:
             else:
                 found.append((stat.st_ino, stat.st_mtime_ns, stat.st_size))
         return tuple(found)
+
+    @abstractmethod
+    def _read(self) -> ssl.SSLContext:
+        """Return the settings with the present files. Raises `TlsFileError`."""
+
+
+class TlsFiles(ReplacedFiles):
+    """The files of a client: trusted authorities, and its own certificate with the key.
+
+    `ca` replaces the authorities of the system.
+    """
+
+    def __init__(self, prefix: str, ca: str = "", certificate: str = "", key: str = "") -> None:
+        self._ca, self._certificate, self._key = ca, certificate, key
+        super().__init__(prefix, ca, certificate, key)
 
     def _read(self) -> ssl.SSLContext:
         try:

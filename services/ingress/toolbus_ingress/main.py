@@ -17,7 +17,8 @@ from toolbus_common.access.anonymous import FORCE
 from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.contracts import ServerNotification, SessionMessage
 from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker
-from toolbus_common.crypto.key_file import load_key
+from toolbus_common.crypto.key_file import accepted_keys
+from toolbus_common.http_server.acceptor import Handshake
 from toolbus_common.messaging.access_rejections import RejectionCounter
 from toolbus_common.nats.topology import CATALOGUE, CONFIG, TOKENS
 from toolbus_common.service.process_context import ProcessContext
@@ -48,18 +49,21 @@ from toolbus_ingress.settings import Settings
 
 log = logging.getLogger(__name__)
 
+CERTIFICATE = "certificate"  # in the status: what is wrong with the certificate
+
 
 def build(process: ProcessContext) -> Service:
     """Compose the service. Nothing connects until it runs."""
     settings = Settings()
     service = Service("ingress", settings, process)
-    key = load_key(settings.client_state_key)
-    service.shared_keys.add("client_state", key)
-    sealer = ClaimSealer(key)
+    keys = accepted_keys(settings.client_state_key)
+    service.shared_keys.add("client_state", *keys)
+    sealer = ClaimSealer(*keys)
     endpoint = endpoint_of(service, settings, sealer)
-    _report_anonymous_access(service, endpoint.anonymous)
+    handshake = settings.handshake()
+    _report(service, endpoint.anonymous, handshake)
     app = application(endpoint, sealer, settings)
-    service.add_resource(lambda: _serve_clients(endpoint, app, settings))
+    service.add_resource(lambda: _serve_clients(endpoint, app, settings, handshake))
     return service
 
 
@@ -128,8 +132,11 @@ def endpoint_of(service: Service, settings: Settings, sealer: ClaimSealer) -> En
     )
 
 
-def _report_anonymous_access(service: Service, anonymous: AnonymousAccess) -> None:
-    """Show anonymous access in the status, and log an error if it is configured but denied."""
+def _report(service: Service, anonymous: AnonymousAccess, handshake: Handshake) -> None:
+    """Show anonymous access and the certificate in the status.
+
+    Anonymous access that is configured but denied is logged as an error.
+    """
 
     def check() -> None:
         if anonymous.denied_reason:
@@ -138,7 +145,14 @@ def _report_anonymous_access(service: Service, anonymous: AnonymousAccess) -> No
             )
 
     anonymous.directory.projection.on_configured.append(check)
-    service.details = lambda: {"anonymous": anonymous.state} if anonymous.state else {}
+    service.details = lambda: {
+        name: text
+        for name, text in (
+            ("anonymous", anonymous.state),
+            (CERTIFICATE, handshake.certificate.problem() if handshake.certificate else ""),
+        )
+        if text
+    }
 
 
 def _connect_server_requests(
@@ -155,7 +169,9 @@ def _connect_server_requests(
 
 
 @asynccontextmanager
-async def _serve_clients(endpoint: Endpoint, app: App, settings: Settings) -> AsyncIterator[None]:
+async def _serve_clients(
+    endpoint: Endpoint, app: App, settings: Settings, handshake: Handshake
+) -> AsyncIterator[None]:
     """Subscribe to the bus, then listen for HTTP until the service stops."""
     bus, notifications, sessions = (
         endpoint.service.bus, endpoint.notifications, endpoint.sessions,
@@ -169,7 +185,7 @@ async def _serve_clients(endpoint: Endpoint, app: App, settings: Settings) -> As
         lambda data, *_: sessions.receive(SessionMessage.decode(data)),
     )
     await endpoint.resumption.open()
-    async with listening(app, settings) as listener:
+    async with listening(app, settings, handshake) as listener:
 
         async def leave() -> None:
             await listener.stop_accepting()

@@ -5,8 +5,11 @@ from typing import Literal
 
 from pydantic import Field, field_validator
 
+from toolbus_common.http_server.acceptor import Handshake
 from toolbus_common.http_server.proxy_addresses import Proxies
+from toolbus_common.http_server.server_certificate import ServerCertificate
 from toolbus_common.settings import Settings as CommonSettings
+from toolbus_common.tls_files import TlsFileError
 
 
 class Settings(CommonSettings):
@@ -30,6 +33,11 @@ class Settings(CommonSettings):
     `write_timeout`. `max_connections` limits all open connections, `max_per_address` limits the
     connections of one address, and `max_per_loopback` limits the connections of this machine.
     `trusted_proxies` are addresses and networks whose `proxy_header` names the client.
+    With `proxy_protocol_from`, every connection must come from one of these addresses and networks,
+    and begin with a header of the PROXY protocol (version 1 or 2), which names the client.
+
+    With `tls_cert` and `tls_key`, PEM files, the listener accepts TLS only. Replaced files are used
+    without a restart. With `tls_client_ca`, clients must have a certificate of this authority.
 
     The sizes of lists are published every `context_seconds`. With `dpop_nonce`, DPoP proofs must
     contain a nonce from the server. `client_state_key_file` is the file with the 32-byte key that
@@ -51,6 +59,10 @@ class Settings(CommonSettings):
     max_per_address: int = Field(default=2_000, ge=1)
     max_per_loopback: int = Field(default=10_000, ge=1)
     trusted_proxies: str = ""
+    proxy_protocol_from: str = ""
+    tls_cert: str = ""
+    tls_key: str = ""
+    tls_client_ca: str = ""
     proxy_header: Literal["x-forwarded-for", "forwarded"] = "x-forwarded-for"
     call_timeout: float | None = Field(default=None, gt=0)
     context_seconds: float = Field(default=60.0, gt=0)
@@ -60,11 +72,30 @@ class Settings(CommonSettings):
     dpop_nonce: bool = False
     max_in_flight: int = Field(default=2048, ge=1)
 
-    @field_validator("trusted_proxies")
+    @field_validator("trusted_proxies", "proxy_protocol_from")
     @classmethod
     def _valid_proxies(cls, text: str) -> str:
         Proxies.of(text)
         return text
+
+    def handshake(self) -> Handshake:
+        """Return what connections begin with. Raises `TlsFileError`."""
+        balancers = self.proxy_protocol_from.strip()
+        return Handshake(self._certificate(), Proxies.of(balancers) if balancers else None)
+
+    def _certificate(self) -> ServerCertificate | None:
+        if bool(self.tls_cert) != bool(self.tls_key):
+            missing, given = ("KEY", "CERT") if self.tls_cert else ("CERT", "KEY")
+            raise TlsFileError(
+                f"TOOLBUS_TLS_{missing} is not set; set it too, or remove TOOLBUS_TLS_{given}."
+            )
+        if self.tls_client_ca and not self.tls_cert:
+            raise TlsFileError(
+                "TOOLBUS_TLS_CLIENT_CA needs TLS; set TOOLBUS_TLS_CERT and TOOLBUS_TLS_KEY too."
+            )
+        if not self.tls_cert:
+            return None
+        return ServerCertificate("TOOLBUS_TLS", self.tls_cert, self.tls_key, self.tls_client_ca)
 
     @property
     def client_state_key(self) -> Path:

@@ -1,6 +1,7 @@
 """HTTP as bytes on a socket, for requests that client libraries cannot send."""
 
 import socket
+import ssl
 from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
@@ -38,10 +39,11 @@ class CutError(Exception):
 class RawHttp:
     """A connection."""
 
-    def __init__(self, address: str | int) -> None:
+    def __init__(self, address: str | int, source: str = "") -> None:
         target = urlsplit(address) if isinstance(address, str) else None
         where = (target.hostname, target.port) if target else ("127.0.0.1", address)
-        self._socket = socket.create_connection(where, PATIENCE)
+        own = (source, 0) if source else None
+        self._socket = socket.create_connection(where, PATIENCE, own)
         self._received = b""
 
     def __enter__(self) -> Self:
@@ -96,6 +98,12 @@ class RawHttp:
             body = self._exactly(int(headers.get(b"content-length", b"0")))
         return RawAnswer(int(line.split(b" ")[1]), headers, body)
 
+    def until(self, end: bytes) -> bytes:
+        """Read to these bytes, and return all that was received."""
+        while end not in self._received:
+            self._more()
+        return self._received
+
     def rest(self) -> bytes:
         """Return all bytes until the other side closes the connection."""
         with suppress(CutError):
@@ -130,6 +138,37 @@ class RawHttp:
         if not data:
             raise CutError(partial=bool(self._received))
         self._received += data
+
+
+class RawHttps(RawHttp):
+    """A connection with TLS. `first` is sent before the handshake.
+
+    Raises:
+        OSError: the handshake failed.
+
+    """
+
+    def __init__(
+        self,
+        port: int,
+        context: ssl.SSLContext,
+        first: bytes = b"",
+        name: str = "localhost",
+        source: str = "",
+    ) -> None:
+        super().__init__(port, source)
+        try:
+            self._socket.sendall(first)
+            self.tls = context.wrap_socket(self._socket, server_hostname=name)
+        except OSError:
+            self._socket.close()
+            raise
+        self._socket = self.tls
+
+    @property
+    def serial(self) -> str:
+        """The serial number of the server's certificate."""
+        return str((self.tls.getpeercert() or {})["serialNumber"])
 
 
 def posting(path: str, body: bytes, *lines: str, length: int | None = None) -> bytes:

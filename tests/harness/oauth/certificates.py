@@ -23,11 +23,14 @@ class Authority:
         )
         self.ca = self._kept("ca", made)
 
-    def vouched(self, name: str) -> tuple[str, str]:
-        """Issue a certificate for a name. Return the paths of the certificate and the key."""
+    def vouched(self, name: str, days: float = 1) -> tuple[str, str]:
+        """Issue a certificate for a name. Return the paths of the certificate and the key.
+
+        With `days` below zero, it has expired.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
-        made = self._made(subject, key).add_extension(
+        made = self._made(subject, key, days).add_extension(
             x509.SubjectAlternativeName([x509.DNSName(name)]), critical=False
         )
         kept = self._directory / f"{name}.key"
@@ -35,7 +38,7 @@ class Authority:
         kept.write_bytes(key.private_bytes(*form))
         return self._kept(name, made), str(kept)
 
-    def _made(self, subject: x509.Name, key: Key) -> x509.CertificateBuilder:
+    def _made(self, subject: x509.Name, key: Key, days: float = 1) -> x509.CertificateBuilder:
         now = datetime.now(UTC)
         return (
             x509.CertificateBuilder()
@@ -43,8 +46,8 @@ class Authority:
             .issuer_name(self._name)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - timedelta(days=1))
-            .not_valid_after(now + timedelta(days=1))
+            .not_valid_before(now - timedelta(days=30))
+            .not_valid_after(now + timedelta(days=days))
         )
 
     def _kept(self, name: str, made: x509.CertificateBuilder) -> str:

@@ -1,8 +1,8 @@
 """Debian programs that tests need. They are found on the machine, or installed with apt.
 
 Usage: `python -m harness.packages.debian chromium prometheus` installs the missing programs. The
-environment variables `BUSYBOX`, `CHROMIUM`, `DOCKER_REGISTRY`, `PROMETHEUS`, `PROMTOOL` and
-`SYSTEMD_ANALYZE` set other paths.
+environment variables `BUSYBOX`, `CHROMIUM`, `DOCKER_REGISTRY`, `HAPROXY`, `NGINX`, `PROMETHEUS`,
+`PROMTOOL` and `SYSTEMD_ANALYZE` set other paths.
 """
 
 import os
@@ -51,9 +51,19 @@ PROMTOOL = Program("PROMTOOL", ("promtool",), PROMETHEUS.packages)
 SYSTEMD_ANALYZE = Program("SYSTEMD_ANALYZE", ("systemd-analyze",), ("systemd",))
 BUSYBOX = Program("BUSYBOX", ("busybox",), ("busybox-static",))
 DOCKER_REGISTRY = Program("DOCKER_REGISTRY", ("docker-registry",), ("docker-registry",))
+NGINX = Program("NGINX", ("nginx", "/usr/sbin/nginx"), ("nginx-light",))
+HAPROXY = Program("HAPROXY", ("haproxy", "/usr/sbin/haproxy"), ("haproxy",))
 _PROGRAMS = {
     each.names[0]: each
-    for each in (CHROMIUM, PROMETHEUS, SYSTEMD_ANALYZE, BUSYBOX, DOCKER_REGISTRY)
+    for each in (
+        CHROMIUM,
+        PROMETHEUS,
+        SYSTEMD_ANALYZE,
+        BUSYBOX,
+        DOCKER_REGISTRY,
+        NGINX,
+        HAPROXY,
+    )  # fmt: skip
 }
 
 

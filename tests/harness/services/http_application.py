@@ -9,9 +9,10 @@ from typing import Any
 from prometheus_client import REGISTRY
 
 from harness.network.raw_connections import HOST, RawAnswer, RawHttp
+from toolbus_common.http_server.acceptor import Handshake
 from toolbus_common.http_server.body import CutShortError, read_body
 from toolbus_common.http_server.limits import Limits
-from toolbus_common.http_server.listener import Listener
+from toolbus_common.http_server.listener import PLAIN, Listener
 from toolbus_common.service.asgi_server import serving
 
 BRIEF = 0.3
@@ -48,7 +49,18 @@ class Application:
         if scope["path"] == "/endless":
             await self.endless(send)
             return
+        if scope["path"] == "/events":
+            await self.events(send)
+            return
         await answered(send, 200, body)
+
+    async def events(self, send: Any) -> None:
+        """Send two events: the first at once, the second after `go`."""
+        headers = [(b"content-type", b"text/event-stream")]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": b"data: 1\n\n", "more_body": True})
+        await self.go.wait()
+        await send({"type": "http.response.body", "body": b"data: 2\n\n"})
 
     async def endless(self, send: Any) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": []})
@@ -90,9 +102,11 @@ class ServedApplication:
 
 
 @asynccontextmanager
-async def place(limits: Limits = PATIENT) -> AsyncIterator[ServedApplication]:
+async def place(
+    limits: Limits = PATIENT, handshake: Handshake = PLAIN
+) -> AsyncIterator[ServedApplication]:
     app = Application()
-    async with serving(app, "agents", "127.0.0.1", 0, limits, 5.0) as listener:
+    async with serving(app, "agents", "127.0.0.1", 0, limits, 5.0, handshake) as listener:
         try:
             yield ServedApplication(listener, app)
         finally:

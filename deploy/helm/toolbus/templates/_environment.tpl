@@ -20,6 +20,13 @@
 - {name: TOOLBUS_HTTP_PORT, value: "8080"}
 - {name: TOOLBUS_ALLOWED_HOSTS, value: {{ include "toolbus.allowedHosts" $root | quote }}}
 - {name: TOOLBUS_ALLOWED_ORIGINS, value: {{ prepend $values.allowedOrigins (trimSuffix "/" $values.publicUrl) | join "," | quote }}}
+{{- if $values.service.tls.existingSecret }}
+- {name: TOOLBUS_TLS_CERT, value: /etc/toolbus/tls/tls.crt}
+- {name: TOOLBUS_TLS_KEY, value: /etc/toolbus/tls/tls.key}
+{{- if $values.service.tls.clientCertificates }}
+- {name: TOOLBUS_TLS_CLIENT_CA, value: /etc/toolbus/tls/ca.crt}
+{{- end }}
+{{- end }}
 {{- else if eq $name "policy" }}
 {{ include "toolbus.url" (list "TOOLBUS_REDIS_URL" $values.valkey) }}
 {{- else if and (eq $name "audit") (or $values.clickhouse.url $values.clickhouse.existingSecret) }}

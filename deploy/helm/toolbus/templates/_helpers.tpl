@@ -86,6 +86,20 @@ capabilities: {drop: [ALL]}
 {{- end }}
 {{- end -}}
 
+{{/* The certificate of ingress. */}}
+{{- define "toolbus.tlsVolume" -}}
+- name: tls
+  secret:
+    secretName: {{ .existingSecret }}
+    defaultMode: 0440
+    items:
+      - {key: tls.crt, path: tls.crt}
+      - {key: tls.key, path: tls.key}
+      {{- if .clientCertificates }}
+      - {key: ca.crt, path: ca.crt}
+      {{- end }}
+{{- end -}}
+
 {{/* A URL from the values, or from a Secret: pass (list name values). */}}
 {{- define "toolbus.url" -}}
 {{- $values := index . 1 -}}

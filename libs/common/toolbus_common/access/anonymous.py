@@ -31,7 +31,9 @@ def is_local_name(host: str) -> bool:
     return bare == "localhost" or is_loopback(bare)
 
 
-def remote_reason(http_host: str, public_url: str, trusted_proxies: str) -> str:
+def remote_reason(
+    http_host: str, public_url: str, trusted_proxies: str, proxy_protocol_from: str = ""
+) -> str:
     """Return the reason why other machines can reach a listener; empty if they cannot."""
     if not is_local_name(http_host):
         return f"the gateway listens on {http_host} (TOOLBUS_HTTP_HOST, --host)"
@@ -39,6 +41,9 @@ def remote_reason(http_host: str, public_url: str, trusted_proxies: str) -> str:
         return f"the gateway has a public address (TOOLBUS_PUBLIC_URL={public_url})"
     if trusted_proxies.strip():
         return f"the gateway is behind proxies (TOOLBUS_TRUSTED_PROXIES={trusted_proxies})"
+    if proxy_protocol_from.strip():
+        setting = f"TOOLBUS_PROXY_PROTOCOL_FROM={proxy_protocol_from}"
+        return f"the gateway is behind load balancers ({setting})"
     return ""
 
 

@@ -27,7 +27,7 @@ from toolbus_common.config.base import SEALED_VALUE
 from toolbus_common.config.servers.server import CREDENTIALS
 from toolbus_common.config_store.redacted_view import DESTINATIONS, is_reference, restored
 from toolbus_common.crypto.aead import derived_key
-from toolbus_common.crypto.key_file import create_key, load_key, read_key
+from toolbus_common.crypto.key_file import accepted_keys, create_key, load_key
 
 log = logging.getLogger(__name__)
 
@@ -129,8 +129,7 @@ class Writer:
 
 def keys_at(service: str, directory: Path) -> list[bytes]:
     """Return the key in `<service>.key`, which is created if it is missing, and earlier ones."""
-    earlier = sorted(directory.glob(f"{service}.*.key"))
-    return [load_key(directory / f"{service}.key"), *map(read_key, earlier)]
+    return accepted_keys(directory / f"{service}.key")
 
 
 class Reader:

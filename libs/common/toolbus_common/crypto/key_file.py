@@ -43,6 +43,19 @@ def read_key(path: Path) -> bytes:
     return key
 
 
+def accepted_keys(path: Path) -> list[bytes]:
+    """Return the key in a file, which is created if it is missing, and those accepted beside it.
+
+    Of `policy.key`, they are in files `policy.*.key`: earlier keys, and the next key of a rotation.
+
+    Raises:
+        ValueError: a file contains no key.
+
+    """
+    beside = sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))
+    return [load_key(path), *map(read_key, beside)]
+
+
 def create_key(path: Path, generate: Callable[[], bytes]) -> None:
     """Create a file with a new key, readable only by its owner, unless the file exists."""
     if path.exists():

@@ -1,13 +1,14 @@
 """Sealed tokens: data that clients store for Toolbus, encrypted and authenticated."""
 
 import hmac
+from contextlib import suppress
 from hashlib import sha256
 from typing import Any, TypeVar
 
 import msgspec
 
 from toolbus_common.base64url import decoded, encoded
-from toolbus_common.crypto.aead import Aead
+from toolbus_common.crypto.aead import Aead, DecryptionError
 
 DIGEST = 16
 LONGEST = 64 * 1024  # characters; longer tokens are rejected
@@ -23,10 +24,11 @@ class Claims(msgspec.Struct, array_like=True, frozen=True):
 
 
 class TokenSealer:
-    """Encrypts and decrypts claims of any class with one key."""
+    """Encrypts claims of any class with one key, and decrypts them with it or an accepted one."""
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, *accepted: bytes) -> None:
         self._aead = Aead(key)
+        self._accepted = [Aead(each) for each in accepted]
         self._digests = hmac.digest(key, b"toolbus digests", sha256)
 
     def close(self, claims: Claims) -> str:
@@ -42,10 +44,21 @@ class TokenSealer:
         if not isinstance(text, str) or not 0 < len(text) <= LONGEST:
             return None
         try:
-            opened = self._aead.open(decoded(text), _kind(kind))
+            sealed = decoded(text)
+            try:
+                opened = self._aead.open(sealed, _kind(kind))
+            except DecryptionError:
+                opened = self._opened_by_accepted(sealed, _kind(kind))
             return msgspec.msgpack.decode(opened, type=kind)
         except (ValueError, msgspec.MsgspecError):
             return None
+
+    def _opened_by_accepted(self, sealed: bytes, kind: bytes) -> bytes:
+        """Return what another accepted key decrypts. Raises `DecryptionError`."""
+        for aead in self._accepted:
+            with suppress(DecryptionError):
+                return aead.open(sealed, kind)
+        raise DecryptionError
 
 
 def _kind(kind: type[Claims]) -> bytes:

@@ -5,6 +5,7 @@ import logging
 from collections import Counter
 from contextlib import suppress
 
+from toolbus_common.http_server.acceptor import Acceptor, Handshake
 from toolbus_common.http_server.exchange import App
 from toolbus_common.http_server.limits import Limits, descriptors_for
 from toolbus_common.http_server.protocol import HttpConnection
@@ -20,6 +21,7 @@ log = logging.getLogger(__name__)
 
 CLOCK_SECONDS = 0.5
 QUIET_SECONDS = 2.0  # after its last response, a connection can send a request for this time
+PLAIN = Handshake()
 _UNKNOWN = "unknown"  # the peer has disconnected already
 ACCEPT_TURNS = 8  # iterations of the event loop that accept all pending connections
 
@@ -27,7 +29,7 @@ ACCEPT_TURNS = 8  # iterations of the event loop that accept all pending connect
 class Listener:
     """Accepts connections on one address. `name` is the label of the listener in metrics."""
 
-    def __init__(self, app: App, name: str, limits: Limits) -> None:
+    def __init__(self, app: App, name: str, limits: Limits, handshake: Handshake = PLAIN) -> None:
         self.app = app
         self.connections: set[HttpConnection] = set()
         self.tasks: set[asyncio.Task[None]] = set()
@@ -40,7 +42,8 @@ class Listener:
         self._open = CONNECTIONS.labels(name)
         self._maximum = descriptors_for(limits.connections)
         self._addresses: Counter[str] = Counter()
-        self._server: asyncio.Server | None = None
+        self._handshake = handshake
+        self._server: asyncio.Server | Acceptor | None = None
         self._clock: asyncio.TimerHandle | None = None
         self._empty = asyncio.Event()
         self._empty.set()
@@ -59,13 +62,24 @@ class Listener:
         """
         if len(self.connections) > self._maximum:
             return self._reject("total")
-        if not proxy:
+        if not proxy and not connection.address:
             connection.address = self.take(peer)
             if not connection.address:
                 return False
         self._empty.clear()
         self._open.set(len(self.connections))
         return True
+
+    def may_begin(self, handshakes: int) -> bool:
+        """Return whether a handshake can begin in addition to others."""
+        return len(self.connections) + handshakes < self._maximum or self._reject("total")
+
+    def expect(self, connection: HttpConnection, client: str) -> bool:
+        """Count a connection for its client's address before its handshake, as `admit` does."""
+        if self.limits.proxies.cover(client):
+            return True
+        connection.address = self.take(client)
+        return bool(connection.address)
 
     def left(self, connection: HttpConnection) -> None:
         """Remove a closed connection from the counts."""
@@ -112,9 +126,13 @@ class Listener:
 
     async def open(self, host: str, port: int, backlog: int) -> None:
         """Start to accept connections. Raises `OSError`, usually because the port is in use."""
-        self._server = await self.loop.create_server(
-            lambda: HttpConnection(self), host, port, backlog=backlog
-        )
+        if self._handshake:
+            self._server = Acceptor(self, self._handshake)
+            await self._server.open(host, port, backlog)
+        else:
+            self._server = await self.loop.create_server(
+                lambda: HttpConnection(self), host, port, backlog=backlog
+            )
         self.port = int(self._server.sockets[0].getsockname()[1])
         CONNECTIONS_LIMIT.labels(self._name).set(self._maximum)
         self._check_connections()
@@ -146,10 +164,14 @@ class Listener:
             await self._cancel_requests()
         if self._clock is not None:
             self._clock.cancel()
+        if isinstance(self._server, Acceptor):
+            await self._server.end()
         for connection in tuple(self.connections):
             connection.transport.abort()
 
     async def _ended(self) -> None:
+        if isinstance(self._server, Acceptor):
+            await self._server.completed()
         await self._empty.wait()
         if self.tasks:
             await asyncio.wait(tuple(self.tasks))

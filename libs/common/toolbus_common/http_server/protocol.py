@@ -1,8 +1,12 @@
 """One HTTP/1.1 connection: limits of size and time in every state, and responses in order."""
 
 import asyncio
+import fcntl
 import math
+import sys
+import termios
 from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 import httptools
@@ -35,7 +39,7 @@ class HttpConnection(RequestParser, asyncio.Protocol):
     connections that exceed a time limit. Requests therefore need no timers.
     """
 
-    def __init__(self, listener: "Listener") -> None:
+    def __init__(self, listener: "Listener", client: tuple[str, int] | None = None) -> None:
         super().__init__()
         self._listener = listener
         self._limits = listener.limits
@@ -54,7 +58,7 @@ class HttpConnection(RequestParser, asyncio.Protocol):
         self._late = False
         self._write_deadline, self._unwritten = NEVER, 0
         self._lingers_until = NEVER
-        self._peer: tuple[str, int] | None = None
+        self._peer = client  # known before HTTP starts if there was a handshake
         self._own: tuple[str, int] | None = None
         self.address = ""  # the client address that the connection is counted for
         self._behind_proxy = False
@@ -65,7 +69,7 @@ class HttpConnection(RequestParser, asyncio.Protocol):
     def connection_made(self, transport: Any) -> None:
         """Admit the connection and start its time limit, so that a silent connection is closed."""
         self.transport = transport
-        self._peer = _address(transport.get_extra_info("peername"))
+        self._peer = self._peer or _address(transport.get_extra_info("peername"))
         self._own = _address(transport.get_extra_info("sockname"))
         self._listener.connections.add(self)
         peer = self._peer[0] if self._peer else ""
@@ -110,8 +114,19 @@ class HttpConnection(RequestParser, asyncio.Protocol):
         self._deadline, self._lingers_until = now + LINGER_SECONDS, now + LONGEST_LINGER
         if not self.transport.is_closing():
             self._unwritten = self._unsent()
-            self.transport.write_eof()
+            if self.transport.can_write_eof():
+                self.transport.write_eof()
+            elif self._idle:
+                self._end(now)
             self.resume_reading()
+
+    def _end(self, now: float) -> None:
+        """End the connection at once. TLS says so first, while the client reads pending data."""
+        if self.transport.can_write_eof() or self.transport.is_closing():
+            self.transport.abort()
+        else:
+            self._deadline = now + LINGER_SECONDS
+            self.transport.close()
 
     def check(self, now: float) -> None:
         """Close the connection if it exceeds a time limit."""
@@ -120,7 +135,7 @@ class HttpConnection(RequestParser, asyncio.Protocol):
         elif now <= self._deadline:
             self._late = False
         elif self._deaf:
-            self.transport.abort()
+            self._end(now)
         elif self._in_body and self._waits_for_server():
             self._deadline = now + self._limits.body_seconds  # the client waits for the server
         elif not self._late:
@@ -183,10 +198,14 @@ class HttpConnection(RequestParser, asyncio.Protocol):
             self._listener.closed("write")
             self.transport.abort()
         self._unwritten = waiting
-        self._deadline = max(self._deadline, now + LINGER_SECONDS) if self._deaf else self._deadline
+        if self._deaf:
+            self._deadline = max(self._deadline, now + LINGER_SECONDS)
 
     def _unsent(self) -> int:
-        return self.transport.get_write_buffer_size()
+        size = self.transport.get_write_buffer_size()
+        if self._deaf and not size and not self.transport.can_write_eof():
+            return _unacknowledged(self.transport)  # of the encrypted data, part is not in `size`
+        return size
 
     # -- parsing -----------------------------------------------------------------------------
 
@@ -362,3 +381,13 @@ class HttpConnection(RequestParser, asyncio.Protocol):
 def _address(found: Any) -> tuple[str, int] | None:
     """Return the host and port of a socket's name; None for a Unix socket."""
     return (str(found[0]), int(found[1])) if isinstance(found, tuple) else None
+
+
+def _unacknowledged(transport: asyncio.Transport) -> int:
+    """Return how many sent bytes the client has not acknowledged; 0 if that is unknown."""
+    with suppress(OSError, ValueError):
+        found = fcntl.ioctl(
+            transport.get_extra_info("socket").fileno(), termios.TIOCOUTQ, b"\0" * 4
+        )
+        return int.from_bytes(found, sys.byteorder)
+    return 0

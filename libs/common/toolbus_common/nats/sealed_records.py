@@ -16,7 +16,7 @@ from hashlib import sha256
 from pathlib import Path
 
 from toolbus_common.crypto.aead import Aead, DecryptionError
-from toolbus_common.crypto.key_file import load_key, read_key
+from toolbus_common.crypto.key_file import accepted_keys, read_key
 from toolbus_common.errors import UnavailableError
 from toolbus_common.nats.kv_bucket import Change
 
@@ -65,9 +65,9 @@ class Records:
     def at(cls, bucket: str, path: Path, earlier: Iterable[Path] = ()) -> "Records":
         """Return the encryption with the keys in files. Raises `ValueError`.
 
-        If the first file is missing, it is created.
+        If the first file is missing, it is created. Keys beside it are accepted (`accepted_keys`).
         """
-        return cls(bucket, [load_key(path), *map(read_key, earlier)])
+        return cls(bucket, [*accepted_keys(path), *map(read_key, earlier)])
 
     @property
     def keys(self) -> list[bytes]:

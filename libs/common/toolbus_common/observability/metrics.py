@@ -29,6 +29,13 @@ CONNECTIONS_REJECTED = Counter(
 CONNECTIONS_CLOSED = Counter(
     "toolbus_http_connections_closed", "Connections closed by a limit", ["listener", "reason"]
 )
+# The end of the certificate of a listener, and 1 while replaced files cannot be used.
+CERTIFICATE_EXPIRY = Gauge(
+    "toolbus_certificate_expiry_timestamp_seconds", "End of the certificate", ["listener"]
+)
+CERTIFICATE_NOT_RELOADED = Gauge(
+    "toolbus_certificate_not_reloaded", "Replaced certificate files are unusable", ["listener"]
+)
 # Requests whose credentials were rejected. entrance: mcp, admin, …; reason: an error code.
 REJECTED_ACCESS = Counter(
     "toolbus_rejected_access", "Requests rejected for their credentials", ["entrance", "reason"]

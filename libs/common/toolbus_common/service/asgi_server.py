@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+from toolbus_common.http_server.acceptor import Handshake
 from toolbus_common.http_server.limits import Limits
-from toolbus_common.http_server.listener import Listener
+from toolbus_common.http_server.listener import PLAIN, Listener
 
 BACKLOG = 2048
 
@@ -16,7 +17,13 @@ class NotServedError(Exception):
 
 @asynccontextmanager
 async def serving(
-    app: Any, name: str, host: str, port: int, limits: Limits, drain_seconds: float
+    app: Any,
+    name: str,
+    host: str,
+    port: int,
+    limits: Limits,
+    drain_seconds: float,
+    handshake: Handshake = PLAIN,
 ) -> AsyncIterator[Listener]:
     """Serve an ASGI application until the context ends. `name` is the server's label in metrics.
 
@@ -27,7 +34,7 @@ async def serving(
         NotServedError: the server cannot listen on the address, usually because the port is in use.
 
     """
-    listener = Listener(app, name, limits)
+    listener = Listener(app, name, limits, handshake)
     try:
         await listener.open(host, port, BACKLOG)
     except OSError as error:

@@ -96,7 +96,8 @@ def _services(reply: list[ServiceStatus]) -> Iterator[Check]:
     for service in SERVICES:
         mine = [status for status in reply if status.service == service]
         reasons = {status.reason for status in mine if not status.ready}
-        reasons |= {status.details.get("person_keys", "") for status in mine} - {""}
+        for name in ("person_keys", "certificate"):
+            reasons |= {status.details.get(name, "") for status in mine} - {""}
         message = "; ".join(sorted(reasons)) if mine else "not running; 'toolbus run' starts it"
         ready = bool(mine) and not reasons
         yield check(f"service {service}", "ready" if ready else message, ok=ready)

@@ -40,7 +40,12 @@ class AnonymousAccess:
         cls, directory: ConfigView, settings: Settings, origins: frozenset[str]
     ) -> "AnonymousAccess":
         """Return the anonymous access of a listener with these settings."""
-        exposure = (settings.http_host, settings.public_url, settings.trusted_proxies)
+        exposure = (
+            settings.http_host,
+            settings.public_url,
+            settings.trusted_proxies,
+            settings.proxy_protocol_from,
+        )
         return cls(directory, origins, remote_reason(*exposure))
 
     @property

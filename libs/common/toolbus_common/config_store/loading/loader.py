@@ -209,8 +209,9 @@ def _reachable_anonymously(
     """Yield a problem if other machines can use the gateway without a credential."""
     if not configuration.anonymous.on or configuration.anonymous.allow_remote:
         return
-    urls = (environ.get(f"TOOLBUS_{each}", "") for each in ("PUBLIC_URL", "TRUSTED_PROXIES"))
-    reason = remote_reason(environ.get("TOOLBUS_HTTP_HOST") or "127.0.0.1", *urls)
+    names = ("PUBLIC_URL", "TRUSTED_PROXIES", "PROXY_PROTOCOL_FROM")
+    settings = (environ.get(f"TOOLBUS_{each}", "") for each in names)
+    reason = remote_reason(environ.get("TOOLBUS_HTTP_HOST") or "127.0.0.1", *settings)
     if reason:
         yield document.problem(
             ("anonymous",),

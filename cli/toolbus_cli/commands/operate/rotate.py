@@ -1,0 +1,159 @@
+"""The command that lists the keys of an installation, and replaces keys that replicas share."""
+
+import os
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
+from toolbus_cli.commands.output import say, show_json, show_table
+from toolbus_cli.errors import CommandError
+from toolbus_common.crypto.key_file import KEY_BYTES, create_key
+
+NEXT = "next"
+DAY_SECONDS = 86_400.0
+PAGE = "docs/how-to/key-rotation.md"
+
+
+class Stage(StrEnum):
+    """A stage of a rotation. All replicas restart after each."""
+
+    PREPARE = "prepare"
+    SWITCH = "switch"
+    FINISH = "finish"
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """A kind of keys: its files in the state directory, and how they are replaced.
+
+    `variable` names another file. The services that use a key of a rotation are `users`.
+    """
+
+    name: str
+    files: str
+    how: str
+    variable: str = ""
+    users: str = ""
+
+    def paths(self, state_dir: Path) -> list[Path]:
+        """Return the files that exist."""
+        if named := self.variable and os.environ.get(self.variable):
+            return [path for path in [Path(named)] if path.exists()]
+        return sorted(state_dir.glob(self.files)) if self.files else []
+
+    def file(self, state_dir: Path) -> Path:
+        """Return the file of a key that this command replaces."""
+        return Path(os.environ.get(self.variable) or state_dir / self.files)
+
+
+_MONTHLY = "by itself: a new key every 30 days, the earlier one is accepted for 2 more days"
+_SHARED = "toolbus rotate"
+KEYS = (
+    Key("client-state", "client-state.key", _SHARED, "TOOLBUS_CLIENT_STATE_KEY_FILE", "ingress"),
+    Key("policy", "policy.key", _SHARED, "TOOLBUS_POLICY_KEY", "policy"),
+    Key("oauth-signing", "oauth-signing.json", _MONTHLY, "TOOLBUS_OAUTH_SIGNING_FILE"),
+    Key("oauth-client", "oauth-client.json", _MONTHLY, "TOOLBUS_OAUTH_CLIENT_FILE"),
+    Key("oauth-identity", "oauth-identity.json", _MONTHLY, "TOOLBUS_OAUTH_IDENTITY_FILE"),
+    Key("vault", "oauth-vault.key", "TOOLBUS_OAUTH_EARLIER_VAULTS", "TOOLBUS_OAUTH_VAULT_FILE"),
+    Key("oauth", "oauth.key", "not possible yet", "TOOLBUS_OAUTH_KEY_FILE"),
+    Key("people", "people.key", "not possible yet", "TOOLBUS_PEOPLE_KEY"),
+    Key("encryption", "encryption/*.key", "not possible yet"),
+    Key("evidence", "evidence/key.pem", "a new log key", "TOOLBUS_EVIDENCE_KEY_FILE"),
+    Key("nats", "nkeys/*.seed", "a second user at NATS"),
+    Key("valkey", "valkey/password", "a second password at Valkey"),
+    Key("certificate", "", "replace the files", "TOOLBUS_TLS_CERT"),
+    Key("keys of agents", "", "toolbus keys create, then revoke"),
+    Key("admin keys", "", "toolbus admins create, then revoke"),
+    Key("secrets of servers", "", "at their store"),
+)
+_ROTATED = {each.name: each for each in KEYS if each.how == _SHARED}
+
+
+def rotate(
+    key: Annotated[str, typer.Argument(help="The key to replace: client-state or policy.")] = "",
+    *,
+    stage: Annotated[Stage, typer.Option(help="The stage of the rotation.")] = Stage.PREPARE,
+    listed: Annotated[bool, typer.Option("--list", help="List all keys and their age.")] = False,
+    state_dir: StateDir = DEFAULT_STATE,
+    as_json: AsJson = False,
+) -> None:
+    """List the keys of an installation, or replace a key that its services share.
+
+    A rotation has three stages, after each of which all replicas of the service restart one after
+    the other: 'prepare' adds the next key, 'switch' uses it, 'finish' removes the earlier ones.
+    """
+    if listed or not key:
+        _show(state_dir, as_json=as_json)
+        return
+    if key not in _ROTATED:
+        raise CommandError(
+            f"This command does not replace '{key}', only {' and '.join(_ROTATED)}; {PAGE} says "
+            "how each key is replaced."
+        )
+    chosen = _ROTATED[key]
+    path = chosen.file(state_dir)
+    if not path.exists():
+        raise CommandError(f"There is no key file '{path}'; name the state directory that has it.")
+    say(_STAGES[stage](path), f"Restart all replicas of {chosen.users} with these files, one after "
+        "the other.")  # fmt: skip
+
+
+def _show(state_dir: Path, *, as_json: bool) -> None:
+    rows = list(_rows(state_dir))
+    if as_json:
+        show_json([{"key": key, "file": file, "days": days, "how": how}
+                   for key, file, days, how in rows])  # fmt: skip
+        return
+    shown = [(key, file, "" if days is None else f"{days} d", how) for key, file, days, how in rows]
+    show_table(("key", "file", "age", "replaced by"), shown, "No key was found.")
+    say("", f"The steps for each key: {PAGE}.")
+
+
+def _rows(state_dir: Path) -> Iterator[tuple[str, str, int | None, str]]:
+    for each in KEYS:
+        paths = each.paths(state_dir)
+        for path in paths:
+            days = int((time.time() - path.stat().st_mtime) / DAY_SECONDS)
+            yield each.name, str(path), days, each.how
+        if not paths:
+            yield each.name, "", None, each.how
+
+
+def _beside(path: Path, name: str) -> Path:
+    return path.with_name(f"{path.stem}.{name}{path.suffix}")
+
+
+def _prepared(path: Path) -> str:
+    following = _beside(path, NEXT)
+    create_key(following, lambda: os.urandom(KEY_BYTES))
+    return f"The next key is in '{following}', and is accepted. The earlier one is still in use."
+
+
+def _switched(path: Path) -> str:
+    following = _beside(path, NEXT)
+    if not following.exists():
+        raise CommandError(f"There is no next key '{following}'; run '--stage prepare' first.")
+    earlier = _beside(path, time.strftime("%Y%m%dT%H%M%S", time.gmtime()))
+    os.link(path, earlier)  # at no time is there no key: a start would create one
+    following.replace(path)
+    return f"'{path}' has the new key. The earlier one is in '{earlier}', and is accepted."
+
+
+def _finished(path: Path) -> str:
+    if _beside(path, NEXT).exists():
+        raise CommandError(
+            f"The next key '{_beside(path, NEXT)}' is not in use; run '--stage switch' first."
+        )
+    earlier = sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))
+    for each in earlier:
+        each.unlink()
+    return f"{len(earlier)} earlier keys were removed; what they encrypted can no longer be read."
+
+
+_STAGES = {Stage.PREPARE: _prepared, Stage.SWITCH: _switched, Stage.FINISH: _finished}
