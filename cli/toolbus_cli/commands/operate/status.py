@@ -321,7 +321,8 @@ async def _looked_at(bus: Bus) -> list[Check]:
     for service in SERVICES:
         mine = [status for status in reply if status.service == service]
         reasons = {status.reason for status in mine if not status.ready}
-        reasons |= {status.details.get("person_keys", "") for status in mine} - {""}
+        for fault in ("person_keys", "configuration"):
+            reasons |= {status.details.get(fault, "") for status in mine} - {""}
         message = "; ".join(sorted(reasons)) if mine else "not running; 'toolbus run' starts it"
         ready = bool(mine) and not reasons
         checks.append(_check(f"service {service}", "ready" if ready else message, ok=ready))
