@@ -33,7 +33,7 @@ ON_A_GATEWAY := tests/docs/test_running_samples.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 QUICK := tests/unit tests/contract tests/architecture tests/docs
-OF_OTHER_TARGETS := --ignore=tests/containers --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models --ignore=tests/chart --ignore=tests/backup
+OF_OTHER_TARGETS := --ignore=tests/containers --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models --ignore=tests/chart --ignore=tests/backup --ignore=tests/upgrade
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(OF_OTHER_TARGETS) $(ARGS)
@@ -58,6 +58,12 @@ browser: $(INSTALLED)
 # An installation is destroyed and restored from its backup: ledger, rows, proofs, keys, accounts.
 backup: $(INSTALLED)
 	$(BIN)/python -m pytest tests/backup $(ARGS)
+
+# Services of an earlier commit are replaced by the present ones under load, and back again. The
+# earlier version is built and installed once, in build/upgrade: FROM=COMMIT names another one.
+.PHONY: upgrade
+upgrade: $(INSTALLED)
+	TOOLBUS_UPGRADE_FROM=$(FROM) $(BIN)/python -m pytest tests/upgrade --capture=no $(ARGS)
 
 # A real Prometheus scrapes every service and evaluates every expression of its dashboard.
 metrics: $(INSTALLED)

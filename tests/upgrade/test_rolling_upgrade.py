@@ -1,21 +1,26 @@
 """Services of an earlier commit are replaced by the present ones under load, and back again.
 
-`make upgrade` runs it; it takes minutes. TOOLBUS_UPGRADE_FROM names another commit.
+`make upgrade` runs it; it takes minutes. `make upgrade FROM=COMMIT` uses another commit.
 """
 
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from harness.clients.mcp_client import Client
-from harness.upgrade.installation import DOWNGRADE, KEY, UPGRADE, Installation, machine
+from harness.gateway.cluster import Upstream
+from harness.upgrade.installation import KEY, UPGRADE, Installation, declared, machine
+from harness.upgrade.single_host import SingleHost
 from harness.upgrade.traffic import Traffic, check, traffic
 from harness.upgrade.version import Version, earlier, present
 from harness.waits import until_blocking
 
 RATE = 20.0  # calls per second
+ORDERS = {"in order": [[service] for service in UPGRADE], "at once": [list(UPGRADE)]}
+CALLS = 5
+COMPLETED = "SELECT count() AS calls FROM events WHERE event = 'call.completed'"
 
 
 @pytest.fixture(scope="module")
@@ -23,42 +28,72 @@ def old() -> Version:
     return earlier()
 
 
-@pytest.fixture
-def place(old: Version, tmp_path: Path) -> Iterator[Installation]:
-    with Installation(tmp_path, old).running() as found:
-        for url in found.edges:
-            found.until_listed(Client(url, KEY), "echo__count")
-        yield found
-
-
+@pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)
 def test_services_are_upgraded_and_downgraded_without_a_failed_call(
-    place: Installation, old: Version
+    order: list[list[str]], old: Version, tmp_path: Path
 ) -> None:
     new = present()
-    client = machine(place, old)
-    with traffic(place, client, RATE) as upgrade:
-        place.prepare(new)
-        for service in UPGRADE:
-            _replace(place, service, new, upgrade)
-    assert upgrade.faults() == []
-    check(place, [upgrade])
-    place.toolbus(new, "status")
-    with traffic(place, client, RATE) as downgrade:
-        for service in DOWNGRADE:
-            _replace(place, service, old, downgrade)
-    assert downgrade.faults() == []
-    calls = check(place, [upgrade, downgrade])
-    place.toolbus(old, "status")
-    for version in (old, new):
-        _verify(place, version)
+    with Installation(tmp_path, old).running() as place:
+        for url in place.edges:
+            place.until_listed(Client(url, KEY), "echo__count")
+        client = machine(place, old)
+        with traffic(place, client, RATE) as upgrade:
+            place.prepare(new)
+            for services in order:
+                _replace(place, services, new, upgrade)
+        assert upgrade.faults() == []
+        check(place, [upgrade])
+        place.toolbus(new, "status")
+        place.apply(new, {"version": 1, **declared(place.upstream.url), "labels": {"a__*": ["b"]}})
+        with traffic(place, client, RATE) as downgrade:
+            for services in reversed(order):
+                _replace(place, services, old, downgrade)
+        assert downgrade.faults() == []
+        calls = check(place, [upgrade, downgrade])
+        place.toolbus(old, "status")
+        for version in (old, new):
+            _verify(place, version)
     tokens = upgrade.tokens + downgrade.tokens
-    print(f"{calls} executed, recorded and charged calls, {tokens} tokens, 0 failed")
+    print(f"{calls} calls executed, recorded and charged, {tokens} tokens issued, none failed")
 
 
-def _replace(place: Installation, service: str, version: Version, load: Traffic) -> None:
-    """Replace the replicas of a service while calls go on."""
-    for _ in place.use(service, version):
-        until_blocking(place.is_ready, f"every service is ready with {service} of {version.name}")
+def test_one_host_is_upgraded_and_downgraded_with_its_state(old: Version, tmp_path: Path) -> None:
+    (tmp_path / "upstream").mkdir()
+    upstream, place = Upstream(tmp_path / "upstream"), SingleHost(tmp_path / "host", old)
+    place.configure(declared(upstream.url))
+    with upstream.running():
+        for number, version in enumerate((old, present(), old), start=1):
+            place.version = version
+            with place.running():
+                place.until_listed(place.client(KEY), "echo__count")
+                _call_and_verify(place, number, tmp_path / f"{number}.zip")
+
+
+def _call_and_verify(place: SingleHost, number: int, bundle: Path) -> None:
+    """Make calls, and check that the record and the evidence have those of all versions."""
+    for call in range(CALLS):
+        answer = place.client(KEY).call("echo__count", {"id": f"{number}.{call}"})
+        assert answer.code == ""
+    place.eventual_rows(COMPLETED, lambda rows: int(rows[0]["calls"]) == number * CALLS)
+    place.operate("status")
+    key = place.operate("audit", "key").strip()
+
+    def exported() -> bool:
+        try:
+            place.operate("audit", "export", str(bundle))
+        except RuntimeError:  # there is no checkpoint yet
+            return False
+        return True
+
+    until_blocking(exported, "there is a checkpoint")
+    found = place.version.run("audit", "verify", str(bundle), "--key", key, "--json")
+    assert json.loads(found)["valid"]
+
+
+def _replace(place: Installation, services: Sequence[str], version: Version, load: Traffic) -> None:
+    """Replace the replicas of services while calls go on."""
+    for _ in place.use(services, version):
+        until_blocking(place.is_ready, f"every service is ready with {services} of {version.name}")
         load.go_on()
 
 

@@ -1,4 +1,4 @@
-"""NATS, Valkey, ClickHouse and two replicas of each service, each of one of two versions."""
+"""NATS, Valkey, ClickHouse, and two replicas of each service, each of one of two versions."""
 
 import json
 import os
@@ -72,7 +72,7 @@ class Replica:
         return self.state_dir / f"log-{self.starts}"
 
     def start(self) -> None:
-        """Start its process, and wait until it is ready."""
+        """Start its process."""
         self.starts += 1
         with self.log.open("ab") as output:
             self.process = subprocess.Popen(
@@ -82,13 +82,20 @@ class Replica:
                 stderr=output,
                 preexec_fn=die_with_parent,  # noqa: PLW1509
             )
+
+    def wait_ready(self) -> None:
+        """Wait until `/readyz` answers 200."""
         until_blocking(self._is_ready, f"{self.service} of {self.version.name} is ready", 120)
 
-    def end(self, number: signal.Signals = signal.SIGTERM) -> int:
-        """Send a signal to its process, and return its exit code."""
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to its process."""
+        if self.process is not None:
+            self.process.send_signal(number)
+
+    def ended(self) -> int:
+        """Wait for the end of its process, and return the exit code."""
         if self.process is None:
             return 0
-        self.process.send_signal(number)
         code, self.process = self.process.wait(END_SECONDS), None
         return code
 
@@ -153,14 +160,19 @@ class Installation(BusOperator):
         self.nats.configure(version)
         self.toolbus(version, "provision")
 
-    def use(self, service: str, version: Version) -> Iterator[Replica]:
-        """Replace the replicas of a service one after another, and yield each new one."""
-        for replica in self.replicas[service]:
-            code = replica.end()
-            assert code == 0, replica.log.read_text()[-3000:]
-            replica.version = version
-            replica.start()
-            yield replica
+    def use(self, services: Sequence[str], version: Version) -> Iterator[int]:
+        """Replace a replica of each of these services at the same time, and then the next ones."""
+        for number in range(REPLICAS):
+            leaving = [self.replicas[service][number] for service in services]
+            for each in leaving:
+                each.signal(signal.SIGTERM)
+            for each in leaving:
+                assert each.ended() == 0, each.log.read_text()[-3000:]
+                each.version = version
+                each.start()
+            for each in leaving:
+                each.wait_ready()
+            yield number
 
     def is_ready(self) -> bool:
         """Return whether every replica reports that it is ready."""
@@ -176,6 +188,7 @@ class Installation(BusOperator):
             replica = Replica(service, own, environment, self._first)
             self.replicas.setdefault(service, []).append(replica)
             replica.start()
+            replica.wait_ready()
             created = [path for name in CREATED.get(service, ()) for path in own.glob(name)]
             for path in created if number == 0 else []:
                 copy = shutil.copytree if path.is_dir() else shutil.copy
@@ -201,7 +214,8 @@ class Installation(BusOperator):
     def _kill(self) -> None:
         for replicas in self.replicas.values():
             for each in replicas:
-                each.end(signal.SIGKILL)
+                each.signal(signal.SIGKILL)
+                each.ended()
 
 
 def declared(url: str) -> dict[str, Any]:

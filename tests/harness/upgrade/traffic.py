@@ -114,7 +114,11 @@ def check(place: Installation, all_traffic: list[Traffic]) -> int:
     found = place.eventual_rows(_CALLS, lambda rows: _numbers(rows[0]) == whole)
     assert _numbers(found[0]) == whole
     assert int(place.rows(_TWICE)[0]["twice"]) == 0
-    assert spent_and_reserved(place.valkey.url, "customer") == (count * PRICE, 0)
+    found_money = spent_and_reserved(place.valkey.url, "customer")
+    until_blocking(
+        lambda: spent_and_reserved(place.valkey.url, "customer") == (count * PRICE, 0),
+        f"the ledger has {count * PRICE}, not {found_money}",
+    )
     return count
 
 

@@ -14,7 +14,7 @@ from harness.engines.engine import installed
 ROOT = Path(__file__).parents[3]
 CACHE = ROOT / "build" / "upgrade"
 # The last commit before the work on containers, backups and upgrades (issue 22).
-EARLIER = os.environ.get("TOOLBUS_UPGRADE_FROM", "4cc79997")
+EARLIER = os.environ.get("TOOLBUS_UPGRADE_FROM") or "4cc79997"
 
 
 @dataclass(frozen=True)
