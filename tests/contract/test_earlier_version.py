@@ -1,39 +1,47 @@
 """Services of an earlier version and of this one understand each other's messages.
 
-`earlier.json` has the golden files of the earlier commit. After a release,
-`TOOLBUS_WRITE_EARLIER=COMMIT pytest tests/contract/test_earlier_version.py` replaces it.
+`earlier.json` has the golden files of the earlier commit, and the digests of its migrations. After
+a release, `TOOLBUS_WRITE_EARLIER=COMMIT pytest tests/contract/test_earlier_version.py` replaces it.
 """
 
 import json
 import os
 import subprocess
 from collections.abc import Iterator
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from toolbus_audit.clickhouse.migrate import migrations
 from toolbus_common import contracts
 
 HERE = Path(__file__).parent
+MIGRATIONS = "../../services/audit/toolbus_audit/clickhouse/migrations"
 STORED = HERE / "earlier.json"
 
 
 def _write(commit: str) -> None:
-    def git(*words: str) -> str:
-        return subprocess.run(
-            ["git", *words], cwd=HERE, check=True, capture_output=True, text=True
-        ).stdout
+    def git(*words: str) -> bytes:
+        return subprocess.run(["git", *words], cwd=HERE, check=True, capture_output=True).stdout
 
-    names = git("ls-tree", "-r", "--name-only", commit, "golden").split()
-    messages = {Path(name).stem: json.loads(git("show", f"{commit}:./{name}")) for name in names}
-    found = {"commit": git("rev-parse", commit).strip(), "messages": messages}
+    def files(directory: str) -> dict[str, bytes]:
+        names = git("ls-tree", "--name-only", commit, f"{directory}/").decode().split()
+        return {Path(name).stem: git("show", f"{commit}:./{name}") for name in names}
+
+    found = {
+        "commit": git("rev-parse", commit).decode().strip(),
+        "migrations": {name: sha256(sql).hexdigest() for name, sql in files(MIGRATIONS).items()},
+        "messages": {name: json.loads(text) for name, text in files("golden").items()},
+    }
     STORED.write_text(json.dumps(found, indent=1) + "\n")
 
 
 if chosen := os.environ.get("TOOLBUS_WRITE_EARLIER"):
     _write(chosen)
-EARLIER: dict[str, dict[str, Any]] = json.loads(STORED.read_text())["messages"]
+_STORED: dict[str, Any] = json.loads(STORED.read_text())
+EARLIER: dict[str, dict[str, Any]] = _STORED["messages"]
 
 
 def _present(name: str) -> dict[str, Any]:
@@ -76,6 +84,11 @@ def test_the_earlier_version_reads_this_version_s_message(name: str) -> None:
     assert list(_removed(earlier["message"], now["message"], name)) == []
     assert {*earlier["required"]} <= {*now["required"]}, "the earlier version needs these fields"
     assert ("body" in now) == ("body" in earlier)
+
+
+def test_the_migrations_of_the_earlier_version_are_unchanged() -> None:
+    now = {f"{each.version:04}_{each.name}": each.digest for each in migrations()}
+    assert _STORED["migrations"].items() <= now.items()
 
 
 def test_the_comparison_finds_each_incompatible_change() -> None:

@@ -224,10 +224,9 @@ def declared(url: str) -> dict[str, Any]:
     return {
         "servers": {"echo": {"url": url}},
         "keys": {
-            "bot": {"secret": KEY, "tools": ["*"]},
-            "coder": {"secret": CODER, "tools": ["*"], "code_mode": True},
+            "bot": {"secret": KEY, "tools": ["*"], "budget": budget},
+            "coder": {"secret": CODER, "tools": ["*"], "code_mode": True, "budget": budget},
         },
-        "customers": {"default": {"budget": budget}},
         "access": {
             "nightly": {"issuer": "machines", "claims": {"client": "nightly"}, "tools": ["echo__*"]}
         },

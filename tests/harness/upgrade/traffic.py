@@ -56,8 +56,11 @@ class Traffic:
 
     def expected(self) -> Counter[str]:
         """Return the ids that the upstream must have executed, each once."""
-        answers = (ended.call.answer for load in self.loads for ended in load.succeeded)
-        return Counter(each for answer in answers for each in answer.split())
+        return sum(map(_executed, self.loads), Counter())
+
+    def budgeted(self) -> int:
+        """Return the number of executed calls of keys, which have budgets."""
+        return _executed(self.loads[0]).total()
 
 
 @contextmanager
@@ -114,12 +117,18 @@ def check(place: Installation, all_traffic: list[Traffic]) -> int:
     found = place.eventual_rows(_CALLS, lambda rows: _numbers(rows[0]) == whole)
     assert _numbers(found[0]) == whole
     assert int(place.rows(_TWICE)[0]["twice"]) == 0
-    found_money = spent_and_reserved(place.valkey.url, "customer")
+    spent = sum(each.budgeted() for each in all_traffic) * PRICE
     until_blocking(
-        lambda: spent_and_reserved(place.valkey.url, "customer") == (count * PRICE, 0),
-        f"the ledger has {count * PRICE}, not {found_money}",
+        lambda: spent_and_reserved(place.valkey.url) == (spent, 0),
+        f"the ledger has {spent}, not {spent_and_reserved(place.valkey.url)}",
     )
     return count
+
+
+def _executed(load: Load) -> Counter[str]:
+    """Return the ids in the responses of a load; a program has made two calls."""
+    answers = (ended.call.answer for ended in load.succeeded)
+    return Counter(each for answer in answers for each in answer.split())
 
 
 def _numbers(row: dict[str, object]) -> dict[str, int]:
