@@ -8,10 +8,10 @@ import subprocess
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPConnection, HTTPException
 from pathlib import Path
 from typing import Any
-
-import httpx2
 
 from harness.clients.bus_operator import BusOperator
 from harness.engines.clickhouse_server import ClickHouseServer
@@ -103,11 +103,14 @@ class Replica:
         assert self.process is not None
         if self.process.poll() is not None:
             raise RuntimeError(f"{self.service} ended:\n{self.log.read_text()[-3000:]}")
-        url = f"http://{self.environment['TOOLBUS_OPS_LISTEN']}/readyz"
+        connection = HTTPConnection(self.environment["TOOLBUS_OPS_LISTEN"], timeout=1)
         try:
-            return httpx2.get(url, timeout=1).status_code == httpx2.codes.OK
-        except httpx2.HTTPError:
+            connection.request("GET", "/readyz")
+            return connection.getresponse().status == HTTPStatus.OK
+        except (OSError, HTTPException):
             return False
+        finally:
+            connection.close()
 
 
 class Installation(BusOperator):

@@ -67,15 +67,15 @@ class Traffic:
 def traffic(place: Installation, client: tuple[str, str], rate: float) -> Iterator[Traffic]:
     """Make calls until the context ends and the last one has a response."""
     ended = Event()
-    with Balancer(place.edges).running() as balancer:
+    with Balancer(place.edges).running() as balancer, httpx2.Client(timeout=30) as http:
         by_key = Load(balancer.endpoint, KEY, CODER, rate, KINDS)
         by_token = Load(balancer.endpoint, "", "", rate / 5, ("count",))
         made = Traffic([by_key, by_token])
-        _renew(made, balancer, client)
+        _renew(made, balancer, http, client)
 
         def renew() -> None:
             while not ended.wait(TOKEN_PAUSE):
-                _renew(made, balancer, client)
+                _renew(made, balancer, http, client)
 
         threads = [Thread(target=lambda load=load: asyncio.run(load.work())) for load in made.loads]
         threads.append(Thread(target=renew))
@@ -91,12 +91,12 @@ def traffic(place: Installation, client: tuple[str, str], rate: float) -> Iterat
                 each.join()
 
 
-def _renew(made: Traffic, balancer: Balancer, client: tuple[str, str]) -> None:
+def _renew(made: Traffic, balancer: Balancer, http: httpx2.Client, client: tuple[str, str]) -> None:
     """Request an access token for the next calls."""
     url = balancer.endpoint().removesuffix("/mcp") + "/oauth/token"
     form = {"grant_type": "client_credentials", "resource": f"{PUBLIC_URL}/mcp"}
     try:
-        answer = httpx2.post(url, data=form, auth=client, timeout=30)
+        answer = http.post(url, data=form, auth=client)
     except httpx2.HTTPError as error:
         made.refused.append(f"/oauth/token: {error!r}")
         return
