@@ -33,7 +33,7 @@ ON_A_GATEWAY := tests/docs/test_running_samples.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 QUICK := tests/unit tests/contract tests/architecture tests/docs
-OF_OTHER_TARGETS := --ignore=tests/containers --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models --ignore=tests/chart --ignore=tests/backup --ignore=tests/server_images --ignore=tests/balancers
+OF_OTHER_TARGETS := --ignore=tests/containers --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models --ignore=tests/chart --ignore=tests/backup --ignore=tests/server_images --ignore=tests/balancers --ignore=tests/upgrade
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(OF_OTHER_TARGETS) $(ARGS)
@@ -63,6 +63,12 @@ backup: $(INSTALLED)
 balancers: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m harness.packages.debian nginx haproxy
 	$(BIN)/python -m pytest tests/balancers $(ARGS)
+
+# Services of an earlier commit are replaced by the present ones under load, and back again. The
+# earlier version is built and installed once, in build/upgrade: FROM=COMMIT names another one.
+.PHONY: upgrade
+upgrade: $(INSTALLED)
+	TOOLBUS_UPGRADE_FROM=$(FROM) $(BIN)/python -m pytest tests/upgrade --capture=no $(ARGS)
 
 # A real Prometheus scrapes every service and evaluates every expression of its dashboard.
 metrics: $(INSTALLED)

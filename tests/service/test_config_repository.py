@@ -13,7 +13,7 @@ from toolbus_cli import config_client as desks
 from toolbus_cli.launcher import config_source
 from toolbus_cli.launcher.config_source import Source
 from toolbus_cli.state_dir import State
-from toolbus_common.access.config_snapshot import ConfigView
+from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.config import Configuration, Key
 from toolbus_common.config_store.diff import changes
 from toolbus_common.config_store.loading.loader import Loaded
@@ -21,6 +21,7 @@ from toolbus_common.config_store.repository import ConfigRepository, hashed
 from toolbus_common.errors import InvalidError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, CONFIGURATION, EVENTS, KEY_PREFIX
+from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
 
@@ -261,3 +262,28 @@ def test_a_file_being_written_is_ignored_until_it_is_complete(tmp_path: Path) ->
     assert file.changed()
     file.load()
     assert not file.changed()
+
+
+async def test_a_replica_takes_no_work_with_a_configuration_of_a_newer_version(
+    repository: ConfigRepository, operator: Bus, settings: Settings
+) -> None:
+    await repository.apply(BOT, "file")
+    bucket = await operator.bucket(CONFIG)
+    older, newer = Service("ingress", settings), Service("policy", settings)
+    for service in (older, newer):
+        service.share_projection(CONFIG, ConfigProjection)
+    async with older.running():
+        revision = await bucket.put(CONFIGURATION, b'{"later": {}}')
+        await until(lambda: older.status().revisions[CONFIG] >= revision, "the older one sees it")
+        assert older.status().ready, "it continues with the last configuration that it could read"
+        assert "(later)" in older.status().details["configuration"]
+        async with newer.running():
+            status = newer.status()
+            assert not status.ready
+            assert "cannot read the entry 'configuration'" in status.reason
+            assert "Run that version" in status.reason
+    with pytest.raises(InvalidError, match="a newer version wrote it"):
+        await repository.declared()
+    await bucket.put(f"{KEY_PREFIX}bot", b'{"later": 1}')
+    with pytest.raises(InvalidError, match=r"'key.bot' of the stored configuration \(later\)"):
+        await repository.own_keys()

@@ -9,8 +9,10 @@ from nats.js.errors import APIError
 
 from harness.engines.bus_reset import connect_as_tester
 from harness.engines.nats_server import NatsServer
+from toolbus_cli.commands.operate import run
 from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher.engines import move_streams
+from toolbus_common.errors import UnknownEntryError
 from toolbus_common.nats.accounts import STORE
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.provision import OlderStateError, provision
@@ -97,6 +99,15 @@ async def test_every_older_stream_is_named_in_one_message(own_nats: NatsServer) 
             await bus.client.jetstream().add_stream(name=name, subjects=[f"tb.{name}"])
         with pytest.raises(OlderStateError, match='"FACTS" and the bucket "tb_seals"'):
             await provision(bus)
+
+
+def test_provisioning_an_installation_from_before_identities_can_forget_one(
+    own_nats: NatsServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    own_nats.copy_seeds(tmp_path)
+    monkeypatch.setenv("TOOLBUS_NATS_URL", own_nats.url)
+    with pytest.raises(UnknownEntryError, match=r"no entry 'audit\.store'; there are: none"):
+        run.provision(events_gib=1, forget=["audit.store"], state_dir=tmp_path)
 
 
 def test_streams_that_cannot_be_moved_end_the_start_with_what_to_do(tmp_path: Path) -> None:

@@ -53,18 +53,8 @@ BUSYBOX = Program("BUSYBOX", ("busybox",), ("busybox-static",))
 DOCKER_REGISTRY = Program("DOCKER_REGISTRY", ("docker-registry",), ("docker-registry",))
 NGINX = Program("NGINX", ("nginx", "/usr/sbin/nginx"), ("nginx-light",))
 HAPROXY = Program("HAPROXY", ("haproxy", "/usr/sbin/haproxy"), ("haproxy",))
-_PROGRAMS = {
-    each.names[0]: each
-    for each in (
-        CHROMIUM,
-        PROMETHEUS,
-        SYSTEMD_ANALYZE,
-        BUSYBOX,
-        DOCKER_REGISTRY,
-        NGINX,
-        HAPROXY,
-    )  # fmt: skip
-}
+_KNOWN = (CHROMIUM, PROMETHEUS, SYSTEMD_ANALYZE, BUSYBOX, DOCKER_REGISTRY, NGINX, HAPROXY)
+_PROGRAMS = {each.names[0]: each for each in _KNOWN}
 
 
 def install(program: Program) -> None:

@@ -175,11 +175,9 @@ async def _provision(
     wait: float,
 ) -> list[Provisioned]:
     async with joined(find(state_dir), wait) as bus:
-        for each in forgotten:
-            await forget_entry(bus, each)
         try:
             events_bytes = events_gib << 30 if events_gib is not None else None
-            return await lay_down(bus, replicas=replicas, events_bytes=events_bytes)
+            found = await lay_down(bus, replicas=replicas, events_bytes=events_bytes)
         except ToolbusError:
             raise
         except Exception as error:
@@ -187,6 +185,9 @@ async def _provision(
                 f"NATS rejected the streams ({error}); check that JetStream is enabled and may "
                 "store --events-gib, and that there are as many servers as --replicas."
             ) from error
+        for each in forgotten:  # an older installation has its bucket only now
+            await forget_entry(bus, each)
+        return found
 
 
 def _described(found: list[Provisioned]) -> Iterator[str]:

@@ -6,8 +6,6 @@ from hashlib import sha256
 from types import MappingProxyType
 from typing import Self
 
-from pydantic import ValidationError
-
 from toolbus_common.access.administrators import Administrator, of_key, of_person
 from toolbus_common.access.anonymous import ANONYMOUS, is_anonymous
 from toolbus_common.access.key_index import KeyIndex
@@ -15,6 +13,8 @@ from toolbus_common.access.oauth_scopes import TOOLS, administers
 from toolbus_common.access.principal import Principal, Principals
 from toolbus_common.access.token_cache import TokenCache, is_person
 from toolbus_common.config import Admin, Configuration, Key
+from toolbus_common.config.stored import read_entry
+from toolbus_common.errors import InvalidError
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import ADMIN_PREFIX, CONFIGURATION, KEY_PREFIX
@@ -158,6 +158,7 @@ class ConfigProjection:
         self._version = 0
         self._complete = False
         self._stale = False  # `_now` lacks received changes
+        self._unreadable: dict[str, str] = {}  # by entry, why this version cannot read it
         self.on_stale: list[Callable[[], None]] = []  # a snapshot read before is outdated
         self.on_configured: list[Callable[[], None]] = []  # the configuration changed
         self.on_key: list[Callable[[str], None]] = []  # the key of this name changed
@@ -168,6 +169,11 @@ class ConfigProjection:
         if self._stale:
             self._renew()
         return self._now
+
+    @property
+    def fault(self) -> str:
+        """Why an entry cannot be read; empty if all can. The last valid state remains in use."""
+        return next(iter(self._unreadable.values()), "")
 
     @property
     def admins(self) -> Mapping[str, Admin]:
@@ -193,10 +199,11 @@ class ConfigProjection:
     def _apply(self, change: Change) -> None:
         self._version = max(self._version, change.revision)
         key, value = change.key, change.value
+        self._unreadable.pop(key, None)
         try:
             if key == CONFIGURATION:
                 self._configuration = (
-                    Configuration.model_validate_json(value) if value else Configuration()
+                    read_entry(Configuration, key, value) if value else Configuration()
                 )
                 self._notify_configured()
             elif key.startswith(KEY_PREFIX):
@@ -204,7 +211,7 @@ class ConfigProjection:
                 if value is None:
                     self._own_keys.pop(name, None)
                 else:
-                    self._own_keys[name] = Key.model_validate_json(value)
+                    self._own_keys[name] = read_entry(Key, key, value)
                 self._changed.add(name)
                 for listener in self.on_key:
                     listener(name)
@@ -213,13 +220,10 @@ class ConfigProjection:
                 if value is None:
                     self._own_admins.pop(name, None)
                 else:
-                    self._own_admins[name] = Admin.model_validate_json(value)
-        except ValidationError as error:
-            # A newer version of Toolbus may have written the entry. The last valid state remains in
-            # use.
-            log.error(  # noqa: TRY400
-                "config.unreadable", extra={"key": key, "errors": error.error_count()}
-            )
+                    self._own_admins[name] = read_entry(Admin, key, value)
+        except InvalidError as error:
+            self._unreadable[key] = error.reason
+            log.error("config.unreadable", extra={"key": key, "reason": error.reason})  # noqa: TRY400
 
     def _notify_configured(self) -> None:
         for listener in self.on_configured:

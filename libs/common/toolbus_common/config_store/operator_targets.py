@@ -101,6 +101,8 @@ def decoded(value: bytes | None) -> frozenset[str]:
 class ConfirmedTargets:
     """The confirmed destinations, updated by changes of the bucket tb_config."""
 
+    fault = ""  # a value that cannot be read confirms nothing
+
     def __init__(self) -> None:
         self._digests: frozenset[str] = frozenset()
 

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.access.principal import principal_of
 from toolbus_common.config import Admin, Configuration, Key
+from toolbus_common.config.stored import read_entry
 from toolbus_common.config_store.confirmation import confirm, revoke_unused
 from toolbus_common.config_store.diff import ADDED, REMOVED, Change, changes, summary_of
 from toolbus_common.config_store.literal_secrets import Writer
@@ -129,7 +130,7 @@ class ConfigRepository:
         entry = await self._bucket.get(f"{prefix}{name}")
         if entry is None or entry.value is None:
             return None, entry.revision if entry else 0
-        return _MODELS[prefix].model_validate_json(entry.value), entry.revision
+        return read_entry(_MODELS[prefix], entry.key, entry.value), entry.revision
 
     # -- changing ----------------------------------------------------------------------------
 
@@ -232,7 +233,7 @@ class ConfigRepository:
 
     async def _own(self, prefix: str, model: type[E]) -> dict[str, E]:
         return {
-            each.key.removeprefix(prefix): model.model_validate_json(each.value)
+            each.key.removeprefix(prefix): read_entry(model, each.key, each.value)
             for each in await self._bucket.present(f"{prefix}>")
             if each.value is not None
         }
@@ -312,8 +313,7 @@ class ConfigRepository:
         entry = await self._bucket.get(ORIGIN)
         if entry is None or entry.value is None:
             return {}, entry.revision if entry else 0
-        data: dict[str, Any] = json.loads(entry.value)
-        return data, entry.revision
+        return dict(json.loads(entry.value)), entry.revision
 
     async def _note_origin(
         self, source: str, minted: Iterable[str] = (), others: Iterable[str] = ()
@@ -353,7 +353,7 @@ def _busy() -> ConflictError:
 
 @lru_cache(maxsize=2)
 def _decoded(value: bytes) -> Configuration:
-    return Configuration.model_validate_json(value)
+    return read_entry(Configuration, CONFIGURATION, value)
 
 
 def _dumped(entry: Key | Admin | None) -> Any:

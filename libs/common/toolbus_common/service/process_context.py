@@ -10,6 +10,10 @@ from toolbus_common.service.bucket_watch import BucketWatch
 class Projection(Protocol):
     """State that is derived from the changes of a bucket."""
 
+    @property
+    def fault(self) -> str:
+        """Why an entry cannot be used; empty if all can."""
+
     def apply_change(self, change: Change | None) -> None:
         """Apply one change; None follows after the entries that exist at the start."""
 

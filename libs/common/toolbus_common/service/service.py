@@ -21,7 +21,7 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import INSTALLATION
 from toolbus_common.service.bucket_watch import BucketWatch
-from toolbus_common.service.process_context import P, ProcessContext
+from toolbus_common.service.process_context import P, ProcessContext, Projection
 from toolbus_common.service.shared_keys import SharedKeys
 from toolbus_common.settings import Settings
 
@@ -64,6 +64,7 @@ class Service:
         )
         self._call_handlers: list[tuple[type[Call], CallHandler]] = []
         self._watches: list[BucketWatch] = []
+        self._projections: list[Projection] = []
         self._resources: list[Resource] = []
         self._leave_steps: list[Callable[[], Awaitable[None]]] = []
         self._condition: Callable[[], Awaitable[None]] | None = None
@@ -116,6 +117,7 @@ class Service:
         The services of a process share one projection and one watch.
         """
         projection, watch = self._process.projection(bucket, kind)
+        self._projections.append(projection)
         self._watches.append(watch)
         return projection
 
@@ -178,7 +180,8 @@ class Service:
 
     async def _refused(self) -> bool:
         """Return whether this replica may not work. It then answers status queries only."""
-        if self.shared_keys:
+        self._refusal = self._unreadable_entry()  # without it, this replica would reject callers
+        if self.shared_keys and not self._refusal:
             bucket = await self.bucket(INSTALLATION)
             self._refusal = await self._compared_keys(bucket)
         if self._refusal:
@@ -211,7 +214,11 @@ class Service:
 
     def status(self) -> ServiceStatus:
         """Return the status of this replica."""
-        reason, details, fault = self._unready_reason(), self.details(), self.person_keys_fault()
+        reason = self._unready_reason()
+        faults = {
+            "person_keys": self.person_keys_fault(),
+            "configuration": self._unreadable_entry(),
+        }
         return ServiceStatus(
             service=self.name,
             instance=self.events.producer,
@@ -219,7 +226,7 @@ class Service:
             ready=not reason,
             since=self._since,
             reason=reason,
-            details=details | {"person_keys": fault} if fault else details,
+            details=self.details() | {name: fault for name, fault in faults.items() if fault},
             revisions=self._watched_revisions(),
         )
 
@@ -232,6 +239,10 @@ class Service:
         if not self.ready:
             return "starting or draining"
         return self.why_not() or ("" if self._serving else "starting to serve")
+
+    def _unreadable_entry(self) -> str:
+        """Return why an entry of a bucket cannot be used; empty if all can."""
+        return next((each.fault for each in self._projections if each.fault), "")
 
     async def _show_status(self, _query: StatusQuery) -> ServiceStatus:
         return self.status()

@@ -96,7 +96,7 @@ def _services(reply: list[ServiceStatus]) -> Iterator[Check]:
     for service in SERVICES:
         mine = [status for status in reply if status.service == service]
         reasons = {status.reason for status in mine if not status.ready}
-        for name in ("person_keys", "certificate"):
+        for name in ("person_keys", "configuration", "certificate"):
             reasons |= {status.details.get(name, "") for status in mine} - {""}
         message = "; ".join(sorted(reasons)) if mine else "not running; 'toolbus run' starts it"
         ready = bool(mine) and not reasons

@@ -1,7 +1,7 @@
 """Migrations: numbered SQL files, each applied once, in order, and recorded in the database."""
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 from importlib.resources import files
@@ -10,6 +10,7 @@ from toolbus_audit.clickhouse.cluster_ddl import ClusterError, clustered, tables
 
 _NAME = re.compile(r"(\d{4})_(\w+)\.sql")
 _COMMENT = re.compile(r"^--.*$", re.MULTILINE)
+CONTRACT = "contract_"  # begins the name of a migration that removes what older versions use
 
 RECORD = """
 CREATE TABLE IF NOT EXISTS migrations
@@ -69,16 +70,40 @@ def pending(applied: dict[int, str], known: Iterable[Migration]) -> list[Migrati
     return todo
 
 
+def reject_contracted(applied: Mapping[int, str], known: Iterable[Migration]) -> None:
+    """Check that no newer version removed what this version uses.
+
+    `applied` maps versions to names. Unknown migrations that only add something are no obstacle.
+    Raises `MigrationError`.
+    """
+    mine = {migration.version for migration in known}
+    newer = [
+        f"{version:04}_{name}"
+        for version, name in sorted(applied.items())
+        if version not in mine and name.startswith(CONTRACT)
+    ]
+    if newer:
+        raise MigrationError(
+            "A newer version of Toolbus removed from the tables what this version uses "
+            f"({', '.join(newer)}). Start that version again, or restore the backup that was made "
+            "before the upgrade."
+        )
+
+
 def migrate(
     execute: Callable[[str], object],
-    rows: Callable[[str], Iterable[tuple[int, str]]],
+    rows: Callable[[str], Iterable[tuple[int, str, str]]],
     cluster: str = "",
 ) -> list[int]:
-    """Apply pending migrations and return their versions. Safe to run concurrently."""
+    """Apply pending migrations and return their versions. Safe to run concurrently.
+
+    Raises `MigrationError` if the tables do not match this version.
+    """
     for statement in for_cluster([RECORD.strip()], cluster):
         execute(statement)
-    applied = dict(rows("SELECT version, digest FROM migrations"))
-    todo = pending(applied, migrations())
+    applied = list(rows("SELECT version, digest, name FROM migrations"))
+    reject_contracted({version: name for version, _, name in applied}, migrations())
+    todo = pending({version: digest for version, digest, _ in applied}, migrations())
     for migration in todo:
         for statement in for_cluster(migration.statements(), cluster):
             execute(statement)

@@ -90,6 +90,18 @@ def test_an_unreadable_entry_changes_nothing() -> None:
     assert directory.now.principal_for(key_digest_of("s"), NOW) is not None
 
 
+def test_an_unreadable_entry_is_named_until_a_readable_one_replaces_it() -> None:
+    directory = after(declared(bot=key("s")), None)
+    assert directory.projection.fault == ""
+    newer = b'{"servers": {"docs": {"url": "https://docs.example", "later": "a secret"}}}'
+    directory.projection.apply_change(Change(CONFIGURATION, newer, 2))
+    assert "'configuration'" in directory.projection.fault
+    assert "(servers.docs.later)" in directory.projection.fault
+    assert "a secret" not in directory.projection.fault
+    directory.projection.apply_change(declared(3, bot=key("s")))
+    assert directory.projection.fault == ""
+
+
 def test_change_handlers_receive_the_changed_key_or_the_configuration() -> None:
     directory, received = after(declared(), None), list[str]()
     directory.projection.on_configured.append(

@@ -21,6 +21,8 @@ from toolbus_common.settings import Settings
 class Received:
     """A projection that records the changes it received."""
 
+    fault = ""
+
     def __init__(self) -> None:
         self.changes: list[Change | None] = []
 

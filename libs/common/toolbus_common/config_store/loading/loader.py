@@ -18,6 +18,7 @@ from toolbus_common.config_store.loading.document import ConfigProblem, Document
 from toolbus_common.config_store.loading.messages import describe_error
 
 SHORTEST_SECRET = 24
+VERSION = 1  # of the file; it changes when an older file would get another meaning
 _MAY_BE_BARE = ("customers", "teams", "users", "keys", "groups")
 Environ = Mapping[str, str] | None
 NO_REFERENCE = "cannot be a reference here; give the secret itself, or none to generate one"
@@ -63,6 +64,7 @@ def check(document: Document, environ: Environ) -> Loaded:
         ]
         return Loaded(problems=tuple(found))
     _drop_empty(document.data)
+    found += _of_another_version(document)
     found += [
         *references.problems(document), *rules.problems(document), *guards.problems(document),
     ]  # fmt: skip
@@ -98,6 +100,19 @@ def _drop_empty(data: dict[str, Any]) -> None:
             del data[name]
         elif isinstance(section, dict) and name in _MAY_BE_BARE:
             section.update({key: {} for key, value in section.items() if value is None})
+
+
+def _of_another_version(document: Document) -> Iterator[ConfigProblem]:
+    """Remove the version of the file, and yield a problem if this Toolbus cannot read it."""
+    version = document.data.pop("version", VERSION)
+    if type(version) is not int or version < 1:
+        yield document.problem(("version",), f"must be a whole number from 1 to {VERSION}")
+    elif version > VERSION:
+        yield document.problem(
+            ("version",),
+            f"is {version}, but this Toolbus reads files up to version {VERSION}; use a newer "
+            "Toolbus, or write the file for this one",
+        )
 
 
 def _take_secrets(

@@ -53,6 +53,26 @@ def test_the_documented_form_is_loaded() -> None:
     assert loaded.warnings == ()
 
 
+def test_a_file_of_this_version_may_say_so() -> None:
+    assert clean("version: 1\n" + WHOLE, BOT_KEY=SECRET, DOCS_TOKEN="x") == clean(
+        WHOLE, BOT_KEY=SECRET, DOCS_TOKEN="x"
+    )
+
+
+def test_a_file_of_a_newer_version_is_refused_with_what_to_do() -> None:
+    line, message = only_problem("servers: {}\nversion: 2\n")
+    assert line == 2
+    assert message == (
+        "version: is 2, but this Toolbus reads files up to version 1; use a newer Toolbus, or "
+        "write the file for this one"
+    )
+
+
+@pytest.mark.parametrize("version", ["0", "-1", "'1'", "1.0", "true", "[1]"])
+def test_a_version_is_a_whole_number(version: str) -> None:
+    assert "must be a whole number" in only_problem(f"version: {version}\n")[1]
+
+
 def test_a_servers_reference_is_left_for_the_executor() -> None:
     declared = clean(WHOLE, BOT_KEY=SECRET, DOCS_TOKEN="x").configuration
     assert declared.servers["docs"].headers == {"Authorization": "${env:DOCS_TOKEN}"}

@@ -1,0 +1,1 @@
+"""An installation whose services are replaced by those of another version, under load."""
