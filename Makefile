@@ -279,6 +279,16 @@ bench-analytics: $(INSTALLED)
 bench-durability: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/durability.py $(ARGS)
 
+# Acknowledged events after a cut of the power of one NATS server, and of three, with both values of
+# `nats-config --durability`, and the cost of strict. Needs root: file systems are mounted in a namespace.
+bench-power-loss: $(INSTALLED)
+	PYTHONPATH=tests:bench unshare --mount $(BIN)/python bench/power_loss.py $(ARGS)
+
+# Hours of steady load: memory, files, threads, tasks and streams must not grow. ARGS="--minutes 30" is
+# shorter; ARGS="--minutes 10 --leak policy" must fail.
+soak: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/soak.py $(ARGS)
+
 # Events from a call to a row: throughput, delay, cost, and ClickHouse outages.
 bench-evidence-flow: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/evidence_flow.py $(ARGS)

@@ -32,7 +32,7 @@ def report_of(pid: int) -> Report:
         raise ProcessLookupError(pid)
     return Report(
         memory=int(status["RssAnon"].split()[0]) * 1024,
-        files=len(os.listdir(f"/proc/{pid}/fd")),
+        files=len(list(Path(f"/proc/{pid}/fd").iterdir())),
         threads=int(status["Threads"]),
     )
 

@@ -1,4 +1,4 @@
-"""Services that report their memory and tasks on SIGUSR1, and leak 1 KB for each event after SIGUSR2.
+"""Services that report their memory and tasks on SIGUSR1, and leak 1 KB an event after SIGUSR2.
 
 Usage: `python measured_services.py SERVICE…`. The report is written to `MEASURED_DIR/PID.json`.
 With `MEASURED_TRACE`, it has the bytes that Python code has allocated, exactly, and every call
