@@ -233,12 +233,12 @@ async def _joined(servers: Servers, seed: str) -> AsyncIterator[Bus]:
         stream = bus.client.jetstream(timeout=5)
         try:
             await stream.account_info()
-            for info in await stream.streams_info():
-                if info.config.name == EVENTS and info.cluster and not info.cluster.leader:
-                    return False
+            info = await stream.stream_info(EVENTS)
+        except NotFoundError:  # it is not created yet
+            return True
         except (NatsError, JetStreamError, TimeoutError, BusDownError):
             return False
-        return True
+        return info.cluster is None or bool(info.cluster.leader)
 
     try:
         await until_async(is_ready, "a leader of the stream")
