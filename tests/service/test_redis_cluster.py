@@ -27,6 +27,11 @@ SECONDS = 10.0
 CALLS = 42
 PRICE = 100  # micro-dollars
 RACER = "racer"  # at another primary than "acme", because both primaries are killed
+# As in docs/how-to/running-replicas.md.
+RIGHTS = (
+    "~*", "resetchannels", "-@all", "+@read", "+@write", "+@scripting", "+@connection", "+time",
+    "+info", "-flushall", "-flushdb", "-swapdb", "+cluster|slots", "+cluster|info", "+asking",
+)  # fmt: skip
 LEVEL = ("key:bot", Key(budget=Budget(usd=CALLS * PRICE / 1_000_000, per=Period.DAY)))
 
 
@@ -105,6 +110,17 @@ async def test_customers_at_different_primaries_have_exact_budgets(cluster: Valk
             await one.store.delete_other_generations(customer, generation)
             assert await amounts(one, customer) == (PRICE, (CALLS - 1) * PRICE)
         assert not await one.store.problem()
+
+
+async def test_a_user_of_a_cluster_needs_only_the_documented_rights(cluster: ValkeyCluster) -> None:
+    for each in cluster.servers:
+        each.run("ACL", "SETUSER", "toolbus", "on", ">secret", *RIGHTS)
+    async with two_ledgers(cluster.url.replace("//", "//toolbus:secret@")) as (one, other):
+        assert await many(one, "user", "a", 2) + await many(other, "user", "b", 2) == 4
+        assert not await one.store.problem()
+        await one.store.delete_other_generations("user", "none")
+    async with two_ledgers(cluster.url.replace("//", "//toolbus:other@")) as (one, _):
+        assert "user or password" in await one.store.problem()
 
 
 async def test_a_slot_that_moves_to_another_primary_takes_its_budget_along(

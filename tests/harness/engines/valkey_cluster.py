@@ -49,7 +49,7 @@ class ClusterServer(ValkeyServer):
 
     def has(self, slot: int) -> bool:
         """Return whether it is the primary of a slot that has keys."""
-        return self.run("ROLE")[0] == "master" and self.run("CLUSTER", "COUNTKEYSINSLOT", slot) > 0
+        return bool(self.run("ROLE")[0] == "master" and self.run("CLUSTER", "COUNTKEYSINSLOT", slot))
 
     @property
     def id(self) -> str:
@@ -106,7 +106,7 @@ class ValkeyCluster:
 
     def detach(self, primary: ClusterServer) -> None:
         """Let the replica of a primary lag from now on."""
-        primary.run("ACL", "SETUSER", "default", "-psync", "-replconf")
+        primary.run("ACL", "SETUSER", "default", "-psync", "-sync", "-replconf")
         primary.run("CLIENT", "KILL", "TYPE", "replica")
 
     def begin_move(self, slot: int, source: ClusterServer, target: ClusterServer) -> None:
@@ -149,4 +149,5 @@ class ValkeyCluster:
 
     def _is_in_step(self) -> bool:
         roles = [each.run("ROLE") for each in self.servers]
-        return sum(role[0] == "slave" and role[3] == "connected" for role in roles) == PRIMARIES
+        in_step = [role for role in roles if role[0] == "slave" and role[3] == "connected"]
+        return len(in_step) == PRIMARIES

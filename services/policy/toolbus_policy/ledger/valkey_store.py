@@ -98,12 +98,11 @@ class ValkeyStore:
             mode = await self._redis.info("cluster")
         except NoPermissionError:
             return ""
-        except AuthenticationError:
-            return (
-                "Redis rejects the user or password: paid calls are denied; check TOOLBUS_REDIS_URL"
+        except REDIS_ERRORS as error:  # in a cluster, the cause says why no server can be used
+            rejected = any(
+                isinstance(each, AuthenticationError) for each in (error, error.__cause__)
             )
-        except REDIS_ERRORS:
-            return UNREACHABLE
+            return REJECTED if rejected else UNREACHABLE
         return IN_CLUSTER if mode.get("cluster_enabled") else ""
 
     async def run(self, script: str, keys: list[str], arguments: Sequence[Any]) -> Any:
