@@ -1,8 +1,7 @@
 """A disk whose power is cut: afterwards it has what was synced, and what its kernel had written.
 
-It is an ext4 file system in a file. The ioctl `EXT4_IOC_SHUTDOWN` ends it without writing its
-journal, and the pages in memory are dropped; mounting it again replays the journal, as after a
-power failure.
+It is an ext4 file system in a file. The ioctl `EXT4_IOC_SHUTDOWN` ends it without a flush, and the
+pages in memory are dropped; mounting it again recovers it, as after a power failure.
 """
 
 import fcntl
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _SHUTDOWN = 0x8004587D  # EXT4_IOC_SHUTDOWN
-_WITHOUT_JOURNAL = 2  # EXT4_GOING_FLAGS_NOLOGFLUSH
+_NO_FLUSH = 2  # EXT4_GOING_FLAGS_NOLOGFLUSH
 
 
 class Disk:
@@ -49,7 +48,7 @@ class Disk:
         """Cut the power. Every later access of the running processes fails."""
         descriptor = os.open(self.directory, os.O_RDONLY)
         try:
-            fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _WITHOUT_JOURNAL))
+            fcntl.ioctl(descriptor, _SHUTDOWN, struct.pack("I", _NO_FLUSH))
         finally:
             os.close(descriptor)
 

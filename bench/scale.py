@@ -32,6 +32,7 @@ SECRET = "tbk_bot_a-secret-of-the-scale-bench"
 SCALED = ("ingress", "policy", "executor")
 REPLICAS = (1, 2, 3)
 CONNECTIONS = 48
+WARM_SECONDS = 2.0
 MIN_GAIN = 0.7  # of a replica's share that two replicas must add
 
 
@@ -41,7 +42,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
-    parser.add_argument("--share", type=float, default=0.1, help="of a core, for each replica")
+    parser.add_argument("--share", type=float, default=0.03, help="of a core, for each replica")
     parser.add_argument("--only", nargs="*", choices=SCALED, default=SCALED)
     options = parser.parse_args()
     if os.geteuid():
@@ -70,6 +71,7 @@ def _scaled(service: str, options: argparse.Namespace) -> dict[int, float]:
                 cluster.run(service).wait_ready()
             if service == "ingress" and count > 1:
                 endpoints.append(cluster.client(SECRET, count - 1).endpoint)
+            _throughput(endpoints, WARM_SECONDS)  # a new process first loads and connects
             quota = stack.enter_context(CpuQuota(f"{service}-{count}", options.share).created())
             quota.add(cluster.processes[service][-1].pid)
             found[count] = _throughput(endpoints, options.seconds)

@@ -49,7 +49,9 @@ class ClusterServer(ValkeyServer):
 
     def has(self, slot: int) -> bool:
         """Return whether it is the primary of a slot that has keys."""
-        return bool(self.run("ROLE")[0] == "master" and self.run("CLUSTER", "COUNTKEYSINSLOT", slot))
+        return bool(
+            self.run("ROLE")[0] == "master" and self.run("CLUSTER", "COUNTKEYSINSLOT", slot)
+        )
 
     @property
     def id(self) -> str:

@@ -363,10 +363,7 @@ def create_seeds(directory: Path, *others: str) -> dict[str, str]:
 def server_configuration(
     public_keys: dict[str, str], *, host: str, port: int, store_dir: str, strict: bool = False
 ) -> dict[str, Any]:
-    """Return the configuration of the NATS server. JSON is valid in the server's format.
-
-    With `strict`, the server syncs each message to disk before it acknowledges it.
-    """
+    """Return the server's configuration; with `strict`, it syncs before it acknowledges."""
     granted = rights()
     return {
         "host": host,
