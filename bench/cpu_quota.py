@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-_PERIOD = 100_000  # microseconds; the kernel accepts no quota below 1,000
+_PERIOD = 50_000  # microseconds; the kernel accepts no quota below 1,000
 _ROOT = Path("/sys/fs/cgroup")
 _FIRST = _ROOT / "cpu"  # exists with version 1 only
 

@@ -32,6 +32,7 @@ SECRET = "tbk_bot_a-secret-of-the-scale-bench"
 SCALED = ("ingress", "policy", "executor")
 REPLICAS = (1, 2, 3)
 CONNECTIONS = 48
+LIMITED_CONNECTIONS = 72  # more would be refused by the limits of the server
 WARM_SECONDS = 2.0
 MIN_GAIN = 0.7  # of a replica's share that two replicas must add
 
@@ -42,7 +43,7 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--seconds", type=float, default=8.0, help="of each load")
-    parser.add_argument("--share", type=float, default=0.03, help="of a core, for each replica")
+    parser.add_argument("--share", type=float, default=0.02, help="of a core, for each replica")
     parser.add_argument("--only", nargs="*", choices=SCALED, default=SCALED)
     options = parser.parse_args()
     if os.geteuid():
@@ -83,7 +84,7 @@ def _scaled(service: str, options: argparse.Namespace) -> dict[int, float]:
 
 def _throughput(endpoints: list[str], seconds: float) -> float:
     """Return the calls per second at all endpoints together."""
-    share = CONNECTIONS // len(endpoints)
+    share = LIMITED_CONNECTIONS // len(endpoints)
 
     def measured(endpoint: str) -> float:
         seen = call_load(endpoint, "echo__count", SECRET, share, seconds, {"id": "@@@@@@@@ bench"})
