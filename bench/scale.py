@@ -32,7 +32,7 @@ SECRET = "tbk_bot_a-secret-of-the-scale-bench"
 SCALED = ("ingress", "policy", "executor")
 REPLICAS = (1, 2, 3)
 CONNECTIONS = 48
-LIMITED_CONNECTIONS = 72  # more would be refused by the limits of the server
+LIMITED_CONNECTIONS = 60  # more would be refused by the limits of the server
 WARM_SECONDS = 2.0
 MIN_GAIN = 0.7  # of a replica's share that two replicas must add
 
