@@ -361,7 +361,7 @@ def test_only_the_operator_and_policy_write_the_configuration() -> None:
 
 @pytest.mark.parametrize(("strict", "synced"), [(False, "1s"), (True, "always")])
 def test_a_real_server_accepts_the_generated_configuration(
-    tmp_path: Path, strict: bool, synced: str
+    tmp_path: Path, *, strict: bool, synced: str
 ) -> None:
     configuration = server_configuration(
         create_seeds(tmp_path / "nkeys"), host="0.0.0.0", port=4222, store_dir="/d", strict=strict
