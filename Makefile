@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test rest coverage check docs reference browser metrics witness models chart containers engine-images azurite server-images fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader backup scorecard chaos
+.PHONY: install up test rest coverage check docs reference browser metrics witness models chart containers engine-images azurite server-images fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader backup scorecard chaos bench-power-loss bench-scale soak
 
 install: $(INSTALLED)
 
@@ -295,6 +295,20 @@ bench-analytics: $(INSTALLED)
 # Every part of a gateway killed twenty times under 200 calls per second; takes 15 minutes.
 bench-durability: $(INSTALLED)
 	PYTHONPATH=tests:bench $(BIN)/python bench/durability.py $(ARGS)
+
+# Acknowledged events after a cut of the power of one NATS server, and of three, with both values of
+# `nats-config --durability`, and the cost of strict. Needs root: file systems are mounted in a namespace.
+bench-power-loss: $(INSTALLED)
+	PYTHONPATH=tests:bench unshare --mount $(BIN)/python bench/power_loss.py $(ARGS)
+
+# How throughput grows with replicas of a service, by CPU quotas, and what a call takes. Needs root.
+bench-scale: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/scale.py $(ARGS)
+
+# Hours of steady load: memory, files, threads, tasks and streams must not grow. ARGS="--minutes 30" is
+# shorter; ARGS="--minutes 10 --leak policy" must fail.
+soak: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/soak.py $(ARGS)
 
 # Events from a call to a row: throughput, delay, cost, and ClickHouse outages.
 bench-evidence-flow: $(INSTALLED)

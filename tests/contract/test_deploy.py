@@ -362,10 +362,14 @@ def test_only_the_operator_and_policy_write_the_configuration() -> None:
     assert publishers("$KV.tb_config.configuration") == {OPERATOR, "policy"}
 
 
-def test_a_real_server_accepts_the_generated_configuration(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("strict", "synced"), [(False, "1s"), (True, "always")])
+def test_a_real_server_accepts_the_generated_configuration(
+    tmp_path: Path, *, strict: bool, synced: str
+) -> None:
     configuration = server_configuration(
-        create_seeds(tmp_path / "nkeys"), host="0.0.0.0", port=4222, store_dir="/data"
+        create_seeds(tmp_path / "nkeys"), host="0.0.0.0", port=4222, store_dir="/d", strict=strict
     )
+    assert configuration["jetstream"]["sync_interval"] == synced
     path = tmp_path / "nats.conf"
     path.write_text(json.dumps(configuration))
     result = subprocess.run(

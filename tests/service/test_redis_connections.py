@@ -1,4 +1,4 @@
-"""Connections of the ledger to Redis: TLS, a user with few rights, Sentinel, no cluster."""
+"""Connections of the ledger to Redis: TLS, a user with few rights, Sentinel."""
 
 import asyncio
 import ssl
@@ -147,14 +147,14 @@ async def test_a_user_needs_only_the_documented_rights(own_valkey: ValkeyServer)
         assert "rejects the user or password" in await ledger.store.problem()
 
 
-async def test_a_cluster_is_refused_with_a_sentence(tmp_path: Path) -> None:
+async def test_a_server_of_a_cluster_is_refused_with_the_url_to_set(tmp_path: Path) -> None:
     class Clustered(ValkeyServer):
         def command(self) -> list[str]:
             return [*super().command(), "--cluster-enabled", "yes", "--cluster-port", "0"]
 
     with Clustered(tmp_path).running() as server:
         async with two_ledgers(server.url) as (ledger, _):
-            assert "Redis Cluster is not supported" in await ledger.store.problem()
+            assert "redis+cluster://" in await ledger.store.problem()
 
 
 @pytest.mark.parametrize(

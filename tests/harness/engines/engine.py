@@ -104,6 +104,12 @@ class Engine:
             )
         self.wait_for(self.port)
 
+    @property
+    def pid(self) -> int:
+        """The process id; the process must run."""
+        assert self._process is not None
+        return self._process.pid
+
     def wait_for(self, port: int) -> None:
         """Wait until the process accepts connections on a port."""
         assert self._process is not None

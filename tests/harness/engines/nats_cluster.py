@@ -4,6 +4,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from harness.engines.engine import Engine, installed, own_port
 from toolbus_cli.commands.operate.nats_cluster import (
@@ -20,11 +21,11 @@ NAMES = ("n1", "n2", "n3")
 class ClusterNode(Engine):
     """One server of the cluster."""
 
-    def __init__(self, directory: Path, configuration: dict[str, object]) -> None:
+    def __init__(self, directory: Path, configuration: dict[str, Any]) -> None:
         super().__init__(directory)
         self._file = directory / "nats.conf"
         store = str(directory / "store")
-        jetstream = {"store_dir": store, "sync_interval": "1s", "max_file": 64 << 30}
+        jetstream = configuration["jetstream"] | {"store_dir": store}
         own = {"port": self.port, "jetstream": jetstream}
         self._file.write_text(json.dumps(configuration | own))
 
@@ -38,10 +39,14 @@ class ClusterNode(Engine):
 
 
 @contextmanager
-def clustered(directory: Path, seeds: Path, tls: ServerTls | None) -> Iterator[list[ClusterNode]]:
+def clustered(
+    directory: Path, seeds: Path, tls: ServerTls | None, *, strict: bool = False
+) -> Iterator[list[ClusterNode]]:
     """Run the three servers until the context ends."""
     declared = parsed_nodes([f"{name}=localhost:{own_port()}" for name in NAMES])
-    base = server_configuration(create_seeds(seeds), host="127.0.0.1", port=0, store_dir="")
+    base = server_configuration(
+        create_seeds(seeds), host="127.0.0.1", port=0, store_dir="", strict=strict
+    )
     started = [
         ClusterNode(
             directory / each.name,

@@ -142,6 +142,13 @@ def test_the_nats_configuration_is_readable_by_its_owner_only(tmp_path: Path) ->
     assert (tmp_path / "made" / "nkeys" / "policy.seed").read_text() == before
 
 
+def test_strict_durability_is_written_for_every_server_of_a_cluster(tmp_path: Path) -> None:
+    nodes = [word for name in ("n1", "n2", "n3") for word in ("--node", f"{name}=10.0.0.1")]
+    toolbus(tmp_path, "nats-config", "made", "--durability", "strict", *nodes)
+    written = [json.loads(path.read_text()) for path in (tmp_path / "made").glob("nats-*.conf")]
+    assert [each["jetstream"]["sync_interval"] for each in written] == ["always"] * 3
+
+
 def test_import_never_overwrites_a_file(tmp_path: Path) -> None:
     (tmp_path / "client.json").write_text('{"mcpServers": {"a": {"command": "x"}}}')
     words = ("import", "client.json", "-o", "toolbus.yaml")

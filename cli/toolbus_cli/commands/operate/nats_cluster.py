@@ -3,6 +3,7 @@
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from enum import StrEnum
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,6 +17,13 @@ PORT = 6222
 _NODE = re.compile(
     r"([A-Za-z0-9][A-Za-z0-9_-]{0,31})=([A-Za-z0-9._-]+|\[[0-9A-Fa-f:]+\])(?::(\d{1,5}))?"
 )
+
+
+class Durability(StrEnum):
+    """When the servers sync a message to disk: within a second, or before they acknowledge it."""
+
+    DEFAULT = "default"
+    STRICT = "strict"
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ import typer
 from toolbus_cli.commands.operate.nats_cluster import (
     SINGLE,
     SYSTEM_USER,
+    Durability,
     ServerTls,
     cluster_settings,
     optional_settings,
@@ -243,6 +244,13 @@ def nats_config(  # noqa: PLR0913 - one for each option
         bool,
         typer.Option("--system-account", help="Add a user for server statistics and reports."),
     ] = False,
+    durability: Annotated[
+        Durability,
+        typer.Option(
+            help="strict: sync each message to disk before it is acknowledged; default: within a "
+            "second."
+        ),
+    ] = Durability.DEFAULT,
     as_json: AsJson = False,
 ) -> None:
     """Write a NATS configuration with a user, permissions and a seed file per service.
@@ -265,7 +273,10 @@ def nats_config(  # noqa: PLR0913 - one for each option
         for name in KEYS:
             load_key(directory / name)
         create_encryption_keys(directory / "encryption")
-        configuration = server_configuration(keys, host=listen, port=port, store_dir=store_dir)
+        strict = durability is Durability.STRICT
+        configuration = server_configuration(
+            keys, host=listen, port=port, store_dir=store_dir, strict=strict
+        )
 
         def with_options(name: str) -> dict[str, Any]:
             added = optional_settings(tls, name, monitor, keys.get(SYSTEM_USER, ""))

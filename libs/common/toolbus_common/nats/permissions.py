@@ -365,9 +365,9 @@ def create_seeds(directory: Path, *others: str) -> dict[str, str]:
 
 
 def server_configuration(
-    public_keys: dict[str, str], *, host: str, port: int, store_dir: str
+    public_keys: dict[str, str], *, host: str, port: int, store_dir: str, strict: bool = False
 ) -> dict[str, Any]:
-    """Return the configuration of the NATS server. JSON is valid in the server's format."""
+    """Return the server's configuration; with `strict`, it syncs before it acknowledges."""
     granted = rights()
     return {
         "host": host,
@@ -378,7 +378,7 @@ def server_configuration(
         "write_deadline": "10s",
         "jetstream": {
             "store_dir": store_dir,
-            "sync_interval": "1s",
+            "sync_interval": "always" if strict else "1s",
             "max_mem": 64 * 1024 * 1024,
             "max_file": 64 * 1024 * 1024 * 1024,
         },

@@ -1,7 +1,7 @@
 """Run the ledger's scripts by digest, pipelined on one connection that is opened when needed.
 
 The client's own script API is more expensive than the scripts: each run creates a task, locks the
-pool and updates metrics.
+pool and updates metrics. Only a cluster is used through it, because it follows the hash slots.
 """
 
 import asyncio
@@ -11,11 +11,17 @@ from hashlib import sha1
 from importlib.resources import files
 from typing import Any
 
-from redis.asyncio import Connection
+from redis.asyncio import Connection, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.exceptions import (
+    ClusterDownError,
+    NoScriptError,
+    RedisClusterException,
+    RedisError,
+)
 from redis.exceptions import ConnectionError as BrokenError
-from redis.exceptions import RedisError
+from redis.exceptions import TimeoutError as LateError
 
 from toolbus_common.concurrency import end
 from toolbus_policy.ledger.redis_url import close_pool, pool_of
@@ -27,6 +33,8 @@ SCRIPTS = ("reserve", "extend", "settle", "due", "open")
 STANDALONE = ("open",)  # scripts without the shared part
 MARKED = "reserve"  # a script whose last argument says that it is sent again
 AGAIN = "again"
+# Errors after which a script may have been run without a reply, or a failover is going on.
+LOST = (BrokenError, LateError, ClusterDownError, RedisClusterException, OSError)
 
 
 class ScriptRunner:
@@ -46,11 +54,7 @@ class ScriptRunner:
             socket_connect_timeout=seconds,
             retry=Retry(NoBackoff(), 0),
         )
-        sources = {name: _source(name) for name in SCRIPTS}
-        self._digests = {
-            name: sha1(source, usedforsecurity=False).hexdigest()
-            for name, source in sources.items()
-        }
+        sources, self._digests = _scripts()
         self._sources = {self._digests[name]: source for name, source in sources.items()}
         self._connection: ScriptConnection | None = None
         self._waiting: list[Command] = []  # for the connection that is being opened
@@ -143,6 +147,52 @@ class ScriptRunner:
             if not command.reply.done():
                 command.reply.set_exception(error)
         self._waiting = [each for each in self._waiting if not each.reply.done()]
+
+
+class ClusterScriptRunner:
+    """Runs scripts in a cluster, each at the primary of its keys.
+
+    A script is sent again, once, as by `ScriptRunner`. A primary that does not have it gets its
+    source.
+    """
+
+    def __init__(self, cluster: RedisCluster, seconds: float) -> None:
+        self._cluster = cluster
+        self._seconds = seconds
+        self._sources, self._digests = _scripts()
+
+    def run(self, name: str, keys: Sequence[str], arguments: Sequence[Any]) -> asyncio.Future[Any]:
+        """Send one script.
+
+        The future ends within `seconds`: with the reply, the client's errors or `TimeoutError`.
+        """
+        return asyncio.ensure_future(self._run(name, (len(keys), *keys, *arguments)))
+
+    async def close(self) -> None:
+        """Do nothing: the client has the connections."""
+
+    async def _run(self, name: str, words: tuple[Any, ...]) -> Any:
+        async with asyncio.timeout(self._seconds):
+            try:
+                return await self._once(name, words)
+            except LOST:
+                again = (AGAIN,) if name == MARKED else ()
+                return await self._once(name, (*words, *again))
+
+    async def _once(self, name: str, words: tuple[Any, ...]) -> Any:
+        try:
+            return await self._cluster.execute_command("EVALSHA", self._digests[name], *words)
+        except NoScriptError:
+            return await self._cluster.execute_command("EVAL", self._sources[name], *words)
+
+
+def _scripts() -> tuple[dict[str, bytes], dict[str, str]]:
+    """Return the sources of the scripts, and their digests."""
+    sources = {name: _source(name) for name in SCRIPTS}
+    digests = {
+        name: sha1(source, usedforsecurity=False).hexdigest() for name, source in sources.items()
+    }
+    return sources, digests
 
 
 def _closed_error() -> BrokenError:

@@ -1,23 +1,29 @@
-"""Connections to Redis by URL: to one server, or to the primary that Sentinel names.
+"""Connections to Redis by URL: to one server, to the primary that Sentinel names, or to a cluster.
 
-`redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/PRIMARY` names sentinels; `rediss+sentinel` is
-the same with TLS. The user and password are those of the servers.
+`redis+sentinel://USER:PASSWORD@HOST:PORT,HOST:PORT/PRIMARY` names sentinels, and
+`redis+cluster://USER:PASSWORD@HOST:PORT,HOST:PORT` any servers of a cluster; `rediss+…` is the same
+with TLS. The user and password are those of the servers.
 """
 
 import ssl
 from typing import Any
 from urllib.parse import urlsplit
 
-from redis.asyncio import ConnectionPool
+from redis.asyncio import ConnectionPool, RedisCluster
+from redis.asyncio.cluster import ClusterNode
 from redis.asyncio.connection import parse_url
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import Sentinel, SentinelConnectionPool
-from redis.exceptions import RedisError
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisClusterException, RedisError
 
 from toolbus_common.settings import SettingError
 from toolbus_common.tls_files import no_password, reason_of
 
 SENTINEL = "+sentinel"
 SENTINEL_PORT = 26379
+CLUSTER = "+cluster"
+PORT = 6379
 _SENTINEL_USER = ("sentinel_username", "sentinel_password")
 _TLS = "ssl_"
 
@@ -38,13 +44,51 @@ def pool_of(url: str, **options: Any) -> ConnectionPool:
         )
         pool.make_connection()  # type: ignore[no-untyped-call] # refuses unknown options
     except (ValueError, TypeError, RedisError):
-        raise RedisUrlError(
-            "TOOLBUS_REDIS_URL is not valid; set redis://HOST:PORT, rediss://HOST:PORT or "
-            "redis+sentinel://HOST:PORT,HOST:PORT/PRIMARY, with known options, and with "
-            "percent-encoding in the user and password."
-        ) from None
+        raise _invalid() from None
     _check_files(pool.connection_kwargs)
     return pool
+
+
+def is_cluster(url: str) -> bool:
+    """Return whether the URL names servers of a cluster. Raises `RedisUrlError`."""
+    try:
+        return CLUSTER in urlsplit(url).scheme
+    except ValueError:
+        raise _invalid() from None
+
+
+def cluster_of(url: str, seconds: float) -> RedisCluster:
+    """Return a client of a cluster that is not connected. Raises `RedisUrlError`.
+
+    The client follows slots that move; it does not send a command again whose reply was lost.
+    """
+    try:
+        scheme, hosts, given = _parts(url, CLUSTER)
+        if given.pop("path", None) or urlsplit(url).path.strip("/"):
+            raise ValueError("a cluster has no databases")  # noqa: TRY301
+        secured: dict[str, Any] = {"ssl": True} if scheme == "rediss" else {}
+        cluster = RedisCluster(
+            startup_nodes=[ClusterNode(*_address(host, PORT)) for host in hosts],
+            require_full_coverage=False,  # customers of the other slots continue
+            protocol=2,
+            socket_timeout=seconds / 2,  # so that a script can be sent again in time
+            socket_connect_timeout=seconds / 2,
+            retry=Retry(NoBackoff(), 0),
+            **given,
+            **secured,
+        )
+    except (ValueError, TypeError, RedisError, RedisClusterException):
+        raise _invalid() from None
+    _check_files(cluster.connection_kwargs)
+    return cluster
+
+
+def _invalid() -> RedisUrlError:
+    return RedisUrlError(
+        "TOOLBUS_REDIS_URL is not valid; set redis://HOST:PORT, rediss://HOST:PORT, "
+        "redis+sentinel://HOST:PORT,HOST:PORT/PRIMARY or redis+cluster://HOST:PORT,HOST:PORT, with "
+        "known options, and with percent-encoding in the user and password."
+    )
 
 
 async def close_pool(pool: ConnectionPool) -> None:
@@ -60,28 +104,36 @@ def _server_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
 
 
 def _sentinel_pool(url: str, options: dict[str, Any]) -> ConnectionPool:
-    parts = urlsplit(url)
-    scheme = parts.scheme.removesuffix(SENTINEL)
-    credentials, at, hosts = parts.netloc.rpartition("@")
-    primary = parts.path.strip("/")
-    if not (primary and hosts):
-        raise ValueError("a part is missing")
-    given: dict[str, Any] = {**parse_url(f"{scheme}://{credentials}{at}localhost?{parts.query}")}
-    for name in ("host", "port", "connection_class"):
-        given.pop(name, None)
+    scheme, hosts, given = _parts(url, SENTINEL)
+    primary = urlsplit(url).path.strip("/")
+    if not primary:
+        raise ValueError("the primary is missing")
     own = {name.removeprefix("sentinel_"): given.pop(name, None) for name in _SENTINEL_USER}
     secured = {"ssl": True} if scheme == "rediss" else {}
     seconds = options["socket_connect_timeout"]
     timeouts = {"socket_timeout": seconds, "socket_connect_timeout": seconds}
     tls = {name: value for name, value in given.items() if name.startswith(_TLS)}
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        [_address(host) for host in hosts.split(",")],
+        [_address(host, SENTINEL_PORT) for host in hosts],
         sentinel_kwargs={**own, **timeouts, **tls, **secured},
     )
     pool: ConnectionPool = SentinelConnectionPool(  # type: ignore[no-untyped-call]
         primary, sentinel, **given, **secured, **options
     )
     return pool
+
+
+def _parts(url: str, kind: str) -> tuple[str, list[str], dict[str, Any]]:
+    """Return the scheme without `kind`, the hosts, and the options. Raises `ValueError`."""
+    parts = urlsplit(url)
+    scheme = parts.scheme.removesuffix(kind)
+    credentials, at, hosts = parts.netloc.rpartition("@")
+    if not hosts:
+        raise ValueError("the hosts are missing")
+    given: dict[str, Any] = {**parse_url(f"{scheme}://{credentials}{at}localhost?{parts.query}")}
+    for name in ("host", "port", "connection_class"):
+        given.pop(name, None)
+    return scheme, hosts.split(","), given
 
 
 def _check_files(options: dict[str, Any]) -> None:
@@ -105,8 +157,8 @@ def _check_files(options: dict[str, Any]) -> None:
         ) from None
 
 
-def _address(text: str) -> tuple[str, int]:
+def _address(text: str, default: int) -> tuple[str, int]:
     found = urlsplit(f"//{text}")
     if not found.hostname:
-        raise ValueError("a sentinel has no host")
-    return found.hostname, found.port or SENTINEL_PORT
+        raise ValueError("a server has no host")
+    return found.hostname, found.port or default

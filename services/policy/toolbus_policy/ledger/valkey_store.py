@@ -5,23 +5,33 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import Redis, RedisCluster
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    NoPermissionError,
+    RedisClusterException,
+    RedisError,
+)
 
 from toolbus_common.errors import LedgerDownError
-from toolbus_policy.ledger.lua_scripts import ScriptRunner
-from toolbus_policy.ledger.redis_url import close_pool, pool_of
+from toolbus_policy.ledger.lua_scripts import ClusterScriptRunner, ScriptRunner
+from toolbus_policy.ledger.redis_url import close_pool, cluster_of, is_cluster, pool_of
 
-REDIS_ERRORS = (TimeoutError, RedisError, OSError)
+REDIS_ERRORS = (TimeoutError, RedisError, RedisClusterException, OSError)
 BATCH_SIZE = 500
 REJECTED = (
     "Redis rejects the user or password: paid calls are denied; correct them in TOOLBUS_REDIS_URL"
 )
-CLUSTER = (
-    "Redis Cluster is not supported: paid calls are denied; set TOOLBUS_REDIS_URL to one server, "
-    "or to sentinels with redis+sentinel://"
+UNREACHABLE = "Redis unreachable: paid calls are denied"
+IN_CLUSTER = (
+    "Redis is a server of a cluster: paid calls are denied; set TOOLBUS_REDIS_URL to "
+    "redis+cluster://HOST:PORT,HOST:PORT"
+)
+CLUSTER_DOWN = (
+    "Redis Cluster has hash slots without a primary: paid calls of their customers are denied; see "
+    "'CLUSTER INFO'"
 )
 # The hash that identifies a customer's generation. Its name changes with the form of the levels and
 # records: counters of an older form then count as lost, and are rebuilt from the events.
@@ -51,6 +61,12 @@ class ValkeyStore:
     """Scripts and plain commands of the ledger. Redis errors become `LedgerDownError`."""
 
     def __init__(self, url: str, seconds: float) -> None:
+        self._redis: Redis | RedisCluster
+        self._scripts: ScriptRunner | ClusterScriptRunner
+        if is_cluster(url):
+            self._redis = cluster_of(url, seconds)
+            self._scripts = ClusterScriptRunner(self._redis, seconds)
+            return
         pool = pool_of(
             url,
             socket_timeout=seconds,
@@ -65,7 +81,8 @@ class ValkeyStore:
         """Close the connections."""
         await self._scripts.close()
         await self._redis.aclose()
-        await close_pool(self._redis.connection_pool)
+        if isinstance(self._redis, Redis):
+            await close_pool(self._redis.connection_pool)
 
     async def reachable(self) -> bool:
         """Return whether Redis replies."""
@@ -74,17 +91,19 @@ class ValkeyStore:
     async def problem(self) -> str:
         """Return why Redis cannot be used; empty if it can."""
         try:
+            if isinstance(self._redis, RedisCluster):
+                state = await self._redis.cluster_info()
+                return "" if state["cluster_state"] == "ok" else CLUSTER_DOWN
             await self._redis.ping()
             mode = await self._redis.info("cluster")
         except NoPermissionError:
             return ""
-        except AuthenticationError:
-            return (
-                "Redis rejects the user or password: paid calls are denied; check TOOLBUS_REDIS_URL"
+        except REDIS_ERRORS as error:  # in a cluster, the cause says why no server can be used
+            rejected = any(
+                isinstance(each, AuthenticationError) for each in (error, error.__cause__)
             )
-        except (RedisError, OSError):
-            return "Redis unreachable: paid calls are denied"
-        return CLUSTER if mode.get("cluster_enabled") else ""
+            return REJECTED if rejected else UNREACHABLE
+        return IN_CLUSTER if mode.get("cluster_enabled") else ""
 
     async def run(self, script: str, keys: list[str], arguments: Sequence[Any]) -> Any:
         """Run one script."""
