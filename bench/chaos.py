@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
-from cluster_faults import page
+from cluster_faults import network, page
 from cluster_faults.account import Account, Accountant
 from cluster_faults.faults import FAULTS
 from cluster_faults.installation import Installation
@@ -40,6 +40,7 @@ def main() -> int:
     if options.page:
         page.write()
         return 0
+    network.enter()
     before, accounts = load(), list[Account]()
     with (
         tempfile.TemporaryDirectory(prefix="toolbus-chaos-") as name,

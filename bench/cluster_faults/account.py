@@ -106,7 +106,7 @@ class Accountant:
             alike = alike + 1 if found.sound and recorded == before else 0
             before = recorded
             time.sleep(1.0)
-        self._spent = spent_and_reserved(self._place.valkey.url)[0]
+        self._spent = spent_and_reserved(self._place.valkey.primary_url)[0]
         self._twice = self._doubled_rows()
         found.evidence = evidence(self._place)
         return found
@@ -116,7 +116,7 @@ class Accountant:
         arrived = Counter(str(each.get("id", "")) for each in self._place.upstream.arrived())
         record = dict(self._recorded())
         charged = compare(found, load, arrived, record)
-        spent, reserved = spent_and_reserved(self._place.valkey.url)
+        spent, reserved = spent_and_reserved(self._place.valkey.primary_url)
         found.wrong_money += abs(spent - self._spent - charged) + reserved
         found.duplicates += self._doubled_rows() - self._twice
         return sum(record[each.trace].has_ended for each in load.calls if each.trace in record)
