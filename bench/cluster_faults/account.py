@@ -13,6 +13,7 @@ from cluster_faults.installation import PRICE, Installation
 from cluster_faults.load import RecordedLoad
 from harness.engines.engine import installed
 from harness.services.ledger_totals import spent_and_reserved
+from harness.waits import until_blocking
 
 SETTLE_SECONDS = 150.0  # maximum; messages that no replica acknowledged return after 30 s
 ALIKE = 3  # equal consecutive reads after which a result is final
@@ -89,6 +90,12 @@ class Accountant:
         self._place = place
         self._spent = 0
         self._twice = 0
+
+    def start_here(self) -> None:
+        """Leave out what was spent so far."""
+        until_blocking(lambda: not spent_and_reserved(self._place.valkey.primary_url)[1], "no call")
+        self._spent = spent_and_reserved(self._place.valkey.primary_url)[0]
+        self._twice = self._doubled_rows()
 
     def settled(self, fault: str, load: RecordedLoad, at: float) -> Account:
         """Return the account of a load when it no longer changes."""

@@ -136,9 +136,9 @@ def full(*directories: Path) -> Iterator[None]:
     fillers = [each / "filler" for each in directories]
     try:
         for each in fillers:
-            room = os.statvfs(each.parent)
+            disk = os.statvfs(each.parent)
             with each.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize)
+                os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize)
         yield
     finally:
         for each in fillers:
