@@ -46,26 +46,22 @@ def main() -> int:
         return 0
     network.enter()
     before, accounts, rates = load(), list[Account](), list[dict[str, Any]]()
-    with (
-        tempfile.TemporaryDirectory(prefix="toolbus-chaos-") as name,
-        Installation(Path(name), options.rate).running() as place,
-    ):
-        for rate in carried(place) if len(options.only) > 1 else ():
-            console.print(rate)
-            rates.append(rate)
-        for account in _accounts(place, options):
-            console.print(page.line(account))
-            accounts.append(account)
-    rows = [asdict(account) for account in accounts]
-    report = {
-        "asked": vars(options),
-        "before": before,
-        "after": load(),
-        "carried": rates,
-        "rows": rows,
-    }
-    keep("chaos", report)
-    page.write()
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="toolbus-chaos-") as name,
+            Installation(Path(name), options.rate).running() as place,
+        ):
+            for rate in carried(place) if len(options.only) > 1 else ():
+                console.print(rate)
+                rates.append(rate)
+            for account in _accounts(place, options):
+                console.print(page.line(account), soft_wrap=True)
+                accounts.append(account)
+    finally:  # a run that ends early keeps what it has measured
+        rows = [asdict(account) for account in accounts]
+        loads = {"before": before, "after": load()}
+        keep("chaos", {"asked": vars(options), **loads, "carried": rates, "rows": rows})
+        page.write()
     return 0 if all(each.sound and each.evidence == "valid" for each in accounts) else 1
 
 

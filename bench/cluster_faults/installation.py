@@ -15,7 +15,7 @@ from nats.js.errors import Error as JetStreamError
 
 from cluster_faults.ledger_servers import LedgerServers
 from cluster_faults.load import RecordedLoad
-from cluster_faults.network import Link, links, mount_disk
+from cluster_faults.network import Disks, Link, links
 from harness.clients.bus_operator import BusOperator, key
 from harness.clients.mcp_client import Client
 from harness.engines.clickhouse_server import ClickHouseServer
@@ -86,6 +86,7 @@ class Installation(BusOperator):
         self.replicas: dict[str, list[Replica]] = {}
         self.edges: dict[str, str] = {}  # endpoint -> HOST:PORT of its operations listener
         self.directory = directory
+        self._disks = Disks()
 
     @property
     def services(self) -> int:
@@ -98,12 +99,13 @@ class Installation(BusOperator):
         """Run everything until the context ends."""
         seeds = self.state_dir / "nkeys"
         with ExitStack() as stack:
+            stack.callback(self._disks.unmount)
             made = stack.enter_context(links(COPIES))
             self.links = {each.host: each for each in made}
             entries = {each.host: each.entry for each in made}
             declared = declared_nodes(self.directory / "nats", seeds, None, entries)
             for node in declared:
-                mount_disk(node.store, STREAMS_DISK)
+                self._disks.mount(node.store, STREAMS_DISK)
             self.nodes = stack.enter_context(running(declared))
             for name in KEYS:
                 load_key(self.state_dir / name)
@@ -183,7 +185,7 @@ class Installation(BusOperator):
         for number in range(REPLICAS):
             own = self.directory / f"{service}-{number + 1}"
             if service == "audit":
-                mount_disk(own, AUDIT_DISK)
+                self._disks.mount(own, AUDIT_DISK)
             shutil.copytree(self.state_dir, own, dirs_exist_ok=True)
             replica = Replica(service, own, self._environment(service, number, own))
             self.replicas.setdefault(service, []).append(replica)

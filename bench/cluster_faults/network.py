@@ -4,7 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -124,10 +124,22 @@ def links(count: int) -> Iterator[list[Link]]:
         yield made
 
 
-def mount_disk(directory: Path, megabytes: int) -> None:
-    """Mount a file system of this size, which only this program and its children see."""
-    directory.mkdir(parents=True, exist_ok=True)
-    _run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(directory))
+class Disks:
+    """File systems that only this program and its children see."""
+
+    def __init__(self) -> None:
+        self._mounted: list[Path] = []
+
+    def mount(self, directory: Path, megabytes: int) -> None:
+        """Mount a file system of this size."""
+        directory.mkdir(parents=True, exist_ok=True)
+        _run("mount", "-t", "tmpfs", "-o", f"size={megabytes}m", "tmpfs", str(directory))
+        self._mounted.append(directory)
+
+    def unmount(self) -> None:
+        """Unmount all."""
+        while self._mounted:
+            _run("umount", "--lazy", str(self._mounted.pop()))
 
 
 @contextmanager
@@ -136,13 +148,20 @@ def full(*directories: Path) -> Iterator[None]:
     fillers = [each / "filler" for each in directories]
     try:
         for each in fillers:
-            disk = os.statvfs(each.parent)
-            with each.open("wb") as file:
-                os.posix_fallocate(file.fileno(), 0, disk.f_bavail * disk.f_frsize)
+            _fill(each)
         yield
     finally:
         for each in fillers:
             each.unlink()
+
+
+def _fill(path: Path) -> None:
+    """Write until there is no space."""
+    with path.open("wb", buffering=0) as file:
+        for size in (1 << 20, 1 << 12):
+            with suppress(OSError):
+                while file.write(bytes(size)):
+                    pass
 
 
 def _is_apart(space: Path) -> bool:

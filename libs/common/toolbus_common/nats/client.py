@@ -79,11 +79,12 @@ def client_of(files: TlsFiles | None) -> MovableClient:
     return TlsClient(files) if files is not None else MovableClient()
 
 
-def reason_of(error: Exception) -> object:
-    """Return why a connection failed; the client does not receive why it is rejected."""
-    if not isinstance(error, ConnectionResetError):
-        return error
-    return f"{error}; NATS closes the connection when it rejects a user: check the seed file"
+def cannot_connect(urls: str, name: str, cause: Exception) -> BusDownError:
+    """Return the error of a failed connection; a client does not receive why it is rejected."""
+    why = str(cause)
+    if isinstance(cause, ConnectionResetError):
+        why += "; NATS closes the connection when it rejects a user: check the seed file"
+    return BusDownError(f"Cannot connect to NATS at {shown_urls(urls)} as {name}: {why}")
 
 
 async def until_led(store: Callable[[], Awaitable[None]], due: float) -> None:

@@ -24,12 +24,11 @@ from toolbus_common.nats.client import (
     abandon,
     answerable,
     bus_down,
+    cannot_connect,
     client_of,
     left,
-    reason_of,
     servers_of,
     settled,
-    shown_urls,
     until_led,
 )
 from toolbus_common.nats.kv_bucket import Bucket
@@ -160,10 +159,9 @@ class Bus:
             await in_time(connecting, patience)
         except (OSError, NatsError, TimeoutError) as error:
             await client.close()
-            why = reason_of(self._last_error or error)
-            where = f"{shown_urls(self._url)} as {self.name}"
-            raise BusDownError(f"Cannot connect to NATS at {where}: {why}") from error
+            raise cannot_connect(self._url, self.name, self._last_error or error) from error
         self._nats, self._departure = client, departure
+        departure.watch()
         self._js = self._nats.jetstream()
         self._ack_prefix = self._nats.new_inbox()
         await self._nats.subscribe(f"{self._ack_prefix}.*", cb=self._acknowledged)

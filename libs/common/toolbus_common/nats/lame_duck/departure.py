@@ -1,19 +1,24 @@
-"""Departure of a client from a server that announces its end (lame duck mode)."""
+"""Departure of a client from a server that announces its end (lame duck mode) or is cut off."""
 
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from random import sample
 from typing import Any
 from urllib.parse import ParseResult, urlparse
 
 from nats.errors import Error as NatsError
 
 from toolbus_common.concurrency import end, in_time
+from toolbus_common.nats.lame_duck.isolation import is_isolated
 from toolbus_common.nats.lame_duck.movable_client import MovableClient
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS = 5.0
+CONNECT_SECONDS = 2.0
+LOOK_SECONDS = 1.0  # between two looks at the server, and between two attempts to leave it
+LOOKS = 2  # failed ones in a row after which the server is left
+ATTEMPTS = 8  # to leave a server that announces its end
 
 
 class Departure:
@@ -33,34 +38,58 @@ class Departure:
         self._make = make
         self._servers = servers
         self._identity = identity
-        self._move: asyncio.Task[None] | None = None
+        self._moving: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
+
+    def watch(self) -> None:
+        """From now on, leave a server that is cut from the others."""
+        if len(self._servers) > 1:
+            self._watching = asyncio.get_running_loop().create_task(self._watch())
 
     async def begin(self) -> None:
-        """Move in a task, because the client reads no message while its callback runs."""
-        if self._move is None or self._move.done():
-            self._move = asyncio.get_running_loop().create_task(self._run())
+        """Leave the server in a task: the client reads no message while its callback runs."""
+        if self._moving is None or self._moving.done():
+            self._moving = asyncio.get_running_loop().create_task(self._leave(ATTEMPTS))
 
     async def close(self) -> None:
-        """End a move that has not ended."""
-        if self._move is not None:
-            await end(self._move)
+        """End both tasks."""
+        await end(*(each for each in (self._watching, self._moving) if each is not None))
 
-    async def _run(self) -> None:
-        current = self._client.connected_url
-        others = [each for each in self._servers if not _is_same(each, current)]
-        if not others:
-            log.warning("bus.no_other_server")
-            return
+    async def _watch(self) -> None:
+        failed = 0
+        while True:
+            await asyncio.sleep(LOOK_SECONDS)
+            is_moving = self._moving is not None and not self._moving.done()
+            if is_moving or not self._client.is_connected:
+                failed = 0
+                continue
+            failed = failed + 1 if await is_isolated(self._client) else 0
+            if failed >= LOOKS:
+                await self._leave(attempts=1)
+
+    async def _leave(self, attempts: int) -> None:
+        for _ in range(attempts):
+            current = self._client.connected_url
+            others = [each for each in self._servers if not _is_same(each, current)]
+            for server in sample(others, len(others)):
+                if await self._moved_to(server):
+                    log.info("bus.moved")
+                    return
+            await asyncio.sleep(LOOK_SECONDS)
+        log.warning("bus.not_moved")
+
+    async def _moved_to(self, server: str) -> bool:
+        """Move to a server, unless it cannot be reached or is cut off itself."""
         other = self._make()
         try:
-            opening = other.connect(others, **self._identity, allow_reconnect=False)
+            opening = other.connect([server], **self._identity, allow_reconnect=False)
             await in_time(opening, CONNECT_SECONDS)
-            moved = await self._client.move(other)
+            if not await is_isolated(other):
+                return await self._client.move(other)
         except (OSError, NatsError, TimeoutError) as error:
-            await other.close()
-            log.warning("bus.not_moved", extra={"reason": str(error)})
-        else:
-            log.info("bus.moved", extra={"moved": moved})
+            log.warning("bus.server_not_reached", extra={"reason": str(error)})
+        await other.close()
+        return False
 
 
 def _is_same(url: str, current: ParseResult | None) -> bool:

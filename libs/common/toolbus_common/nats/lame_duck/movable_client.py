@@ -17,7 +17,7 @@ from nats.protocol.parser import Parser
 
 # Time in which all servers of the cluster learn of the new subscriptions.
 OVERLAP_SECONDS = 0.5
-LEAVE_SECONDS = 5.0  # for the last messages of the old connection
+LEAVE_SECONDS = 2.0  # for the last messages of the old connection; a server that hangs sends none
 _PING = b"PING\r\n"
 _BUFFER = 1 << 16
 
@@ -46,7 +46,7 @@ class MovableClient(Client):
         self._pongs, self._pings_outstanding = [], 0
         reading = asyncio.ensure_future(left.read())
         try:
-            self._subscribe_again()
+            self._subscribe_again(other)
             self._reading_task = asyncio.ensure_future(self._read_loop())
             self._ping_interval_task = asyncio.ensure_future(self._ping_interval())
             self._flusher_task = asyncio.ensure_future(self._flusher())
@@ -61,8 +61,10 @@ class MovableClient(Client):
             self._left = None
         return True
 
-    def _subscribe_again(self) -> None:
+    def _subscribe_again(self, other: Client) -> None:
         transport: Any = self._transport
+        for sid in other._subs:  # the server ignores a subscription with an id that exists
+            transport.write(command.unsub_cmd(sid, 0))
         for sid, each in self._subs.items():
             transport.write(command.sub_cmd(each._subject, each._queue, sid))
             if each._max_msgs > 0:
