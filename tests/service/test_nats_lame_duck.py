@@ -1,4 +1,4 @@
-"""A NATS server of a cluster announces its end: clients move to others and lose nothing."""
+"""Clients leave a NATS server that announces its end, and one that hangs."""
 
 import asyncio
 import signal
@@ -8,9 +8,11 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from nats.errors import Error as NatsError
 
 from harness.engines.nats_cluster import ClusterNode, declared_nodes, running
-from harness.waits import until_async
+from harness.waits import until, until_async
+from toolbus_common.nats import connection
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 
@@ -62,7 +64,7 @@ async def test_requests_replies_and_notifications_survive_a_move(
         for each in (one, two):
             await each.subscribe(
                 "test.news",
-                lambda data, *_, each=each: received[each].update([data]),  # type: ignore[misc]
+                lambda data, *_, each=each: received[each].update([data]),
             )
         answered = Counter[bytes]()
         for each in (one, two):
@@ -97,6 +99,37 @@ async def test_requests_replies_and_notifications_survive_a_move(
             await until_async(lambda each=each: past([received[each].total()], sent[0] - 1), "news")  # type: ignore[misc]
             assert received[each] == expected
         assert not lost
+
+
+async def test_a_client_leaves_a_server_that_hangs(
+    nodes: list[ClusterNode], seeds: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connection, "PINGS", 1_000)  # so that only the look at the server counts
+    seed = (seeds / f"{OPERATOR}.seed").read_text()
+    bus, other = (Bus(OPERATOR, ",".join(each.url for each in nodes), seed) for _ in range(2))
+    await bus.open()
+    lost = asyncio.Event()
+    bus.on_lost.append(lost.set)
+    (node,) = (each for each in nodes if each.port == bus.client.connected_url.port)  # type: ignore[union-attr]
+    node.freeze()
+    try:
+        await until_async(lambda: moved(node, bus), "the client has moved")
+        await until(lost.is_set, "calls in progress have ended")
+        await other.open()
+        await serve(other)
+        await other.settled()
+
+        async def answered() -> bool:
+            try:
+                return await bus.request("test.echo", b"1", 1.0) == b"1"
+            except (LookupError, TimeoutError, NatsError):
+                return False
+
+        await until_async(answered, "a reply through another server")
+    finally:
+        node.thaw()
+        await bus.close()
+        await other.close()
 
 
 async def serve(bus: Bus) -> None:

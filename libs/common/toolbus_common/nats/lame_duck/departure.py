@@ -19,6 +19,8 @@ CONNECT_SECONDS = 2.0
 LOOK_SECONDS = 1.0  # between two looks at the server, and between two attempts to leave it
 LOOKS = 2  # failed ones in a row after which the server is left
 ATTEMPTS = 8  # to leave a server that announces its end
+# For the last messages of a server that announces its end, and of one that is cut off.
+PATIENCE, SHORT_PATIENCE = 5.0, 1.0
 
 
 class Departure:
@@ -49,7 +51,7 @@ class Departure:
     async def begin(self) -> None:
         """Leave the server in a task: the client reads no message while its callback runs."""
         if self._moving is None or self._moving.done():
-            self._moving = asyncio.get_running_loop().create_task(self._leave(ATTEMPTS))
+            self._moving = asyncio.get_running_loop().create_task(self._leave(ATTEMPTS, PATIENCE))
 
     async def close(self) -> None:
         """End both tasks."""
@@ -65,27 +67,27 @@ class Departure:
                 continue
             failed = failed + 1 if await is_isolated(self._client) else 0
             if failed >= LOOKS:
-                await self._leave(attempts=1)
+                await self._leave(1, SHORT_PATIENCE)
 
-    async def _leave(self, attempts: int) -> None:
+    async def _leave(self, attempts: int, patience: float) -> None:
         for _ in range(attempts):
             current = self._client.connected_url
             others = [each for each in self._servers if not _is_same(each, current)]
             for server in sample(others, len(others)):
-                if await self._moved_to(server):
+                if await self._moved_to(server, patience):
                     log.info("bus.moved")
                     return
             await asyncio.sleep(LOOK_SECONDS)
         log.warning("bus.not_moved")
 
-    async def _moved_to(self, server: str) -> bool:
+    async def _moved_to(self, server: str, patience: float) -> bool:
         """Move to a server, unless it cannot be reached or is cut off itself."""
         other = self._make()
         try:
             opening = other.connect([server], **self._identity, allow_reconnect=False)
             await in_time(opening, CONNECT_SECONDS)
             if not await is_isolated(other):
-                return await self._client.move(other)
+                return await self._client.move(other, patience)
         except (OSError, NatsError, TimeoutError) as error:
             log.warning("bus.server_not_reached", extra={"reason": str(error)})
         await other.close()

@@ -17,7 +17,6 @@ from nats.protocol.parser import Parser
 
 # Time in which all servers of the cluster learn of the new subscriptions.
 OVERLAP_SECONDS = 0.5
-LEAVE_SECONDS = 2.0  # for the last messages of the old connection; a server that hangs sends none
 _PING = b"PING\r\n"
 _BUFFER = 1 << 16
 
@@ -29,10 +28,12 @@ class MovableClient(Client):
 
     _left: "_LeftConnection | None" = None
 
-    async def move(self, other: Client) -> bool:
+    async def move(self, other: Client, patience: float) -> bool:
         """Continue on the connection of `other`, which ends as a client of its own.
 
-        Return whether this client has moved. It does not if it is not connected.
+        If the old server does not send its last messages within `patience`, callbacks learn of the
+        move as of a loss and return of the connection. Return whether this client has moved. It
+        does not if it is not connected.
         """
         await _stopped(other)
         if not self.is_connected or self._left is not None:
@@ -54,11 +55,15 @@ class MovableClient(Client):
             await self.flush()
             await asyncio.sleep(OVERLAP_SECONDS)
             left.unsubscribe(self._subs)
-            await asyncio.wait({reading}, timeout=LEAVE_SECONDS)
+            await asyncio.wait({reading}, timeout=patience)
         finally:
             reading.cancel()
             await _closed(left.transport)
             self._left = None
+        if not left.is_complete:
+            for callback in (self._disconnected_cb, self._reconnected_cb):
+                if callback is not None:
+                    await callback()
         return True
 
     def _subscribe_again(self, other: Client) -> None:
@@ -94,10 +99,15 @@ class _LeftConnection:
         self.old: Counter[Copy] = Counter()
         self.new: Counter[Copy] = Counter()
 
+    @property
+    def is_complete(self) -> bool:
+        """Whether the server has answered the last ping."""
+        return self._ends and not self._pongs
+
     async def read(self) -> None:
         """Pass on what the server sends until it has answered the last ping."""
         with suppress(OSError):
-            while not (self._ends and not self._pongs) and not self.transport.at_eof():
+            while not self.is_complete and not self.transport.at_eof():
                 await self._parser.parse(await self.transport.read(_BUFFER))
 
     def unsubscribe(self, sids: Any) -> None:
