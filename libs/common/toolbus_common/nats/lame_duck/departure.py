@@ -66,7 +66,7 @@ class Departure:
                 failed = 0
                 continue
             failed = failed + 1 if await is_isolated(self._client) else 0
-            if failed >= LOOKS:
+            if failed >= LOOKS:  # again every second until a server is better
                 await self._leave(1, SHORT_PATIENCE)
 
     async def _leave(self, attempts: int, patience: float) -> None:
@@ -78,7 +78,8 @@ class Departure:
                     log.info("bus.moved")
                     return
             await asyncio.sleep(LOOK_SECONDS)
-        log.warning("bus.not_moved")
+        if attempts > 1:
+            log.warning("bus.not_moved")
 
     async def _moved_to(self, server: str, patience: float) -> bool:
         """Move to a server, unless it cannot be reached or is cut off itself."""
@@ -89,7 +90,7 @@ class Departure:
             if not await is_isolated(other):
                 return await self._client.move(other, patience)
         except (OSError, NatsError, TimeoutError) as error:
-            log.warning("bus.server_not_reached", extra={"reason": str(error)})
+            log.debug("bus.server_not_reached", extra={"reason": str(error)})
         await other.close()
         return False
 
