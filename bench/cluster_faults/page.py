@@ -47,6 +47,9 @@ include changes after the commit.
 | fault | calls | failed | recovery, s | longest call, s | executed, not recorded | recorded, not executed | wrong money | duplicates | evidence | calls/s | commit |
 |---|---|---|---|---|---|---|---|---|---|---|---|
 """  # noqa: E501 - lines of a page
+PLAIN = """
+Measured with one Valkey server, and without network namespaces and file systems of their own: commit {commits}.
+"""
 CARRIED = """
 Without a fault, the machine carried these rates beside the cluster for {seconds:g} s each. A rate is carried if every call succeeds and none
 takes more than {slow:g} s.
@@ -88,7 +91,9 @@ def text(runs: Sequence[dict[str, Any]]) -> str:
         for account, run in found
     )
     unmeasured = f"\nNot measured yet: {', '.join(missing)}.\n" if missing else ""
-    return heading + table + unmeasured + (_carried(rates[-1]) if rates else "") + NOT_TRIED
+    earlier = sorted({run["commit"][:10] for _, run in found if "carried" not in run})
+    plain = PLAIN.format(commits=", ".join(earlier)) if earlier else ""
+    return heading + table + unmeasured + plain + (_carried(rates[-1]) if rates else "") + NOT_TRIED
 
 
 def _carried(rates: list[dict[str, Any]]) -> str:
