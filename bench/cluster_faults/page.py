@@ -48,7 +48,7 @@ include changes after the commit.
 |---|---|---|---|---|---|---|---|---|---|---|---|
 """  # noqa: E501 - lines of a page
 PLAIN = """
-Measured with one Valkey server, and without network namespaces and file systems of their own: commit {commits}.
+One Valkey server, no network namespaces and no file systems of their own: commit {commits}.
 """
 CARRIED = """
 Without a fault, the machine carried these rates beside the cluster for {seconds:g} s each. A rate is carried if every call succeeds and none

@@ -18,7 +18,7 @@ async def is_isolated(client: Client) -> bool:
     """Return whether this server cannot reach the leader of the configuration with most copies.
 
     A leader that is cut off continues to reply for some seconds, so its reply counts only if it has
-    heard of most copies.
+    seen most copies.
     """
     try:
         reply = await client.request(_STATE, b"", timeout=PROBE_SECONDS)
@@ -28,5 +28,5 @@ async def is_isolated(client: Client) -> bool:
     if error := state.get("error"):
         return bool(error.get("code") == _UNAVAILABLE)
     others = state.get("cluster", {}).get("replicas") or []
-    heard = sum(not each.get("offline") and each["active"] < SILENT_NANOSECONDS for each in others)
-    return bool((1 + heard) * 2 <= 1 + len(others))
+    seen = sum(not each.get("offline") and each["active"] < SILENT_NANOSECONDS for each in others)
+    return bool((1 + seen) * 2 <= 1 + len(others))
