@@ -13,6 +13,7 @@ from cluster_faults.installation import PRICE, Installation
 from cluster_faults.load import RecordedLoad
 from harness.engines.engine import installed
 from harness.services.ledger_totals import spent_and_reserved
+from harness.waits import until_blocking
 
 SETTLE_SECONDS = 150.0  # maximum; messages that no replica acknowledged return after 30 s
 ALIKE = 3  # equal consecutive reads after which a result is final
@@ -90,6 +91,12 @@ class Accountant:
         self._spent = 0
         self._twice = 0
 
+    def start_here(self) -> None:
+        """Leave out what was spent so far."""
+        until_blocking(lambda: not spent_and_reserved(self._place.valkey.primary_url)[1], "no call")
+        self._spent = spent_and_reserved(self._place.valkey.primary_url)[0]
+        self._twice = self._doubled_rows()
+
     def settled(self, fault: str, load: RecordedLoad, at: float) -> Account:
         """Return the account of a load when it no longer changes."""
         found = Account(fault, load.made, len(load.succeeded), dict(load.failed))
@@ -106,7 +113,7 @@ class Accountant:
             alike = alike + 1 if found.sound and recorded == before else 0
             before = recorded
             time.sleep(1.0)
-        self._spent = spent_and_reserved(self._place.valkey.url)[0]
+        self._spent = spent_and_reserved(self._place.valkey.primary_url)[0]
         self._twice = self._doubled_rows()
         found.evidence = evidence(self._place)
         return found
@@ -116,7 +123,7 @@ class Accountant:
         arrived = Counter(str(each.get("id", "")) for each in self._place.upstream.arrived())
         record = dict(self._recorded())
         charged = compare(found, load, arrived, record)
-        spent, reserved = spent_and_reserved(self._place.valkey.url)
+        spent, reserved = spent_and_reserved(self._place.valkey.primary_url)
         found.wrong_money += abs(spent - self._spent - charged) + reserved
         found.duplicates += self._doubled_rows() - self._twice
         return sum(record[each.trace].has_ended for each in load.calls if each.trace in record)

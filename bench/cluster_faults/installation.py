@@ -1,4 +1,4 @@
-"""Three NATS servers, Valkey, ClickHouse, and two replicas of each service as processes."""
+"""Three NATS servers, two of Valkey, ClickHouse, two replicas of each service, as processes."""
 
 import asyncio
 import os
@@ -13,13 +13,14 @@ from threading import Thread
 from nats.errors import Error as NatsError
 from nats.js.errors import Error as JetStreamError
 
+from cluster_faults.ledger_servers import LedgerServers
 from cluster_faults.load import RecordedLoad
+from cluster_faults.network import Disks, Link, links
 from harness.clients.bus_operator import BusOperator, key
 from harness.clients.mcp_client import Client
 from harness.engines.clickhouse_server import ClickHouseServer
 from harness.engines.engine import own_port
-from harness.engines.nats_cluster import ClusterNode, clustered
-from harness.engines.valkey_server import ValkeyServer
+from harness.engines.nats_cluster import ClusterNode, declared_nodes, running
 from harness.gateway.cluster import Process, Upstream
 from harness.gateway.rolling_restart import Balancer
 from harness.waits import until_async, until_blocking
@@ -35,11 +36,14 @@ from toolbus_common.service.names import SERVICES
 KEY = "tbk_bot_a-secret-of-the-cluster"
 PRICE = 1_000  # micro-dollars
 REPLICAS = 2
+COPIES = 3
 SETTINGS = {
     "TOOLBUS_CALL_TIMEOUT": "8",
     "TOOLBUS_DRAIN_SECONDS": "5",
     "TOOLBUS_DRAIN_DELAY": "1",  # twenty probes of the balancer
 }
+# Sizes of file systems, in megabytes: of a NATS server's streams, and of audit's state directory.
+STREAMS_DISK, AUDIT_DISK = 1024, 512
 # What the first replica creates at its first start, and the others need.
 CREATED = {"audit": ("evidence",), "oauth": ("oauth-*.json",)}
 
@@ -54,11 +58,11 @@ class Replica:
     starts: int = 0
     process: Process | None = None
 
-    def start(self) -> None:
-        """Start its process, and wait until it is ready."""
+    def start(self, **more: str) -> None:
+        """Start its process with `more` settings, and wait until it is ready."""
         self.starts += 1
-        log = self.state_dir / f"log-{self.starts}"
-        self.process = Process([self.service], self.environment, log)
+        log = self.state_dir.with_name(f"{self.state_dir.name}-log-{self.starts}")
+        self.process = Process([self.service], self.environment | more, log)
         self.process.wait_ready()
 
     def end(self, number: signal.Signals) -> None:
@@ -74,13 +78,15 @@ class Installation(BusOperator):
     def __init__(self, directory: Path, rate: float) -> None:
         self.state_dir = directory / "operator"
         self.rate = rate
-        self.valkey = ValkeyServer(directory / "valkey")
+        self.valkey = LedgerServers(directory / "valkey")
         self.clickhouse = ClickHouseServer(directory / "clickhouse")
         self.upstream = Upstream(directory / "upstream")
         self.nodes: list[ClusterNode] = []
+        self.links: dict[str, Link] = {}  # by the server's host
         self.replicas: dict[str, list[Replica]] = {}
         self.edges: dict[str, str] = {}  # endpoint -> HOST:PORT of its operations listener
-        self._directory = directory
+        self.directory = directory
+        self._disks = Disks()
 
     @property
     def services(self) -> int:
@@ -93,7 +99,14 @@ class Installation(BusOperator):
         """Run everything until the context ends."""
         seeds = self.state_dir / "nkeys"
         with ExitStack() as stack:
-            self.nodes = stack.enter_context(clustered(self._directory / "nats", seeds, None))
+            stack.callback(self._disks.unmount)
+            made = stack.enter_context(links(COPIES))
+            self.links = {each.host: each for each in made}
+            entries = {each.host: each.entry for each in made}
+            declared = declared_nodes(self.directory / "nats", seeds, None, entries)
+            for node in declared:
+                self._disks.mount(node.store, STREAMS_DISK)
+            self.nodes = stack.enter_context(running(declared))
             for name in KEYS:
                 load_key(self.state_dir / name)
             create_encryption_keys(self.state_dir / "encryption")
@@ -110,10 +123,12 @@ class Installation(BusOperator):
             yield self
 
     @contextmanager
-    def loaded(self) -> Iterator[RecordedLoad]:
+    def loaded(self, rate: float = 0.0) -> Iterator[RecordedLoad]:
         """Make calls until the context ends and the last one has a response."""
         with Balancer(self.edges).running() as balancer:
-            load = RecordedLoad(balancer.endpoint, KEY, KEY, self.rate, ("count", "wait", "count"))
+            load = RecordedLoad(
+                balancer.endpoint, KEY, KEY, rate or self.rate, ("count", "wait", "count")
+            )
             thread = Thread(target=lambda: asyncio.run(load.work()))
             thread.start()
             try:
@@ -137,10 +152,15 @@ class Installation(BusOperator):
         leader = self.leader()
         return [node for node in self.nodes if node is not leader][number]
 
+    def link(self, node: ClusterNode) -> Link:
+        """Return the link of a NATS server."""
+        return self.links[node.host]
+
     def until_whole(self) -> None:
         """Wait until every stream has three current copies and every replica is ready."""
         until_blocking(lambda: self.on_the_bus(_is_replicated), "three current copies")
         until_blocking(self._is_ready, "every replica is ready")
+        self.valkey.until_in_step()
 
     def _is_ready(self) -> bool:
         statuses = self.statuses()
@@ -163,8 +183,10 @@ class Installation(BusOperator):
     def _start(self, service: str) -> None:
         """Start the replicas of a service; the later ones get the files that the first created."""
         for number in range(REPLICAS):
-            own = self._directory / f"{service}-{number + 1}"
-            shutil.copytree(self.state_dir, own)
+            own = self.directory / f"{service}-{number + 1}"
+            if service == "audit":
+                self._disks.mount(own, AUDIT_DISK)
+            shutil.copytree(self.state_dir, own, dirs_exist_ok=True)
             replica = Replica(service, own, self._environment(service, number, own))
             self.replicas.setdefault(service, []).append(replica)
             replica.start()

@@ -2,10 +2,12 @@
 
 import json
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from cluster_faults.account import Account
+from cluster_faults.account import SLOW, Account
+from cluster_faults.capacity import CAPACITY_SECONDS
 from cluster_faults.faults import FAULTS
 from figures import RESULTS
 from toolbus_common.service.names import SERVICES
@@ -18,10 +20,17 @@ INTRODUCTION = """# Reliability
 `make chaos` measured these figures and wrote this page. [Consistency and failures](consistency-and-failures.md)
 describes why they are so.
 
-Three NATS servers (three copies of each stream and bucket), Valkey, a ClickHouse server, and two replicas of each service run as separate
-processes on one machine. {rate:g} calls a second with unique ids go through a balancer that follows `/readyz`, to an upstream that writes
-down what it executes. A killed service starts again after 2 s, a NATS server after 8 s; a stopped one (SIGSTOP) continues after 16 s.
-After each fault the calls are compared one by one.
+Three NATS servers (three copies of each stream and bucket), Valkey with a replica and a sentinel, a ClickHouse server, and two replicas of
+each service run as separate processes on one machine. Each NATS server has a network namespace and a file system (tmpfs, 1 GiB) of its own.
+Calls with unique ids go through a balancer that follows `/readyz`, to an upstream that writes down what it executes.
+A killed service starts again after 2 s, a NATS server after 8 s. A stopped server (SIGSTOP), a cut link and a slow link last 16 s, and so
+does a full disk. After each fault the calls are compared one by one.
+
+- **cut**: the kernel drops packets; connections stay open. "Cannot send" drops one direction only.
+- **slow link**: 2 Mbit/s with up to 200 ms of queue in each direction, and 2 % of the packets lost.
+- **disk full**: NATS stops its streams on a server without space until it is restarted; the fault ends with a restart.
+- **clocks**: those of the first replica of each service, by libfaketime; timers are not affected.
+- **rolling restart**: services by SIGTERM; each NATS server first gets SIGUSR2 (lame duck mode), and SIGTERM 5 s later.
 
 - **recovery**: from the fault to the start of the last call that failed or took more than 2 s. 0 if there is none. It includes the
   return of a server and the time of a rolling restart, in which single calls may fail late. Bold: more than
@@ -32,41 +41,68 @@ After each fault the calls are compared one by one.
 - **duplicates**: calls executed twice and events stored twice.
 - **evidence**: the verdict of `toolbus audit verify` on an export of the whole record after the fault.
 
-Measured {day} in {minutes:.0f} minutes, commit {commit}, {calls:,} calls.
+{count} faults, {calls:,} calls. Of each fault, the newest measurement is shown; they were made between {first} and {last} (UTC). `-dirty` runs
+include changes after the commit.
 
-| fault | calls | failed | recovery, s | longest call, s | executed, not recorded | recorded, not executed | wrong money | duplicates | evidence |
-|---|---|---|---|---|---|---|---|---|---|
+| fault | calls | failed | recovery, s | longest call, s | executed, not recorded | recorded, not executed | wrong money | duplicates | evidence | calls/s | commit |
+|---|---|---|---|---|---|---|---|---|---|---|---|
+"""  # noqa: E501 - lines of a page
+PLAIN = """
+One Valkey server, no network namespaces and no file systems of their own: commit {commits}.
+"""
+CARRIED = """
+Without a fault, the machine carried these rates beside the cluster for {seconds:g} s each. A rate is carried if every call succeeds and none
+takes more than {slow:g} s.
+
+| calls a second | calls | failed | longest call, s | load average | carried |
+|---|---|---|---|---|---|
 """  # noqa: E501 - lines of a page
 NOT_TRIED = """
-Not tried by this command: partitions, slow links, full disks and changed clocks, which need network namespaces or file systems of their
-own; a failover of Valkey (`tests/service/test_redis_connections.py`); ClickHouse as the real server (its place is taken by the
-embedded engine behind HTTP).
+Not tried by this command: a delay of packets without a limit of their rate, clocks of NATS, Valkey and ClickHouse, full disks of Valkey and
+ClickHouse, and ClickHouse as the real server (its place is taken by the embedded engine behind HTTP).
 """  # noqa: E501 - lines of a page
 
 
 def write() -> None:
-    """Write the page from the newest run of all faults."""
-    PAGE.write_text(text(newest()))
+    """Write the page from the newest measurement of each fault."""
+    PAGE.write_text(text(reports()))
 
 
-def newest() -> dict[str, Any]:
-    """Return the newest stored run of all faults."""
-    reports = (json.loads(each.read_text()) for each in RESULTS.glob("chaos-*.json"))
-    whole = [each for each in reports if each["asked"]["only"] == list(FAULTS)]
-    return max(whole, key=lambda each: str(each["at"]))
+def reports() -> list[dict[str, Any]]:
+    """Return the stored runs, oldest first."""
+    found = (json.loads(each.read_text()) for each in RESULTS.glob("chaos-*.json"))
+    return sorted(found, key=lambda each: str(each["at"]))
 
 
-def text(report: dict[str, Any]) -> str:
-    """Return the page."""
-    accounts = [Account(**row) for row in report["rows"]]
+def text(runs: Sequence[dict[str, Any]]) -> str:
+    """Return the page: of each fault, its newest measurement."""
+    newest = {row["fault"]: (Account(**row), run) for run in runs for row in run["rows"]}
+    found = [newest[name] for name in FAULTS if name in newest]
+    missing = [name for name in FAULTS if name not in newest]
+    rates = [run["carried"] for run in runs if run.get("carried")]
     heading = INTRODUCTION.format(
-        calls=sum(each.calls for each in accounts),
-        day=report["at"][:10],
-        commit=report["commit"],
-        rate=report["asked"]["rate"],
-        minutes=report["seconds"] / 60,
+        calls=sum(account.calls for account, _ in found),
+        count=len(found),
+        first=min(run["at"] for _, run in found)[:16].replace("T", " "),
+        last=max(run["at"] for _, run in found)[:16].replace("T", " "),
     )
-    return heading + "".join(f"| {line(each)} |\n" for each in accounts) + NOT_TRIED
+    table = "".join(
+        f"| {line(account)} | {run['asked']['rate']:g} | {run['commit'][:10]} |\n"
+        for account, run in found
+    )
+    unmeasured = f"\nNot measured yet: {', '.join(missing)}.\n" if missing else ""
+    earlier = sorted({run["commit"][:10] for _, run in found if "carried" not in run})
+    plain = PLAIN.format(commits=", ".join(earlier)) if earlier else ""
+    return heading + table + unmeasured + plain + (_carried(rates[-1]) if rates else "") + NOT_TRIED
+
+
+def _carried(rates: list[dict[str, Any]]) -> str:
+    lines = (
+        f"| {each['rate']:g} | {each['calls']:,} | {_counts(each['failed'])} | {each['longest']:g} "
+        f"| {each['load']:.1f} | {'yes' if each['carried'] else 'no'} |\n"
+        for each in rates
+    )
+    return CARRIED.format(seconds=CAPACITY_SECONDS, slow=SLOW) + "".join(lines)
 
 
 def line(account: Account) -> str:

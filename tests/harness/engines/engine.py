@@ -61,7 +61,9 @@ def bound(port: int = 0) -> socket.socket:
     return kept
 
 
-def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> None:
+def wait_for_port(
+    port: int, process: subprocess.Popen[bytes], log: Path, host: str = "127.0.0.1"
+) -> None:
     """Wait until the port accepts connections.
 
     Raises `RuntimeError` with the end of the log if the process exits first, or after the time
@@ -71,7 +73,7 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
     while time.monotonic() < give_up:
         if process.poll() is not None:
             break
-        with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        with suppress(OSError), socket.create_connection((host, port), timeout=1):
             return
         time.sleep(0.01)
     raise RuntimeError(f"{process.args!r} does not listen:\n{log.read_text()[-2000:]}")
@@ -79,6 +81,8 @@ def wait_for_port(port: int, process: subprocess.Popen[bytes], log: Path) -> Non
 
 class Engine:
     """A server process on a separate port. Its directory outlives the process."""
+
+    host = "127.0.0.1"
 
     def __init__(self, directory: Path) -> None:
         self.directory = directory
@@ -113,7 +117,7 @@ class Engine:
     def wait_for(self, port: int) -> None:
         """Wait until the process accepts connections on a port."""
         assert self._process is not None
-        wait_for_port(port, self._process, self.directory / "log")
+        wait_for_port(port, self._process, self.directory / "log", self.host)
 
     @contextmanager
     def running(self) -> Iterator[Self]:
@@ -139,6 +143,11 @@ class Engine:
             self._process.kill()
             self._process.wait()
         self._process = None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        if self._process is not None:
+            self._process.send_signal(number)
 
     def freeze(self) -> None:
         """Stop all threads with SIGSTOP, and return when the process is stopped."""

@@ -1,4 +1,4 @@
-"""The account of a fault finds each kind of loss, and its page is the newest run."""
+"""The account of a fault finds each kind of loss, and its page is the newest of each."""
 
 from collections import Counter
 from typing import Any
@@ -63,5 +63,5 @@ def test_each_kind_of_loss_is_found(
     assert {name: getattr(found, name) for name in figures} == figures
 
 
-def test_the_page_is_the_newest_run_of_all_faults() -> None:
-    assert page.PAGE.read_text() == page.text(page.newest()), 'run: make chaos ARGS="--page"'
+def test_the_page_is_the_newest_measurement_of_each_fault() -> None:
+    assert page.PAGE.read_text() == page.text(page.reports()), 'run: make chaos ARGS="--page"'

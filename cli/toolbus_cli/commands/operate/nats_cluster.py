@@ -100,16 +100,18 @@ def cluster_settings(
 ) -> dict[str, Any]:
     """Return the settings of one server in addition to those of a single server."""
     secured = {"tls": tls.settings(node.name, verify=True)} if tls is not None else {}
+    pings = {"ping_interval": f"{PING_SECONDS}s", "ping_max": PINGS}
     return {
         "server_name": node.name,
+        # A client that cannot be reached gets calls of its queues until the server gives it up.
+        **pings,
         "cluster": {
             **secured,
             "name": CLUSTER,
             "host": "0.0.0.0",  # noqa: S104 - other machines connect; the password is required
             "port": node.port,
             # A server that hangs gets calls through its routes until the others give it up.
-            "ping_interval": f"{PING_SECONDS}s",
-            "ping_max": PINGS,
+            **pings,
             "authorization": {"user": CLUSTER, "password": password},
             "routes": [
                 f"nats://{CLUSTER}:{password}@{each.host}:{each.port}"

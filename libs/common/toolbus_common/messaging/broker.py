@@ -37,8 +37,8 @@ from toolbus_common.contracts.base import Message
 from toolbus_common.contracts.queries.registry import QUERIES
 from toolbus_common.errors import ToolbusError
 from toolbus_common.messaging.pull_subscription import BoundStreams
-from toolbus_common.nats.client import left
-from toolbus_common.nats.connection import Bus, StoredMessage, answerable, stored
+from toolbus_common.nats.client import answerable, left
+from toolbus_common.nats.connection import Bus, StoredMessage, stored
 from toolbus_common.nats.topology import DURABLES, EVENTS
 
 __all__ = ["AckPolicy", "EventBatch", "ServiceBroker"]

@@ -23,7 +23,8 @@ from toolbus_common.contracts.replies import (
 from toolbus_common.errors import OutcomeUnknownError, PolicyDownError, ToolbusError
 from toolbus_common.messaging.local_transport import CallHandler, LocalTransport
 from toolbus_common.messaging.pending_replies import PendingReplies, timed_out
-from toolbus_common.nats.connection import Bus, Subscription, answerable
+from toolbus_common.nats.client import answerable
+from toolbus_common.nats.connection import Bus, Subscription
 from toolbus_common.observability.tracing.context import bind
 
 log = logging.getLogger(__name__)

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import ssl
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,16 +13,18 @@ from nats.aio.subscription import Subscription
 from nats.errors import Error as NatsError
 
 from toolbus_common.errors import BusDownError
+from toolbus_common.nats.lame_duck.movable_client import MovableClient
 from toolbus_common.tls_files import TlsFiles
 
 log = logging.getLogger(__name__)
 
+_ANSWERS = ("_INBOX.", "tb.reply.")
 PAUSE_SECONDS = 0.2
 NEVER = 86_400  # seconds
 LEAVE_SECONDS = 5.0  # for the last messages of a subscription
 
 
-class TlsClient(Client):
+class TlsClient(MovableClient):
     """A client that connects with TLS only. It reads replaced certificate files again."""
 
     def __init__(self, files: TlsFiles) -> None:
@@ -72,9 +74,54 @@ def servers_of(urls: str) -> list[str]:
     return found
 
 
-def client_of(files: TlsFiles | None) -> Client:
+def client_of(files: TlsFiles | None) -> MovableClient:
     """Return an unconnected client."""
-    return TlsClient(files) if files is not None else Client()
+    return TlsClient(files) if files is not None else MovableClient()
+
+
+def cannot_connect(urls: str, name: str, cause: Exception) -> BusDownError:
+    """Return the error of a failed connection; a client does not receive why it is rejected."""
+    why = str(cause)
+    if isinstance(cause, ConnectionResetError):
+        why += "; NATS closes the connection when it rejects a user: check the seed file"
+    return BusDownError(f"Cannot connect to NATS at {shown_urls(urls)} as {name}: {why}")
+
+
+async def until_led(store: Callable[[], Awaitable[None]], due: float) -> None:
+    """Store a message, again while its stream has no leader, until `due`.
+
+    `store` raises `LookupError` without a leader. Raises `BusDownError`.
+    """
+    while True:
+        try:
+            return await store()
+        except LookupError:
+            if asyncio.get_running_loop().time() + PAUSE_SECONDS > due:
+                raise BusDownError(
+                    "The stream EVENTS has no leader or does not exist; retry, or run "
+                    "'toolbus provision'."
+                ) from None
+            await asyncio.sleep(PAUSE_SECONDS)
+
+
+def answerable(reply: str) -> bool:
+    """Return whether a reply subject is a reply inbox, so that replying to it is safe."""
+    return reply.startswith(_ANSWERS)
+
+
+def bus_down(cause: Exception | None = None) -> BusDownError:
+    """Return the error for a call that cannot be recorded because NATS is unreachable."""
+    text = "The bus is down, so the call cannot be recorded and was not executed; retry."
+    error = BusDownError(text)
+    error.__cause__ = cause
+    return error
+
+
+def abandon(client: Client) -> None:
+    """Close the transport of a failed connection attempt, which the client itself leaks."""
+    transport: Any = client._transport  # noqa: SLF001 - the client has no public accessor
+    if transport is not None:
+        transport.close()
 
 
 async def settled(client: Client, on_lost: list[Callable[[], None]]) -> None:

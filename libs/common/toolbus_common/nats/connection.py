@@ -20,8 +20,19 @@ from nats.js.errors import Error as JetStreamError
 
 from toolbus_common.concurrency import in_time
 from toolbus_common.errors import BusDownError
-from toolbus_common.nats.client import client_of, left, servers_of, settled, shown_urls
+from toolbus_common.nats.client import (
+    abandon,
+    answerable,
+    bus_down,
+    cannot_connect,
+    client_of,
+    left,
+    servers_of,
+    settled,
+    until_led,
+)
 from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_common.nats.lame_duck.departure import Departure
 from toolbus_common.nats.pull_consumer import ack_position
 from toolbus_common.nats.stream_reader import created, rejection
 from toolbus_common.tls_files import TlsFiles
@@ -30,10 +41,9 @@ log = logging.getLogger(__name__)
 
 SPANS = "Toolbus-Spans"  # header for `Envelope.spans`
 ACK_SECONDS = 3.0
-PING_SECONDS, PINGS = 1, 6  # a server that leaves so many unanswered is given up after 6 to 7 s
+PING_SECONDS, PINGS = 1, 6  # unanswered pings after which a server is given up, in 6 to 7 s
 LATE_SECONDS = 3.0  # additional time for busy responders
 NO_RESPONDERS = "503"
-_ANSWERS = ("_INBOX.", "tb.reply.")
 LARGEST_MESSAGE = 8 * 1024 * 1024  # bytes; also configured at the server
 
 Handler = Callable[[bytes, str, str], None]  # payload, subject, reply subject; must not block
@@ -81,7 +91,7 @@ class StoredMessage:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """The sequence numbers of a stream's oldest and newest message, and its creation time."""
+    """The first and last sequence number of a stream, and its creation time."""
 
     first: int
     last: int
@@ -103,6 +113,7 @@ class Bus:
         self._ack_prefix, self._next_ack = "", 0
         self._last_error: Exception | None = None
         self._closer: asyncio.Task[Any] | None = None
+        self._departure: Departure | None = None
         self.on_lost: list[Callable[[], None]] = []
         self.on_back: list[Callable[[], None]] = []
 
@@ -124,33 +135,33 @@ class Bus:
     async def open(self, patience: float = 30.0) -> None:
         """Connect, retrying for `patience` seconds. Raises `BusDownError`."""
         client = client_of(self._tls)
+        identity: dict[str, Any] = {
+            "name": self.name,
+            "nkeys_seed_str": self._seed,
+            "inbox_prefix": f"_INBOX.{self.name}",
+            "connect_timeout": 2,
+        }
+        servers = servers_of(self._url)
+        departure = Departure(client, lambda: client_of(self._tls), servers, identity)
         try:
             connecting = client.connect(  # retries without end by default
-                servers_of(self._url),
-                name=self.name,
-                nkeys_seed_str=self._seed,
-                inbox_prefix=f"_INBOX.{self.name}",
+                servers,
+                **identity,
                 max_reconnect_attempts=-1,
                 reconnect_time_wait=0.2,  # type: ignore[arg-type]
-                connect_timeout=2,
                 ping_interval=PING_SECONDS,
                 max_outstanding_pings=PINGS,
                 error_cb=self._error,
                 disconnected_cb=self._lost,
                 reconnected_cb=self._back,
+                lame_duck_mode_cb=departure.begin,
             )
             await in_time(connecting, patience)
         except (OSError, NatsError, TimeoutError) as error:
             await client.close()
-            why: object = self._last_error or error
-            if isinstance(why, ConnectionResetError):  # the client does not receive the reason
-                why = (
-                    f"{why}; NATS closes the connection when it rejects a user: check the seed file"
-                )
-            raise BusDownError(
-                f"Cannot connect to NATS at {shown_urls(self._url)} as {self.name}: {why}"
-            ) from error
-        self._nats = client
+            raise cannot_connect(self._url, self.name, self._last_error or error) from error
+        self._nats, self._departure = client, departure
+        departure.watch()
         self._js = self._nats.jetstream()
         self._ack_prefix = self._nats.new_inbox()
         await self._nats.subscribe(f"{self._ack_prefix}.*", cb=self._acknowledged)
@@ -158,6 +169,8 @@ class Bus:
     async def close(self) -> None:
         """Flush and disconnect."""
         self._closer = asyncio.current_task()
+        if self._departure is not None:
+            await self._departure.close()
         if self._nats.is_connected:
             try:
                 async with asyncio.timeout(2):
@@ -245,13 +258,21 @@ class Bus:
         return answers
 
     async def store(self, envelope: Envelope) -> None:
-        """Publish a message to a stream, and wait until it is stored. Raises `BusDownError`."""
+        """Publish a message to a stream, and wait until it is stored. Raises `BusDownError`.
+
+        While the stream has no leader, the message is sent again, with the same id.
+        """
+        due = asyncio.get_running_loop().time() + ACK_SECONDS
+        await until_led(lambda: self._store(envelope, due), due)
+
+    async def _store(self, envelope: Envelope, due: float) -> None:
+        """Publish a message once. Raises `BusDownError`, or `LookupError` without a leader."""
         if not self._nats.is_connected:
             raise bus_down()
         self._next_ack += 1
         token = str(self._next_ack)
         loop = asyncio.get_running_loop()
-        acknowledged, due = loop.create_future(), loop.time() + ACK_SECONDS
+        acknowledged = loop.create_future()
         self._acks[token] = acknowledged, due
         if self._ack_timer is None:
             self._ack_timer = loop.call_at(due, self._end_late)
@@ -312,9 +333,7 @@ class Bus:
         if future is None or future.done():
             return
         if message.headers is not None and message.headers.get("Status") == NO_RESPONDERS:
-            future.set_exception(
-                BusDownError("The stream EVENTS does not exist; run 'toolbus provision'.")
-            )
+            future.set_exception(LookupError(message.subject))
         else:
             future.set_result(message.data)
 
@@ -352,7 +371,7 @@ class Bus:
             # then reconnect without end, and the process could not end.
             raise asyncio.CancelledError
         if not self._nats.is_connected:
-            _abandon(self._nats)
+            abandon(self._nats)
         # While a server starts, connection attempts fail several times a second, so equal errors
         # are logged once.
         if self._nats.is_connected or str(error) != str(self._last_error):
@@ -368,26 +387,6 @@ class Subscription:
     """An active subscription. `stop` ends it after the messages that the server has sent."""
 
     stop: Callable[[], Awaitable[Any]]
-
-
-def answerable(reply: str) -> bool:
-    """Return whether a reply subject is a reply inbox, so that replying to it is safe."""
-    return reply.startswith(_ANSWERS)
-
-
-def _abandon(client: Client) -> None:
-    """Close the transport of a failed connection attempt, which the client itself leaks."""
-    transport: Any = client._transport  # noqa: SLF001 - the client has no public accessor
-    if transport is not None:
-        transport.close()
-
-
-def bus_down(cause: Exception | None = None) -> BusDownError:
-    """Return the error for a call that cannot be recorded because NATS is unreachable."""
-    text = "The bus is down, so the call cannot be recorded and was not executed; retry."
-    error = BusDownError(text)
-    error.__cause__ = cause
-    return error
 
 
 def stored(message: Msg) -> StoredMessage:

@@ -7,7 +7,7 @@ from typing import Any
 from toolbus_common.access.administrators import Administrator
 from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.errors import UnauthorizedError
-from toolbus_common.nats.connection import bus_down
+from toolbus_common.nats.client import bus_down
 from toolbus_ingress.auth.dpop import BEARER, SCHEMES
 from toolbus_ingress.auth.protected_resource import token_of
 from toolbus_ingress.http.request_guard import Headers

@@ -13,7 +13,7 @@ from toolbus_common.contracts import ProtocolFamily
 from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
 from toolbus_common.http_server.body import Receive
 from toolbus_common.mcp import revisions
-from toolbus_common.nats.connection import bus_down
+from toolbus_common.nats.client import bus_down
 from toolbus_common.service.service import Service
 from toolbus_ingress import protocol_versions
 from toolbus_ingress.auth.anonymous import AnonymousAccess

@@ -18,7 +18,7 @@ from toolbus_common.contracts.model_calls import (
 from toolbus_common.errors import OverloadedError, ToolbusError, UnauthorizedError
 from toolbus_common.http_server.body import Receive
 from toolbus_common.model_api import routing
-from toolbus_common.nats.connection import bus_down
+from toolbus_common.nats.client import bus_down
 from toolbus_common.observability.trace_context import trace_id
 from toolbus_common.observability.tracing import bind
 from toolbus_ingress.auth.api_key_header import with_credential

@@ -1,0 +1,1 @@
+"""Leaving a NATS server that announces its end, without losing a message."""
