@@ -278,16 +278,10 @@ def _add_refilling(about_audit: typer.Typer) -> None:
     about_audit.add_typer(letters, name="dead-letters")
 
 
-@part("console")
-def _add_console(app: typer.Typer) -> None:
-    _add(
-        app, _commands("access.console").console,
-        "toolbus console", "toolbus console --url https://toolbus.example",
-    )  # fmt: skip
-
-
-@part("admins")
+@part("admins", "console")
 def _add_admins(app: typer.Typer) -> None:
+    console = _commands("access.console").console
+    _add(app, console, "toolbus console", "toolbus console --url https://toolbus.example")
     admins, login = (_commands("access.admins"), _commands("access.login"))
     about = _group(app, "admins")
     _add(

@@ -14,6 +14,7 @@ from toolbus_common.config import Level, Loop, Period, Rate
 from toolbus_common.errors import LoopDetectedError, RateExceededError
 from toolbus_policy.ledger.admitted_call import Admission
 from toolbus_policy.ledger.ledger import Ledger, ReservationEnd
+from toolbus_policy.ledger.lua_scripts import ScriptRunner
 from toolbus_policy.ledger.valkey_store import BOOK, customer_key
 
 PATIENT = 60.0
@@ -156,6 +157,7 @@ async def test_a_cancelled_settlement_is_not_sent_again(
 ) -> None:
     await ledger.reserve(claim("r", admission(100)))
     runner = ledger.store._scripts
+    assert isinstance(runner, ScriptRunner)
     proxy.hold_request = True
     settlement = runner.run("settle", ["a", "b", "c", "d"], ["e", 0])
     settlement.cancel()

@@ -128,12 +128,8 @@ _PUBLISHED_BY_OPERATORS = (
     KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, DefinitionApproved, DefinitionRejected,
     ServerDrained, ServerUndrained, ServerReset, PersonErased, HoldPlaced, HoldLifted,
 )  # fmt: skip
-# Entries of the configuration bucket that the administration API changes.
-_CONFIGURED = (CONFIGURATION, ORIGIN, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>")
-# The events that the live view of the console shows; it subscribes while a page shows them.
-_LIVE = tuple(
-    subject_of(event.NAME, "*") for event in (CallAllowed, CallDenied, CallCompleted, CallFailed)
-)
+_CONFIGURED = (CONFIGURATION, ORIGIN, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>")  # by the API
+_LIVE = tuple(f"tb.event.call.{end}.*" for end in ("allowed", "denied", "completed", "failed"))
 # Only executor may query upstream tokens and the key that signs the caller's identity.
 _NOT_QUERIED_BY_OPERATORS = (UpstreamTokenQuery, IdentityKeyQuery)
 

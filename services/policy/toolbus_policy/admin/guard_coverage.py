@@ -39,7 +39,7 @@ async def guard_coverage(
         for each in sorted(found.unguarded())
     ]
     return {
-        **page(shares, lambda name: shares[name].as_data, request.after, request.limit),
+        **page(shares, lambda name: shares[name].as_data, request),
         "gaps": len(found.gaps()),
         "without_guards": unguarded[:MOST_UNGUARDED],
         "unknown_keys": sorted(found.unknown_keys),

@@ -45,7 +45,7 @@ class InstallationOperations:
         """Return the services, the alarms, and one page of servers."""
         state = await state_of(self.requests, self.bus)
         servers = {str(each["name"]): each for each in state.servers}
-        listing = page(servers, servers.__getitem__, request.after, request.limit)
+        listing = page(servers, servers.__getitem__, request)
         return _json(
             {
                 "services": [each.model_dump() for each in state.services],

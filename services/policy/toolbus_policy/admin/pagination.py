@@ -5,26 +5,24 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common.contracts import AdminRequest
+
 LARGEST_PAGE = 2 * 1024 * 1024  # bytes; a larger item is a page of its own
 
 
 def page(
-    entries: Mapping[str, Any],
-    show: Callable[[str], Any],
-    after: str,
-    limit: int,
-    search: str = "",
+    entries: Mapping[str, Any], show: Callable[[str], Any], request: AdminRequest
 ) -> dict[str, Any]:
-    """Return one page of the entries whose names sort after `after`, with at most `limit` items.
+    """Return the page of the entries that a request selects, sorted by name.
 
-    Only names that contain `search` are returned, in upper or lower case.
-
-    `next` is the last name of the page if more entries follow, else None.
+    Only names that contain `search` are returned, in upper or lower case. `next` is the last name
+    of the page if more entries follow, else None.
     """
-    names = sorted(name for name in entries if name > after and search.lower() in name.lower())
+    search = request.search.lower()
+    names = sorted(name for name in entries if name > request.after and search in name.lower())
     items: list[msgspec.Raw] = []
     size = 0
-    for name in names[:limit]:
+    for name in names[: request.limit]:
         item = msgspec.json.encode(show(name))
         size += len(item)
         if items and size > LARGEST_PAGE:

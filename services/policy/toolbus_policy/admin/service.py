@@ -135,7 +135,7 @@ class AdminService:
         """Return one page of entries of a kind."""
         now = await self.repository_for(administrator.by).declared()
         found = entries(now.configuration, request.kind)
-        shown = page(found, lambda n: {"name": n, "value": found[n]}, *_selected(request))
+        shown = page(found, lambda n: {"name": n, "value": found[n]}, request)
         return _json({**shown, "revision": now.revision}, now.revision)
 
     async def show_entry(self, request: AdminRequest, administrator: Administrator) -> AdminReply:
@@ -252,7 +252,7 @@ class AdminService:
         else:
             own = await repository.own_keys()
         found = {**declared, **own}
-        listing = page(found, lambda n: show(n, found[n], own), *_selected(request))
+        listing = page(found, lambda n: show(n, found[n], own), request)
         return _json({**listing, "revision": now.revision}, now.revision)
 
     async def show_coverage(
@@ -352,10 +352,6 @@ def check_right(found: Administrator | None, right: Right | None) -> Administrat
         raise UnauthorizedError("Invalid, revoked or expired admin key.")
     found.check(right)
     return found
-
-
-def _selected(request: AdminRequest) -> tuple[str, int, str]:
-    return request.after, request.limit, request.search
 
 
 def _json(value: Any, revision: int = 0) -> AdminReply:

@@ -223,10 +223,10 @@ def test_an_administrator_has_the_rights_of_role_and_token() -> None:
     assert whole is not None
     assert (whole.by, whole.name, whole.role) == ("user:ann", "ann", "operator")
     assert (whole.key, whole.user) == ("staff:3f", "user:ann")
-    assert whole.rights == ["read", "budgets", "approvals", "decide", "keys", "purge"]
+    assert whole.rights == ["read", "budgets", "calls", "approvals", "decide", "keys", "purge"]
     look = directory("admin:read").administrator(KEY_DIGEST, time())
     assert look is not None
-    assert look.rights == ["read", "budgets"]
+    assert look.rights == ["read", "budgets", "calls"]
     look.check("read")
     with pytest.raises(InsufficientScopeError) as result:
         look.check("keys")

@@ -367,10 +367,19 @@ def test_an_earlier_problem_does_not_block_another_change() -> None:
 
 def test_a_large_page_is_cut_and_the_next_continues() -> None:
     entries = {name: name * 900_000 for name in "cab"}
-    first = page(entries, entries.__getitem__, "", 100)
+    request = AdminRequest(key_digest="", operation="list_keys")
+    first = page(entries, entries.__getitem__, request)
     assert (len(first["items"]), first["next"]) == (2, "b")
-    last = page(entries, entries.__getitem__, first["next"], 100)
+    further = request.model_copy(update={"after": first["next"]})
+    last = page(entries, entries.__getitem__, further)
     assert (len(last["items"]), last["next"]) == (1, None)
+
+
+@pytest.mark.parametrize(("search", "found"), [("", 3), ("AL", 2), ("bet", 1), ("x", 0)])
+def test_a_page_has_the_entries_whose_names_contain_a_text(search: str, found: int) -> None:
+    request = AdminRequest(key_digest="", operation="list_keys", search=search)
+    entries = dict.fromkeys(("alpha", "beta", "final"), 1)
+    assert len(page(entries, entries.__getitem__, request)["items"]) == found
 
 
 @pytest.mark.parametrize("result", [["shop.tools:search"], "shop.tools:search"])
