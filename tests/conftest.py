@@ -6,6 +6,7 @@ both in containers, and requires the tests of containers.
 """
 
 import gc
+import logging
 import os
 import resource
 import shutil
@@ -48,6 +49,14 @@ def _migrated_tables(tmp_path_factory: pytest.TempPathFactory) -> None:
     base = tmp_path_factory.getbasetemp()
     is_worker = "PYTEST_XDIST_WORKER" in os.environ
     migrated_tables.share((base.parent if is_worker else base) / "migrated-tables")
+
+
+@pytest.fixture(autouse=True)
+def _kept_log_level() -> Iterator[None]:
+    """Restore the level that a command, run in this process, sets for its own process."""
+    level = logging.root.level
+    yield
+    logging.root.setLevel(level)
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:

@@ -1,7 +1,6 @@
 """The command line as a shell sees it: help, and messages instead of tracebacks."""
 
 import json
-import logging
 import socket
 import subprocess
 import sys
@@ -69,8 +68,6 @@ def test_without_a_running_gateway_the_error_advises_to_start_it(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    # The hint is printed in this process too.
-    monkeypatch.setattr(logging.root, "setLevel", lambda _level: None)
     assert runner.main(command.split()) == 1
     shown = capsys.readouterr()
     message = shown.err.strip()

@@ -1,7 +1,6 @@
 """Contexts: where they are stored, what is refused in one, and what requests carry."""
 
 import json
-import logging
 import threading
 from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -22,7 +21,6 @@ SECRET = "tba_ann_unit-secret-of-contexts"
 @pytest.fixture
 def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
     """Return a function that runs a command line; contexts are stored in `tmp_path`."""
-    monkeypatch.setattr(logging.root, "setLevel", lambda _level: None)
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
 
