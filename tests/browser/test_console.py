@@ -8,7 +8,9 @@ from harness.clients.chromium_browser import Person
 from harness.gateway.browser_gateway import BOT, Gateway
 
 PAGES = {
-    "": "Overview", "live": "Live calls", "approvals": "Approvals", "servers": "Servers",
+    "": "Overview", "health": "Health", "live": "Live calls", "calls": "Recorded calls",
+    "calls/sql": "Query with SQL", "calls/nothing": "One call",
+    "approvals": "Approvals", "servers": "Servers",
     "servers/echo": "echo", "servers/add": "Add servers", "keys": "Keys",
     "keys/bot": "bot", "keys/add": "Create a key", "budgets": "Budgets",
     "entries/rules": "Rules", "entries/rules/edit": "Add to rules", "entries/users": "Users",

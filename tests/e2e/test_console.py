@@ -20,7 +20,8 @@ SECRETS: dict[str, str] = {role: f"tba_{role}_e2e-secret-of-the-console-1" for r
 BOT = "tbk_bot_e2e-secret-of-the-console-01"
 HOSTILE = "<img src=x onerror=alert(1)>"
 PAGES = {
-    "": None, "live": "calls", "approvals": "approvals", "servers": "read", "servers/echo": "read",
+    "": None, "live": "calls", "health": "read", "calls": "audit", "calls/sql": None,
+    "calls/nothing": "audit", "approvals": "approvals", "servers": "read", "servers/echo": "read",
     "keys": "read", "keys/bot": "read", "budgets": "budgets", "entries/rules": "read",
     "entries/prices": "read", "entries/teams": "read", "configuration": "read",
 }  # fmt: skip
@@ -243,6 +244,32 @@ def test_the_configuration_is_previewed_and_applied_with_its_mistakes_shown(
     assert stale.status == 412
     wrong = sends(browser, "configuration", action="preview", text="serverz: {}", **form)
     assert "serverz" in wrong.text
+
+
+# -- recorded calls -------------------------------------------------------------------------------
+
+
+def test_a_recorded_call_is_found_and_its_story_told(gateway: Launched) -> None:
+    gateway.client(BOT).call("echo__say", {"text": "recorded"})
+    gateway.eventual_rows("SELECT call_id FROM events WHERE event = 'call.completed'", bool)
+    auditor = signed_in(gateway, "auditor")
+    found = re.search(r'href="/console/(calls/[^"/?]+)">20', shows(auditor, "calls").text)
+    assert found is not None
+    story = shows(auditor, found[1])
+    assert ("call.allowed" in story.text, "call.completed" in story.text) == (True, True)
+    assert "call.completed" not in shows(auditor, "calls?tool=no-such-tool").text
+    assert "Calls in the last 24 hours" in shows(auditor, "").text
+
+
+@pytest.mark.parametrize(("role", "status"), [("auditor", 200), ("operator", 403)])
+def test_sql_is_for_who_may_query_events(gateway: Launched, role: str, status: int) -> None:
+    browser = signed_in(gateway, role)
+    page = sends(browser, "calls/sql", sql="SELECT '<b>' AS bold, 41 + 1 AS answer")
+    assert page.status == status
+    assert ("<td>&lt;b&gt;</td><td>42</td>" in page.text) == (status == 200)
+    assert sends(browser, "calls/sql", sql="DROP TABLE events").status == (
+        422 if status == 200 else 403
+    )
 
 
 # -- the live view --------------------------------------------------------------------------------

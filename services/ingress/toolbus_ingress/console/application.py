@@ -16,8 +16,10 @@ from toolbus_ingress.console.api_client import ProblemError
 from toolbus_ingress.console.pages import (
     approvals,
     budgets,
+    calls,
     configuration,
     entries,
+    health,
     keys,
     live,
     overview,
@@ -56,7 +58,18 @@ class Console(FastAPI):
         }
         for error, handler in handlers.items():
             self.add_exception_handler(error, handler)
-        pages = (overview, live, servers, keys, budgets, approvals, entries, configuration)
+        pages = (
+            overview,
+            health,
+            live,
+            calls,
+            servers,
+            keys,
+            budgets,
+            approvals,
+            entries,
+            configuration,
+        )
         for router in (static, sign_in, *(page.router for page in pages)):
             self.include_router(router, prefix=PREFIX)
 

@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from toolbus_ingress.console.pages.calls import hours
 from toolbus_ingress.console.visitor import SignedIn, Visitor
 
 NEAR = 0.8  # of a budget
@@ -17,11 +18,12 @@ router = APIRouter()
 @router.get("/overview")
 async def show_overview(visitor: SignedIn) -> Response:
     """Return the overview."""
-    servers, keys, budgets, approvals = await asyncio.gather(
+    servers, keys, budgets, approvals, state = await asyncio.gather(
         _read(visitor, "read", "/api/v1/servers"),
         _read(visitor, "read", "/api/v1/keys"),
         _read(visitor, "budgets", "/api/v1/budgets"),
         _read(visitor, "approvals", "/api/v1/approvals"),
+        _read(visitor, "read", "/api/v1/status"),
     )
     near = sorted(
         (each for each in _with_share(budgets) if each["share"] >= NEAR),
@@ -33,8 +35,32 @@ async def show_overview(visitor: SignedIn) -> Response:
         more_servers=bool(servers.get("next")),
         keys=keys.get("items", []),
         near=near[:MAX_SHOWN],
+        hours=await hours(visitor) if "audit" in visitor.rights else [],
+        troubles=troubles(state),
         approvals=approvals.get("approvals", [])[:MAX_SHOWN],
     )
+
+
+def troubles(state: dict[str, Any]) -> list[str]:
+    """Return a message for each service and server that does not work, and each alarm."""
+    services = [
+        f"{each['service']}: {each['reason'] or 'not ready'}"
+        for each in state.get("services", [])
+        if not each["ready"]
+    ]
+    servers = [
+        f"Server {each['name']}: {each.get('last_failure') or each['state']}"
+        for each in state.get("servers", [])
+        if each["state"] not in ("ready", "starting")
+    ]
+    missing = [f"{each}: no replica replied" for each in state.get("missing", [])]
+    return [
+        *state.get("alarms", []),
+        *state.get("guard_failures", []),
+        *missing,
+        *services,
+        *servers,
+    ]
 
 
 async def _read(visitor: Visitor, right: str, path: str) -> dict[str, Any]:

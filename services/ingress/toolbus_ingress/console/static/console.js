@@ -80,7 +80,13 @@ function watch(table) {
     badge.className = `state ${tone}`;
     badge.textContent = result;
     row.cells[0].textContent = new Date(event.at * 1000).toISOString().slice(11, 23);
-    row.cells[1].textContent = `${event.server}__${event.tool}`;
+    const name = `${event.server}__${event.tool}`;
+    if (table.dataset.recorded) {
+      const story = document.createElement("a");
+      story.href = `/console/calls/${encodeURIComponent(event.call_id)}`;
+      story.textContent = name;
+      row.cells[1].replaceChildren(story);
+    } else row.cells[1].textContent = name;
     row.cells[2].textContent = event.key ?? "";
     row.cells[3].replaceChildren(badge, event.code ? ` ${event.code}` : "", event.rule ? ` by rule ${event.rule}` : "");
     if (event.latency_us) row.cells[4].textContent = `${(event.latency_us / 1000).toFixed(1)} ms`;

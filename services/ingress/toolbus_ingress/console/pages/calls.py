@@ -1,0 +1,111 @@
+"""Recorded calls: the newest, the story of one, and SQL on all events."""
+
+from dataclasses import dataclass
+from time import gmtime, strftime, time
+from typing import Any
+
+from fastapi import APIRouter
+from starlette.responses import Response
+
+from toolbus_ingress.console.api_client import ProblemError
+from toolbus_ingress.console.visitor import SignedIn, Visitor
+
+HOUR = 3600
+SHOWN = 100
+MOST_ROWS = 1000
+_API = "/api/v1/audit/query"
+_NEWEST = """
+SELECT formatDateTime(at, '%F %T') AS time, call_id, key, server, tool, event, code, rule,
+    charge / 1e6 AS dollars, latency_us / 1e3 AS ms
+FROM events
+WHERE event IN ('call.completed', 'call.failed', 'call.denied')
+    AND at >= now() - INTERVAL {days:UInt16} DAY
+    AND position(key, {key:String}) > 0
+    AND position(concat(server, '__', tool), {tool:String}) > 0
+    AND ({result:String} = '' OR event = concat('call.', {result:String}))
+ORDER BY events.at DESC
+LIMIT 100
+"""
+_STORY = """
+SELECT formatDateTime(at, '%F %T.%f') AS time, event, key, server, tool, code, reason, rule,
+    approval, charge / 1e6 AS dollars, latency_us / 1e3 AS ms, detail
+FROM events
+WHERE call_id = {call:String} OR parent_id = {call:String}
+ORDER BY events.at, stream_seq, line
+"""
+_HOURS = """
+SELECT toUnixTimestamp(hour) AS at, sum(calls) AS calls,
+    sum(failed) + sum(denied) AS failed, sum(charge) / 1e6 AS dollars
+FROM calls_by_hour
+WHERE hour >= now() - INTERVAL 24 HOUR
+GROUP BY hour
+ORDER BY hour
+"""
+EXAMPLE = "SELECT event, count() AS events\nFROM events\nGROUP BY event\nORDER BY events DESC"
+router = APIRouter(prefix="/calls")
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """The rows of a statement. With `more`, further rows were left out."""
+
+    columns: list[str]
+    rows: list[list[Any]]
+    more: bool = False
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        """The rows with their columns' names."""
+        return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
+
+
+async def queried(visitor: Visitor, sql: str, **parameters: str) -> Table:
+    """Return the rows of a statement on the recorded events. Raises `ProblemError`."""
+    body = {"sql": sql, "parameters": parameters, "limit": MOST_ROWS}
+    reply = (await visitor.api.send("POST", _API, body)).data
+    return Table(reply["columns"], reply["rows"], reply["more"])
+
+
+async def hours(visitor: Visitor) -> list[dict[str, Any]]:
+    """Return calls, failures and charges of each of the last 24 hours."""
+    found = {row["at"]: row for row in (await queried(visitor, _HOURS)).records}
+    last = int(time()) // HOUR * HOUR
+    none = {"calls": 0, "failed": 0, "dollars": 0.0}
+    return [
+        {**none, **found.get(at, {}), "time": strftime("%H:00", gmtime(at))}
+        for at in range(last - 23 * HOUR, last + HOUR, HOUR)
+    ]
+
+
+@router.get("")
+async def list_calls(
+    visitor: SignedIn, key: str = "", tool: str = "", result: str = "", days: int = 1
+) -> Response:
+    """Return the newest recorded calls."""
+    selected = {"key": key, "tool": tool, "result": result, "days": str(max(1, min(days, 365)))}
+    found = await queried(visitor, _NEWEST, **selected)
+    return visitor.page("calls.html", rows=found.records, selected=selected, most=SHOWN)
+
+
+@router.get("/sql")
+async def show_statement(visitor: SignedIn) -> Response:
+    """Return the form for SQL."""
+    return visitor.page("sql.html", sql=EXAMPLE, found=None)
+
+
+@router.post("/sql")
+async def run_statement(visitor: SignedIn) -> Response:
+    """Return the rows of a statement."""
+    sql = visitor.form.get("sql", "")
+    try:
+        found = await queried(visitor, sql)
+    except ProblemError as problem:
+        return visitor.page("sql.html", problem.status, sql=sql, found=None, problem=problem)
+    return visitor.page("sql.html", sql=sql, found=found)
+
+
+@router.get("/{call}")
+async def show_call(visitor: SignedIn, call: str) -> Response:
+    """Return all events of one call, in their order."""
+    found = await queried(visitor, _STORY, call=call)
+    return visitor.page("call.html", call=call, events=found.records)
