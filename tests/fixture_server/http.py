@@ -21,6 +21,7 @@ from .wire import (
     RefusedError,
 )
 
+OVERTAKEN_SECONDS = 0.1  # messages that a client sends at the same time overtake a cancellation
 _LOCAL = re.compile(r"(https?://)?(localhost|127\.0\.0\.1|\[::1\])(:\d+)?")
 _NO_SESSION = -32000
 _NOT_FOUND_SESSION = -32001
@@ -104,6 +105,8 @@ class App:
         else:
             session = self._session(request)
         if "method" not in message or "id" not in message:
+            if message.get("method") == "notifications/cancelled":
+                await asyncio.sleep(OVERTAKEN_SECONDS)
             session.handle(message)
             await request.answer(202)
             return

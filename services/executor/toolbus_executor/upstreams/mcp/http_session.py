@@ -36,6 +36,7 @@ _RESUME_SECONDS = 1.0  # pause before resuming a stream, if the server sends no 
 _LISTEN_PAUSE = 3.0  # seconds before a stream is reopened
 _LISTEN_SECONDS = 300.0  # after this time a stream is reopened, because it may be broken
 _BEGIN_SECONDS = 1.0
+_ORDER_SECONDS = 2.0  # time for a server to accept a cancellation before further messages
 _GOODBYE_SECONDS = 1.0
 
 
@@ -70,6 +71,7 @@ class HttpSession:
         self._handshake = asyncio.Lock()
         self._listening: asyncio.Task[None] | None = None
         self._posting = Tasks()
+        self._cancelling: asyncio.Task[None] | None = None  # the newest cancellation being sent
 
     @property
     def busy(self) -> bool:
@@ -176,7 +178,8 @@ class HttpSession:
                 return await self._send(number, body, answer, seconds, caller.paused, lines)
             except (TimeoutError, asyncio.CancelledError):
                 cancelled = {"requestId": number}
-                self._post_later(notification_body("notifications/cancelled", cancelled))
+                notification = notification_body("notifications/cancelled", cancelled)
+                self._cancelling = self._posting.start(self._post(notification))
                 raise
 
     async def _send(
@@ -240,9 +243,15 @@ class HttpSession:
 
     def _post_later(self, body: bytes) -> None:
         """Send a message that expects no response, in the background."""
-        self._posting.start(self._post(body))
+        self._posting.start(self._post(body, self._cancelling))
 
-    async def _post(self, body: bytes) -> None:
+    async def _post(self, body: bytes, after: "asyncio.Task[None] | None" = None) -> None:
+        """Send a message after an earlier one, so that a server learns first that a call ended.
+
+        It would otherwise take the answers to the call's requests for answers of the client.
+        """
+        if after is not None and not after.done():
+            await asyncio.wait((after,), timeout=_ORDER_SECONDS)
         try:
             await self._transport.request(with_body(self._head, body), None, DEFAULT_SECONDS)
         except (ToolbusError, TimeoutError) as error:
