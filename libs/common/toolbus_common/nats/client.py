@@ -21,6 +21,7 @@ log = logging.getLogger(__name__)
 _ANSWERS = ("_INBOX.", "tb.reply.")
 PAUSE_SECONDS = 0.2
 NEVER = 86_400  # seconds
+CLOSE_SECONDS = 5.0
 LEAVE_SECONDS = 5.0  # for the last messages of a subscription
 
 
@@ -115,6 +116,13 @@ def bus_down(cause: Exception | None = None) -> BusDownError:
     error = BusDownError(text)
     error.__cause__ = cause
     return error
+
+
+async def closed(client: Client) -> None:
+    """Close a client, which waits for the server's end of a TLS connection without a limit."""
+    with suppress(TimeoutError):
+        async with asyncio.timeout(CLOSE_SECONDS):
+            await client.close()
 
 
 def abandon(client: Client) -> None:

@@ -26,6 +26,7 @@ from toolbus_common.nats.client import (
     bus_down,
     cannot_connect,
     client_of,
+    closed,
     left,
     servers_of,
     settled,
@@ -158,7 +159,7 @@ class Bus:
             )
             await in_time(connecting, patience)
         except (OSError, NatsError, TimeoutError) as error:
-            await client.close()
+            await closed(client)
             raise cannot_connect(self._url, self.name, self._last_error or error) from error
         self._nats, self._departure = client, departure
         departure.watch()
@@ -177,7 +178,7 @@ class Bus:
                     await self._nats.flush()
             except (NatsError, TimeoutError):
                 log.info("bus.not_flushed")
-        await self._nats.close()
+        await closed(self._nats)
 
     async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
         """Publish a message without a confirmation. Raises `BusDownError` without a connection."""
