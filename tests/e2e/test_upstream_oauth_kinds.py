@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.apis.protected_apis import ProtectedApis
+from harness.audit.written_files import files_in
 from harness.clients.form_browser import Browser
 from harness.clients.mcp_client import Client
 from harness.engines.http_engine import redirect_of
@@ -327,6 +328,5 @@ def test_a_token_is_in_no_log_and_no_file(gateway: OAuthGateway) -> None:
     gateway.connected("ann", "byenv")
     logs = gateway.launched.logs()
     assert "far~" not in logs
-    for each in gateway.launched.state_dir.rglob("*"):
-        if each.is_file():
-            assert b"far~" not in each.read_bytes(), each
+    for path, content in files_in(gateway.launched.state_dir):
+        assert b"far~" not in content, path
