@@ -119,7 +119,8 @@ def test_the_pages_steps_run_two_of_each_service_and_one_may_be_killed(shell: Sh
     for _ in range(5):
         assert "UTC" in shell.client(2, key).post(call, Mcp_Session_Id=session).text
     until_blocking(
-        lambda: len(_ready(shell.run("toolbus status --state-dir operator"), "executor")) == 2,
+        # The exit code is 1 while a replica starts.
+        lambda: len(_ready(shell.run("toolbus status --state-dir operator || :"), "executor")) == 2,
         "the third executor takes the first one's place",
         90,
     )
