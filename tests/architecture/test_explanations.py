@@ -98,6 +98,16 @@ def test_every_event_a_page_names_is_published(page: Path) -> None:
     assert [name for name in named if name not in events and f'"{name}"' not in SOURCE] == []
 
 
+@pytest.mark.parametrize("readme", READMES, ids=lambda path: path.parent.name)
+def test_a_services_readme_names_every_event_that_the_service_may_publish(readme: Path) -> None:
+    allowed = rights()[readme.parent.name].publish
+    events = [
+        subject[len("tb.event.") : -len(".*")] for subject in allowed if "tb.event." in subject
+    ]
+    named = re.findall(r"`(\w+\.[\w*]+)`", readme.read_text())
+    assert [event for event in events if not {event, f"{event.split('.')[0]}.*"} & set(named)] == []
+
+
 def published(root: type[Event]) -> list[type[Event]]:
     """Return the event classes below a class that have a name of their own."""
     below = [each for child in root.__subclasses__() for each in [child, *published(child)]]

@@ -1,8 +1,9 @@
 """The tree: small folders, each with its purpose, and modules named with nouns."""
 
 import re
+import subprocess
 
-from harness.samples.source_facts import module, name_of, python_files
+from harness.samples.source_facts import ROOT, module, name_of, python_files
 
 PACKAGES = [
     path.parent
@@ -10,6 +11,10 @@ PACKAGES = [
     if path.name == "__init__.py"
 ]
 MAX_MODULES = 12
+FILES_OF_THE_ROOT = {
+    ".dockerignore", ".gitattributes", ".gitignore", "ARCHITECTURE.md", "CHANGELOG.md",
+    "CONTRIBUTING.md", "LICENSE", "Makefile", "README.md", "mkdocs.yml", "pyproject.toml",
+}  # fmt: skip
 # Nouns of the field with this ending; `missing` and the like only begin a name.
 NOUNS = re.compile(
     r"(balancing|binding|chaining|charging|encoding|hardening|importing|listing|loading|logging"
@@ -43,3 +48,20 @@ def test_modules_are_named_with_nouns() -> None:
         if path.stem.endswith("ing") and not NOUNS.search(path.stem)
     ]
     assert gerunds == []
+
+
+def test_the_root_holds_only_known_files() -> None:
+    command = ["git", "ls-files", "--cached"]
+    listed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    at_root = {path for path in listed.splitlines() if "/" not in path}
+    assert at_root - FILES_OF_THE_ROOT == set()
+
+
+def test_the_tree_in_contributing_names_every_folder_of_every_package() -> None:
+    tree = (ROOT / "CONTRIBUTING.md").read_text().split("```text")[1].split("```")[0]
+    folders = {
+        folder.parent.name
+        for package in ("cli/*", "libs/common/*", "services/*/*")
+        for folder in ROOT.glob(f"{package}/*/__init__.py")
+    }
+    assert folders - set(re.findall(r"\w+", tree)) == set()

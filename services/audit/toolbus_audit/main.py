@@ -4,7 +4,7 @@ subscribes  every event, from the stream EVENTS; buckets tb_config and tb_person
             AuditQuery, EventsQuery, SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery,
             GuardChecksQuery, BackfillRequest, BackfillLinesRequest, FreezeRequest; SQL of BI
             tools over HTTP
-publishes   EventsExpired, WitnessContradicted, access.rejected; events and checkpoints to
+publishes   EventsExpired, WitnessContradicted, AccessRejected; events and checkpoints to
             webhooks, events to SIEMs and files, checkpoints to witnesses and files
 owns        the tables in ClickHouse, the buckets tb_checkpoints and tb_exports, the signing key
             of the transparency log

@@ -2,8 +2,10 @@
 
 subscribes  calls of the built-in server `toolbus` (`tb.run.toolbus`), `tb.cancel.*`;
             buckets `tb_config`, `tb_catalogue` and `tb_tokens`
-publishes   `call.completed`, `call.failed`, `context.spent`, `context.measured`, `run.started`,
-            `run.completed`, `run.failed`; `tb.call.<server>` for the calls of programs and runs
+publishes   `call.completed`, `call.failed`, `call.extended`, `context.spent`, `context.measured`,
+            `run.started`, `run.completed`, `run.failed`, `guard.failed`; `tb.call.<server>` for the
+            calls of programs and runs
+queries     executor for the guards that ask another service
 owns        the entry of the built-in server in `tb_catalogue`, its outcomes in `tb_outcomes`, the
             object store `tb_results`, and the bucket `tb_agent_runs`
 """

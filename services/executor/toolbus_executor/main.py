@@ -5,7 +5,8 @@ subscribes  CallAdmitted, per server or provider and from other executors; CallC
 publishes   the reply messages of each call; CallCompleted, CallFailed, CallExtended, ModelUsed;
             ServerConnected, ServerLost, ServerFaulted, BreakerOpened, BreakerClosed;
             DefinitionPinned, DefinitionChanged, DefinitionFlagged; ModelCachePurged;
-            ServerNotification
+            GuardFailed, MessageGuarded; ServerNotification
+queries     oauth (UpstreamTokenQuery, IdentityKeyQuery)
 owns        the buckets tb_catalogue and tb_leases, the first pins in tb_pins, the outcomes it
             stores in tb_outcomes, large results in tb_results, cached responses of models in
             tb_model_cache and tb_model_responses; connections to upstreams and stdio processes

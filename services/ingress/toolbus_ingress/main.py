@@ -5,7 +5,8 @@ subscribes  replies to its calls; events about calls while the live view is open
             the buckets tb_config, tb_catalogue and tb_tokens
 publishes   CallRequested, CallCancelled, SessionMessage, ClientMessage; the events
             AccessRejected and ContextListed
-queries     policy (ApproverRequest, AdminRequest) and oauth (PageRequest, TokenQuery)
+queries     policy (ApproverRequest, AdminRequest), oauth (PageRequest, TokenQuery, SignInLinkQuery)
+            and codemode (OwnRunsRequest)
 owns        its open streams, nothing else: any replica serves any request
 """
 

@@ -1,14 +1,14 @@
-"""The policy service: decides whether a key may make a call, and which customer pays.
+"""The policy service: authorizes calls and reserves their price.
 
 subscribes  CallRequested, CallCancelled; the outcomes CallCompleted and CallFailed; CallExtended;
             LedgerQuery, RebuildRequest; ApprovalsQuery, ApproveRequest, RejectRequest,
             ApproverRequest; AdminRequest; FlowRunsQuery, ResetFlowRequest
 publishes   CallAdmitted (to executor), CallCancelled; the events CallAllowed, CallDenied,
-            CallFailed, CallReplayed, LedgerOpened, FlowReset, every ApprovalEvent, and the events
-            of configuration changes over HTTP
+            CallFailed, CallReplayed, LedgerOpened, GuardFailed, FlowReset, every ApprovalEvent, and
+            the events of configuration changes over HTTP
 queries     audit for spending when counters are lost, and for calls without an outcome;
-            executor for the guards that ask another service; every service for its status, and
-            audit for events, both for administrators
+            executor for the guards that ask another service; for administrators: every
+            service for its status, executor for servers, codemode for runs, audit for events
 owns        the ledger in Redis, its generations in the bucket tb_ledger; the buckets tb_approvals
             and tb_tasks; what runs have read in tb_flow; the claims in tb_outcomes,
             which the service that ends a call overwrites
