@@ -131,18 +131,19 @@ class App:
 
     def _failure(self, error: ToolbusError, scope: dict[str, Any]) -> Response:
         """Return the response for an error, in the error format of the path."""
-        if models_api.serves(scope["path"]):
-            return self._models_api.failure(error, scope)
-        rest = rest_apis.serves(scope["path"])
-        return self._rest_apis.failure(error, scope) if rest else jsonrpc.failure(error)
+        if rest_apis.serves(scope["path"]):
+            return self._rest_apis.failure(error, scope)
+        is_of_models = models_api.serves(scope["path"])
+        return self._models_api.failure(error, scope) if is_of_models else jsonrpc.failure(error)
 
 
 def _rejection_response(rejection: RejectedRequestError, scope: dict[str, Any]) -> Response:
     """Return the guard's rejection in the error format of the path."""
+    if rest_apis.serves(scope["path"]):
+        return problems.rejection(rejection)
     if models_api.serves(scope["path"]):
         return model_errors.rejection(rejection, models_api.dialect_of(scope))
-    rest = rest_apis.serves(scope["path"])
-    return problems.rejection(rejection) if rest else rejection.response
+    return rejection.response
 
 
 async def _send(response: Response, send: Send) -> None:

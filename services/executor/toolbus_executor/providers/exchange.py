@@ -32,6 +32,7 @@ from toolbus_common.errors import (
     UpstreamDeadError,
 )
 from toolbus_common.observability.tracing import CLIENT, NOTHING, Nothing, Span
+from toolbus_executor.known_secrets import KnownSecrets
 from toolbus_executor.providers.api_keys import COOLING_STATUSES
 from toolbus_executor.providers.charging import charge_of_usage, savings_of_cache
 from toolbus_executor.providers.endpoints.aws_events import AwsEvents
@@ -41,11 +42,12 @@ from toolbus_executor.providers.endpoints.methods import (
     served_methods,
 )
 from toolbus_executor.providers.http import ERROR, ProviderClient
-from toolbus_executor.providers.provider_errors import refusal
+from toolbus_executor.providers.provider_errors import refusal, stream_failure
 from toolbus_executor.providers.request_body import limit_field, raw_prediction, rewritten
 from toolbus_executor.providers.streamed_response import StreamedResponse
 from toolbus_executor.providers.translation.base import Translation
 from toolbus_executor.providers.translation.decoded_facts import text_estimate
+from toolbus_executor.providers.translation.sent_errors import error_of
 from toolbus_executor.providers.translation.translated_request import translated_request
 from toolbus_executor.providers.usage import (
     UNREADABLE,
@@ -68,6 +70,7 @@ from toolbus_executor.transport.http1 import Head
 _ANTHROPIC = frozenset({MESSAGES, COUNT_TOKENS})
 HIDDEN_TOKENS_PER_SECOND = 100  # of a model that reasons: more than most generate
 _CODED = (b"content-length", b"transfer-encoding")
+_NO_USAGE = (None, Usage())
 
 
 class Exchange:
@@ -157,9 +160,9 @@ class Exchange:
             try:
                 head, raw = await self._send(client, key)
                 if head.status < ERROR:
-                    return await self._reply(head, raw)
+                    return await self._reply(head, raw, client.secrets)
                 refused = refusal(self._name, head, raw, client.secrets)
-            except ModelRefusedError as error:  # as the first event of a stream
+            except ModelRefusedError as error:  # with the status 200
                 self.stream, refused = None, error
             status, pause = refused.data["status"], refused.data.get("retry_after", 0.0)
             if status not in COOLING_STATUSES or not key.name:
@@ -331,14 +334,7 @@ class Exchange:
         try:
             path = client.path_of(self._method, self.call.tool, stream is not None)
             return await client.send(
-                path,
-                key,
-                self._traceparent,
-                self._body,
-                stream,
-                seconds,
-                beta,
-                self._note_written,
+                path, key, self._traceparent, self._body, stream, seconds, beta, self._note_written
             )
         finally:
             if stream is not None:
@@ -361,11 +357,11 @@ class Exchange:
         stream.framing = AwsEvents() if self._method == CONVERSE else None
         return stream
 
-    async def _reply(self, head: Head, raw: bytes) -> bytes:
+    async def _reply(self, head: Head, raw: bytes, secrets: KnownSecrets) -> bytes:
         """Return the body of the reply; empty after a stream."""
         stream = self.stream
         if stream is None or not stream.began:  # the provider can ignore the request for a stream
-            return self._read(raw)
+            return self._read(raw, secrets)
         if not (
             stream.facts.complete
             or stream.facts.facts.finish_reason
@@ -375,13 +371,15 @@ class Exchange:
         await stream.finish()
         return b""
 
-    def _read(self, raw: bytes) -> bytes:
+    def _read(self, raw: bytes, secrets: KnownSecrets) -> bytes:
         """Read the usage in a complete response, and return it in the form of the client's API."""
         translation = self._translation
         try:
             if self._method not in MODEL_METHODS and translation is not None:
                 return self._read_own_api(raw, translation)
             self._facts = facts_of(self._method, raw)
+            if self._facts.usage in _NO_USAGE and (error := error_of(raw)) is not None:
+                raise stream_failure(error, secrets, is_partial=False)
             self._usage = usage_or_estimate(self._method, self._facts, len(self._body), raw)
             if translation is None:
                 return raw

@@ -19,6 +19,7 @@ from toolbus_executor.providers.endpoints.aws_events import AwsEvents
 from toolbus_executor.providers.provider_errors import stream_failure
 from toolbus_executor.providers.translation.base import StreamTranslation
 from toolbus_executor.providers.translation.decoded_facts import DecodedFacts
+from toolbus_executor.providers.translation.sent_errors import error_of
 from toolbus_executor.providers.usage import StreamFacts, is_usage_only
 from toolbus_executor.results.large.spill_registry import MessageSpill
 from toolbus_executor.transport.sse_parser import EventReader
@@ -68,6 +69,7 @@ class StreamedResponse(MessageSpill):
         self._paused = False
         self._sender: asyncio.Task[None] | None = None
         self._events: EventReader | None = None
+        self._has_data = False  # an event with data was received; others are comments
 
     def __call__(self, piece: bytes) -> bool:
         """Accept a piece of the stream, and return whether the stream is complete.
@@ -144,9 +146,19 @@ class StreamedResponse(MessageSpill):
         if self.translation is not None:
             self._in_client_form(part, self.translation)
             return
+        if not self._has_data:
+            self._check_first(part)
         if has_facts and self.drops_usage:
             part = _without_usage(part)
         self._send(part)
+
+    def _check_first(self, part: bytes) -> None:
+        """Raise `ToolbusError` if the first event with data is an error instead of a response."""
+        first = next((line for line in part.splitlines() if line.startswith(b"data:")), b"")
+        self._has_data = bool(first)
+        if b'"error"' in first and (error := error_of(first.removeprefix(b"data:"))) is not None:
+            is_partial = self.parts > 0 or bool(self._unsent)
+            raise stream_failure(error, self.secrets, is_partial=is_partial)
 
     def _forward_framed(self, framing: AwsEvents, piece: bytes) -> None:
         """Translate the complete events of a stream in another form."""

@@ -34,7 +34,7 @@ from toolbus_ingress.http.request_guard import (
 )
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.mcp.tracing import request_span, trace_context_of
-from toolbus_ingress.models_api import errors, model_list
+from toolbus_ingress.models_api import errors, model_list, unknown_paths
 from toolbus_ingress.models_api.added_tools import ToolInjector
 from toolbus_ingress.models_api.agent_request import AgentModelRun, full_names, is_agent_request
 from toolbus_ingress.models_api.errors import Dialect
@@ -85,6 +85,8 @@ class ModelsApi:
 
     async def _answer(self, scope: dict[str, Any], receive: Receive, send: Send) -> Response | None:
         method = METHODS.get(scope["path"])
+        if method is None and not _is_list(scope["path"]):
+            return unknown_paths.response(scope["method"], scope["path"], dialect_of(scope))
         allowed = "GET" if method is None else "POST"
         if scope["method"] != allowed:
             message, header = f"Method not allowed. Use {allowed}.", (b"allow", allowed.encode())
@@ -164,18 +166,28 @@ class ModelsApi:
 
 
 def serves(path: str) -> bool:
-    """Return whether a path belongs to the models API."""
-    return path in METHODS or path == MODELS or path.startswith(_ONE_MODEL)
+    """Return whether a path belongs to the models API, or is one that its clients may request.
+
+    The REST APIs below `/v1/` must be routed first.
+    """
+    return path.startswith("/v1/") or unknown_paths.lacks_version(path)
 
 
 def dialect_of(scope: Mapping[str, Any]) -> Dialect:
     """Return the API whose form the responses to a request have."""
-    method = METHODS.get(scope["path"])
+    path = scope["path"]
+    method = METHODS.get(path)
     if method in _ANTHROPIC_METHODS:
         return Dialect.ANTHROPIC
-    if method is None and any(name == _ANTHROPIC_VERSION for name, _ in scope["headers"]):
+    if method is not None:
+        return Dialect.OPENAI
+    if any(name == _ANTHROPIC_VERSION for name, _ in scope["headers"]):
         return Dialect.ANTHROPIC
-    return Dialect.OPENAI
+    return Dialect.ANTHROPIC if unknown_paths.is_of_messages(path) else Dialect.OPENAI
+
+
+def _is_list(path: str) -> bool:
+    return path == MODELS or path.startswith(_ONE_MODEL)
 
 
 def _session_of(headers: Headers) -> str:

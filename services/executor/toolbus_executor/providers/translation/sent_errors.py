@@ -1,6 +1,9 @@
-"""Errors that a provider sends within a stream, after the status 200."""
+"""Errors that a provider sends with the status 200: within a stream, or as the whole response."""
 
 from typing import Any
+
+import msgspec
+from msgspec import Struct
 
 from toolbus_common.errors import ModelRefusedError
 from toolbus_executor.providers.translation.apis import chat
@@ -23,6 +26,40 @@ _STATUSES = {
     "api_error": 500,
     "server_error": 500,
 }
+
+
+class _Body(Struct):
+    """The members by which an error differs from a response, or from an event of a stream."""
+
+    error: Any = None
+    type: Any = None
+    object: Any = None
+    choices: Any = None
+    content: Any = None
+    data: Any = None
+    message: str | None = None
+    code: Any = None
+
+
+_body = msgspec.json.Decoder(_Body).decode
+
+
+def error_of(data: bytes) -> ModelRefusedError | None:
+    """Return the error that a body or the data of an event is; None for any other.
+
+    A failed response of the responses API is an answer: it has an id, and clients read its error.
+    """
+    try:
+        body = _body(data)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
+        return None
+    if body.object == "response" or body.choices or body.content or body.data:
+        return None
+    if body.error:
+        return error_in(body.error)
+    if body.type == "error":  # the form of an event of the responses API
+        return error_in({"message": body.message, "code": body.code})
+    return None
 
 
 def error_in(error: Any) -> ModelRefusedError:
