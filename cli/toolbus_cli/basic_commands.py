@@ -1,4 +1,4 @@
-"""Commands that work on any machine: the version, contexts, tools and calls."""
+"""Commands that work on any machine: the version, contexts, the catalogue, tools and calls."""
 
 import typer
 
@@ -40,3 +40,22 @@ def _add_contexts(app: typer.Typer) -> None:
     _add(about, context.list_contexts, "toolbus context list", name="list")
     _add(about, context.remove, "toolbus context remove prod")
     app.add_typer(about, name="context")
+
+
+@part("catalogue")
+def _add_catalogue(app: typer.Typer) -> None:
+    catalogue = _commands("servers.catalogue")
+    about = typer.Typer(help=SUMMARIES["catalogue"], no_args_is_help=True)
+    _add(
+        about, catalogue.search,
+        "toolbus catalogue search", "toolbus catalogue search issues",
+        "toolbus catalogue search weather --registry https://registry.example",
+    )  # fmt: skip
+    _add(about, catalogue.show, "toolbus catalogue show github")
+    _add(
+        about, catalogue.add,
+        "toolbus catalogue add github --set 'GITHUB_TOKEN=${vault:kv/github#token}'",
+        "toolbus catalogue add filesystem --set directory=/srv/notes --installed -o toolbus.yaml",
+        "toolbus catalogue add io.github.x/y --registry https://registry.example --version 1.2.0",
+    )  # fmt: skip
+    app.add_typer(about, name="catalogue")

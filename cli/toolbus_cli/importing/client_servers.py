@@ -10,8 +10,8 @@ import yaml
 
 from toolbus_cli.importing.client_config_files import servers_in
 from toolbus_cli.importing.environment_variables import environment_variable
+from toolbus_cli.importing.names import server_name
 
-LONGEST_NAME = 32
 _SSE = ("sse",)
 _REMOTE = (
     "http", "streamable-http", "streamableHttp", "streamable_http", "streamableHTTP", "remote",
@@ -65,7 +65,7 @@ def as_yaml(taken: Taken) -> str:
 
 
 def _take(name: str, server: Any, taken: Taken) -> None:
-    called = _name(name)
+    called = server_name(name)
     reason = _left_out(server, called, taken)
     if reason:
         taken.skipped.append(f"'{name}' is left out: {reason}.")
@@ -215,9 +215,3 @@ def _move_credentials(server: str, made: dict[str, Any], moved: dict[str, str]) 
             values[name] = (scheme[0] if scheme else "") + f"${{env:{variable}}}"
             after = f" after '{scheme[0].strip()}'" if scheme else ""
             moved[variable] = f"the credential in the file at {server}, {section}, {name}{after}"
-
-
-def _name(name: str) -> str:
-    """Return a similar valid name: no consecutive underscores, at most 32 characters."""
-    plain = re.sub(r"_{2,}", "_", re.sub(r"[^A-Za-z0-9_-]+", "-", name))
-    return plain.strip("-_")[:LONGEST_NAME].strip("-_") or "server"

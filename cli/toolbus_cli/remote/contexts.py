@@ -18,7 +18,8 @@ VARIABLE = "TOOLBUS_CONTEXT"
 LOCAL = "local"  # the installation on this machine
 # Commands that work in a context, and commands for which it makes no difference.
 REMOTE = (
-    "apply", "approvals", "approve", "audit", "doctor", "get", "keys", "reject", "status",
+    "apply", "approvals", "approve", "audit", "catalogue", "doctor", "get", "import", "keys",
+    "reject", "status",
 )  # fmt: skip
 # Commands of these groups that work on a machine of the installation only.
 NOT_REMOTE = ("audit backfill", "audit dead-letters retry", "audit forget", "audit hold")

@@ -35,6 +35,7 @@ def build(endpoint: Endpoint) -> Application:
         reports.status,
         reports.audit,
         cache.router,
+        reports.catalogue,
         admin_approvals.router,
         runs.router,
         runs.flow,

@@ -9,6 +9,7 @@ from typing import Annotated, Any
 import typer
 import yaml
 
+from toolbus_cli.commands.new_servers import added
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json
 from toolbus_cli.commands.repository import at_work
@@ -184,7 +185,7 @@ def take_over(
     if output is not None:
         _write(output, text, force=force)
     if apply_now:
-        _add(loaded.configuration, state_dir)
+        added(taken.servers, loaded.configuration, state_dir, BY)
     if as_json:
         show_json({"servers": taken.servers, "skipped": taken.skipped, "set": sorted(taken.moved)})
     elif output is None and not apply_now:
@@ -206,17 +207,3 @@ def _write(path: Path, text: str, *, force: bool) -> None:
         ) from error
     with os.fdopen(descriptor, "w") as file:
         file.write(text)
-
-
-def _add(taken: Configuration, state_dir: Path) -> None:
-    async def work(repository: ConfigRepository) -> None:
-        now = (await repository.declared()).configuration
-        taken_already = sorted(set(now.servers) & set(taken.servers))
-        if taken_already:
-            raise CommandError(
-                f"A server '{taken_already[0]}' is already configured; rename one of the two."
-            )
-        servers = {**now.servers, **taken.servers}
-        await repository.apply(now.model_copy(update={"servers": servers}), BY, named=taken)
-
-    at_work(state_dir, work)

@@ -35,6 +35,8 @@ OPERATIONS: dict[str, Right | None] = {
     "show_approval": "approvals",
     "approve_call": "decide",
     "reject_call": "decide",
+    "list_catalogue": "read",
+    "show_catalogue_entry": "read",
     "list_runs": "read",
     "show_run": "read",
     "cancel_run": "decide",

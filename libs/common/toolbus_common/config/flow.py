@@ -15,8 +15,13 @@ _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
 def _several(value: Any) -> Any:
-    """Return one label as a list of labels."""
-    return (value,) if isinstance(value, str) else value
+    """Return one label, or a list of labels, as a tuple.
+
+    After this validator, strict mode treats the value as Python and would reject a list.
+    """
+    if isinstance(value, str):
+        return (value,)
+    return tuple(value) if isinstance(value, list) else value
 
 
 def _seconds(value: Any) -> Any:

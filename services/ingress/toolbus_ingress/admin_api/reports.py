@@ -1,4 +1,4 @@
-"""The operations that show budgets, the coverage of guards, the state, and recorded events."""
+"""The operations that show budgets, guards' coverage, the state, events, and the catalogue."""
 
 from typing import Annotated
 
@@ -15,12 +15,14 @@ from toolbus_common.admin_api.installation_models import (
 )
 from toolbus_common.admin_api.models import AGO, CoverageResponse
 from toolbus_common.contracts import LedgerReply, RowsReply
-from toolbus_ingress.admin_api.parameters import After, Limit
+from toolbus_common.server_catalogue.responses import CatalogueItem, CataloguePage
+from toolbus_ingress.admin_api.parameters import After, Limit, Name, Search
 from toolbus_ingress.admin_api.policy_call import PolicyCall, administration, performs
 from toolbus_ingress.rest.parameters import matching
 
 budgets, guards = administration("budgets"), administration("guards")
 status, audit = administration("status"), administration("audit")
+catalogue = administration("catalogue")
 _AGO = "since must be a number of minutes, hours, days or weeks, such as 30m, 24h, 7d or 2w."
 
 
@@ -91,3 +93,22 @@ async def show_audit_events(
 ) -> Response:
     """Export one page of recorded events, ordered by time."""
     return await call.run()
+
+
+@catalogue.get("", response_model=CataloguePage)
+async def list_catalogue(
+    call: Annotated[PolicyCall, performs("list_catalogue")],
+    limit: Limit = 100,
+    after: After = "",
+    search: Search = "",
+) -> Response:
+    """List entries of the catalogue of servers; `search` selects those with all of its words."""
+    return await call.run(limit=limit, after=after, search=search)
+
+
+@catalogue.get("/{name}", response_model=CatalogueItem)
+async def show_catalogue_entry(
+    call: Annotated[PolicyCall, performs("show_catalogue_entry")], name: Name
+) -> Response:
+    """Return one entry of the catalogue, with the server that it configures."""
+    return await call.run(name=name)

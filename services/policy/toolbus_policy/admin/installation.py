@@ -20,9 +20,11 @@ from toolbus_common.contracts import (
     EventsReply,
     RowsReply,
 )
-from toolbus_common.errors import InvalidError, OverloadedError
+from toolbus_common.errors import InvalidError, OverloadedError, UnknownEntryError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
+from toolbus_common.server_catalogue.catalogue import entries, matching
+from toolbus_common.server_catalogue.responses import entry_response
 from toolbus_common.status.installation import checks_of, state_of
 from toolbus_policy.admin.pagination import page
 from toolbus_policy.admin.request_parser import parse_body
@@ -35,7 +37,7 @@ PAGE_BYTES = 5 << 20  # in base64, a page fits into a message of the bus
 
 @dataclass(frozen=True, slots=True)
 class InstallationOperations:
-    """Operations that read the state of the installation, or recorded events."""
+    """Operations that read the installation's state, recorded events, or the catalogue."""
 
     requests: RequestReply
     bus: Bus
@@ -60,6 +62,20 @@ class InstallationOperations:
     async def show_checks(self, _request: AdminRequest, _by: Administrator) -> AdminReply:
         """Return the checks of the installation that need no access to its machines."""
         return _json({"checks": await checks_of(self.requests, self.bus)})
+
+    async def list_catalogue(self, request: AdminRequest, _by: Administrator) -> AdminReply:
+        """Return one page of the entries of the catalogue of servers that match the search."""
+        known = await asyncio.to_thread(entries)
+        found = {each.name: each for each in matching(known.values(), request.search)}
+        every = request.model_copy(update={"search": ""})
+        return _json(page(found, lambda name: entry_response(found[name]).model_dump(), every))
+
+    async def show_catalogue_entry(self, request: AdminRequest, _by: Administrator) -> AdminReply:
+        """Return one entry of the catalogue, with the server that it configures."""
+        known = await asyncio.to_thread(entries)
+        if request.name not in known:
+            raise UnknownEntryError(f"The catalogue has no entry '{request.name}'.")
+        return _json(entry_response(known[request.name]).model_dump())
 
     async def show_audit_rows(self, request: AdminRequest, _by: Administrator) -> AdminReply:
         """Return the rows of one read-only statement.
