@@ -42,6 +42,11 @@ def every_operation() -> list[tuple[str, str, dict[str, Any]]]:
     ]
 
 
+def is_of_models(path: str) -> bool:
+    """Return whether a path is the models API's; the REST APIs below /v1/ are routed before it."""
+    return models_api.serves(path) and not path.startswith(("/v1/mcp/", "/v1/agent/"))
+
+
 def test_every_operation_of_policy_is_described() -> None:
     assert {operation_of(each.id) for each in admin_operations()} == set(OPERATIONS)
     assert {f"put_{noun_of(kind)}" for kind in KINDS} <= {each.id for each in admin_operations()}
@@ -59,7 +64,7 @@ def test_every_operation_is_described_with_its_credential_and_problems() -> None
     for path, _, operation in every_operation():
         assert operation["summary"].endswith("."), operation
         assert operation["tags"]
-        model = models_api.serves(path)
+        model = is_of_models(path)
         scheme = next((name for name, start in APIS.items() if path.startswith(start)), "")
         if model or path.startswith("/v1/agent/runs") or scheme == "caller":
             schemes = ["caller", "api_key"]
@@ -81,7 +86,7 @@ def test_the_models_api_is_described_as_it_is_served() -> None:
         (path, method.upper())
         for path, methods in document["paths"].items()
         for method in methods
-        if models_api.serves(path)
+        if is_of_models(path)
     }
     reads = {(models_api.MODELS, "GET"), (models_api.MODELS + "/{name}", "GET")}
     assert described == {(path, "POST") for path in models_api.METHODS} | reads
