@@ -11,9 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from toolbus_cli.errors import CommandError
+from toolbus_common.config_store.loading.document import read
 
 LARGEST = 4 << 20
 # The keys that lead to the servers in a client's file.
@@ -25,8 +24,12 @@ SECTIONS = (
     ("mcp.servers",),
     ("context_servers",),  # Zed
     ("extensions",),  # Goose
+    ("mcp", "client_configs"),  # Bifrost
+    ("registry",),  # a catalogue of Docker
     ("mcp",),  # opencode
 )
+# Sections in which a client also has settings of its own.
+OWN_SETTINGS = (("mcp",), ("extensions",), ("registry",))
 _TOKEN = re.compile(r'"(?:\\.|[^"\\])*"|//[^\n]*|/\*.*?\*/|,(?=\s*[}\]])', re.DOTALL)
 
 
@@ -36,7 +39,7 @@ def servers_in(path: Path) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for section in SECTIONS:
         for name, server in _entries(_at(data, section)):
-            if isinstance(server, dict) or section[0] not in ("mcp", "extensions"):
+            if isinstance(server, dict) or section not in OWN_SETTINGS:
                 found.setdefault(name, server)
     if not found:
         raise CommandError(
@@ -60,10 +63,18 @@ def _parsed(path: Path) -> Any:
     try:
         if kind == "TOML":
             return tomllib.loads(text)
-        return yaml.safe_load(text) if kind == "YAML" else json.loads(_plain_json(text))
-    except (ValueError, yaml.YAMLError, RecursionError) as error:
+        return _parsed_yaml(text) if kind == "YAML" else json.loads(_plain_json(text))
+    except (ValueError, RecursionError) as error:
         shown = " ".join(str(error).split())[:200]
         raise CommandError(f"{path} is not valid {kind} ({shown}); give another file.") from error
+
+
+def _parsed_yaml(text: str) -> Any:
+    """Return the data of a YAML text, bounded after its aliases. Raises `ValueError`."""
+    document = read(text)
+    if document.problems:
+        raise ValueError(str(document.problems[0]))
+    return document.data
 
 
 def _plain_json(text: str) -> str:

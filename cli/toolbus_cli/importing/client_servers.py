@@ -5,11 +5,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl, urlsplit
 
 import yaml
 
 from toolbus_cli.importing.client_config_files import servers_in
+from toolbus_cli.importing.command_credentials import (
+    CREDENTIAL,
+    is_credential,
+    without_credentials,
+)
 from toolbus_cli.importing.environment_variables import environment_variable
+from toolbus_cli.importing.gateway_forms import as_client_form
 from toolbus_cli.importing.names import server_name
 
 _SSE = ("sse",)
@@ -19,9 +26,6 @@ _REMOTE = (
 )  # fmt: skip
 _LOCAL = ("stdio", "local", "custom", "extension", "command")
 _URLS = ("url", "httpUrl", "serverUrl", "uri")
-_CREDENTIAL = re.compile(
-    r"token|secret|passw|auth|credential|cookie|(?:^|[_-])(?:api)?key", re.IGNORECASE
-)
 _SCHEME = re.compile(r"(?:Bearer|Basic|Token) +", re.IGNORECASE)
 _VARIABLE = re.compile(
     r"\$\{(?:env:)?([A-Za-z_]\w*)(?::-[^}]*)?\}|(?<![\w$])\$([A-Z_][A-Z0-9_]*)\b"
@@ -66,6 +70,8 @@ def as_yaml(taken: Taken) -> str:
 
 def _take(name: str, server: Any, taken: Taken) -> None:
     called = server_name(name)
+    if isinstance(server, dict):
+        server = as_client_form(server)
     reason = _left_out(server, called, taken)
     if reason:
         taken.skipped.append(f"'{name}' is left out: {reason}.")
@@ -87,7 +93,17 @@ def _left_out(server: Any, called: str, taken: Taken) -> str:
     kind = _kind(server)
     if kind and kind not in (*_REMOTE, *_LOCAL):
         return f"a server of the type '{kind}' is part of the client itself"
-    if not (_url(server) or _words(server)):
+    return _unusable(server)
+
+
+def _unusable(server: dict[str, Any]) -> str:
+    """Return why the address or the program of a server cannot be configured; empty if it can."""
+    image = server.get("image")
+    if _has_credential(_url(server)):
+        return "its URL contains a credential; use a header with a reference, if it allows that"
+    if image and "@sha256:" not in str(image):
+        return "its image has no digest; add one, and configure it as a container"
+    if not (_url(server) or _words(server) or image):
         return "it has neither a url nor a command"
     return ""
 
@@ -117,6 +133,8 @@ def _remote(server: dict[str, Any], called: str, taken: Taken) -> dict[str, Any]
 def _local(server: dict[str, Any], called: str, taken: Taken) -> dict[str, Any]:
     words = _words(server)
     made: dict[str, Any] = {"command": words}
+    if image := server.get("image"):
+        made = {"container": {"image": str(image), **({"args": words} if words else {})}}
     env: dict[str, str] = {}
     for each in ("env", "envs", "environment"):
         env |= _values(server.get(each), called, taken)
@@ -129,7 +147,11 @@ def _local(server: dict[str, Any], called: str, taken: Taken) -> dict[str, Any]:
         made["env"] = env
     if isinstance(cwd := server.get("cwd"), str) and cwd:
         made["cwd"] = cwd
-    _note_words(called, words, taken)
+    _note_placeholders(called, words, taken)
+    if "command" in made:
+        made["command"], secrets = without_credentials(called, words, taken.moved)
+        if secrets:
+            made["env"] = made.get("env", {}) | secrets
     return made
 
 
@@ -143,24 +165,23 @@ def _words(server: dict[str, Any]) -> list[str]:
     return [*map(str, first), *map(str, arguments if isinstance(arguments, list) else [])]
 
 
-def _note_words(called: str, words: list[str], taken: Taken) -> None:
-    """Add a message for each placeholder and credential in a command; neither is replaced."""
-    for place, word in enumerate(words):
+def _note_placeholders(called: str, words: list[str], taken: Taken) -> None:
+    """Add a message for each placeholder in a command, which is not replaced."""
+    for word in words:
         if found := _OPEN.search(word):
             taken.skipped.append(
                 f"'{called}': its command contains {found[0]}; replace it with the value."
             )
-        flag, sign, value = word.partition("=")
-        following = words[place + 1] if place + 1 < len(words) else "-"
-        if (
-            flag.startswith("-")
-            and _CREDENTIAL.search(flag)
-            and (value if sign else following[:1] != "-")
-        ):
-            taken.skipped.append(
-                f"'{called}': its command seems to contain a credential ({flag}), which every "
-                "user who can list processes can read; pass it with env if the server allows it."
-            )
+
+
+def _has_credential(url: str) -> bool:
+    """Return whether a URL has a user, or a parameter whose name is that of a credential."""
+    try:
+        parts = urlsplit(url)
+        named = any(CREDENTIAL.search(name) for name, value in parse_qsl(parts.query) if value)
+        return bool(parts.password or parts.username) or named
+    except ValueError:
+        return False
 
 
 def _view(server: dict[str, Any]) -> dict[str, Any]:
@@ -206,7 +227,7 @@ def _move_credentials(server: str, made: dict[str, Any], moved: dict[str, str]) 
     for section in ("headers", "env"):
         values = made.get(section, {})
         for name, value in values.items():
-            if not value or "${env:" in value or not _CREDENTIAL.search(name):
+            if not value or "${env:" in value or not is_credential(name, value):
                 continue
             own = environment_variable(name)
             long = environment_variable(server, name)

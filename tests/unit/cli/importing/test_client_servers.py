@@ -1,6 +1,7 @@
 """Import of servers from the files of MCP clients; credentials are left out."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -178,10 +179,141 @@ def test_each_clients_file_is_imported(file: str) -> None:
     assert load(as_yaml(found), {}).problems == ()
 
 
-def test_a_credential_in_a_command_is_reported_without_its_value(tmp_path: Path) -> None:
-    args = ["--api-key", "sk-value", "--token=sk-value", "--verbose", "${workspaceFolder}/x"]
-    found = taken(tmp_path, {"a": {"command": "x", "args": args}})
-    assert ["(--api-key)" in each for each in found.notes] == [True, False, False]
-    assert "(--token)" in found.notes[1]
-    assert "${workspaceFolder}" in found.notes[2]
-    assert "sk-value" not in " ".join(found.notes)
+def test_a_credential_in_a_command_becomes_a_variable_of_a_shell(tmp_path: Path) -> None:
+    args = ["--api-key", "sk-value", "--token=sk value", "--verbose", "a b; rm", "${dir}/x"]
+    found = taken(tmp_path, {"a": {"command": "x", "args": args, "env": {"B": "c"}}})
+    assert found.servers["a"] == {
+        "command": [
+            "sh",
+            "-c",
+            "exec x --api-key \"$A_API_KEY\" --token=\"$A_TOKEN\" --verbose 'a b; rm' '${dir}/x'",
+        ],
+        "env": {"B": "c", "A_API_KEY": "${env:A_API_KEY}", "A_TOKEN": "${env:A_TOKEN}"},
+    }
+    assert list(found.moved) == ["A_API_KEY", "A_TOKEN"]
+    assert "value" not in as_yaml(found) + " ".join(found.notes).replace("the value", "")
+
+
+def test_a_credential_is_found_by_its_form(tmp_path: Path) -> None:
+    word = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
+    server = {"command": "x", "args": [word], "env": {"SETTING": word}}
+    found = taken(tmp_path, {"a": server})
+    assert found.servers["a"]["env"]["SETTING"] == "${env:SETTING}"
+    assert word not in as_yaml(found) + " ".join(found.notes)
+
+
+@pytest.mark.parametrize(
+    "url", ["https://a.example/mcp?api_key=sk-value", "https://user:sk-value@a.example/mcp"]
+)
+def test_a_url_with_a_credential_is_left_out_without_its_value(tmp_path: Path, url: str) -> None:
+    found = taken(tmp_path, {"a": {"url": url}, "b": {"url": "https://b.example/?page=2"}})
+    assert list(found.servers) == ["b"]
+    assert "its URL contains a credential" in found.skipped[0]
+    assert "sk-value" not in as_yaml(found) + " ".join(found.notes)
+
+
+def test_servers_of_litellm_are_imported(tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text("""
+model_list: []
+mcp_servers:
+  tide:
+    url: https://mcp.tide.example/mcp
+    transport: http
+    auth_type: bearer_token
+    auth_value: os.environ/TIDE_TOKEN
+    static_headers: {X-Units: m}
+    allowed_tools: [list_tides]
+  plain:
+    {url: "https://plain.example/sse", transport: sse, auth_type: api_key, auth_value: sk-value}
+  local: {transport: stdio, command: npx, args: ["-y", "tide-mcp"], env: {KEY: os.environ/TIDE_KEY}}
+""")
+    found = read(path)
+    assert found.servers == {
+        "tide": {
+            "url": "https://mcp.tide.example/mcp",
+            "headers": {"X-Units": "m", "Authorization": "Bearer ${env:TIDE_TOKEN}"},
+            "expose": ["list_tides"],
+        },
+        "plain": {
+            "sse": "https://plain.example/sse",
+            "headers": {"X-API-Key": "${env:PLAIN_X_API_KEY}"},
+        },
+        "local": {"command": ["npx", "-y", "tide-mcp"], "env": {"KEY": "${env:TIDE_KEY}"}},
+    }
+    assert load(as_yaml(found), {}).problems == ()
+
+
+def test_servers_of_bifrost_are_imported(tmp_path: Path) -> None:
+    servers = [
+        {
+            "name": "tide", "connection_type": "http", "tools_to_execute": ["list_tides"],
+            "connection_string": "https://mcp.tide.example/mcp",
+            "headers": {"Authorization": "env.TIDE_TOKEN"},
+        },
+        {
+            "name": "local", "connection_type": "stdio", "tools_to_execute": ["*"],
+            "stdio_config": {"command": "npx", "args": ["-y", "tide-mcp"], "envs": ["TIDE_KEY"]},
+        },
+    ]  # fmt: skip
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"providers": {}, "mcp": {"client_configs": servers}}))
+    found = read(path)
+    assert found.servers == {
+        "tide": {
+            "url": "https://mcp.tide.example/mcp",
+            "headers": {"Authorization": "${env:TIDE_TOKEN}"},
+            "expose": ["list_tides"],
+        },
+        "local": {
+            "command": ["npx", "-y", "tide-mcp"],
+            "env": {"TIDE_KEY": "${env:TIDE_KEY}"},
+        },
+    }
+
+
+def test_servers_of_a_docker_catalogue_are_imported(tmp_path: Path) -> None:
+    path, image = tmp_path / "catalog.yaml", f"mcp/tide@sha256:{'0' * 64}"
+    path.write_text(f"""
+version: 2
+name: own
+registry:
+  tide:
+    type: server
+    image: {image}
+    command: [--stdio]
+    secrets: [{{name: tide.key, env: TIDE_KEY}}]
+    env: [{{name: UNITS, value: m}}, {{name: HOST, value: "{{{{tide.host}}}}"}}]
+  floating: {{type: server, image: "mcp/floating:latest"}}
+  far:
+    type: remote
+    remote: {{url: "https://mcp.far.example/mcp", transport_type: streamable-http}}
+""")
+    found = read(path)
+    assert found.servers == {
+        "tide": {
+            "container": {"image": image, "args": ["--stdio"]},
+            "env": {"UNITS": "m", "TIDE_KEY": "${env:TIDE_KEY}"},
+        },
+        "far": {"url": "https://mcp.far.example/mcp"},
+    }
+    assert "no digest" in found.skipped[0]
+    assert load(as_yaml(found), {}).problems == ()
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: &a [x, x, x, x, x, x, x, x, x, x]\n"
+        + "".join(f"{b}: &{b} [{', '.join([f'*{a}'] * 10)}]\n" for a, b in pairwise("abcdefgh"))
+        + "extensions: *h\n",
+        "mcp_servers: {a: {url: x}, a: {url: y}}",
+        "mcp_servers: !!python/object/apply:os.system [id]",
+        "[" * 100_000,
+    ],
+)
+def test_a_hostile_yaml_file_is_rejected(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.yaml"
+    path.write_text(text)
+    with pytest.raises(CommandError, match=r"is not valid YAML|has no MCP servers"):
+        read(path)
