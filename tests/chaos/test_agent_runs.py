@@ -41,7 +41,7 @@ def body_of(victim: str, where: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("victim", "where"),
-    [*product(["codemode", "executor", "policy"], ["tool", "model"]), ("ingress", "tool")],
+    list(product(["codemode", "executor", "ingress", "policy"], ["tool", "model"])),
 )
 def test_a_killed_service_executes_and_charges_nothing_twice(
     agents: AgentGateway, victim: str, where: str

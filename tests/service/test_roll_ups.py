@@ -292,6 +292,30 @@ asyncio.run(main())
 """
 
 
+async def test_an_outcome_of_a_past_week_replaces_the_unknown_one_with_the_roll_ups(
+    tmp_path: Path,
+) -> None:
+    in_usage = "SELECT sum(charge) AS c FROM usage"
+    async with opened(tmp_path) as store:
+        await add(
+            store,
+            event("call.failed", "c", HOUR, code="outcome_unknown", charge=9, id="c.unknown"),
+            event("call.completed", "d", HOUR + 30 * 86_400, charge=1),
+        )
+        await added_up(store)
+        assert await query(store, in_usage) == [{"c": 10}]
+        await add(store, event("call.completed", "c", HOUR + 60, charge=7))
+        await added_up(store)
+        assert await query(store, in_usage) == [{"c": 8}]
+
+
+async def test_usage_does_not_count_the_events_of_all_hours(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await add(store, event("call.completed", "c", HOUR, charge=1))
+        await store.command("DROP TABLE rollup_hours_done")  # without it no hour can be counted
+        assert await query(store, "SELECT sum(charge) AS c FROM usage") == [{"c": 1}]
+
+
 def test_kills_during_inserts_leave_roll_ups_that_agree(tmp_path: Path) -> None:
     program = tmp_path / "writer.py"
     program.write_text(textwrap.dedent(WRITER))
