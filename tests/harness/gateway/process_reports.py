@@ -3,8 +3,6 @@
 import json
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,10 +13,7 @@ PROGRAM = "measured_services.py"
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """What one process has. `memory` is its anonymous resident memory in bytes.
-
-    `files` are without those of /proc: the embedded engine of audit keeps three for each thread.
-    """
+    """What one process has. `memory` is its anonymous resident memory in bytes."""
 
     memory: int
     files: int
@@ -37,16 +32,9 @@ def report_of(pid: int) -> Report:
         raise ProcessLookupError(pid)
     return Report(
         memory=int(status["RssAnon"].split()[0]) * 1024,
-        files=sum(not each.startswith("/proc/") for each in _open_files(pid)),
+        files=len(list(Path(f"/proc/{pid}/fd").iterdir())),
         threads=int(status["Threads"]),
     )
-
-
-def _open_files(pid: int) -> Iterator[str]:
-    """Yield what the process has open; a file that is closed meanwhile is omitted."""
-    for each in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):
-            yield str(each.readlink())
 
 
 def full_report_of(pid: int, directory: Path) -> Report:

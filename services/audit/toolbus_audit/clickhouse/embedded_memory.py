@@ -22,7 +22,12 @@ EMBEDDED_SETTINGS = {
 }
 # By default, a merge allocates a buffer of 2 MB for each of about forty columns. With this setting,
 # the buffers start small and grow.
-MERGE_TREE_SETTINGS = {"min_columns_to_activate_adaptive_write_buffer": "1"}
+# Merged parts are deleted minutes later. By default, more than a hundred at once are deleted by 128
+# threads, which do not end: each keeps a stack, and three files of /proc for its counters.
+MERGE_TREE_SETTINGS = {
+    "min_columns_to_activate_adaptive_write_buffer": "1",
+    "concurrent_part_removal_threshold": "1000000",
+}
 LIBRARY = "_chdb.abi3.so"
 PERIOD_SECONDS = 5.0
 _MADV_DONTNEED = 4  # <asm-generic/mman-common.h>

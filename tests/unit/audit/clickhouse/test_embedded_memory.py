@@ -23,6 +23,36 @@ connection.close()
 print(sum(length for _, length in regions) > 100 << 20)
 """
 
+CLEANING = """
+import os, sys, time
+from pathlib import Path
+from urllib.parse import urlencode
+
+from toolbus_audit.clickhouse.embedded_engine import connect
+from toolbus_audit.clickhouse.embedded_memory import EMBEDDED_SETTINGS
+from toolbus_audit.clickhouse.row_policies import write_files
+
+store = Path(sys.argv[1])
+options = EMBEDDED_SETTINGS | {"config-file": str(write_files(store, "default", []))}
+connection = connect(f"{store}?{urlencode(options)}")
+connection.query(
+    "CREATE TABLE t (a UInt64) ENGINE = MergeTree ORDER BY a SETTINGS old_parts_lifetime = 0,"
+    " cleanup_delay_period = 1, max_cleanup_delay_period = 1, cleanup_delay_period_random_add = 0"
+)
+
+def merged():
+    counted = "SELECT count() FROM system.parts WHERE table = 't' AND NOT active"
+    return int(connection.query(counted).bytes())
+
+for number in range(250):
+    connection.query(f"INSERT INTO t VALUES ({number})")
+connection.query("OPTIMIZE TABLE t FINAL")
+while merged():
+    time.sleep(0.05)
+print(len(os.listdir("/proc/self/task")), len(os.listdir("/proc/self/fd")))
+connection.close()
+"""
+
 
 def _file(path: Path) -> mmap.mmap:
     path.write_bytes(bytes(range(256)) * (SIZE // 256))
@@ -60,6 +90,19 @@ def test_the_engine_answers_after_its_code_was_unmapped() -> None:
         [sys.executable, "-c", ENGINE], capture_output=True, text=True, timeout=180, check=True
     )
     assert done.stdout.splitlines() == ["10", "10", "10", "True"]
+
+
+def test_deleting_merged_parts_keeps_no_threads_and_files(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", CLEANING, str(tmp_path / "store")],
+        capture_output=True,
+        text=True,
+        timeout=180,
+        check=True,
+    )
+    threads, files = map(int, done.stdout.split())
+    assert threads < 40, done.stdout
+    assert files < 80, done.stdout
 
 
 def _resident_kb(address: int) -> int:
