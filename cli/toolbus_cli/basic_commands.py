@@ -59,3 +59,17 @@ def _add_catalogue(app: typer.Typer) -> None:
         "toolbus catalogue add io.github.x/y --registry https://registry.example --version 1.2.0",
     )  # fmt: skip
     app.add_typer(about, name="catalogue")
+
+
+@part("client")
+def _add_client(app: typer.Typer) -> None:
+    client = _commands("servers.client")
+    about = typer.Typer(help=SUMMARIES["client"], no_args_is_help=True)
+    _add(
+        about, client.install,
+        "TOOLBUS_KEY=tbk_… toolbus client install cursor",
+        "toolbus client install claude --key-file ~/.toolbus-key --server docs",
+        "toolbus client install vscode --project . --no-check",
+        "toolbus client install codex --print",
+    )  # fmt: skip
+    app.add_typer(about, name="client")

@@ -33,6 +33,7 @@ SUMMARIES = {  # the first sentence of each command's help; a test compares both
     "runs": "See and cancel runs of agent mode.",
     "flow": "Show and confirm the labels of tools; show and reset what runs have read.",
     "connect": "Run an MCP server on stdio that forwards to the endpoint.",
+    "client": "Add the gateway to the configuration of an MCP client.",
     "catalogue": "Search a catalogue of servers, and add one to the configuration.",
     "import": "Import servers from an MCP client or an HTTP API.",
     "keys": "Manage the keys of agents.",

@@ -111,3 +111,36 @@ def test_the_api_lists_entries_and_shows_what_each_configures(gateway: Launched)
     missing = viewer.request("GET", "/v1/catalogue/nobody")
     assert (missing.status, why(missing)) == (404, "unknown_entry")
     assert viewer.as_("").request("GET", "/v1/catalogue").status == 401
+
+
+def test_the_gateway_is_added_to_a_clients_file_once_its_key_works(
+    toolbus: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    path = tmp_path / ".cursor" / "mcp.json"
+    path.parent.mkdir()
+    path.write_text('{"mcpServers": {"git": {"command": "uvx"}}}')
+    code, _, error = toolbus("client", "install", "cursor", "--key", "tbk_bot_another")
+    assert (code, "git" in path.read_text(), "toolbus" in path.read_text()) == (1, True, False)
+    assert "tbk_bot_another" not in error
+    monkeypatch.setenv("TOOLBUS_KEY", BOT)
+    code, shown, error = toolbus("client", "install", "cursor")
+    assert code == 0, error
+    assert "Backup: " in shown
+    assert BOT not in shown
+    entry = json.loads(path.read_text())["mcpServers"]["toolbus"]
+    assert entry["headers"] == {"Authorization": f"Bearer {BOT}"}
+    code, shown, _ = toolbus("client", "install", "cursor")
+    assert (code, shown) == (0, f"{path} already has this entry; nothing was changed.\n")
+    code, _, error = toolbus("client", "install", "cursor", "--project", str(tmp_path / "absent"))
+    assert (code, "not a directory" in error) == (1, True)
+
+
+def test_a_projects_file_refers_to_the_key(toolbus: Run, tmp_path: Path) -> None:
+    words = ("client", "install", "claude", "--project", str(tmp_path), "--name", "tb")
+    code, shown, error = toolbus(*words, "--key", BOT, "--server", "docs", "--no-check")
+    assert code == 0, error
+    assert "set TOOLBUS_KEY" in shown
+    entry = json.loads((tmp_path / ".mcp.json").read_text())["mcpServers"]["tb"]
+    assert entry["url"].endswith("/mcp/docs")
+    assert entry["headers"] == {"Authorization": "Bearer ${TOOLBUS_KEY}"}

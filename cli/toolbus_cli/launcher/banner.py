@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass, field
 
+from toolbus_common.agent_clients.configurations import CLIENTS, claude_command, configuration
+
 
 @dataclass(frozen=True, slots=True)
 class Welcome:
@@ -73,18 +75,14 @@ def _keys(welcome: Welcome) -> str:
 
 def _clients(welcome: Welcome) -> str:
     secret = welcome.secrets.get(welcome.key) or "<the key's secret>"
-    added = f"claude mcp add --transport http toolbus {welcome.endpoint}"
-    cursor = {
-        "mcpServers": {
-            "toolbus": {"url": welcome.endpoint, "headers": {"Authorization": f"Bearer {secret}"}}
-        }
-    }
     return "\n".join(
         [
             "Claude Code:",
-            f"  {added} --header 'Authorization: Bearer {secret}'",
+            f"  {claude_command(welcome.endpoint, secret)}",
             "Cursor (~/.cursor/mcp.json):",
-            f"  {json.dumps(cursor)}",
+            f"  {json.dumps(configuration(CLIENTS['cursor'], welcome.endpoint, secret))}",
+            f"  Or: TOOLBUS_KEY={secret} {welcome.command} client install cursor",
+            "      (also: claude, claude-desktop, vscode, codex, gemini)",
         ]
     )
 

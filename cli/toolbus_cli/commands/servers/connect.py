@@ -40,7 +40,7 @@ def connect(
     revision; diagnostics go to stderr. Pass the key by environment or file: other users can read
     a command's arguments.
     """
-    secret = _secret(key, key_file)
+    secret = secret_of(key, key_file)
     endpoint = Endpoint(url or endpoint_of(state_dir), server)
     signal.signal(signal.SIGTERM, _leave)
     output = Output(_own_stdout())
@@ -49,7 +49,8 @@ def connect(
     )
 
 
-def _secret(key: str, key_file: Path | None) -> str:
+def secret_of(key: str, key_file: Path | None) -> str:
+    """Return a key's secret from a file, or as it was given. Raises `CommandError`."""
     if key_file is not None:
         try:
             key = key_file.read_text(encoding="utf-8").strip()

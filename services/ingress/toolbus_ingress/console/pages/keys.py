@@ -7,6 +7,12 @@ from urllib.parse import quote
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from toolbus_common.agent_clients.configurations import (
+    CLIENTS,
+    as_text,
+    claude_command,
+    configuration,
+)
 from toolbus_ingress.console.api_client import ProblemError
 from toolbus_ingress.console.responses import redirect
 from toolbus_ingress.console.visitor import SignedIn, Visitor, address
@@ -97,17 +103,13 @@ def terms_of(form: dict[str, str]) -> dict[str, Any]:
 
 def client_configurations(endpoint: str, secret: str) -> dict[str, str]:
     """Return the configuration of common clients, by the name of the client."""
-    headers = {"Authorization": f"Bearer {secret}"}
-    server = {"url": endpoint, "headers": headers}
+    files = {
+        f"{client.title} ({client.file})": as_text(client, configuration(client, endpoint, secret))
+        for client in (CLIENTS[name] for name in ("cursor", "vscode", "codex", "gemini"))
+    }
     return {
-        "Claude Code": f"claude mcp add --transport http toolbus {endpoint} "
-        f"--header 'Authorization: Bearer {secret}'",
-        "Cursor (~/.cursor/mcp.json)": json.dumps({"mcpServers": {"toolbus": server}}, indent=2),
-        "VS Code (.vscode/mcp.json)": json.dumps(
-            {"servers": {"toolbus": {"type": "http", **server}}}, indent=2
-        ),
-        "Codex (~/.codex/config.toml)": f'[mcp_servers.toolbus]\nurl = "{endpoint}"\n'
-        f'http_headers = {{ Authorization = "Bearer {secret}" }}',
+        "Claude Code": claude_command(endpoint, secret),
+        **files,
         "OpenAI SDK": f'OpenAI(base_url="{endpoint.removesuffix("/mcp")}/v1", api_key="{secret}")',
     }
 

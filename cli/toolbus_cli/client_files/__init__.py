@@ -1,0 +1,1 @@
+"""Insertion of the gateway into the configuration files of MCP clients."""
