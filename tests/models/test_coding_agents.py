@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from harness.engines import engine
 from harness.models.model_gateway import SECRETS, ModelGateway
 from harness.packages import npm
 
 CLAUDE_CODE, CODEX = "@anthropic-ai/claude-code@2.1.197", "@openai/codex@0.169.0"
+GEMINI = "@google/gemini-cli@0.61.0"
+KEY = "TOOLBUS_KEY"
 TEXT = "w1 w2 w3 w4"
 PROGRAM_SECONDS = 180.0  # bound for a broken run
 CONFIG = """
@@ -49,6 +52,21 @@ def test_codex_answers(
     assert TEXT in found
 
 
+@pytest.mark.parametrize(
+    ("client", "package", "connected"),
+    [("claude", CLAUDE_CODE, "Connected"), ("gemini", GEMINI, "Connected"), ("codex", CODEX, KEY)],
+)
+def test_a_client_uses_the_configuration_that_toolbus_wrote(
+    models: ModelGateway, pytestconfig: pytest.Config, tmp_path: Path,
+    client: str, package: str, connected: str,
+) -> None:  # fmt: skip
+    program = installed(pytestconfig, package, client)
+    environment = {KEY: SECRETS["bot"], "GEMINI_CLI_TRUST_WORKSPACE": "true"}
+    words = ("client", "install", client, "--by-variable", "--url", f"{models.url}/mcp")
+    printed(tmp_path, environment, Path(engine.installed("toolbus")), *words)
+    assert connected in printed(tmp_path, environment, program, "mcp", "list")
+
+
 def installed(config: pytest.Config, package: str, program: str) -> Path:
     """Return the path of a package's program."""
     assert config.cache is not None
@@ -73,4 +91,4 @@ def printed(home: Path, environment: dict[str, str], program: Path, *arguments: 
         timeout=PROGRAM_SECONDS,
     )
     assert done.returncode == 0, done.stdout.decode() + done.stderr.decode()
-    return done.stdout.decode()
+    return done.stdout.decode() + done.stderr.decode()
