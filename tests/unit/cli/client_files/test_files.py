@@ -10,24 +10,24 @@ from toolbus_cli.client_files.write import LARGEST, replaced, text_of
 from toolbus_cli.errors import CommandError
 from toolbus_common.agent_clients.configurations import CLIENTS
 
-HOME = Path("/home/ann")
+HOME = Path("/people/ann")
 
 
 @pytest.mark.parametrize(
     ("client", "environment", "platform", "expected"),
     [
-        ("claude", {}, "linux", "/home/ann/.claude.json"),
+        ("claude", {}, "linux", "/people/ann/.claude.json"),
         ("claude", {"CLAUDE_CONFIG_DIR": "/c"}, "linux", "/c/.claude.json"),
-        ("codex", {}, "darwin", "/home/ann/.codex/config.toml"),
+        ("codex", {}, "darwin", "/people/ann/.codex/config.toml"),
         ("codex", {"CODEX_HOME": "/x"}, "linux", "/x/config.toml"),
-        ("cursor", {}, "linux", "/home/ann/.cursor/mcp.json"),
-        ("gemini", {}, "linux", "/home/ann/.gemini/settings.json"),
-        ("vscode", {}, "linux", "/home/ann/.config/Code/User/mcp.json"),
+        ("cursor", {}, "linux", "/people/ann/.cursor/mcp.json"),
+        ("gemini", {}, "linux", "/people/ann/.gemini/settings.json"),
+        ("vscode", {}, "linux", "/people/ann/.config/Code/User/mcp.json"),
         ("vscode", {"XDG_CONFIG_HOME": "/s"}, "linux", "/s/Code/User/mcp.json"),
         ("vscode", {"APPDATA": "/r"}, "win32", "/r/Code/User/mcp.json"),
         (
             "claude-desktop", {}, "darwin",
-            "/home/ann/Library/Application Support/Claude/claude_desktop_config.json",
+            "/people/ann/Library/Application Support/Claude/claude_desktop_config.json",
         ),
     ],
 )  # fmt: skip
