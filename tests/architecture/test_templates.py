@@ -104,8 +104,8 @@ def test_every_field_of_a_form_has_a_label(path: Path) -> None:
         for each in re.findall(r"<(?:input|select|textarea)\b[^>]*", path.read_text())
         if "hidden" not in each
     ]
-    ids = [re.search(r'\bid="(\w+)"', each) for each in fields]
-    labels = re.findall(r'<label for="(\w+)">', path.read_text())
+    ids = [re.search(r'\bid="([^"]+)"', each) for each in fields]
+    labels = re.findall(r'<label for="([^"]+)">', path.read_text())
     assert [found[1] if found else "" for found in ids] == labels
 
 

@@ -10,6 +10,8 @@ from harness.gateway.browser_gateway import BOT, Gateway
 PAGES = {
     "": "Overview", "health": "Health", "live": "Live calls", "calls": "Recorded calls",
     "calls/sql": "Query with SQL", "calls/nothing": "One call",
+    "analytics": "Analytics", "analytics/spend-by-day": "Spend by day",
+    "analytics/who-called": "Who called", "analytics/one-call": "One call",
     "approvals": "Approvals", "servers": "Servers",
     "servers/echo": "echo", "servers/add": "Add servers", "keys": "Keys",
     "keys/bot": "bot", "keys/add": "Create a key", "budgets": "Budgets",

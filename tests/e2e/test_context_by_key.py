@@ -9,9 +9,9 @@ import pytest
 
 from harness.clients.bus_operator import Row, key
 from harness.gateway.cluster import Cluster, Upstream
-from toolbus_cli.analytics import saved_queries as saved
 from toolbus_common.config import Configuration
 from toolbus_common.mcp.builtin_server import EXECUTE
+from toolbus_common.saved_queries import catalogue as saved
 
 WIDE, NARROW, CODER = (f"tbk_{name}_a-secret-of-contexts" for name in ("wide", "narrow", "coder"))
 TEXT = "x" * 4000

@@ -14,9 +14,9 @@ from toolbus_audit.clickhouse.errors import RowsRejectedError
 from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.settings import Settings
-from toolbus_cli.analytics import saved_queries
 from toolbus_common.contracts import EVENTS, ModelUsed
 from toolbus_common.contracts.events.base import CallEvent
+from toolbus_common.saved_queries import catalogue as saved_queries
 
 
 @pytest.fixture

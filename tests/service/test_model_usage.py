@@ -21,7 +21,6 @@ from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.ingest.rollups import roll_up_days, roll_up_hours
 from toolbus_audit.projections.spending import open_calls, spending
 from toolbus_audit.settings import Settings
-from toolbus_cli.analytics import saved_queries
 from toolbus_common.contracts import (
     CallDenied,
     CallFailed,
@@ -32,6 +31,7 @@ from toolbus_common.contracts import (
 from toolbus_common.contracts.events.base import Event
 from toolbus_common.contracts.model_calls import CHAT
 from toolbus_common.privacy.key_store import PersonKeys
+from toolbus_common.saved_queries import catalogue as saved_queries
 
 AT = 1_763_708_400.0  # 2025-11-21 07:00 UTC
 SINCE = {"since": "2025-11-21"}

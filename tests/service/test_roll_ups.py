@@ -24,7 +24,7 @@ from toolbus_audit.clickhouse.row_mapper import EventRow, token
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.ingest.rollups import roll_up_days, roll_up_hours
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_cli.analytics import saved_queries
+from toolbus_common.saved_queries import catalogue as saved_queries
 
 HOUR = 1_763_708_400.0  # 2025-11-21 07:00 UTC
 PLAIN = "SELECT count() AS n, sum(charge) AS c FROM events"

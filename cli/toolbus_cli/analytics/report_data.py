@@ -5,8 +5,8 @@ from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from toolbus_cli.analytics.timestamps import written
 from toolbus_common.contracts import AuditQuery, RowsReply
+from toolbus_common.saved_queries.timestamps import written
 
 By = str  # a key of NAMED
 Row = dict[str, Any]

@@ -7,8 +7,8 @@ from typing import Any
 
 from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
-from toolbus_cli.analytics import saved_queries
 from toolbus_common.contracts.events.base import Event
+from toolbus_common.saved_queries import catalogue as saved_queries
 
 
 async def add(store: ClickHouse, events: list[Event], sequence: int = 1) -> None:

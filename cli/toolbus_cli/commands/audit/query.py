@@ -9,7 +9,6 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from toolbus_cli.analytics import saved_queries as saved
 from toolbus_cli.commands.audit.reports import SECONDS, Own
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_table
@@ -19,6 +18,7 @@ from toolbus_cli.remote.queries import Queries
 from toolbus_common.contracts import AuditQuery, ModelUsed, RowsReply
 from toolbus_common.contracts.model_calls import SEPARATOR, is_model_method
 from toolbus_common.contracts.queries.sql_text import like
+from toolbus_common.saved_queries import catalogue as saved
 
 POLL_SECONDS = 0.5
 BATCH = 500

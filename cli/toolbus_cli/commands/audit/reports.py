@@ -9,14 +9,14 @@ import typer
 
 from toolbus_cli.analytics import report_data
 from toolbus_cli.analytics import report_page as page
-from toolbus_cli.analytics import saved_queries as saved
 from toolbus_cli.analytics.report_data import By, Report
-from toolbus_cli.analytics.timestamps import moment
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_rows, show_table
 from toolbus_cli.commands.queries import opened_queries
 from toolbus_cli.errors import CommandError
 from toolbus_common.contracts import AuditQuery, RowsReply
+from toolbus_common.saved_queries import catalogue as saved
+from toolbus_common.saved_queries.timestamps import moment
 
 SECONDS = 20.0  # longer than audit's query timeout
 Own = Annotated[

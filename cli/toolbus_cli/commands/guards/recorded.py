@@ -7,7 +7,6 @@ from typing import Annotated, Any
 
 import typer
 
-from toolbus_cli.analytics.timestamps import moment
 from toolbus_cli.clients.guard_replay import CONTENTS, GuardReplay, observing, start
 from toolbus_cli.clients.guard_samples import Laboratory
 from toolbus_cli.commands.guards.sources import (
@@ -27,6 +26,7 @@ from toolbus_common.errors import InvalidError
 from toolbus_common.guards.coverage import Coverage, Share, selected
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
+from toolbus_common.saved_queries.timestamps import moment
 
 BATCH = 1000
 MIN_ROWS = 8  # rows whose contents fit into one reply, even if they are long

@@ -24,6 +24,23 @@ class AuditStatement(ConfigModel):
     as_stored: bool = False
 
 
+class SavedStatement(ConfigModel):
+    """The values of one saved query's parameters.
+
+    A parameter without a value has its default. Times are a date, a time, or before now: `7d`.
+    `contains` selects the rows whose column contains a text, in upper or lower case.
+    """
+
+    parameters: dict[str, Annotated[str, Field(max_length=4096)]] = Field(
+        default_factory=dict, max_length=20
+    )
+    contains: dict[
+        Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,63}$")],
+        Annotated[str, Field(max_length=256)],
+    ] = Field(default_factory=dict, max_length=20)
+    limit: int = Field(default=1000, ge=1, le=10_000)
+
+
 class EventSelection(ConfigModel):
     """The events of one page of an export, from `since` and before `until` (Unix seconds).
 
@@ -39,6 +56,30 @@ class EventSelection(ConfigModel):
     )
     customers: tuple[Name, ...] = Field(default=(), max_length=100)
     after: str = Field(default="", max_length=400)
+
+
+class SavedParameter(ResponseModel):
+    """A parameter of a saved query. `type` is ClickHouse's; without a default, it is required."""
+
+    name: str
+    type: str
+    default: str | None
+    about: str
+
+
+class SavedQuery(ResponseModel):
+    """A saved query of recorded events."""
+
+    name: str
+    about: str
+    parameters: list[SavedParameter]
+    sql: str
+
+
+class SavedQueries(ResponseModel):
+    """All saved queries, sorted by name."""
+
+    items: list[SavedQuery]
 
 
 class StatusResponse(ResponseModel):

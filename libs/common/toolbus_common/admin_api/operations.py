@@ -46,6 +46,8 @@ OPERATIONS: dict[str, Right | None] = {
     "show_checks": "read",
     "show_audit_rows": "audit",
     "show_audit_events": "audit",
+    "list_saved_queries": "audit",
+    "show_saved_rows": "audit",
 }
 
 

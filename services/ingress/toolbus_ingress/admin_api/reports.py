@@ -11,12 +11,14 @@ from toolbus_common.admin_api.installation_models import (
     ChecksResponse,
     EventSelection,
     EventsResponse,
+    SavedQueries,
+    SavedStatement,
     StatusResponse,
 )
 from toolbus_common.admin_api.models import AGO, CoverageResponse
 from toolbus_common.contracts import LedgerReply, RowsReply
 from toolbus_common.server_catalogue.responses import CatalogueItem, CataloguePage
-from toolbus_ingress.admin_api.parameters import After, Limit, Name, Search
+from toolbus_ingress.admin_api.parameters import After, Limit, Name, QueryName, Search
 from toolbus_ingress.admin_api.policy_call import PolicyCall, administration, performs
 from toolbus_ingress.rest.parameters import matching
 
@@ -93,6 +95,22 @@ async def show_audit_events(
 ) -> Response:
     """Export one page of recorded events, ordered by time."""
     return await call.run()
+
+
+@audit.get("/queries", response_model=SavedQueries)
+async def list_saved_queries(
+    call: Annotated[PolicyCall, performs("list_saved_queries")],
+) -> Response:
+    """List the saved queries with their parameters and SQL."""
+    return await call.run()
+
+
+@audit.post("/queries/{name}", response_model=RowsReply)
+async def show_saved_rows(
+    call: Annotated[PolicyCall, performs("show_saved_rows", body=SavedStatement)], name: QueryName
+) -> Response:
+    """Run one saved query on the recorded events."""
+    return await call.run(name=name)
 
 
 @catalogue.get("", response_model=CataloguePage)

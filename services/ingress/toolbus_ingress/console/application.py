@@ -25,6 +25,7 @@ from toolbus_ingress.console.pages import (
     overview,
     servers,
 )
+from toolbus_ingress.console.records import analytics, statements
 from toolbus_ingress.console.responses import redirect, render
 from toolbus_ingress.console.session import SessionCookie
 from toolbus_ingress.console.sign_in import router as sign_in
@@ -62,6 +63,7 @@ class Console(FastAPI):
             overview,
             health,
             live,
+            statements,
             calls,
             servers,
             keys,
@@ -69,6 +71,7 @@ class Console(FastAPI):
             approvals,
             entries,
             configuration,
+            analytics,
         )
         for router in (static, sign_in, *(page.router for page in pages)):
             self.include_router(router, prefix=PREFIX)

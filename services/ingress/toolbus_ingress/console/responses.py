@@ -47,6 +47,16 @@ def redirect(path: str, cookie: str = "") -> Response:
     return Response(status_code=303, headers=headers)
 
 
+def download(body: bytes, name: str, media_type: str) -> Response:
+    """Return a file that the browser stores."""
+    response = Response(body, media_type=media_type)
+    response.headers["content-security-policy"] = "default-src 'none'; sandbox"
+    response.headers["content-disposition"] = f'attachment; filename="{name}"'
+    for header, value in _SECURITY:
+        response.headers[header] = value
+    return response
+
+
 def dollars(microdollars: float) -> str:
     """Return an amount of micro-dollars for people."""
     amount = microdollars / 1_000_000

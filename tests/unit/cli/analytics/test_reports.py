@@ -8,15 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from toolbus_cli.analytics import saved_queries as saved
 from toolbus_cli.analytics.charts import by_name, over_time
 from toolbus_cli.analytics.report_data import Report
 from toolbus_cli.analytics.report_page import page
-from toolbus_cli.analytics.timestamps import moment, written
 from toolbus_cli.commands.audit.reports import _show, queries
-from toolbus_cli.errors import CommandError
 from toolbus_common.contracts.queries.sql_text import like
-from toolbus_common.errors import InvalidError
+from toolbus_common.errors import InvalidError, UnknownEntryError
+from toolbus_common.saved_queries import catalogue as saved
+from toolbus_common.saved_queries.timestamps import moment, written
 
 NOW = datetime(2026, 11, 21, 12, 30, tzinfo=UTC)
 HEADER = "-- Callers.\n-- since: DateTime = 7d | from when\n-- least: UInt8 | minimum\nSELECT "
@@ -58,7 +57,7 @@ def test_parameters_are_bound_as_text_and_times_as_dates() -> None:
         "since": "2026-11-14 12:30:00",
         "least": "3; DROP",
     }
-    with pytest.raises(InvalidError, match="requires --param least"):
+    with pytest.raises(InvalidError, match="requires the parameter least"):
         query.bound({}, NOW)
     with pytest.raises(InvalidError, match="has no parameter 'other'"):
         query.bound({"least": "1", "other": "2"}, NOW)
@@ -86,7 +85,7 @@ def test_own_queries_override_packaged_ones(tmp_path: Path) -> None:
     questions = saved.known(tmp_path)
     assert questions["denials"].about == "Mine."
     assert "approvals" in questions
-    with pytest.raises(CommandError, match="no saved query 'none'"):
+    with pytest.raises(UnknownEntryError, match="no saved query 'none'"):
         saved.chosen("none", tmp_path)
     with pytest.raises(InvalidError, match="is not a directory"):
         saved.known(tmp_path / "nowhere")

@@ -1,4 +1,4 @@
-"""Recorded calls: the newest, the story of one, and SQL on all events."""
+"""Recorded calls: the newest, and the story of one."""
 
 from dataclasses import dataclass
 from time import gmtime, strftime, time
@@ -7,7 +7,6 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from toolbus_ingress.console.api_client import ProblemError
 from toolbus_ingress.console.visitor import SignedIn, Visitor
 
 HOUR = 3600
@@ -41,7 +40,6 @@ WHERE hour >= now() - INTERVAL 24 HOUR
 GROUP BY hour
 ORDER BY hour
 """
-EXAMPLE = "SELECT event, count() AS events\nFROM events\nGROUP BY event\nORDER BY events DESC"
 router = APIRouter(prefix="/calls")
 
 
@@ -85,23 +83,6 @@ async def list_calls(
     selected = {"key": key, "tool": tool, "result": result, "days": str(max(1, min(days, 365)))}
     found = await queried(visitor, _NEWEST, **selected)
     return visitor.page("calls.html", rows=found.records, selected=selected, most=SHOWN)
-
-
-@router.get("/sql")
-async def show_statement(visitor: SignedIn) -> Response:
-    """Return the form for SQL."""
-    return visitor.page("sql.html", sql=EXAMPLE, found=None)
-
-
-@router.post("/sql")
-async def run_statement(visitor: SignedIn) -> Response:
-    """Return the rows of a statement."""
-    sql = visitor.form.get("sql", "")
-    try:
-        found = await queried(visitor, sql)
-    except ProblemError as problem:
-        return visitor.page("sql.html", problem.status, sql=sql, found=None, problem=problem)
-    return visitor.page("sql.html", sql=sql, found=found)
 
 
 @router.get("/{call}")

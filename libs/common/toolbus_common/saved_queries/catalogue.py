@@ -8,9 +8,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from toolbus_cli.analytics.timestamps import moment, written
-from toolbus_cli.errors import CommandError
-from toolbus_common.errors import InvalidError
+from toolbus_common.errors import InvalidError, UnknownEntryError
+from toolbus_common.saved_queries.timestamps import moment, written
 
 _PARAMETER = re.compile(r"-- (\w+): (\w+)(?: = (\S+))? \| (.+)")
 _USED = re.compile(r"\{(\w+):\s*(\w+)\}")
@@ -56,7 +55,7 @@ class Saved:
         value = given.get(parameter.name, parameter.usual)
         if value is None:
             raise InvalidError(
-                f"'{self.name}' requires --param {parameter.name}=…: {parameter.about}."
+                f"'{self.name}' requires the parameter {parameter.name}: {parameter.about}."
             )
         return written(moment(value, now)) if parameter.type == "DateTime" else value
 
@@ -89,7 +88,7 @@ def known(own: Path | None) -> dict[str, Saved]:
         InvalidError: `own` is not a directory, or one of its files is invalid.
 
     """
-    found = _read_all(files("toolbus_cli") / "saved")
+    found = _read_all(files(__package__) / "queries")
     if own is not None:
         if not own.is_dir():
             raise InvalidError(f"'{own}' is not a directory; give a directory with .sql files.")
@@ -98,10 +97,12 @@ def known(own: Path | None) -> dict[str, Saved]:
 
 
 def chosen(name: str, own: Path | None) -> Saved:
-    """Return the query with this name. Raises `CommandError` if there is none."""
+    """Return the query with this name. Raises `UnknownEntryError` if there is none."""
     questions = known(own)
     if name not in questions:
-        raise CommandError(f"There is no saved query '{name}'; see 'toolbus audit queries'.")
+        raise UnknownEntryError(
+            f"There is no saved query '{name[:64]}'; see 'toolbus audit queries'."
+        )
     return questions[name]
 
 

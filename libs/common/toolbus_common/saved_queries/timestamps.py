@@ -1,4 +1,4 @@
-"""Times on the command line: a date, a time, or a duration before now."""
+"""Times that people write: a date, a time, or a duration before now."""
 
 import re
 from datetime import UTC, datetime, timedelta

@@ -1,0 +1,1 @@
+"""Saved queries of recorded events: SQL files with their descriptions and parameters."""
