@@ -40,7 +40,7 @@ SUMMARIES = {  # the first sentence of each command's help; a test compares both
     "rules": "List, check and replay Cedar rules on calls.",
     "guards": "List and test guards, and show what they checked.",
     "audit": "Query, export, verify and erase recorded events; manage legal holds.",
-    "console": "Print a link that signs one browser in to the console, once and within 15 minutes.",
+    "console": "Print a link that signs in to the console; it works once, for 15 minutes.",
     "admins": "Manage admin keys for the API at /api.",
     "accounts": "Manage local accounts of people who sign in.",
     "clients": "Manage OAuth clients.",

@@ -226,7 +226,7 @@ class Extraction:
         self._entries += 1
         self._size += entry.size if entry.isreg() else 0
         if self._entries > self._part.entries or self._size > self._part.size:
-            raise self._damaged("it has more than its manifest states")
+            raise self._damaged("it has more entries or bytes than its manifest states")
         if entry.issym():
             self._links.append((name, entry.linkname))
         elif self._root is not None and entry.isdir():
@@ -252,7 +252,7 @@ class Extraction:
 
     def _link(self, name: str, to: str) -> None:
         if not _LINK.fullmatch(to) or not _is_inside(name, to):
-            raise self._damaged(f"its link '{name}' leads out of it")
+            raise self._damaged(f"its link '{name}' points outside of it")
         if self._root is not None:
             path = self._root / name
             path.parent.mkdir(_DIRECTORY, parents=True, exist_ok=True)
@@ -272,7 +272,7 @@ def _checked(name: str) -> str:
     parts = name.split("/")
     if len(name) > _LONGEST_PATH or "\0" in name or not {"", ".", ".."}.isdisjoint(parts):
         raise BackupError(
-            f"An archive contains the path {name[:100]!r}, which leads out of it; use another "
+            f"An archive contains the path {name[:100]!r}, which points outside of it; use another "
             "copy of the backup."
         )
     return name

@@ -93,7 +93,7 @@ class BucketFiles:
 def _settings(url: str, environment: Mapping[str, str]) -> Place:
     kind = url.partition("://")[0]
     if kind not in VARIABLES:
-        raise BackupError(f"'{url}' is no directory and no URL of s3://, gs:// or az://.")
+        raise BackupError(f"'{url}' is neither a directory nor a URL with s3://, gs:// or az://.")
     given = {
         field: environment[variable]
         for field, variable in VARIABLES[kind].items()

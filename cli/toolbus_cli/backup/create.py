@@ -94,7 +94,7 @@ def _required_tops(state: State) -> dict[str, list[str]]:
         if content.is_required and not tops[content.part]:
             raise BackupError(
                 f"'{state.root}' has no '{content.paths[0]}' ({content.holds}): it is not the "
-                "state directory of 'toolbus up', or this engine is a server of its own, which "
+                "state directory of 'toolbus up', or that data is in an external server, which "
                 "this command does not back up (docs/how-to/backup.md)."
             )
     return tops

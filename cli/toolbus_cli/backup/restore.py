@@ -73,7 +73,9 @@ def opened_keys(manifest: Manifest, target: Target, lock: Lock) -> dict[str, byt
         files[chunk.name] = target.get(chunk.name, min(chunk.size, MAX_SEALED))
         chunk.check(files[chunk.name])
     if missing := {WRAPPED, SEALED} - files.keys():
-        raise BackupError(f"'{FILE}' names no '{min(missing)}'; use another copy of the backup.")
+        raise BackupError(
+            f"'{FILE}' does not list '{min(missing)}'; use another copy of the backup."
+        )
     found = small_archive(lock.open(files))
     if found.pop(BOUND, b"") != digest_without_keys(manifest):
         raise BackupError(

@@ -69,8 +69,8 @@ class Lock:
         except _NOT_OPENED as error:
             named = "passphrase" if self.algorithm == _BY_PASSPHRASE else "private key"
             raise BackupError(
-                f"The keys do not open with this {named}: it is not the one of this backup, or "
-                f"'{WRAPPED}' was changed."
+                f"The keys cannot be decrypted with this {named}: it is not that of this backup, "
+                f"or '{WRAPPED}' was changed."
             ) from error
 
 

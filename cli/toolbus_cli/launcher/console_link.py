@@ -13,7 +13,7 @@ SECONDS = 10.0
 
 
 async def create_link(repository: ConfigRepository, gateway: str) -> str:
-    """Return a URL that signs one browser in as an administrator, once and within 15 minutes."""
+    """Return a URL that signs in as an administrator; it works once, for 15 minutes."""
     secret = await create_console_admin(repository, me())
     request = IdentityRequest(action="sign_in_link", by=me(), about=json.dumps({"secret": secret}))
     requests = RequestReply(OPERATOR, repository.bus)

@@ -16,7 +16,7 @@ from toolbus_cli.state_dir import read_json, write_private
 
 VARIABLE = "TOOLBUS_CONTEXT"
 LOCAL = "local"  # the installation on this machine
-# Commands that work in a context, and commands for which it makes no difference.
+# Commands that work in a context, or do not use one.
 REMOTE = (
     "apply", "approvals", "approve", "audit", "catalogue", "doctor", "get", "import", "keys",
     "reject", "status",

@@ -6,7 +6,7 @@ from typing import Any
 from toolbus_cli.views.visible_text import revealed
 
 MOST = 20  # new parameters that are named
-# Each hint of MCP: the safe value, and what a definition says that no longer declares it.
+# By hint of MCP: its safe value, and the message for a definition that no longer declares it.
 _HINTS = {
     "readOnlyHint": (True, "it no longer declares that it only reads"),
     "destructiveHint": (False, "it no longer declares that it destroys nothing"),

@@ -370,7 +370,7 @@ async def _ping(service: Service, ledger: Ledger) -> None:
 
 
 async def _mark(ledger: Ledger) -> None:
-    """Store the counters' ticks on the bus forever."""
+    """Store a lower bound of each customer's tick on the bus periodically, until cancelled."""
     while True:
         await asyncio.sleep(MARK_SECONDS)
         try:

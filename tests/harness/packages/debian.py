@@ -1,5 +1,7 @@
 """Debian programs that tests need. They are found on the machine, or installed with apt.
 
+apt downloads the packages to `build/debian`, so that no file of theirs is in the repository.
+
 Usage: `python -m harness.packages.debian chromium prometheus` installs the missing programs. The
 environment variables `BUSYBOX`, `CHROMIUM`, `DOCKER_REGISTRY`, `HAPROXY`, `NGINX`, `PROMETHEUS`,
 `PROMTOOL` and `SYSTEMD_ANALYZE` set other paths.
@@ -10,6 +12,9 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from pathlib import Path
+
+DOWNLOADS = Path(__file__).resolve().parents[3] / "build" / "debian"
 
 
 @dataclass(frozen=True)
@@ -59,13 +64,18 @@ _PROGRAMS = {each.names[0]: each for each in _KNOWN}
 
 def install(program: Program) -> None:
     """Install the packages with apt, if the user has the permission."""
+    DOWNLOADS.mkdir(parents=True, exist_ok=True)
     for words in (
         ("update", "-qq"),
         ("install", "-qq", "--no-install-recommends", *program.packages),
     ):
         rights = _rights(program)
-        command = [*rights, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-y", *words]
-        if subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode:
+        command = [
+            *(*rights, "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-y"),
+            *("-o", f"Dir::Cache::archives={DOWNLOADS}", *words),
+        ]
+        done = subprocess.run(command, cwd=DOWNLOADS, stdout=subprocess.DEVNULL, check=False)
+        if done.returncode:
             sys.exit(program.what_to_do)
 
 

@@ -19,9 +19,9 @@ def console(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Print a link that signs one browser in to the console, once and within 15 minutes.
+    """Print a link that signs in to the console; it works once, for 15 minutes.
 
-    The link gives the role admin for 12 hours. Everything it does is recorded with your user name.
+    The session has the role admin for 12 hours. Its changes are recorded with your user name.
     """
     gateway = (url or endpoint_of(state_dir)).rstrip("/").removesuffix("/mcp")
     link = at_work(state_dir, lambda repository: create_link(repository, gateway))

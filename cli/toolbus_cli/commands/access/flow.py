@@ -124,7 +124,7 @@ def reset(
     reason: Annotated[str, typer.Option(help="The reason, which is recorded.")],
     state_dir: StateDir = DEFAULT_STATE,
 ) -> None:
-    """Forget what a run has read; its next calls are judged as if it had read nothing."""
+    """Clear the record of what a run has read; later calls count as if it had read nothing."""
     _request(state_dir, ResetFlowRequest(run=run, by=me(), note=reason))
     say(f"Reset {run}: what it has read is forgotten.")
 

@@ -47,7 +47,7 @@ def add_account(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Create an account for a person. With --totp, the secret of the codes is shown once."""
+    """Create an account for a person. With --totp, the TOTP secret is shown once."""
     hashed = _hashed(_password(from_stdin=password_stdin))
     about = {"password": hashed, "groups": group or [], "email": email, "totp": totp}
     (row,) = send_request(state_dir, "add_account", checked_name(name), about)

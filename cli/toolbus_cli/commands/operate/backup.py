@@ -108,11 +108,11 @@ def verify(
     private_key: PrivateKey = None,
     without_keys: Annotated[
         bool,
-        typer.Option("--without-keys", help="Check the digests only, and open no keys."),
+        typer.Option("--without-keys", help="Check the digests only; do not decrypt the keys."),
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check each digest of a backup, and that its keys open. The exit code is 1 for damage."""
+    """Check the digests of a backup and decrypt its keys. The exit code is 1 for damage."""
     place = _target(target)
     manifest = read_manifest(place)
     lock = None if without_keys else _lock(manifest, passphrase_file, private_key)

@@ -49,8 +49,8 @@ def parsed_nodes(texts: Sequence[str]) -> list[Node]:
         raise CommandError("Two --node options have the same name; give each server its own.")
     if len(nodes) in (1, 2):
         raise CommandError(
-            "A cluster needs at least three servers: of two, each loss stops both. Repeat --node "
-            "for each server."
+            "A cluster needs at least three servers: with two, the loss of one stops both. Repeat "
+            "--node for each server."
         )
     return nodes
 

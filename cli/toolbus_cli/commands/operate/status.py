@@ -270,7 +270,7 @@ def _files(state_dir: Path) -> Iterator[Check]:
         private = not mode & 0o077
         fix = "" if private else f"; other users can read it: run 'chmod 700 {state_dir}'"
         message = f"{state_dir}, mode {mode:o}{fix}"
-        # Beside servers, it contains only files that their owner alone can read.
+        # With external servers, it contains only files that their owner alone can read.
         ok = private or _has_servers()
         yield check("state directory", message, ok=ok, warning=ok and not private)
         free = shutil.disk_usage(state_dir).free

@@ -176,7 +176,7 @@ class CoverageSelection(ConfigModel):
 
     @property
     def seconds(self) -> int:
-        """The length of the time."""
+        """`since` in seconds."""
         return int(self.since[:-1]) * _SECONDS[self.since[-1]]
 
 

@@ -10,7 +10,7 @@ from msgspec.json import Decoder, Encoder
 
 AGENT_RUN = "agents/run"
 AGENT = "agent"  # the target of every run at the built-in server
-# Seconds that a caller waits without a sign of life. Codemode extends the deadline of a run before.
+# The deadline of a run, in seconds from its last extension by codemode.
 LEASE = 20.0
 
 

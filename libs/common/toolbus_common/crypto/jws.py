@@ -46,5 +46,5 @@ def parse(text: str, longest: int = LONGEST) -> Jws:
     except ValueError as error:
         raise JwsError("a part of it is not strict JSON in base64url") from error
     if _UNSUPPORTED & header.keys():
-        raise JwsError("its header must be without crit and b64")
+        raise JwsError("its header must not have 'crit' or 'b64'")
     return Jws(header, claims, signature, text[: parts.end(2)].encode())

@@ -62,7 +62,7 @@ class CheckedResolver:
         allowed = self._egress.check_addresses(target, found, named=operator_named)
         if self._tls_to_public and target.scheme == "http" and any(map(_is_public, allowed)):
             raise EgressError(
-                "its address is public and needs encryption; use https, or syslog+tls"
+                "its address is public, so encryption is required; use https, or syslog+tls"
             )
         return allowed
 

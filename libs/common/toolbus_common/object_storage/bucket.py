@@ -149,7 +149,7 @@ def _check_environment(kind: str) -> None:
     found = [name for name in os.environ if name.upper() in ENVIRONMENT[kind]]
     if found:
         raise _ClientError(
-            f"{found[0]} is set in the environment, which the client of buckets reads too; unset it"
+            f"{found[0]} is set in the environment, and the bucket client reads it too; unset it"
         )
 
 

@@ -91,7 +91,7 @@ class StoreProxy:
     async def _connected(self, request: ConnectRequest) -> socket.socket:
         """Connect to a checked address. Raises `EgressError` or `OSError`."""
         if request.target.authority != self._authority:
-            raise EgressError("its client requested another host, which is not its endpoint")
+            raise EgressError("its client requested a host other than its endpoint")
         addresses = await self._resolver.addresses(
             request.target, operator_named=self._operator_named
         )

@@ -29,9 +29,9 @@ CONNECTIONS_REJECTED = Counter(
 CONNECTIONS_CLOSED = Counter(
     "toolbus_http_connections_closed", "Connections closed by a limit", ["listener", "reason"]
 )
-# The end of the certificate of a listener, and 1 while replaced files cannot be used.
+# The time when the certificate of a listener expires; 1 while its replaced files cannot be used.
 CERTIFICATE_EXPIRY = Gauge(
-    "toolbus_certificate_expiry_timestamp_seconds", "End of the certificate", ["listener"]
+    "toolbus_certificate_expiry_timestamp_seconds", "Expiry of the certificate", ["listener"]
 )
 CERTIFICATE_NOT_RELOADED = Gauge(
     "toolbus_certificate_not_reloaded", "Replaced certificate files are unusable", ["listener"]

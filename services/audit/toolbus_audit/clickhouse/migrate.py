@@ -84,7 +84,7 @@ def reject_contracted(applied: Mapping[int, str], known: Iterable[Migration]) ->
     ]
     if newer:
         raise MigrationError(
-            "A newer version of Toolbus removed from the tables what this version uses "
+            "A newer version of Toolbus removed tables or columns that this version uses "
             f"({', '.join(newer)}). Start that version again, or restore the backup that was made "
             "before the upgrade."
         )

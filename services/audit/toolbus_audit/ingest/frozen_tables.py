@@ -5,7 +5,8 @@ from typing import Any, Protocol
 from toolbus_common.contracts import FreezeReply, FreezeRequest
 from toolbus_common.errors import InvalidError
 
-# What is rolled up is marked after its rows: with the marks first, no rows can be missing.
+# A roll-up writes its mark (tables `…_done`) after its rows. The marks are copied first, so that
+# each copied mark has all its rows.
 _TABLES = (
     "SELECT name FROM system.tables WHERE database = currentDatabase() AND engine LIKE '%MergeTree'"
     " ORDER BY endsWith(name, '_done') DESC, name"

@@ -33,7 +33,7 @@ PULL_MESSAGES = 500  # a pull returns fewer only when its wait of a second is ov
 # A batch waits at most this long, plus one attempt. Together this is less than the consumer's
 # `ack_wait`, after which the messages may be delivered to another replica.
 HOLD_SECONDS = 5.0
-# At least as long as an insert whose response was lost may still be running.
+# An insert whose response was lost can still be running for this time.
 REDELIVERY_SECONDS = 10.0
 LONGEST_RETRY = 2.0
 

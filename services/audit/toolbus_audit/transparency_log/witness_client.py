@@ -177,7 +177,7 @@ class WitnessClient:
                 return
             found = await self._resolve_rejection(recipient, checkpoint, state, response)
             state = await self._save(recipient, found)
-        raise NotAcceptedError(f"it reported another size in {MAX_ATTEMPTS} attempts")
+        raise NotAcceptedError(f"it reported a different size in each of {MAX_ATTEMPTS} attempts")
 
     async def _load_state(self, recipient: Recipient, checkpoint: Log) -> WitnessState:
         state = self._witness_states.get(recipient)

@@ -124,7 +124,7 @@ def _reached(limit: str, what: str) -> Reached:
 
 
 def _digest(name: str, arguments: str) -> str:
-    # Other text is no JSON: the call fails, and its text is what repeats.
+    # A text that is not JSON makes the call fail. It is compared as it is.
     with suppress(msgspec.MsgspecError, ValueError, RecursionError):
         arguments = _canonical(msgspec.json.decode(arguments or "{}")).decode()
     return sha256(f"{name}\0{arguments}".encode(errors="surrogatepass")).hexdigest()[:32]

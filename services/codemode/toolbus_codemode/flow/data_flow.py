@@ -89,7 +89,7 @@ class _DataFlow:
         self.group: dict[str, str] = {}  # a name -> another name of its group, or itself
         self.reach: dict[str, Sources] = {}  # by the first name of a group
         self.inputs: dict[str, Sources] = {}
-        # What decides whether later statements run, and, by loop, its statements.
+        # Values that decide whether all later statements run; by loop, whether its statements run.
         self.always = NOTHING
         self.repeated: dict[int, Sources] = {}
         self.looped = NOTHING  # the tools in the loops around a statement

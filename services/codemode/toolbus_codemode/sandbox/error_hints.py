@@ -20,7 +20,7 @@ UNKNOWN = re.compile(
     r"Variable `(?P<variable>\w+)` not found|no attribute [`'](?P<attribute>\w+)[`']"
     r"|name '(?P<name>\w+)' is not defined"
 )
-# A server's name was used as a function or a dict, in the words of both engines.
+# The messages of both engines if a program used a server's name as a function or a dictionary.
 NOT_A_FUNCTION = re.compile(
     r"Operation `(?:\[\]|call\(\))` not supported (?:for types|on type) `struct`"
     r"|object is not (?:subscriptable|callable)"
@@ -151,7 +151,7 @@ def unknown(failed: ProgramFailed, program: Program) -> ProgramError:
     found = UNKNOWN.search(failed.message)
     missed = next((word for word in found.groups() if word), "") if found else ""
     space = owner(missed, failed.line, program)
-    # The call is written well if an import hides its server, or a program knows it by another name.
+    # The call is correct if an import hides its server, or the program renamed its server.
     well = any(each.name == missed for each in functions(program, space)) or renamed(space, program)
     line = corrected(program, failed.line, missed) if missed and not well else ""
     if space:

@@ -57,7 +57,9 @@ class CallGuards:
     ) -> ServiceVerdict:
         """Ask the service of a guard. Raises `ToolbusError`."""
         if self.ask_service is None:
-            raise GuardFailedError("This process asks no services.", guard=guard, phase=phase)
+            raise GuardFailedError(
+                "This process cannot send content to guard services.", guard=guard, phase=phase
+            )
         return await self.ask_service(guard, phase, call, content)
 
     def mark_of(self, name: str) -> str:

@@ -35,7 +35,7 @@ _TEXTS = {
     MESSAGES: re.compile(rb'"(?:text|partial_json|thinking)":\s*+' + _STRING),
 }
 _DELTAS = _TEXTS | {RESPONSES: re.compile(rb'"delta":\s*+' + _STRING)}  # its last events repeat all
-# What an event must contain to be decoded.
+# Patterns of events that are decoded; all other events have no usage.
 _SIGNS = {
     CHAT: re.compile(rb'"usage":\s*+\{|"finish_reason":\s*+"|"tool_calls":\s*+\[|data: ?\[DONE\]'),
     RESPONSES: re.compile(rb'"response\.(?:completed|incomplete|failed|output_item\.added)"'),

@@ -45,8 +45,8 @@ class DialerFactory:
         whole = self.whole or declared
         if any(getattr(declared, name) for name in FILES) and not self.named.has(whole):
             raise UpstreamDeadError(
-                "Its ca, certificate and key are files, which only an operator may configure; "
-                "configure the server with 'toolbus apply'."
+                "Its 'ca', 'certificate' and 'key' are files, which only an operator may "
+                "configure; configure the server with 'toolbus apply'."
             )
         tls = Tls(self.ca, declared.ca, declared.certificate, declared.key)
         identity_settings = declared.identity

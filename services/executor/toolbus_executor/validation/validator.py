@@ -121,7 +121,7 @@ class Checks:
             self._take(tools)
 
     async def read_output_schemas(self, guards: Iterable[Guard]) -> None:
-        """Compile the output schemas if one of these guards reads them; at the next listing."""
+        """Compile output schemas from the next listing on, if one of these guards reads them."""
         wanted = reads_output_schemas(guards)
         if wanted != self.output_schemas:
             async with self._learning:

@@ -167,7 +167,9 @@ class CallHandler:
         )
 
     async def follow(self, context: RequestContext, request: Request, handle: str) -> str:
-        """Subscribe at the server to a task; return the task's key in its notifications.
+        """Subscribe to the notifications of a task at its server.
+
+        Return the key that identifies the task in these notifications.
 
         Raises:
             ToolbusError: the handle is unknown, or the server does not notify about the task.

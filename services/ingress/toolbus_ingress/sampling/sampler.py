@@ -72,7 +72,7 @@ class Sampler:
         self._samplers.active[call_id] = self
 
     def close(self) -> None:
-        """Forget the call."""
+        """End sampling for the call, in all its round trips."""
         for call_id in self._rounds:
             self._samplers.active.pop(call_id, None)
 

@@ -99,4 +99,6 @@ def _configured_key(pem: str) -> tuple[ECKey | RSAKey, str]:
             continue
         if key.is_private:
             return key, algorithm
-    raise TokenRequestError("", "the key of its client is not a PEM private key for ES256 or RS256")
+    raise TokenRequestError(
+        "", "the configured key of Toolbus' client is not a PEM private key for ES256 or RS256"
+    )

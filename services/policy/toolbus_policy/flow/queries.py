@@ -35,7 +35,7 @@ class RunQueryHandler:
         Raises:
             UnknownEntryError: the run has read nothing, or does not exist. An entry that cannot be
                 read is reset.
-            ConflictError: the run has read something meanwhile.
+            ConflictError: the run has read more content meanwhile.
 
         """
         loaded = await self._runs.load_to_reset(_valid(request.run))
@@ -59,7 +59,9 @@ class RunQueryHandler:
         await self._events.publish_durable(event)
         cleared = StoredRun(NOTHING_READ, stored.ends, stored.scope, stored.key, stored.customer)
         if not await self._runs.put(request.run, cleared, loaded):
-            raise ConflictError("The run has read something meanwhile; look at it and repeat.")
+            raise ConflictError(
+                "The run has read more content meanwhile; see 'toolbus flow runs', then repeat."
+            )
         return FlowRunsReply(runs=(cleared.shown(request.run),))
 
 

@@ -29,7 +29,10 @@ class Generation(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class KnownGeneration:
-    """The generation that the bus stores for a customer, and a lower bound of its tick."""
+    """The generation that the bus stores for a customer, and a lower bound of its tick.
+
+    Counters with a lower tick were restored from an old copy of Redis.
+    """
 
     generation: Generation
     tick: int

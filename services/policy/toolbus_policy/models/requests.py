@@ -146,7 +146,7 @@ def _sampling_cause(declared: Configuration, requested: ModelCall, name: str) ->
     if sampling is None or sampling.model != name:
         raise InvalidError(
             f"The sampling requests of the server '{requested.sampled_by}' are not answered by "
-            f"the model '{name}' any more; set servers.{requested.sampled_by}.sampling."
+            f"the model '{name}'; set servers.{requested.sampled_by}.sampling."
         )
     return f"server:{requested.sampled_by}" if sampling.approve else ""
 

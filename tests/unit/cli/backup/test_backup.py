@@ -142,7 +142,7 @@ def test_each_damaged_file_is_named_and_nothing_is_restored(
 
 def test_another_private_key_restores_nothing(installation: Installation, tmp_path: Path) -> None:
     wrong = by_key_file(key_files(tmp_path)[0], private=True)
-    with pytest.raises(BackupError, match="do not open with this private key"):
+    with pytest.raises(BackupError, match="cannot be decrypted with this private key"):
         installation.restore(wrong)
     assert installation.left() == []
     found = verify(installation.manifest, installation.target, wrong)
@@ -227,7 +227,7 @@ def test_an_installation_with_an_engine_elsewhere_is_refused(
 ) -> None:
     sample_state(tmp_path / "state")
     (tmp_path / "state" / missing).rename(tmp_path / "elsewhere")
-    with pytest.raises(BackupError, match=f"has no '{missing}'.*a server of its own"):
+    with pytest.raises(BackupError, match=f"has no '{missing}'.*in an external server"):
         create(
             State(tmp_path / "state"),
             None,

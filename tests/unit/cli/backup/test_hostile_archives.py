@@ -61,7 +61,7 @@ def added(*entries: tarfile.TarInfo) -> Build:
     "name", ["../out", "a/../../out", "/tmp/toolbus-out", "a//b", "./a", "a/./b", "x" * 5000]
 )
 def test_a_path_out_of_the_directory_is_refused(tmp_path: Path, name: str) -> None:
-    with pytest.raises(BackupError, match=r"leads out of it|no backup has"):
+    with pytest.raises(BackupError, match=r"points outside of it|no backup has"):
         extract(tmp_path, archive(added(entry(name, size=1))))
     assert written(tmp_path) == set()
 
@@ -80,7 +80,7 @@ def test_a_path_out_of_the_directory_is_refused(tmp_path: Path, name: str) -> No
 )
 def test_a_link_out_of_its_folder_is_refused(tmp_path: Path, name: str, to: str) -> None:
     link = entry(name, tarfile.SYMTYPE, to)
-    with pytest.raises(BackupError, match="leads out of it"):
+    with pytest.raises(BackupError, match="points outside of it"):
         extract(tmp_path, archive(added(link)), entries=1, size=0)
     assert not (tmp_path / "root" / name).is_symlink()
 
@@ -112,14 +112,14 @@ def test_headers_of_the_pax_form_are_refused_before_they_are_read(tmp_path: Path
 
 
 def test_more_than_the_manifest_states_is_not_written(tmp_path: Path) -> None:
-    with pytest.raises(BackupError, match="more than its manifest states"):
+    with pytest.raises(BackupError, match="more entries or bytes than its manifest states"):
         extract(tmp_path, archive(added(entry("a", size=100), entry("b", size=101))), size=200)
     assert written(tmp_path) == {"root/a"}
 
 
 def test_more_entries_than_the_manifest_states_are_not_written(tmp_path: Path) -> None:
     many = [entry(f"f{number}") for number in range(4)]
-    with pytest.raises(BackupError, match="more than its manifest states"):
+    with pytest.raises(BackupError, match="more entries or bytes than its manifest states"):
         extract(tmp_path, archive(added(*many)), entries=3)
     assert len(written(tmp_path)) == 3
 

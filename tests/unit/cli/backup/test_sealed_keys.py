@@ -28,14 +28,14 @@ def test_only_the_owner_of_the_private_key_opens_what_was_sealed_for_the_public_
     sealed = by_key_file(public, private=False).seal(PLAIN)
     assert by_key_file(private, private=True).open(sealed) == PLAIN
     other, _ = key_files(tmp_path, kind)
-    with pytest.raises(BackupError, match="do not open with this private key"):
+    with pytest.raises(BackupError, match="cannot be decrypted with this private key"):
         by_key_file(other, private=True).open(sealed)
 
 
 def test_only_the_passphrase_opens_what_it_sealed() -> None:
     sealed = by_passphrase(PASSPHRASE).seal(PLAIN)
     assert by_passphrase(PASSPHRASE).open(sealed) == PLAIN
-    with pytest.raises(BackupError, match="do not open with this passphrase"):
+    with pytest.raises(BackupError, match="cannot be decrypted with this passphrase"):
         by_passphrase(PASSPHRASE + ".").open(sealed)
     assert PLAIN not in b"".join(sealed.values())
 
@@ -86,7 +86,7 @@ def test_a_lock_of_a_passphrase_does_not_open_what_was_sealed_for_a_key(tmp_path
     _, public = key_files(tmp_path)
     sealed = by_key_file(public, private=False).seal(PLAIN)
     lock: Lock = by_passphrase(PASSPHRASE)
-    with pytest.raises(BackupError, match="do not open"):
+    with pytest.raises(BackupError, match="cannot be decrypted"):
         lock.open(sealed)
 
 

@@ -103,7 +103,7 @@ def test_an_unknown_family_is_rejected_with_the_known_ones(wrong: Any) -> None:
 @pytest.mark.parametrize(
     ("kind", "reason"),
     [
-        ({"sse": "https://a.example/sse", "protocol": "modern"}, "remove protocol"),
+        ({"sse": "https://a.example/sse", "protocol": "modern"}, "remove 'protocol'"),
         (
             {"openapi": "https://a.example/api.json", "protocol": "legacy"},
             "applies only to MCP servers",
@@ -123,16 +123,19 @@ OWN = {"tokens": "user", "issuer": "https://login.example"}
     [
         (
             {"url": "https://a.example/mcp", "oauth": {"env": "T"}},
-            "env and file apply only to processes",
+            "'env' and 'file' apply only to processes",
         ),
         ({"url": "https://a.example/mcp", "oauth": {"resource": "https://b.example"}}, "remove it"),
-        ({"openapi": "api.yaml", "oauth": {}}, "set resource or base_url"),
-        ({"grpc": "grpcs://a.example:1", "oauth": {"tokens": "user"}}, "set issuer or resource"),
+        ({"openapi": "api.yaml", "oauth": {}}, "set 'resource' or 'base_url'"),
+        (
+            {"grpc": "grpcs://a.example:1", "oauth": {"tokens": "user"}},
+            "set 'issuer' or 'resource'",
+        ),
         ({"grpc": "grpcs://a.example:1", "oauth": {**OWN, "dpop": True}}, "DPoP is not supported"),
-        ({"command": ["x"], "oauth": OWN}, "either env (a variable) or file"),
-        ({"command": ["x"], "oauth": {**OWN, "env": "T", "file": "~/.a/t"}}, "either env"),
-        ({"command": ["x"], "oauth": {"env": "T"}}, "set issuer or resource"),
-        ({"command": ["x"], "env": {"T": "1"}, "oauth": {**OWN, "env": "T"}}, "already in env"),
+        ({"command": ["x"], "oauth": OWN}, "either 'env' (a variable) or 'file'"),
+        ({"command": ["x"], "oauth": {**OWN, "env": "T", "file": "~/.a/t"}}, "either 'env'"),
+        ({"command": ["x"], "oauth": {"env": "T"}}, "set 'issuer' or 'resource'"),
+        ({"command": ["x"], "env": {"T": "1"}, "oauth": {**OWN, "env": "T"}}, "already in 'env'"),
         ({"command": ["x"], "oauth": {**OWN, "file": "~/token"}}, "directory of its own"),
         ({"command": ["x"], "oauth": {**OWN, "file": "~/.a/../token"}}, "directory of its own"),
         ({"command": ["x"], "oauth": {**OWN, "env": "A-B"}}, "name of a variable"),
@@ -162,8 +165,8 @@ def test_a_token_is_not_restored_for_another_program_or_address() -> None:
 @pytest.mark.parametrize(
     ("anonymous", "why"),
     [
-        ({"tools": ["*"], "user": "ann"}, "remove user"),
-        ({"tools": ["*"], "rights": ["approve"]}, "remove rights"),
+        ({"tools": ["*"], "user": "ann"}, "has 'user'"),
+        ({"tools": ["*"], "rights": ["approve"]}, "has 'rights'"),
     ],
 )
 def test_anonymous_callers_have_no_user_and_approve_nothing(

@@ -370,7 +370,7 @@ def test_a_malformed_path_is_skipped(paths: dict[str, Any]) -> None:
 
 
 def test_fields_of_an_api_are_rejected_for_other_kinds() -> None:
-    with pytest.raises(ValueError, match="base_url applies only to servers with openapi"):
+    with pytest.raises(ValueError, match="'base_url' applies only to servers with 'openapi'"):
         Server(url="https://a.example/mcp", base_url="https://a.example")
     with pytest.raises(ValueError, match="exactly one of"):
         Server(url="https://a.example/mcp", openapi="x.yaml")

@@ -35,9 +35,9 @@ def test_a_password_in_an_address_is_never_sent() -> None:
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        ({"headers": {"toolbus-identity": "x"}}, "header Toolbus-Identity"),
+        ({"headers": {"toolbus-identity": "x"}}, "header 'Toolbus-Identity'"),
         ({"tools": {"t": {"cache": {"ttl": 5, "scope": "public"}}}}, "its caches cannot be public"),
-        ({"url": "", "command": ["x"]}, "identity applies only to servers with a URL"),
+        ({"url": "", "command": ["x"]}, "'identity' applies only to servers with a URL"),
         ({"identity": {"header": "Authorization"}}, "another meaning"),
         ({"identity": {"header": "Mcp-Param-Who"}}, "another meaning"),
         ({"identity": {"header": "content-length"}}, "another meaning"),

@@ -29,7 +29,7 @@ class Anonymous(KeyTerms):
     @model_validator(mode="after")
     def _has_no_identity(self) -> Self:
         if self.user:
-            raise ValueError("names a user, but anonymous callers have none; remove user")
+            raise ValueError("has 'user', but anonymous callers have none; remove it")
         if self.rights:
-            raise ValueError("has rights, but anonymous callers cannot approve; remove rights")
+            raise ValueError("has 'rights', but anonymous callers cannot approve; remove it")
         return self

@@ -44,8 +44,8 @@ class Issuer(ConfigModel):
     def _takes_no_identity_for_access(self) -> Self:
         if self.client_id and self.audience == self.client_id:
             raise ValueError(
-                "audience equals client_id, which is the audience of ID tokens, and those grant "
-                "no access; set another audience, or remove it"
+                "'audience' equals 'client_id', which is the audience of ID tokens, and those "
+                "grant no access; set another 'audience', or remove it"
             )
         return self
 
@@ -67,7 +67,7 @@ class Access(KeyTerms):
     @model_validator(mode="after")
     def _leaves_money_to_levels(self) -> Self:
         if self.budget or self.budgets:
-            raise ValueError("has a budget; move it to a team, a customer or a user")
+            raise ValueError("cannot have a budget; move it to a team, a customer or a user")
         if self.user:
-            raise ValueError("names a user, but the user is the person who signs in; remove user")
+            raise ValueError("has 'user', but the user is the person who signs in; remove it")
         return self

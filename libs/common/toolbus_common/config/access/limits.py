@@ -47,9 +47,9 @@ class Budget(ConfigModel):
     @model_validator(mode="after")
     def _has_one_unit(self) -> Self:
         if (self.usd is None) == (self.calls is None):
-            raise ValueError("needs exactly one of usd and calls")
+            raise ValueError("needs exactly one of 'usd' and 'calls'")
         if self.rolling and self.timezone != "UTC":
-            raise ValueError("is rolling, so it cannot have a timezone; remove timezone")
+            raise ValueError("is 'rolling', so it cannot have 'timezone'; remove one of them")
         return self
 
     @property
@@ -78,7 +78,7 @@ class Rate(ConfigModel):
     @model_validator(mode="after")
     def _has_one_unit(self) -> Self:
         if (self.calls is None) == (self.tokens is None):
-            raise ValueError("needs exactly one of calls and tokens")
+            raise ValueError("needs exactly one of 'calls' and 'tokens'")
         return self
 
     @property

@@ -91,7 +91,7 @@ class Guard(ConfigModel):
         if KEY not in fields:
             return fields
         if fields.get("credentials"):
-            raise ValueError("has key and credentials; put all keys in credentials")
+            raise ValueError("has 'key' and 'credentials'; put all keys in 'credentials'")
         rest = {name: value for name, value in fields.items() if name != KEY}
         return rest | ({"credentials": {KEY: fields[KEY]}} if fields[KEY] else {})
 
@@ -130,24 +130,24 @@ class Guard(ConfigModel):
         if self.url:
             http_url(self.url)
         if self.restore and self.action != "redact":
-            yield "restore applies only to the action redact; remove it"
+            yield "'restore' applies only to the action 'redact'; remove it"
         if self.action == "ask" and (late := [each for each in self.on if each in _TOO_LATE]):
             yield (
-                f"the action ask cannot be used for {' and '.join(late)}, because the call was "
-                "executed then; use block, or another guard without ask for them"
+                f"the action 'ask' cannot be used for {' and '.join(late)}, because the call was "
+                "executed before; use 'block', or another guard for them"
             )
         if self.kind == "mcp" and not (self.server and self.tool):
-            yield "needs the server and the tool that checks the content"
+            yield "needs 'server' and 'tool', which name the tool that checks the content"
         if self.kind != "mcp" and (self.server or self.tool):
-            yield "server and tool apply only to guards of kind mcp; remove them"
+            yield "'server' and 'tool' apply only to guards of kind 'mcp'; remove them"
         if self.is_built_in and (self.url or self.credentials or self.headers):
-            yield "url, key and headers apply only to guards that ask a service; remove them"
+            yield "'url', 'key' and 'headers' apply only to guards that ask a service; remove them"
         if not self.is_built_in:
             yield from self._service_problems()
 
     def _service_problems(self) -> Iterator[str]:
         if self.restore:
-            yield "restore applies only to the built-in kinds; remove it"
+            yield "'restore' applies only to the built-in kinds; remove it"
         if self.kind == "mcp" and self.headers:
-            yield "headers do not apply to guards of kind mcp; remove them"
+            yield "'headers' does not apply to guards of kind 'mcp'; remove it"
         yield from service_problems(self.kind, self.url, self.credentials, self.options)

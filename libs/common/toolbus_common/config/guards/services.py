@@ -43,9 +43,9 @@ class HttpOptions(ServiceOptions):
     @model_validator(mode="after")
     def _fits_its_form(self) -> Self:
         if self.form != "toolbus" and self.send != "texts":
-            raise ValueError("send applies only to the form toolbus; remove it")
+            raise ValueError("'send' applies only to the form 'toolbus'; remove it")
         if self.form != "openai" and self.model:
-            raise ValueError("model applies only to the form openai; remove it")
+            raise ValueError("'model' applies only to the form 'openai'; remove it")
         return self
 
 
@@ -92,10 +92,10 @@ class AzureContentSafetyOptions(ServiceOptions):
     @model_validator(mode="after")
     def _has_severities(self) -> Self:
         if not self.severity and not self.blocklists:
-            raise ValueError("severity needs a category, or blocklists a name")
+            raise ValueError("needs a category in 'severity', or a name in 'blocklists'")
         for name, value in self.severity.items():
             if not 1 <= value <= 7:  # noqa: PLR2004 - the highest severity
-                raise ValueError(f"severity of {name} must be from 1 to 7")
+                raise ValueError(f"'severity' of {name} must be from 1 to 7")
         return self
 
 
@@ -177,12 +177,12 @@ _NEED_KEY = (
     "azure_content_safety", "azure_prompt_shields", "patronus", "gray_swan", "lakera",
 )  # fmt: skip
 _NEED_URL = {
-    "http": "the url of the service",
+    "http": "the 'url' of the service",
     "azure_content_safety": (
-        "the url of the resource, such as https://NAME.cognitiveservices.azure.com"
+        "the 'url' of the resource, such as https://NAME.cognitiveservices.azure.com"
     ),
     "azure_prompt_shields": (
-        "the url of the resource, such as https://NAME.cognitiveservices.azure.com"
+        "the 'url' of the resource, such as https://NAME.cognitiveservices.azure.com"
     ),
 }
 
@@ -200,7 +200,7 @@ def service_problems(
     if kind in _NEED_URL and not url:
         problems.append(f"needs {_NEED_URL[kind]}")
     if kind == "mcp" and (url or credentials):
-        problems.append("url and key do not apply to guards of kind mcp; remove them")
+        problems.append("'url' and 'key' do not apply to guards of kind 'mcp'; remove them")
     try:
         ambient = bool(getattr(options_of(kind, options), "ambient", False))
     except ValidationError as error:
@@ -223,13 +223,13 @@ def service_url(kind: str, url: str, options: Mapping[str, Any]) -> str:
 def _credential_problems(kind: str, names: set[str], *, ambient: bool) -> Iterator[str]:
     known = {KEY, *AWS_PAIR, AWS_TOKEN} if kind == "bedrock" else {KEY}
     if unknown := sorted(names - known):
-        yield f"credentials have the unknown name '{unknown[0]}'; use {' or '.join(sorted(known))}"
+        yield f"'credentials' has the unknown name '{unknown[0]}'; use {' or '.join(sorted(known))}"
     if ambient and names:
-        yield "has ambient and credentials; remove one of them"
+        yield "has 'ambient' and 'credentials'; remove one of them"
     if kind in _NEED_KEY and KEY not in names:
         yield "needs the key of the service"
     if kind == "model_armor" and not ambient and KEY not in names:
-        yield "needs the key of a service account as key, or options: {ambient: true}"
+        yield "needs the key of a service account as 'key', or 'options: {ambient: true}'"
     if kind == "bedrock":
         yield from _pair_problems(names, ambient=ambient)
 
@@ -237,11 +237,13 @@ def _credential_problems(kind: str, names: set[str], *, ambient: bool) -> Iterat
 def _pair_problems(names: set[str], *, ambient: bool) -> Iterator[str]:
     pair = names & {*AWS_PAIR, AWS_TOKEN}
     if not ambient and not names:
-        yield "needs a key, or credentials {access_key, secret_key}, or options: {ambient: true}"
+        yield (
+            "needs 'key', 'credentials: {access_key, secret_key}', or 'options: {ambient: true}'"
+        )
     if pair and (missing := [each for each in AWS_PAIR if each not in pair]):
-        yield f"credentials need {' and '.join(missing)} too"
+        yield f"'credentials' needs {' and '.join(missing)} too"
     if pair and KEY in names:
-        yield "has a key and a pair of keys; remove one of them"
+        yield "has 'key' and a pair of keys; remove one of them"
 
 
 def _problem(error: Any) -> str:

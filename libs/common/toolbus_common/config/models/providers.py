@@ -93,7 +93,7 @@ class Provider(ConfigModel):
         if KEY not in fields:
             return fields
         if fields.get("credentials"):
-            raise ValueError("has key and credentials; put all keys in credentials")
+            raise ValueError("has 'key' and 'credentials'; put all keys in 'credentials'")
         rest = {name: value for name, value in fields.items() if name != KEY}
         return rest | ({"credentials": {KEY: fields[KEY]}} if fields[KEY] else {})
 
@@ -106,11 +106,11 @@ class Provider(ConfigModel):
     def _has_keys_for_weights(self) -> Self:
         for name in self.weights:
             if name not in self.credentials:
-                raise ValueError(f"weights names the key '{name}', which is not in credentials")
+                raise ValueError(f"'weights' names the key '{name}', which is not in 'credentials'")
         if self.kind != "openai" and self.apis:
-            raise ValueError("apis applies only to providers of kind openai; remove it")
+            raise ValueError("'apis' applies only to providers of kind 'openai'; remove it")
         if self.certificate_key and not self.certificate:
-            raise ValueError("has a certificate_key without a certificate; set both")
+            raise ValueError("has 'certificate_key' without 'certificate'; set both")
         return self
 
     @model_validator(mode="after")
@@ -124,35 +124,35 @@ class Provider(ConfigModel):
         for name, form in (("project", _PROJECT), ("location", _LOCATION)):
             value = getattr(self, name)
             if self.kind != "vertex" and value:
-                yield f"{name} applies only to providers of kind vertex; remove it"
+                yield f"'{name}' applies only to providers of kind 'vertex'; remove it"
             elif self.kind == "vertex" and not form.fullmatch(value):
                 example = "my-project" if name == "project" else "europe-west1 or global"
                 yield f"needs a {name} of Google Cloud, such as {example}"
         if self.kind == "vertex" and "?" in self.url:
-            yield "needs a url without a query, because the project and location follow it"
+            yield "needs a 'url' without a query, because the project and location follow it"
         if self.kind == "bedrock" and not _LOCATION.fullmatch(self.region):
             yield "needs a region of AWS, such as eu-central-1"
 
     def _wrong_credentials(self) -> Iterator[str]:
         names = set(self.credentials)
         if "" in names:
-            yield "credentials has a key without a name; name it"
+            yield "'credentials' has a key without a name; name it"
         if self.ambient and self.kind not in ("vertex", "bedrock"):
-            yield "ambient applies only to providers of kind vertex and bedrock; remove it"
+            yield "'ambient' applies only to providers of kind 'vertex' and 'bedrock'; remove it"
         elif self.ambient and names:
-            yield "has ambient and credentials; remove one of them"
+            yield "has 'ambient' and 'credentials'; remove one of them"
         elif self.kind == "gemini" and not names and not self.url:
             yield "needs a key of the Gemini API"
         elif self.kind == "vertex" and not names and not self.ambient:
-            yield "needs the key of a service account as key, or ambient: true"
+            yield "needs the key of a service account as 'key', or 'ambient: true'"
         elif self.kind == "bedrock" and not self.ambient and not names:
-            yield "needs a key, or credentials {access_key, secret_key}, or ambient: true"
+            yield "needs 'key', 'ambient: true', or 'credentials: {access_key, secret_key}'"
         pair = names & (_PAIR | {_TOKEN})
         if self.kind == "bedrock" and pair:
             if missing := sorted(_PAIR - names):
-                yield f"credentials need {' and '.join(missing)} too"
+                yield f"'credentials' needs {' and '.join(missing)} too"
             if names - pair or self.weights:
-                yield "credentials have a pair of keys, so neither other keys nor weights"
+                yield "'credentials' has a pair of keys, so it has no other keys and no 'weights'"
 
     @property
     def base_url(self) -> str:

@@ -38,5 +38,5 @@ class ServerIdentity(ConfigModel):
         if not TOKEN.fullmatch(header):
             raise ValueError("is not a valid header name; remove it to use Toolbus-Identity")
         if header.lower() in _TAKEN or header.lower().startswith(_OTHERS):
-            raise ValueError(f"{header} has another meaning; set another header, or remove it")
+            raise ValueError(f"'{header}' has another meaning; set another header, or remove it")
         return header

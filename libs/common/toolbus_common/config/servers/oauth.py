@@ -62,14 +62,14 @@ class OAuthClient(ConfigModel):
             raise ValueError(f"has a key, which requires the method {BY_KEY}; remove one of them")
         if self.key and self.assertion:
             raise ValueError(
-                "has a key and an assertion, which is signed already; remove one of them"
+                "has 'key' and 'assertion', and an assertion is signed already; remove one of them"
             )
         return self
 
     @model_validator(mode="after")
     def _has_certificate_and_key(self) -> Self:
         if self.certificate and not self.key:
-            raise ValueError("has a certificate without its key; set both, as references")
+            raise ValueError("has 'certificate' without 'key'; set both, as references")
         if self.method in BY_CERTIFICATE and not self.certificate:
             raise ValueError(f"{self.method} needs a certificate and its key; set both")
         if self.method in BY_CERTIFICATE and self.secret:
@@ -136,21 +136,25 @@ class ServerOAuth(ConfigModel):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if self.tokens == "user" and self.grant not in OF_PEOPLE:
-            raise ValueError("tokens: user needs grant consent (the default) or enterprise")
+            raise ValueError(
+                "'tokens: user' needs 'grant: consent' (the default) or 'grant: enterprise'"
+            )
         if (self.grant == ENTERPRISE) is not bool(self.provider):
             raise ValueError(
-                "grant enterprise and provider require each other; set both or neither"
+                "'grant: enterprise' and 'provider' require each other; set both or neither"
             )
         if self.grant == ENTERPRISE and (self.tokens != "user" or not self.clients):
             raise ValueError(
-                "grant enterprise needs tokens: user, and clients that the provider knows"
+                "'grant: enterprise' needs 'tokens: user', and 'clients' that the provider knows"
             )
         if self.grant == WORKLOAD and not any(each.assertion for each in self.clients.values()):
             raise ValueError(
-                "grant workload needs a client with an assertion; add one under clients"
+                "'grant: workload' needs a client with 'assertion'; add one to 'clients'"
             )
         if self.listing and self.tokens != "user":
-            raise ValueError("has listing, which needs tokens: user; set that, or remove listing")
+            raise ValueError(
+                "has 'listing', which needs 'tokens: user'; set that, or remove 'listing'"
+            )
         return self
 
 
@@ -163,26 +167,28 @@ def misfit(oauth: ServerOAuth, kind: str, own_env: tuple[str, ...] = ()) -> str:
     if kind in _PROCESSES:
         return _process_misfit(oauth, kind, own_env) or _unproven_misfit(oauth, kind)
     if oauth.env or oauth.file:
-        return "env and file apply only to processes, which receive their token there; remove them"
+        return (
+            "'env' and 'file' apply only to processes, which receive their token there; remove them"
+        )
     if oauth.resource and kind in ("url", "sse"):
-        return f"resource is always the address of a {kind} server; remove it"
+        return f"'resource' is always the address of a {kind} server; remove it"
     return _unproven_misfit(oauth, kind) if kind == "grpc" else ""
 
 
 def _process_misfit(oauth: ServerOAuth, kind: str, own_env: tuple[str, ...]) -> str:
     if bool(oauth.env) is bool(oauth.file):
-        return "choose how the process receives its token: either env (a variable) or file"
+        return "choose how the process receives its token: either 'env' (a variable) or 'file'"
     if oauth.env in own_env:
-        return f"{oauth.env} is already in env; leave one of them out"
+        return f"the variable {oauth.env} is already in 'env'; remove one of the two"
     if oauth.file and kind == "container":
-        return "a container has no private home; use env to pass its token"
+        return "a container has no private home; use 'env' to pass its token"
     return ""
 
 
 def _unproven_misfit(oauth: ServerOAuth, kind: str) -> str:
     """Return an error message for settings that require discovery over HTTP."""
     if oauth.dpop:
-        return f"DPoP is not supported with {kind} servers; remove dpop"
+        return f"DPoP is not supported with {kind} servers; remove 'dpop'"
     if not (oauth.issuer or oauth.resource):
-        return "its authorization server cannot be discovered; set issuer or resource"
+        return "its authorization server cannot be discovered; set 'issuer' or 'resource'"
     return ""

@@ -311,14 +311,14 @@ class Server(FlowLabels):
     def _has_fields_of_its_kind(self) -> Self:
         if self.is_process and self.headers:
             raise ValueError(
-                "headers apply only to servers with a URL; use env for command, python or container"
+                "'headers' applies only to servers with a URL; use 'env' for a process or container"
             )
         if not self.openapi:
-            self._refuse_alien(_OF_OPENAPI, "servers with openapi")
+            self._refuse_alien(_OF_OPENAPI, "servers with 'openapi'")
         if not (self.openapi or self.graphql or self.grpc):
-            self._refuse_alien(_OF_DESCRIBED, "servers with openapi, graphql or grpc")
+            self._refuse_alien(_OF_DESCRIBED, "servers with 'openapi', 'graphql' or 'grpc'")
         if not self.is_process:
-            self._refuse_alien(_OF_PROCESS, "servers with command, python or container")
+            self._refuse_alien(_OF_PROCESS, "servers with 'command', 'python' or 'container'")
         if not self.has_sessions:
             self._refuse_alien(
                 _OF_SESSIONS, "servers that may keep state (processes, url, replicas, sse)"
@@ -334,7 +334,7 @@ class Server(FlowLabels):
     def _supports_family(self) -> Self:
         if self.sse and self.protocol == "modern":
             raise ValueError(
-                "sse is always legacy; remove protocol, or configure url instead of sse"
+                "'sse' is always 'legacy'; remove 'protocol', or configure 'url' instead of 'sse'"
             )
         return self
 
@@ -343,14 +343,14 @@ class Server(FlowLabels):
         if self.oauth is None:
             return self
         if any(name.lower() == "authorization" for name in self.headers):
-            raise ValueError("has oauth and a header Authorization; remove one of them")
+            raise ValueError("has 'oauth' and a header 'Authorization'; remove one of them")
         if self.oauth.tokens == "user" and self._has_public_cache:
             raise ValueError(
                 "uses a token per user, so its caches cannot be public; make them private"
             )
         problem = misfit(self.oauth, self.kind, own_env=tuple(self.env))
         if not problem and not self.oauth_url:
-            problem = "the audience of its tokens is unknown; set resource or base_url"
+            problem = "the audience of its tokens is unknown; set 'resource' or 'base_url'"
         if problem:
             raise ValueError(f"oauth: {problem}")
         return self
@@ -360,17 +360,17 @@ class Server(FlowLabels):
         if self.identity is None:
             return self
         if self.is_process:
-            raise ValueError("identity applies only to servers with a URL; remove it")
+            raise ValueError("'identity' applies only to servers with a URL; remove it")
         if any(name.lower() == self.identity.header.lower() for name in self.headers):
             raise ValueError(
-                f"has identity and a header {self.identity.header}; remove one of them"
+                f"has 'identity' and a header '{self.identity.header}'; remove one of them"
             )
         if self._has_public_cache:
             raise ValueError(
                 "receives the caller's identity, so its caches cannot be public; make them private"
             )
         if self.grpc and not self.identity.fits_grpc:
-            raise ValueError(f"{self.identity.header} is not a valid header in gRPC; set another")
+            raise ValueError(f"'{self.identity.header}' is not a valid header in gRPC; set another")
         return self
 
     @property
@@ -381,14 +381,14 @@ class Server(FlowLabels):
     @model_validator(mode="after")
     def _is_consistent(self) -> Self:
         if self.network != "any" and not self.namespaces:
-            raise ValueError("network needs namespaces, which are disabled; remove one of them")
+            raise ValueError("'network' needs 'namespaces', which is disabled; remove one of them")
         if self.container and isinstance(self.network, Hosts):
             raise ValueError(
-                "network of a container must be any, loopback or none; a list of "
+                "'network' of a container must be any, loopback or none; a list of "
                 "hosts is not supported"
             )
         if self.key and not self.certificate:
-            raise ValueError("has a key without a certificate; set both")
+            raise ValueError("has 'key' without 'certificate'; set both")
         return self
 
     def _refuse_alien(self, names: tuple[str, ...], owner: str) -> None:
@@ -397,4 +397,4 @@ class Server(FlowLabels):
             if getattr(self, name) != type(self).model_fields[name].get_default(
                 call_default_factory=True
             ):
-                raise ValueError(f"{name} applies only to {owner}; remove it")
+                raise ValueError(f"'{name}' applies only to {owner}; remove it")

@@ -137,6 +137,6 @@ def _bit_text(text: str, start: int, end: int) -> View | None:
             ]
             plain = "".join(chars)
             if plain.isascii() and sum(map(str.isprintable, plain)) > 0.9 * len(plain):
-                # A place in the hidden text is the whole run.
+                # A position in the hidden text stands for the whole run of characters.
                 return View(plain.lower(), [start] * len(plain), end - start)
     return None

@@ -15,7 +15,7 @@ from toolbus_common.contracts.guards import CheckedCall
 LARGE = 8 << 10  # bytes; larger contents are checked in a thread
 THREADS = 8
 MOST_OF_ONE = 2  # threads that the contents of one caller use at the same time
-# Threads that stay free for callers without one, and the last of them for a customer without one.
+# Threads that stay free for callers who use none, and of these for customers who use none.
 FOR_OTHERS, FOR_CUSTOMERS = 4, 1
 Caller = tuple[str, str]  # the customer and the key
 T = TypeVar("T")

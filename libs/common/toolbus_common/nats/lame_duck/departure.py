@@ -19,7 +19,7 @@ CONNECT_SECONDS = 2.0
 LOOK_SECONDS = 1.0  # between two looks at the server, and between two attempts to leave it
 LOOKS = 2  # failed ones in a row after which the server is left
 ATTEMPTS = 8  # to leave a server that announces its end
-# For the last messages of a server that announces its end, and of one that is cut off.
+# Seconds for the last messages of a server that announces its end, and of one that is cut off.
 PATIENCE, SHORT_PATIENCE = 5.0, 1.0
 
 

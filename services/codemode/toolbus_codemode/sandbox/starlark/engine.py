@@ -147,7 +147,7 @@ class Run:
         self.printed.append(text)
 
     def fork(self, branches: int) -> int:
-        """Begin a `parallel` with this number of branches; return its number."""
+        """Begin a `parallel` with this number of branches; return its id in the call log."""
         if branches > self.program.calls:
             self.stop("too_many_calls", f"A program can make at most {self.program.calls} calls.")
         return self.call_log.fork()

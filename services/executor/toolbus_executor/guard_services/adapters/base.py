@@ -125,7 +125,7 @@ def objects(value: Any) -> list[dict[str, Any]]:
     if value is None:
         return []
     if not isinstance(value, list) or not all(isinstance(each, dict) for each in value):
-        raise invalid("a list has another form")
+        raise invalid("a list contains something else than objects")
     return value
 
 

@@ -23,7 +23,7 @@ from toolbus_executor.transport.http1 import (
 )
 
 REDIRECTION, ERROR = 300, 400
-# Other errors can be caused by one content, so they do not open the circuit breaker.
+# Statuses that open the circuit breaker. The content of one request can cause all other errors.
 UNAVAILABLE = frozenset({429, 502, 503, 504, 529})
 _KEY_REJECTED = frozenset({401, 403})
 _NO_ADDRESS = frozenset({404, 405})

@@ -50,7 +50,7 @@ class GraySwanService:
         )
         violation = response.get("violation")
         if response.get("error") is True:
-            raise invalid("the monitor reports an error of its own")
+            raise invalid("the monitor reports an internal error")
         if isinstance(violation, bool) or not isinstance(violation, int | float):
             raise invalid("it has no 'violation'")
         score, rules = score_of(violation), dict[str, float]()

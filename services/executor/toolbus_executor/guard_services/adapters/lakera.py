@@ -75,7 +75,7 @@ def _spans_of(payload: list[dict[str, Any]], text: str) -> list[Span]:
         rule, match = rule_name(each.get("detector_type")), each.get("text")
         start, end = each.get("start"), each.get("end")
         if not isinstance(start, int) or not isinstance(end, int):
-            raise invalid("a match has no place")
+            raise invalid("a match has no position")
         if isinstance(match, str) and text[start:end] != match:
             spans += occurrences(rule, [text], match)
         else:

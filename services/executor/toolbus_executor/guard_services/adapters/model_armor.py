@@ -125,7 +125,7 @@ def _range(place: Any) -> tuple[int, int]:
     try:
         return int(member(place, "start") or 0), int(member(place, "end"))
     except (TypeError, ValueError) as error:
-        raise invalid("a match has no place") from error
+        raise invalid("a match has no position") from error
 
 
 def _replaced(found: dict[str, Any]) -> str | None:

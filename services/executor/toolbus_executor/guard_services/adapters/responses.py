@@ -85,7 +85,7 @@ def _rules_of(response: dict[str, Any]) -> tuple[dict[str, float | None], list[S
             rules.setdefault(rule_name(each), None)
             continue
         if not isinstance(each, dict):
-            raise invalid("a finding has another form")
+            raise invalid("a finding is neither a text nor an object")
         name = rule_name(next((each[key] for key in _NAMES if each.get(key)), ""))
         score = each.get("score")
         rules[name] = None if score is None else max(score_of(score), rules.get(name) or 0.0)
@@ -114,14 +114,14 @@ def _replaced(response: dict[str, Any], number: int) -> tuple[str, ...] | None:
         or len(texts) != number
         or not all(isinstance(each, str) for each in texts)
     ):
-        raise invalid(f"'texts' does not have the {number} texts of the request")
+        raise invalid(f"'texts' must have {number} texts, one for each text of the request")
     return tuple(texts)
 
 
 def _of_moderation(results: list[dict[str, Any]], number: int) -> ServiceFindings:
     """Return the verdict of a moderation API, with one result per text."""
     if len(results) != number:
-        raise invalid(f"'results' does not have {number} entries")
+        raise invalid(f"'results' must have {number} entries, one for each text of the request")
     rules: dict[str, float] = {}
     for result in results:
         if not isinstance(result.get("flagged"), bool):

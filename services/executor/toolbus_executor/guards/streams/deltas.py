@@ -115,7 +115,7 @@ def _strings(value: Any, key: Key, depth: int) -> Iterator[Delta]:
     for name, each in value.items():
         if isinstance(each, str):
             if each and name not in _COMPLETE:
-                # The parts of a content are one text with a content that is a text itself.
+                # `content` is a text, or a list of parts with texts: both forms continue one text.
                 own = key if name == "text" and key[-1] == "content" else (*key, name)
                 yield Delta(own, value, name, name in _ARGUMENTS)
         elif isinstance(each, dict):

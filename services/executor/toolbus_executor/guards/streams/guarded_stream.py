@@ -96,7 +96,7 @@ class GuardedStream:
             return _COMMENT  # keeps the connection alive
         if self._is_done:
             raise UpstreamInvalidError(
-                "The upstream sent more after the end of its response, so the guards reject it."
+                "The upstream sent events after the end of its response, so the guards reject it."
             )
         if data == _DONE:
             self._is_done = True

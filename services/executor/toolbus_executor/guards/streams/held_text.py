@@ -45,7 +45,7 @@ class HeldText:
         self._window += text
         self._unsearched += len(text)
         held = len(self._window) - self._returned
-        # The step grows with what is searched, so the work is linear in any text.
+        # The step grows with the held text, so the total work is linear in the length of the text.
         if self._unsearched < max(STEP, held // _SHARE) or held <= self._hold:
             return ""
         return self._released(self._cut())

@@ -32,7 +32,7 @@ class OtherMembers:
         known = {name: guards[name] for name in content.names if name in guards}
         self._built_in = tuple(name for name, guard in known.items() if guard.is_built_in)
         self._for_labels = tuple(name for name, each in known.items() if each.kind == "secrets")
-        # By the type and the place of an event: the last value of each member, and the end of all.
+        # By type and place of an event: each member's last value, and the end of all its values.
         self._known: dict[tuple[Any, ...], dict[Path, Any]] = {}
         self._ends: dict[tuple[Any, ...], dict[Path, str]] = {}
         self._size = 0
@@ -93,8 +93,8 @@ class OtherMembers:
         for joined, names in ((texts, self._built_in), (labels, self._for_labels)):
             if joined and await self._cleaned(joined, names) is not None:
                 raise UpstreamInvalidError(
-                    "The upstream's response has a text that its guards redact, in parts of one "
-                    "member of several events. Request it without a stream."
+                    "The guards redact a text of the upstream's response that is split over "
+                    "several events. Request it without a stream."
                 )
 
     async def _cleaned(self, document: list[Any], names: tuple[str, ...]) -> list[Any] | None:

@@ -30,8 +30,8 @@ def confine(plan: SimpleNamespace, held: dict[str, bool], user: int) -> dict[str
     counted = limit(plan.limits, own_user=held["own user"])
     if plan.limits["cpu"] and not plan.grouped.get("cpu.max"):
         raise IsolationError(
-            "limits.cpu needs a control group; set TOOLBUS_CGROUP to one that is delegated to "
-            "the executor, or remove limits.cpu"
+            "'limits.cpu' needs a control group; set TOOLBUS_CGROUP to one that is delegated to "
+            "the executor, or remove 'limits.cpu'"
         )
     kernel.drop_capabilities(plan.right)
     kept = kernel.keep_privileges()
@@ -80,7 +80,7 @@ def lock(visible_paths: VisiblePaths, scratch: list[str]) -> None:
             raise IsolationError(
                 f"{secret}, which no server may read, would be visible because it is below "
                 f"{parents[0]} and this machine has no user namespaces to hide it; configure "
-                "narrower paths in files and cwd, or permit user namespaces"
+                "narrower paths in 'files' and 'cwd', or permit user namespaces"
             )
     kernel.keep_privileges()
     done = landlock.restrict(

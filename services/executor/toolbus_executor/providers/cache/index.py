@@ -50,7 +50,7 @@ class Index:
         self._sealed_bytes = 0
         self._groups: dict[Group, _Totals] = {}
         self._contexts: dict[bytes, dict[str, None]] = {}
-        # With the revision and the time at which it is removed; the oldest first.
+        # By name: the revision, the purge, and the time when it is removed; the oldest first.
         self._purges: OrderedDict[str, tuple[int, Purge, float]] = OrderedDict()
         self._newest_purge = 0  # its revision
         self._oldest_seen = 0  # entries of requests before this revision are ignored

@@ -78,7 +78,9 @@ class MessagesToConverse:
         """Return the body for the provider."""
         made = converse_request(body)
         if self._is_priced and has_long_cache(made):
-            raise unsupported("a cache of one hour with a price", CONVERSE_API, "Use the ttl '5m'")
+            raise unsupported(
+                "the cache ttl '1h' of a priced model", CONVERSE_API, "Use the ttl '5m'"
+            )
         self._model = str(body.get("model", ""))
         return made
 

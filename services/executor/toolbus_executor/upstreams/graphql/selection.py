@@ -40,7 +40,7 @@ def chosen(types: Types, field: Field, paths: Iterable[str]) -> Tree:
     for path in paths:
         steps = path.split(".")
         if len(steps) > DEEPEST_PATH:
-            raise SelectionError(f"{path[:80]!r} in select is deeper than {DEEPEST_PATH} fields")
+            raise SelectionError(f"{path[:80]!r} in 'select' is deeper than {DEEPEST_PATH} fields")
         _follow(types, root, steps, tree)
     return tree
 
@@ -69,7 +69,7 @@ def _follow(types: Types, named: Type, steps: list[str], tree: Tree) -> None:
             raise SelectionError(_no_such_path(named, ".".join(steps[: position + 1])))
         if isinstance(step, Field) and not step.selectable:
             raise SelectionError(
-                f"{name!r} in select needs arguments, which select does not support"
+                f"{name!r} in 'select' needs arguments, which 'select' does not support"
             )
         tree = tree.setdefault(name, {})
         if step is None:

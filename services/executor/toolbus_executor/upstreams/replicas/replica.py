@@ -86,7 +86,7 @@ class Replica:
         self.tools: dict[str, str] | None = None  # digests of its list; None without a list
         self.prompts: dict[str, str] = {}
         self.compared = False
-        # Methods and names of calls that this replica must not receive.
+        # Calls that this replica must not receive, as pairs of a method and a name.
         self.otherwise: frozenset[tuple[str, str]] = frozenset()
         self._failures = FailureLog()
         self._by_calls = False  # whether a call has failed since the last success

@@ -271,7 +271,9 @@ class Rebuilder:
                 async for piece in self._pieces(request, start, until, (until - start) / 2):
                     yield piece
             else:
-                raise LedgerRebuildingError("Audit cannot return the events of one second at once.")
+                raise LedgerRebuildingError(
+                    "Audit cannot return all events of one second in one reply."
+                )
             start = until
 
     async def _later(self, customer: str) -> None:

@@ -10,7 +10,7 @@ from toolbus_common.config import Guard
 @pytest.mark.parametrize("mode", ["enforce", "observe"])
 def test_a_guard_cannot_ask_after_the_call_was_executed(late: str, mode: str) -> None:
     fields = {"kind": "secrets", "action": "ask", "mode": mode}
-    with pytest.raises(ValidationError, match=f"ask cannot be used for {late}, because"):
+    with pytest.raises(ValidationError, match=f"'ask' cannot be used for {late}, because"):
         Guard.model_validate({**fields, "on": ["arguments", late]})
 
 

@@ -350,7 +350,7 @@ def test_replicas_are_urls_with_optional_weights(tmp_path: Path) -> None:
         ("{openapi: 'ftp://a.example/x'}", "must be a file, or a URL with http"),
         (
             "{url: 'http://a.example', credentials: {a: b}}",
-            "applies only to servers with openapi; remove it",
+            "applies only to servers with 'openapi'; remove it",
         ),
         ("{openapi: a.yaml, credentials: {a: '${CRM}'}}", "not of the form ${env:NAME}"),
         ("{openapi: a.yaml, refresh: 1}", "greater than or equal to 5"),
