@@ -27,6 +27,16 @@ def _add_version(app: typer.Typer) -> None:
     _add(app, about.show_version, "toolbus version", "toolbus version --json", name="version")
 
 
+@part("explain")
+def _add_explaining(app: typer.Typer) -> None:
+    _add(
+        app, _commands("access.explain").explain,
+        "toolbus explain bot docs__search",
+        "toolbus explain bot mail__send --arguments '{\"to\": \"ann@example.org\"}'",
+        "toolbus explain bot fast-model --json",
+    )  # fmt: skip
+
+
 @part("context")
 def _add_contexts(app: typer.Typer) -> None:
     context = _commands("operate.context")

@@ -27,6 +27,7 @@ from toolbus_common.contracts import (
     CallRequested,
     Event,
     EventsQuery,
+    ExplainQuery,
     FlowRunsQuery,
     FreezeRequest,
     GuardChecksQuery,
@@ -35,6 +36,7 @@ from toolbus_common.contracts import (
     IdentityRequest,
     LedgerQuery,
     OpenCallsQuery,
+    OwnExplainQuery,
     OwnRunsRequest,
     PageRequest,
     PurgeCacheRequest,
@@ -82,7 +84,7 @@ OPERATOR_QUERIES: tuple[type[Query], ...] = (
     BackfillLinesRequest, GuardChecksQuery, LedgerQuery, OpenCallsQuery, RebuildRequest,
     BackfillRequest, FreezeRequest, RejectRequest, RunsRequest, FlowRunsQuery, ResetFlowRequest,
     ServersQuery, SessionsQuery, CachedResponsesQuery, PurgeCacheRequest, SpendingQuery,
-    StatusQuery, UnresolvedCallsQuery,
+    StatusQuery, UnresolvedCallsQuery, ExplainQuery,
 )  # fmt: skip
 QUERIES_OF_EXECUTOR: tuple[type[Query], ...] = (UpstreamTokenQuery, IdentityKeyQuery)
 QUERIES_OF_POLICY: set[type[Query]] = {
@@ -292,6 +294,7 @@ def test_every_query_is_covered_by_these_tests() -> None:
         *(
             ApproverRequest,
             AdminRequest,
+            OwnExplainQuery,
             OwnRunsRequest,
             PageRequest,
             SignInLinkQuery,
@@ -315,7 +318,7 @@ def test_ingress_sends_requests_about_the_runs_of_callers_to_codemode() -> None:
 
 
 def test_ingress_sends_requests_of_approvers_and_admins_to_policy() -> None:
-    for query in (ApproverRequest, AdminRequest):
+    for query in (ApproverRequest, AdminRequest, OwnExplainQuery):
         assert publishers(query.SUBJECT) == {"ingress", OPERATOR}
         assert subscribers(query.SUBJECT) == {"policy"}
 

@@ -18,8 +18,8 @@ VARIABLE = "TOOLBUS_CONTEXT"
 LOCAL = "local"  # the installation on this machine
 # Commands that work in a context, or do not use one.
 REMOTE = (
-    "apply", "approvals", "approve", "audit", "catalogue", "doctor", "get", "import", "keys",
-    "reject", "status",
+    "apply", "approvals", "approve", "audit", "catalogue", "doctor", "explain", "get", "import",
+    "keys", "reject", "status",
 )  # fmt: skip
 # Commands of these groups that work on a machine of the installation only.
 NOT_REMOTE = ("audit backfill", "audit dead-letters retry", "audit forget", "audit hold")

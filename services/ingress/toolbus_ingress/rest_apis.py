@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from toolbus_ingress.rest.application import Application
 
 
-_RUNS = "/v1/agent/runs"
+_RUNS, _EXPLAIN = "/v1/agent/runs", "/v1/mcp/tools/explain"
 
 
 @dataclass(slots=True)
@@ -96,7 +96,7 @@ class RestApis:
 
 def serves(path: str) -> bool:
     """Return whether a path belongs to the REST APIs."""
-    own = path in (TOOLS, EXECUTE) or path == _RUNS or path.startswith(f"{_RUNS}/")
+    own = path in (TOOLS, EXECUTE, _EXPLAIN) or path == _RUNS or path.startswith(f"{_RUNS}/")
     return own or path == "/api" or path.startswith("/api/") or console.serves(path)
 
 

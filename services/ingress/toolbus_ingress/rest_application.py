@@ -17,6 +17,7 @@ from toolbus_ingress.live.description import describe_live_calls
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.models_api import routes as models
 from toolbus_ingress.rest.application import Application
+from toolbus_ingress.tools_api import explanations
 from toolbus_ingress.tools_api import routes as tools
 from toolbus_ingress.tools_api import runs as own_runs
 
@@ -41,12 +42,14 @@ def build(endpoint: Endpoint) -> Application:
         runs.flow,
         approvals.router,
         tools.router,
+        explanations.router,
         own_runs.router,
         models.router,
     ]
     extensions = (
         description.describe_administration,
         tools.describe_tool_calls,
+        explanations.describe_explanations,
         models.describe_models,
         describe_live_calls,
     )

@@ -42,9 +42,11 @@ from toolbus_common.contracts import (
     ApproverRequest,
     CallCancelled,
     CallRequested,
+    ExplainQuery,
     FlowRunsQuery,
     LedgerQuery,
     Listing,
+    OwnExplainQuery,
     RebuildRequest,
     RejectRequest,
     ResetFlowRequest,
@@ -79,6 +81,7 @@ from toolbus_policy.approvals.repository import ApprovalRepository
 from toolbus_policy.approvals.service import ApprovalLimits, ApprovalService
 from toolbus_policy.approvals.tasks.repository import TaskRepository
 from toolbus_policy.approvals.tasks.service import TaskService
+from toolbus_policy.explanation.explainer import Explainer
 from toolbus_policy.flow.follower import FlowFollower
 from toolbus_policy.flow.queries import RunQueryHandler
 from toolbus_policy.flow.repository import RunRepository
@@ -179,7 +182,13 @@ def build(process: ProcessContext) -> Service:
         tasks.task_repository.open(await service.bucket(TASKS))
         rebuilder, queries = _build_ledger_admin(service, ledger, provider, watcher, settings)
         flow, flow_runs = await _build_flow(service, settings)
-        await _serve_admin(service, provider, approvers, queries, flow_runs, settings)
+        explainer = Explainer(
+            lambda: provider.authorizer, lambda: guards.trial, ledger, flow, service.requests,
+            settings.outcome_grace,
+        )  # fmt: skip
+        _serve_explanations(service, explainer)
+        installation = InstallationOperations(service.requests, service.bus, explainer.explain)
+        await _serve_admin(service, provider, approvers, queries, flow_runs, installation, settings)
         claims = await _build_claims(service, settings)
         handler = AdmissionHandler(
             service,
@@ -313,12 +322,23 @@ def _build_ledger_admin(
     return rebuilder, queries
 
 
+def _serve_explanations(service: Service, explainer: Explainer) -> None:
+    """Register the handlers of queries for explanations."""
+    service.broker.subscriber(
+        ExplainQuery.SUBJECT, queue=service.name, max_workers=ExplainQuery.AT_ONCE
+    )(explainer.explain)
+    service.broker.subscriber(
+        OwnExplainQuery.SUBJECT, queue=service.name, max_workers=OwnExplainQuery.AT_ONCE
+    )(explainer.explain_own)
+
+
 async def _serve_admin(
     service: Service,
     provider: AuthorizerProvider,
     approvers: ApproverService,
     ledger: LedgerQueryHandler,
     flow_runs: RunQueryHandler,
+    installation: InstallationOperations,
     settings: Settings,
 ) -> None:
     """Register the handler of administration requests."""
@@ -341,7 +361,7 @@ async def _serve_admin(
         restrictions,
         service.requests.request,
         flow_runs,
-        InstallationOperations(service.requests, service.bus),
+        installation,
     )
 
     @service.broker.subscriber(

@@ -162,6 +162,17 @@ class CachePurge(CacheSelection):
         return self
 
 
+class ExplainedCall(ConfigModel):
+    """A call to explain. Nothing is called, reserved or recorded.
+
+    `name` is a tool as clients know it (`server__tool`), an alias of a model, or `provider/model`.
+    `arguments` are those of the tool, or the body of the model request.
+    """
+
+    name: str = Field(min_length=1, max_length=512)
+    arguments: dict[str, Any] = Field(default_factory=dict)
+
+
 class CoverageSelection(ConfigModel):
     """The calls whose checks by guards are compared with the configuration.
 

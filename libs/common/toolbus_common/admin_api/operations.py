@@ -24,6 +24,7 @@ OPERATIONS: dict[str, Right | None] = {
     "replace_key": "keys",
     "rotate_key": "keys",
     "revoke_key": "keys",
+    "show_explanation": "budgets",
     "list_admins": "admins",
     "create_admin": "appoint",
     "revoke_admin": "appoint",

@@ -102,7 +102,14 @@ from toolbus_common.contracts.notifications import (
     StreamReadReply,
     StreamReadRequest,
 )
-from toolbus_common.contracts.queries.administration import AdminReply, AdminRequest
+from toolbus_common.contracts.queries.administration import (
+    AdminReply,
+    AdminRequest,
+    ExplainedStep,
+    ExplainQuery,
+    Explanation,
+    OwnExplainQuery,
+)
 from toolbus_common.contracts.queries.approvals import (
     ApprovalsQuery,
     ApprovalsReply,
@@ -280,6 +287,9 @@ __all__ = [
     "EventsExpired",
     "EventsQuery",
     "EventsReply",
+    "ExplainQuery",
+    "ExplainedStep",
+    "Explanation",
     "FinalReply",
     "FirstListing",
     "FlowReset",
@@ -319,6 +329,7 @@ __all__ = [
     "OpenCallsQuery",
     "OpenCallsReply",
     "OutcomeClaim",
+    "OwnExplainQuery",
     "OwnRunsRequest",
     "PageReply",
     "PageRequest",

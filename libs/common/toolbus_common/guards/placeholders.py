@@ -12,6 +12,7 @@ import asyncio
 import hmac
 import re
 from collections.abc import Awaitable, Callable, Collection, Mapping
+from copy import copy
 from hashlib import sha256
 
 import msgspec
@@ -52,6 +53,13 @@ class Placeholders:
         self._names = derived_key(secret, b"toolbus placeholders: names")
         self._aead = Aead(derived_key(secret, b"toolbus placeholders: values"))
         self._bucket = bucket
+
+    @property
+    def unstored(self) -> "Placeholders":
+        """These placeholders without their values: none is stored or restored."""
+        without = copy(self)
+        without._bucket = None  # noqa: SLF001 - of this class
+        return without
 
     def text_of(self, principal_id: str, run: str, rule: str, value: str) -> str:
         """Return the placeholder of a value."""

@@ -49,6 +49,11 @@ class InspectorProvider:
             )
         return self._inspector
 
+    @property
+    def trial(self) -> Inspector:
+        """An inspector of the current guards that stores no values and publishes no events."""
+        return Inspector(self._guards(), self._ask_service, self.placeholders.unstored)
+
     async def _ask_executor(
         self, guard: str, phase: str, call: CheckedCall, content: bytes
     ) -> ServiceVerdict:

@@ -58,6 +58,7 @@ from toolbus_common.contracts import (
     ModelCachePurged,
     ModelUsed,
     OpenCallsQuery,
+    OwnExplainQuery,
     OwnRunsRequest,
     PageRequest,
     PersonErased,
@@ -218,9 +219,8 @@ _SERVICES = (
         publishes=("tb.call.*", "tb.cancel.*", "tb.session.*", "tb.stream.*", "tb.client.*"),
         subscribes=("tb.notification.*", "tb.session.*", "tb.stream.*", *_LIVE),
         reads=(CONFIG, CATALOGUE, TOKENS),
-        queries=(
-            ApproverRequest, AdminRequest, PageRequest, TokenQuery, OwnRunsRequest, SignInLinkQuery,
-        ),
+        queries=(ApproverRequest, AdminRequest, PageRequest, TokenQuery, OwnRunsRequest,
+                 SignInLinkQuery, OwnExplainQuery),
     ),
     _Service(
         "policy",

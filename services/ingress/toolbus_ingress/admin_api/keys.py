@@ -5,6 +5,7 @@ from typing import Annotated
 from starlette.responses import Response
 
 from toolbus_common.admin_api.models import (
+    ExplainedCall,
     KeyNamed,
     KeyResponse,
     KeysResponse,
@@ -12,6 +13,7 @@ from toolbus_common.admin_api.models import (
     SecretResponse,
 )
 from toolbus_common.config import KeyTerms
+from toolbus_common.contracts import Explanation
 from toolbus_ingress.admin_api.parameters import After, Limit, Name, Search
 from toolbus_ingress.admin_api.policy_call import PolicyCall, administration, performs
 
@@ -60,4 +62,12 @@ async def rotate_key(call: Annotated[PolicyCall, performs("rotate_key")], name: 
 @router.post("/{name}/revoke", response_model=Revoked)
 async def revoke_key(call: Annotated[PolicyCall, performs("revoke_key")], name: Name) -> Response:
     """Revoke a key on every replica."""
+    return await call.run(name=name)
+
+
+@router.post("/{name}/explain", response_model=Explanation)
+async def show_explanation(
+    call: Annotated[PolicyCall, performs("show_explanation", body=ExplainedCall)], name: Name
+) -> Response:
+    """Explain what a call of this key would get, and why; nothing is called or recorded."""
     return await call.run(name=name)

@@ -1,10 +1,14 @@
-"""Administrators' view of the installation and of the catalogue of servers."""
+"""Administrators' view of the installation and its catalogue, and explanations of calls."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
+import msgspec
+
 from toolbus_common.access.administrators import Administrator
-from toolbus_common.contracts import AdminReply, AdminRequest
+from toolbus_common.admin_api.models import ExplainedCall
+from toolbus_common.contracts import AdminReply, AdminRequest, ExplainQuery, Explanation
 from toolbus_common.errors import UnknownEntryError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.server_catalogue.catalogue import entries, matching
@@ -12,13 +16,18 @@ from toolbus_common.server_catalogue.responses import entry_response
 from toolbus_common.status.installation import checks_of, state_of
 from toolbus_policy.admin.event_queries import EventQueries, json_reply
 from toolbus_policy.admin.pagination import page
+from toolbus_policy.admin.request_parser import parse_body
 
 
 @dataclass(frozen=True, slots=True)
 class InstallationOperations(EventQueries):
-    """Operations that read the installation's state, recorded events, or the catalogue."""
+    """Operations that read the installation's state, recorded events, or the catalogue.
+
+    `explain` explains a call that is not made.
+    """
 
     bus: Bus
+    explain: Callable[[ExplainQuery], Awaitable[Explanation]]
 
     async def show_status(self, request: AdminRequest, _by: Administrator) -> AdminReply:
         """Return the services, the alarms, and one page of servers."""
@@ -53,3 +62,10 @@ class InstallationOperations(EventQueries):
         if request.name not in known:
             raise UnknownEntryError(f"The catalogue has no entry '{request.name}'.")
         return json_reply(entry_response(known[request.name]).model_dump())
+
+    async def show_explanation(self, request: AdminRequest, _by: Administrator) -> AdminReply:
+        """Return what a call of a key would get, and why."""
+        call: ExplainedCall = parse_body(ExplainedCall, request.body)
+        arguments = msgspec.json.encode(call.arguments).decode()
+        query = ExplainQuery(key=request.name, name=call.name, arguments=arguments)
+        return json_reply((await self.explain(query)).model_dump())

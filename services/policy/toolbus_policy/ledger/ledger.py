@@ -125,6 +125,24 @@ class Ledger:
         if error is not None:
             raise error
 
+    async def preview(self, request: ReservationRequest) -> list[Any] | None:
+        """Return the reply of the script `preview`; None if the customer has no counters yet.
+
+        Nothing is reserved or counted. Raises `LedgerDownError` or `LedgerRebuildingError`.
+        """
+        customer = request.admission.payer.customer
+        known = await self.generations.known(customer)
+        if known is None:
+            return None
+        state = self._remember(customer, known)
+        try:
+            answer: Any = await self._send_calls("preview", customer, state, [request])
+        except REDIS_ERRORS as error:
+            raise ledger_down_error() from error
+        if answer == b"epoch":
+            raise rebuilding_error(customer, self.rebuild_errors.get(customer, ""))
+        return list(answer)
+
     async def settle(self, ends: Sequence[ReservationEnd]) -> None:
         """End reservations; each ends once, so the call is idempotent.
 
@@ -191,7 +209,7 @@ class Ledger:
         if state is None:
             batch.run(self._reserve_agreed(customer, batch.items))
         else:
-            reply = self._send_reserve(customer, state, batch.items)
+            reply = self._send_calls("reserve", customer, state, batch.items)
             reply.add_done_callback(partial(self._end_batch, customer, state, batch))
 
     def _end_batch(
@@ -221,7 +239,7 @@ class Ledger:
         """
         state = await self._agree(customer)
         try:
-            answer = await self._send_reserve(customer, state, requests)
+            answer = await self._send_calls("reserve", customer, state, requests)
         except REDIS_ERRORS as error:
             raise ledger_down_error() from error
         if answer == b"epoch":
@@ -229,13 +247,14 @@ class Ledger:
             raise rebuilding_error(customer, self.rebuild_errors.get(customer, ""))
         return _errors_of(state, requests, answer)
 
-    def _send_reserve(
-        self, customer: str, state: CounterState, requests: list[ReservationRequest]
+    def _send_calls(
+        self, script: str, customer: str, state: CounterState, requests: list[ReservationRequest]
     ) -> asyncio.Future[Any]:
         arguments = ReserveArguments(customer, state.generation, state.keys)
         packed = arguments.packed(requests, self._calendars, time())
-        values = [state.generation, state.tick, self._remember_ms, packed]
-        return self.store.send("reserve", arguments.keys, values)
+        remembered = self._remember_ms if script == "reserve" else script
+        values = [state.generation, state.tick, remembered, packed]
+        return self.store.send(script, arguments.keys, values)
 
     async def _known(self, customer: str, work: Callable[[CounterState], Awaitable[Any]]) -> Any:
         """Run `work` on a customer's counters. Return None if the customer has no counters yet."""

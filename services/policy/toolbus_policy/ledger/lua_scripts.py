@@ -29,8 +29,15 @@ from toolbus_policy.ledger.script_connection import Command, ScriptConnection
 
 log = logging.getLogger(__name__)
 
-SCRIPTS = ("reserve", "extend", "settle", "due", "open")
-STANDALONE = ("open",)  # scripts without the shared part
+# The scripts, each with the parts before it.
+PARTS = {
+    "reserve": ("shared", "limits"),
+    "preview": ("shared", "limits"),
+    "extend": ("shared",),
+    "settle": ("shared",),
+    "due": ("shared",),
+    "open": (),
+}
 MARKED = "reserve"  # a script whose last argument says that it is sent again
 AGAIN = "again"
 # Errors after which a script may have been run without a reply, or a failover is going on.
@@ -188,7 +195,7 @@ class ClusterScriptRunner:
 
 def _scripts() -> tuple[dict[str, bytes], dict[str, str]]:
     """Return the sources of the scripts, and their digests."""
-    sources = {name: _source(name) for name in SCRIPTS}
+    sources = {name: _source(name) for name in PARTS}
     digests = {
         name: sha1(source, usedforsecurity=False).hexdigest() for name, source in sources.items()
     }
@@ -201,5 +208,4 @@ def _closed_error() -> BrokenError:
 
 def _source(name: str) -> bytes:
     folder = files(__package__) / "lua"
-    shared = b"" if name in STANDALONE else (folder / "shared.lua").read_bytes()
-    return shared + (folder / f"{name}.lua").read_bytes()
+    return b"".join((folder / f"{part}.lua").read_bytes() for part in (*PARTS[name], name))

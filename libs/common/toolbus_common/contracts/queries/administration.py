@@ -1,11 +1,13 @@
-"""Requests of the HTTP administration API, sent by ingress to policy."""
+"""Requests of the HTTP administration API, and queries for explanations of calls."""
 
-from typing import ClassVar
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from toolbus_common.contracts.base import Message
 from toolbus_common.contracts.queries.base import Query
+
+StepResult = Literal["passed", "denied", "asks", "warning", "skipped"]
 
 
 class AdminRequest(Query):
@@ -47,3 +49,68 @@ class AdminReply(Message):
     created: bool = False
     form: str = "json"
     body: bytes = Field(default=b"", exclude=True, repr=False)
+
+
+class ExplainQuery(Query):
+    """Explain what a call of the key `key` would get. Operators send this query to policy.
+
+    `name` is the name of a tool as clients know it, an alias of a model, or `provider/model`.
+    `arguments` is raw JSON: the arguments of the tool, or the body of the model request.
+    """
+
+    SUBJECT: ClassVar[str] = "tb.query.policy.explain"
+    AT_ONCE: ClassVar[int] = 4
+
+    key: str
+    name: str
+    arguments: str = Field(default="{}", repr=False)
+
+
+class OwnExplainQuery(Query):
+    """Like `ExplainQuery`, for the caller's own key. Ingress sends this query to policy.
+
+    Policy resolves `key_digest` itself, so ingress cannot assert an identity. The explanation has
+    only what the caller may see: what is not granted is unknown.
+    """
+
+    SUBJECT: ClassVar[str] = "tb.query.policy.explain_own"
+    AT_ONCE: ClassVar[int] = 4
+
+    key_digest: str = Field(repr=False)
+    name: str
+    arguments: str = Field(default="{}", repr=False)
+
+
+class ExplainedStep(Message):
+    """One step of the decision, in the order in which policy takes them.
+
+    `step` is `key`, `name`, `grant`, `quarantine`, `price`, `guard`, `flow`, `rule`, `approval`,
+    `budget`, `rate`, `loop` or `server`. `level` is the level that it belongs to, such as
+    `team:support`; else empty. `decides` is set for the step that denies the call or asks for
+    approval. Amounts in `details` are in dollars or calls.
+    """
+
+    step: str
+    result: StepResult
+    text: str
+    level: str = ""
+    decides: bool = False
+    details: dict[str, Any] = Field(default_factory=dict)
+
+
+class Explanation(Message):
+    """What a call would get, and why. Nothing was reserved, recorded or sent.
+
+    `code` and `reason` are those of the error that the call would get; empty if it is allowed.
+    `server` and `target` are the server or provider, and its tool or model; empty for a name that
+    refers to nothing.
+    """
+
+    key: str
+    name: str
+    server: str
+    target: str
+    result: Literal["allowed", "approval", "denied"]
+    code: str = ""
+    reason: str = ""
+    steps: tuple[ExplainedStep, ...] = ()

@@ -5,7 +5,13 @@ from types import MappingProxyType
 
 from toolbus_common.contracts.base import Message
 from toolbus_common.contracts.guards import ServiceVerdict
-from toolbus_common.contracts.queries.administration import AdminReply, AdminRequest
+from toolbus_common.contracts.queries.administration import (
+    AdminReply,
+    AdminRequest,
+    ExplainQuery,
+    Explanation,
+    OwnExplainQuery,
+)
 from toolbus_common.contracts.queries.approvals import (
     ApprovalsQuery,
     ApprovalsReply,
@@ -88,6 +94,7 @@ REPLIES: Mapping[type[Query], type[Message]] = MappingProxyType(
         BackfillRequest: BackfillReply,
         CachedResponsesQuery: CachedResponsesReply,
         EventsQuery: EventsReply,
+        ExplainQuery: Explanation,
         FlowRunsQuery: FlowRunsReply,
         FreezeRequest: FreezeReply,
         GuardChecksQuery: RowsReply,
@@ -97,6 +104,7 @@ REPLIES: Mapping[type[Query], type[Message]] = MappingProxyType(
         SignInLinkQuery: SignInLinkReply,
         LedgerQuery: LedgerReply,
         OpenCallsQuery: OpenCallsReply,
+        OwnExplainQuery: Explanation,
         OwnRunsRequest: RunsReply,
         PageRequest: PageReply,
         PurgeCacheRequest: PurgeCacheReply,

@@ -1,0 +1,1 @@
+"""Explanations of calls: the decision about a call that is not made, with each of its steps."""
