@@ -102,8 +102,14 @@ def test_a_walk_names_its_files_in_order(walk: str) -> None:
         "CLI command", "an event", "rule attribute",
     ],
 )  # fmt: skip
-def test_the_first_questions_about_the_code_are_answered(question: str) -> None:
-    assert question in WHERE.read_text()
+def test_the_first_questions_about_the_code_are_answered_with_paths(question: str) -> None:
+    sections = re.split(r"^(?=## |\| )", WHERE.read_text(), flags=re.MULTILINE)
+    heads = [
+        (each.split("|")[1] if each[0] == "|" else each.splitlines()[0], each) for each in sections
+    ]
+    answers = [each for head, each in heads if question in head]
+    assert answers
+    assert all(any((ROOT / path).exists() for path, _ in _NAMED.findall(each)) for each in answers)
 
 
 @pytest.mark.parametrize("guide", GUIDES, ids=lambda path: path.relative_to(ROOT).as_posix())

@@ -31,7 +31,7 @@ class FlowRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     `run` identifies the run. `private` and `untrusted` are the ids of the calls of the run that
     first read private and untrusted content, before this call; empty if none did. `verdict` is
     `passed`, `flagged`, `asked` or `refused`. `chain` are these calls as `server__tool`, in their
-    order. `narrowed` is set if the call belongs to a program and was judged by what can reach its
+    order. `narrowed` is set if the call belongs to a program and was decided by what can reach its
     arguments.
     """
 

@@ -42,5 +42,5 @@ async def list_flow_runs(call: Annotated[PolicyCall, performs("list_flow_runs")]
 async def reset_flow_run(
     call: Annotated[PolicyCall, performs("reset_flow_run", body=ResetReason)], name: RunId
 ) -> Response:
-    """Forget what one run has read; its next calls are judged as if it had read nothing."""
+    """Clear the record of what a run has read; later calls count as if it had read nothing."""
     return await call.run(name=name)
