@@ -63,7 +63,7 @@ def tops_of(root: Path, content: Content) -> list[str]:
 
 
 def small_files(root: Path) -> list[Path]:
-    """Return every file of no part: the keys, and small files beside them.
+    """Return every file that belongs to no part: the keys, and small files beside them.
 
     A file that this version does not know may be a key too. Raises `BackupError` for a link.
     """

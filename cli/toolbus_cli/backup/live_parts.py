@@ -47,7 +47,7 @@ def only_one(root: Path) -> Iterator[None]:
 
 
 async def others(bus: Bus) -> list[str]:
-    """Return the streams beside the one of events."""
+    """Return all streams except EVENTS."""
     return [each for each in await snapshots.streams_of(bus) if each != EVENTS]
 
 

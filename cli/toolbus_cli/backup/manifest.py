@@ -37,7 +37,7 @@ class Chunk(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """What belongs together, such as the tables: one archive, in chunks."""
+    """A part of a backup, such as the tables: one archive, in chunks."""
 
     name: str
     chunks: tuple[Chunk, ...]

@@ -44,7 +44,7 @@ def read_manifest(target: Target) -> Manifest:
 
 
 def verify(manifest: Manifest, target: Target, lock: Lock | None) -> list[Verdict]:
-    """Check every part, and the keys if there is a lock that opens them."""
+    """Check every part, and with a lock also that it decrypts the keys."""
     found = [Verdict(part.name, part.size, _fault_of(part, target)) for part in manifest.parts]
     if lock is not None:
         try:

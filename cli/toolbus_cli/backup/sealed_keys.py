@@ -32,14 +32,14 @@ _MAKE_KEY = "openssl genpkey -algorithm x25519"
 
 @dataclass(frozen=True, slots=True)
 class Lock:
-    """What seals or opens the keys of a backup."""
+    """The passphrase, or the key of a key pair, that encrypts the keys of a backup."""
 
     algorithm: str
     key: Any
 
     @property
     def kind(self) -> str:
-        """What opens the keys, as in the manifest."""
+        """The kind of secret that decrypts the keys, as the manifest names it."""
         return PASSPHRASE if self.algorithm == _BY_PASSPHRASE else PUBLIC_KEY
 
     def seal(self, plain: bytes) -> dict[str, bytes]:

@@ -18,7 +18,7 @@ class Target(Protocol):
         """Store a file. Raises `BackupError`."""
 
     def get(self, name: str, longest: int) -> bytes:
-        """Return a file, cut after `longest` bytes and one more. Raises `BackupError`."""
+        """Return at most `longest` + 1 bytes of a file. Raises `BackupError`."""
 
 
 class DirectoryTarget:

@@ -28,7 +28,7 @@ class KnownSecrets:
         self._renewed: dict[str, list[_Pieces]] = {}  # of the last two values of each name
 
     def renew(self, name: str, value: str) -> None:
-        """Add the current value of a secret that changes. The one before it stays known."""
+        """Add the current value of a secret that changes. The previous value stays known."""
         self._renewed[name] = [*self._renewed.get(name, [])[-1:], _pieces_of([value])]
 
     def struck(self, lines: Sequence[str]) -> list[str]:

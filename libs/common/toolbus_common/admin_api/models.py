@@ -128,7 +128,7 @@ class Decision(ConfigModel):
 
 
 class ResetReason(ConfigModel):
-    """The reason to forget what a run has read; the event `flow.reset` records it."""
+    """The reason to clear the record of what a run has read; `flow.reset` records it."""
 
     reason: str = Field(min_length=1, max_length=512)
 

@@ -97,7 +97,7 @@ def labels_of_call(
 
 
 def _declared(declared: Sequence[FlowLabels], reads: tuple[Reads, ...], writes: Writes) -> Labels:
-    """Return the labels that the first of these declares; the others are those of the guess."""
+    """Return each label from the first of `declared` that has it, otherwise the guessed label."""
     guessed = []
     own_reads = next((each.reads for each in declared if each.reads is not None), None)
     own_writes = next((each.writes for each in declared if each.writes is not None), None)

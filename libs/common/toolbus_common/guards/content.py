@@ -20,7 +20,7 @@ class Content:
 
     @property
     def body(self) -> bytes:
-        """The document as bytes; those of the caller if nothing was replaced."""
+        """The document as bytes; unchanged if nothing was replaced."""
         if self._body is None:
             self._body = msgspec.json.encode(self._value)
         return self._body

@@ -16,7 +16,7 @@ _known: dict[_Key, Detector] = {}
 
 
 class _Kind(NamedTuple):
-    """What a module of detectors offers: its detector, all rules, and those that apply alone."""
+    """The content of a module of detectors: its detector, all rules, and the default rules."""
 
     detector: Callable[..., Detector]
     known_rules: Callable[[], frozenset[str]]

@@ -79,7 +79,7 @@ def _is_inside(spans: list[tuple[int, int]], found: Finding) -> bool:
 
 
 def _add_repeated(spans: dict[int, list[tuple[int, int, str]]], texts: Sequence[str]) -> None:
-    """Add the other places at which the found values are."""
+    """Add the other positions of the values that were found."""
     values = {
         texts[index][start:end]: rule
         for index, found in spans.items()
@@ -95,7 +95,7 @@ def _add_repeated(spans: dict[int, list[tuple[int, int, str]]], texts: Sequence[
 
 
 def _places(text: str, value: str) -> Iterator[tuple[int, int]]:
-    """Yield where a value is in a text; behind too many places, the rest of the text as one."""
+    """Yield the positions of a value in a text; after `MOST_MATCHES`, the rest of the text."""
     at, found = text.find(value), 0
     while at >= 0 and found < MOST_MATCHES:
         yield at, at + len(value)

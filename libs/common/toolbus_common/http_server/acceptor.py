@@ -26,7 +26,7 @@ LARGEST_UNSENT = 64 * 1024  # bytes of a response that wait for encryption
 
 @dataclass(frozen=True, slots=True)
 class Handshake:
-    """What each connection begins with.
+    """How each connection begins: with HTTP directly, unless one of these fields is set.
 
     With `balancers`, every connection must come from one of their networks and begin with a PROXY
     header. With `certificate`, a TLS handshake follows.
@@ -36,7 +36,7 @@ class Handshake:
     balancers: Proxies | None = None
 
     def __bool__(self) -> bool:
-        """Return whether connections begin with anything but HTTP."""
+        """Return whether connections begin with a PROXY header or a TLS handshake."""
         return self.certificate is not None or self.balancers is not None
 
 
@@ -160,7 +160,7 @@ class Acceptor:
         transport.set_write_buffer_limits(high=LARGEST_UNSENT)
 
     def _refused(self, reason: str, address: str, error: Exception) -> None:
-        """Count a connection whose handshake failed, and log some of them."""
+        """Count a connection whose handshake failed, and log it at a limited rate."""
         self._listener.closed(reason)
         now = self._loop.time()
         if now - self._logged >= LOG_SECONDS:

@@ -121,7 +121,7 @@ class HttpConnection(RequestParser, asyncio.Protocol):
             self.resume_reading()
 
     def _end(self, now: float) -> None:
-        """End the connection at once. TLS says so first, while the client reads pending data."""
+        """Close the connection now; with TLS, after its closing message and the pending data."""
         if self.transport.can_write_eof() or self.transport.is_closing():
             self.transport.abort()
         else:

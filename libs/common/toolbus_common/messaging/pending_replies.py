@@ -106,7 +106,7 @@ class PendingReply:
             self.task.cancel()
 
     def detach(self) -> None:
-        """Withdraw cancellations by `expire`; later ones and messages have no effect."""
+        """Withdraw the cancellations of `expire`, and ignore its later calls and all messages."""
         task, self.task = self.task, None
         self.on_notification = self._on_extended = None
         if task is not None:

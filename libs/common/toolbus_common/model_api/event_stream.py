@@ -37,6 +37,6 @@ class EventSplitter:
         return events
 
     def take_rest(self) -> bytes:
-        """Return the incomplete event, and forget it."""
+        """Remove and return the incomplete event."""
         rest, self.rest = bytes(self.rest), bytearray()
         return rest

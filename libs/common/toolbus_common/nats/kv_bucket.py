@@ -88,7 +88,7 @@ class Bucket:
         return list(found.values())
 
     async def batches(self, pattern: str = ">") -> AsyncGenerator[list[Change]]:
-        """Yield the entries like `present`, in batches. One that changes meanwhile is repeated.
+        """Yield the entries like `present`, in batches. A changed entry is repeated.
 
         Raises `BusDownError`.
         """

@@ -138,7 +138,7 @@ async def extent(client: Client, stream: str) -> Extent:
 
 
 async def contents_of(client: Client, stream: str, subjects: str) -> Contents:
-    """Return what a stream has on these subjects, as its leader knows it. Raises `BusDownError`."""
+    """Return the contents of these subjects, from the stream's leader. Raises `BusDownError`."""
     try:
         info = await client.jetstream().stream_info(stream, subjects_filter=subjects)
     except (NatsError, JetStreamError, TimeoutError) as error:

@@ -63,7 +63,7 @@ class CallDurations(Collector):
         REGISTRY.register(self)
 
     def labels(self, value: str) -> DurationHistogram:
-        """Return the histogram of a value of the label, the same one each time."""
+        """Return the histogram of a value of the label; the same object in each call."""
         return self._histograms.setdefault(value, DurationHistogram())
 
     def describe(self) -> Iterable[Family]:
@@ -99,5 +99,5 @@ REGISTRY.register(_reporter)
 
 
 def call_count(metric: Counter) -> CallCount:
-    """Return the count of a metric, the same one each time."""
+    """Return the counter of a metric; the same object in each call."""
     return _reporter.counts.setdefault(metric, CallCount(metric))

@@ -21,7 +21,7 @@ def server_of(
     of the package is started instead, and may reach only the hosts that the entry names.
 
     Raises:
-        SettingError: see there.
+        SettingError: a setting is unknown, missing or invalid.
 
     """
     known = {each.name for each in entry.settings}

@@ -188,7 +188,7 @@ class AgentRun:
     # -- the tools -----------------------------------------------------------------------------
 
     async def _execute(self, turn: Turn) -> Reached | None:
-        """Make the calls that have no result yet; return the limit that forbids them."""
+        """Make the automatic calls without a result; return the limit that forbids them, if any."""
         wanted = [
             (at, self.tools_of(call.name), call)
             for at, call in enumerate(turn.calls)
@@ -347,7 +347,7 @@ def too_large(size: int) -> InvalidError:
 
 
 def _within(turn: Turn, result: Result) -> Result:
-    """Return a result, cut to what the results of the turn leave of their limit."""
+    """Return a result, cut so that all results of the turn together stay within their limit."""
     data = result.text.encode(errors="replace")
     taken = sum(len(each.text.encode(errors="replace")) for each in turn.results.values())
     left = max(0, LARGEST_RESULTS - taken)

@@ -186,7 +186,7 @@ class AgentRuns:
     async def _started(
         self, call: CallAdmitted, requested: AgentCall, limits: AgentMode
     ) -> tuple[RunEntry, Content]:
-        """Return a new run, or the one that the request continues, which is then its only writer.
+        """Return a new run, or the run to continue. The request becomes the only writer of the run.
 
         Raises:
             UnknownEntryError: no such run exists for this principal.

@@ -34,7 +34,7 @@ def missing_tool(namespace: ToolNamespace, name: str, space: str, function: str)
 
 
 def _not_a_stub(namespace: ToolNamespace, path: str, *, listing: bool = False) -> str:
-    """Say what stubs are, and call a granted tool that reads files or lists directories."""
+    """Return what stub files are, and a call of a granted tool that accesses the path."""
     candidates = ((tool.function, ordered(tool.schema), tool) for tool in namespace.tools())
     found = file_tool(candidates, LISTER if listing else READER)
     if found is None:

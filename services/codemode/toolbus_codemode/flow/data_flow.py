@@ -71,7 +71,7 @@ def inputs_of(program: Program) -> Mapping[str, tuple[str, ...]] | None:
 
 
 class _UnfollowedError(ValueError):
-    """The program uses what the analysis does not follow."""
+    """The program uses a construct that the analysis does not support."""
 
 
 class _DataFlow:
@@ -108,7 +108,7 @@ class _DataFlow:
         raise _UnfollowedError
 
     def _check(self) -> None:
-        """Raise `_UnfollowedError` for what the analysis does not follow."""
+        """Raise `_UnfollowedError` for a construct that the analysis does not support."""
         direct = {
             id(node.func.value)
             for node in ast.walk(self.tree)
@@ -219,7 +219,7 @@ class _DataFlow:
             self.always |= control
 
     def _evaluate(self, parts: list[ast.AST], control: Sources) -> Sources:
-        """Return what can reach the value of these expressions, and note the inputs of calls."""
+        """Return the tools whose results can reach these expressions; note the inputs of calls."""
         calls = self._calls(parts)
         known = control | self._reaching(parts)
         for at, tool in enumerate(calls):
@@ -233,7 +233,7 @@ class _DataFlow:
         return known | frozenset(calls)
 
     def _reaching(self, parts: Iterable[ast.AST]) -> Sources:
-        """Return what can reach the variables in these expressions."""
+        """Return the tools whose results can reach the variables in these expressions."""
         names = {name for part in parts for name in self._names(part)}
         return NOTHING.union(*(self.reach.get(self._first(name), NOTHING) for name in names))
 
@@ -247,7 +247,7 @@ class _DataFlow:
         ]
 
     def _failing(self, parts: Iterable[ast.AST]) -> Iterator[ast.AST]:
-        """Yield the expressions that can fail; of the call of a tool, what it receives."""
+        """Yield the expressions that can fail; for the call of a tool, its arguments."""
         waiting = list(parts)
         while waiting:
             node = waiting.pop()

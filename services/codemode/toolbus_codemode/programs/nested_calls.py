@@ -186,7 +186,7 @@ class NestedCalls:
         )
 
     def _flow(self, wanted: ToolCall) -> str:
-        """Return what can reach a call, with the proof that this program may state it."""
+        """Return the inputs of a call, with the sealed start of the program that policy issued."""
         outer, known = self.outer, self.inputs or {}
         if not outer.flow:
             return ""

@@ -66,5 +66,5 @@ class CheckedResults:
         return call.call_id in self._checks
 
     def taken(self, call: CallAdmitted) -> str:
-        """Return the checks of a call as events contain them, and forget them."""
+        """Remove the checks of a call, and return them as events contain them."""
         return self._checks.pop(call.call_id, "")

@@ -151,7 +151,7 @@ def _pages_as_questions(error: UpstreamRefusedError, call: CallAdmitted) -> byte
 
 
 def _page(page: dict[str, Any]) -> dict[str, Any]:
-    """Convert a request to open a page to its form in the stateless family, which has no id."""
+    """Convert a request to open a page to the stateless family, whose form has no id."""
     return {name: value for name, value in page.items() if name != "elicitationId"} | {
         "mode": "url"
     }

@@ -1,4 +1,4 @@
-"""Guards of the phase definitions: what they say about each definition of a server."""
+"""Guards of the phase `definitions`, and their verdicts on each definition of a server."""
 
 from collections.abc import Callable
 from time import time

@@ -97,7 +97,7 @@ class OtherServers:
         return listing.model_copy(update=found)
 
     def _of_resource(self, server: str, entry: CatalogEntry) -> CatalogEntry:
-        """Return a resource with a signal if it would replace, or looks like, another server's.
+        """Return a resource, with a signal if its URI equals or resembles another server's.
 
         On the shared endpoint, a URI belongs to the first of its servers by name.
         """

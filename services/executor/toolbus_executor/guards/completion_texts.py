@@ -47,7 +47,7 @@ Path = tuple[str | int, ...]
 
 
 class Member(NamedTuple):
-    """A value to check, and its place: `holder[name]`; without a holder, it is a name itself."""
+    """A value to check, at `holder[name]`. Without a holder, the value is a member's name."""
 
     path: Path
     holder: Any

@@ -60,7 +60,7 @@ class GuardedResponse:
                 raise
 
     async def send(self, message: ReplyMessage) -> None:
-        """Send a message, of a stream only what was checked. Raises the error of a guard."""
+        """Send a message; of a streamed response, the checked part. Raises the error of a guard."""
         if not (isinstance(message, Notification) and message.method == CHUNK):
             await self._context.send(message)
             return

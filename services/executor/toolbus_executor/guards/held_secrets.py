@@ -148,7 +148,7 @@ class HeldSecrets:
 def _found(
     own: OwnSecrets, document: Content, content: Searched, *, blocks: bool
 ) -> Redacted | None:
-    """Return a document without the secrets; None if it has none. One that is blocked is empty.
+    """Return a document without the secrets, empty if it is blocked; None without secrets.
 
     Raises `ValueError` for a document that parsers could read differently.
     """

@@ -37,7 +37,7 @@ class OwnSecrets:
 
     @property
     def version(self) -> str:
-        """A name of the set of values, which does not tell them, for this object only."""
+        """An identifier of the set of values, for this object only. It reveals no value."""
         return self._index.version
 
     @property

@@ -309,7 +309,7 @@ class NotificationHub:
     def _notify_update(
         self, listener: Listener, server: str, params: dict[str, Any], *, alone: bool
     ) -> bool:
-        """Notify one stream of an update, if it is to receive it; return whether it is.
+        """Notify one stream of an update that it may receive; return whether it was notified.
 
         A stream of the stateless family receives only updates that it subscribed to.
         """

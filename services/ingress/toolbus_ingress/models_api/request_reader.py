@@ -130,7 +130,7 @@ _STREAMED = frozenset({CHAT, RESPONSES, MESSAGES})
 
 
 class InvalidBodyError(InvalidError):
-    """The body of a model request is malformed. `param` names the wrong field, if it is one."""
+    """The body of a model request is malformed. `param` is the invalid field; else empty."""
 
     def __init__(self, reason: str, param: str = "") -> None:
         super().__init__(reason)

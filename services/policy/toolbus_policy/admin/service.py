@@ -329,7 +329,7 @@ class AdminService:
     async def reset_flow_run(
         self, request: AdminRequest, administrator: Administrator
     ) -> AdminReply:
-        """Forget what a run has read."""
+        """Clear the record of what a run has read."""
         reason = request_parser.parse_body(models.ResetReason, request.body).reason
         reset = ResetFlowRequest(run=request.name, by=administrator.by, note=reason)
         return _json((await self.flow.reset(reset)).runs[0].model_dump())

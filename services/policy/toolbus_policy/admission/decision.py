@@ -140,9 +140,9 @@ def approval_cause(call: CallRequested, decision: Decision) -> Cause:
 async def check_approval(
     approvals: ApprovalService, call: CallRequested, decision: Decision
 ) -> ApprovalResult:
-    """Return what the approvals say about a call.
+    """Return whether a call needs an approval, and whether it has one.
 
-    An error of a call that the flow wants approved has the judgement as `flow` in its data.
+    If information flow requires the approval, the data of an error has the decision as `flow`.
     """
     principal, judged = decision.admission.payer.principal, decision.flow
     try:

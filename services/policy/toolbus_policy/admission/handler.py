@@ -73,7 +73,7 @@ _tracer = Tracer("policy")
 
 @dataclass(frozen=True, slots=True)
 class AdmissionHandler:
-    """Handler of `CallRequested`. `authorizer` and `inspector` return the newest ones."""
+    """Handler of `CallRequested`. `authorizer` and `inspector` return the current objects."""
 
     service: Service
     authorizer: Callable[[], Authorizer]

@@ -47,7 +47,7 @@ _VOID = (State.EXPIRED, State.WITHDRAWN)  # the same call requests a new approva
 
 
 class Cause(NamedTuple):
-    """The level, rule or guard that requires approval, and its reason. Without one, it is empty.
+    """The level, rule or guard that requires approval, and its reason. Empty if none does.
 
     `charge` is the price of the call, or the amount to reserve, in micro-dollars. `chain` are the
     calls whose combination requires approval, in their order. `shown` are the arguments as the

@@ -1,4 +1,4 @@
-"""The decision about a call that would complete the dangerous combination."""
+"""The decision about a call that sends data outside after private and untrusted reads."""
 
 from typing import Literal
 
@@ -14,7 +14,7 @@ _VERDICTS: dict[FlowAction, FlowVerdict] = {
 
 
 def decide(before: FlowState, labels: Labels, action: FlowAction) -> FlowVerdict:
-    """Return the verdict on a call with these labels, after what its run has read before.
+    """Return the verdict on a call with these labels; `before` is what its run has read.
 
     The combination is dangerous if the run has read private data and untrusted content before this
     call, and the call sends data outside. What the call itself reads counts for later calls only:

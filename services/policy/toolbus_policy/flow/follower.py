@@ -1,4 +1,4 @@
-"""Follow what runs read: judge each call that matters, and record its reading before dispatch."""
+"""Follow what runs read: decide about each labelled call, and record its reads before dispatch."""
 
 from base64 import b64decode, b64encode
 from collections.abc import Callable
@@ -60,7 +60,7 @@ class Caller(Struct, frozen=True):
 
 
 class Judgement(Struct, frozen=True):
-    """The judgement of one call.
+    """The decision about one call, with the state that it is based on.
 
     `before` is what may have reached the call: what its run had read, or, in a program, the part
     that can reach the arguments of this call (`narrowed`). `inherited` is what earlier runs had
@@ -198,7 +198,7 @@ class FlowFollower:
         raise BusDownError("Concurrent calls of this run kept conflicting; retry.")
 
     def sealed(self, judged: Judgement | None, call: CallRequested) -> str:
-        """Return what codemode must send with the calls of this program; empty for other calls."""
+        """Return the sealed start of a program or agent run, which its calls repeat; else empty."""
         if judged is None or not judged.terms.starts:
             return ""
         is_program = call.method != AGENT_RUN
@@ -233,7 +233,7 @@ class FlowFollower:
         return sent.inputs, start
 
     async def _inherited(self, call: CallRequested, caller: Caller, run: Run) -> FlowState:
-        """Return what the earlier runs have read whose results a run of agent mode has received."""
+        """Return the reads of the earlier runs whose results a run of agent mode has received."""
         found = NOTHING_READ
         for earlier in decode_inputs(call.flow).earlier[:MAX_EARLIER]:
             other = agent_run_of(earlier, caller.owner).id
@@ -257,7 +257,7 @@ def _joined(first: FlowState, second: FlowState) -> FlowState:
 def _reaching(
     before: FlowState, now: FlowState, inputs: tuple[str, ...], labels_of: LabelsOf
 ) -> FlowState:
-    """Return what can have reached a call: what the run had read before its program, and inputs."""
+    """Return the reads that can affect a call: those before its program, and its inputs' reads."""
     labels = [labels_of(name) for name in inputs]
     private = now.private if any(each.reads_private for each in labels) else None
     untrusted = now.untrusted if any(each.reads_untrusted for each in labels) else None

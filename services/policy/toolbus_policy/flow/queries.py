@@ -30,7 +30,7 @@ class RunQueryHandler:
         return FlowRunsReply(runs=tuple(found[:LISTED]), more=len(found) > LISTED)
 
     async def reset(self, request: ResetFlowRequest) -> FlowRunsReply:
-        """Forget what a run has read, after the event of the reset is stored.
+        """Clear the record of what a run has read, after the event of the reset is stored.
 
         Raises:
             UnknownEntryError: the run has read nothing, or does not exist. An entry that cannot be

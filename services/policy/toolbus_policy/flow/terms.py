@@ -28,7 +28,7 @@ class FlowTerms(Struct, frozen=True):
 
     @property
     def action(self) -> FlowAction:
-        """The reaction to the dangerous combination."""
+        """The action if the run has read private and untrusted content and writes outside."""
         return self.flow.action if self.flow is not None else "off"
 
 

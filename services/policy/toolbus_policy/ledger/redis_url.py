@@ -29,7 +29,7 @@ _TLS = "ssl_"
 
 
 class RedisUrlError(SettingError):
-    """The URL of Redis, or a file that it names, is invalid. The message has no other part of it.
+    """The URL of Redis, or a file that it names, is invalid. The message shows no part of the URL.
 
     The error has no cause, because the causes quote the URL, and the URL contains a password.
     """

@@ -182,7 +182,7 @@ class Provider(ConfigModel):
 
     @property
     def endpoint(self) -> Server:
-        """The endpoint as a server: what the dialer and the egress rules know about it."""
+        """The endpoint in the form of a server, for the dialer and the egress rules."""
         return Server(
             url=self.base_url,
             proxy=self.proxy,

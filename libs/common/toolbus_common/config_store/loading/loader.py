@@ -152,7 +152,7 @@ def _checked_hash(
         return
     where = (*path, "secret_hash")
     if "secret" in entry:
-        yield document.problem(where, "is given in addition to secret; keep one of them")
+        yield document.problem(where, "is given in addition to 'secret'; keep one of them")
     elif not _HASH.fullmatch(str(entry["secret_hash"])):
         yield document.problem(
             where, "must be 64 hex digits: SHA-256 of the hex SHA-256 of the secret"

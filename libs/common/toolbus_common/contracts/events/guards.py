@@ -75,7 +75,7 @@ class MessageGuarded(CallEvent):
 
 
 class FlowReset(Event):
-    """An operator made Toolbus forget what a run has read. Policy publishes this event.
+    """An operator cleared the record of what a run has read. Policy publishes this event.
 
     `run` identifies the run, `key` is its key, `private` and `untrusted` are the ids of the calls
     that had read such content. `by` is the operator, and `reason` the operator's note.

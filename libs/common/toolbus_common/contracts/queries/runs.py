@@ -100,7 +100,7 @@ class FlowRunsQuery(Query):
 
 
 class ResetFlowRequest(Query):
-    """Forget what a run has read, as the operator `by`, for the reason `note`."""
+    """Clear the record of what a run has read, as the operator `by`, for the reason `note`."""
 
     SUBJECT: ClassVar[str] = "tb.query.policy.reset_flow"
 

@@ -171,7 +171,7 @@ class InjectionDetector:
         return score * _QUOTED if _ABOUT_ATTACKS.search(encoded(around)) is not None else score
 
     def _certain(self, found: Sequence[Finding]) -> list[Finding]:
-        """Return the certain findings, and the weak ones of texts in which they are certain."""
+        """Return certain findings, and weak findings of texts whose scores are certain together."""
         certain = [each for each in found if each.score >= LEAST]
         weak: dict[int, dict[str, float]] = {}
         for each in found:
@@ -187,7 +187,7 @@ class InjectionDetector:
 
 
 def _limited(found: Iterator[Finding], text: str) -> list[Finding]:
-    """Return the findings in one text; if they are too many, all of it from the first as one."""
+    """Return the findings in a text; if there are too many, one from the first to the end."""
     kept = [*islice(found, MOST_MATCHES + 1)]
     if len(kept) <= MOST_MATCHES:
         return kept
@@ -213,7 +213,7 @@ def _length(data: bytes) -> int:
 
 
 def _extended(rule: Rule, text: str, start: int, end: int) -> tuple[int, int]:
-    """Return the place of the whole sentence or element of a match."""
+    """Return the start and the end of the sentence or element that contains a match."""
     if rule.block:
         after = text[end : end + _LONGEST_BLOCK]
         closing = [place for mark in ("</", "-->", "[/") if (place := after.find(mark)) >= 0]
@@ -230,10 +230,7 @@ def _extended(rule: Rule, text: str, start: int, end: int) -> tuple[int, int]:
 
 
 def _without_overlap(found: list[Finding]) -> list[Finding]:
-    """Return the findings sorted by position; of two that overlap, the more certain one is whole.
-
-    The rest of the other one stays a finding.
-    """
+    """Return the findings sorted by position. If two overlap, the less certain one is shortened."""
     queue = [(each.text, each.start, -each.score, each.end, each.rule) for each in found]
     heapq.heapify(queue)
     kept: list[tuple[int, int, float, int, str]] = []

@@ -80,7 +80,7 @@ def phone(value: str) -> bool:
 
 
 def phone_near_word(value: str) -> bool:
-    """Return whether it can be a phone number where the text says that it is one."""
+    """Return whether a value can be a phone number if a word near it says so."""
     digits = _digits(value)
     return len(digits) - 1 in range(6, _LONGEST_PHONE) and _varied(digits)
 

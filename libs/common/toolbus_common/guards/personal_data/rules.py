@@ -30,7 +30,7 @@ class Rule(Struct, frozen=True):
 
     @property
     def expression(self) -> str:
-        """The pattern; with the words, if it needs one of them."""
+        """The pattern. If it applies only near one of `words`, it begins with these words."""
         if self.alone:
             return self.pattern
         return rf"(?i:{words_of(self.words)}){_BETWEEN}(?:{self.pattern})"

@@ -37,7 +37,7 @@ Form = Literal["direct", "named", "gated", "key"]
 
 
 class Allowed(Struct, frozen=True):
-    """What is not a secret although a rule matches it."""
+    """Matches of a rule that are not secrets."""
 
     target: str
     pattern: Any  # a compiled expression of RE2, or None
@@ -102,7 +102,7 @@ def version() -> str:
 
 @cache
 def allowed_everywhere() -> Allowed:
-    """Return what no rule reports."""
+    """Return the matches that are not secrets under any rule."""
     return _allowed(json.loads(_data("gitleaks.json"))["allowlist"])
 
 

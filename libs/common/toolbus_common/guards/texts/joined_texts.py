@@ -80,7 +80,7 @@ class MatchLimit:
                     break
 
     def limited(self, matches: Iterable[Match]) -> Iterator[Match]:
-        """Yield matches in their order; behind the most of a text, its rest as one."""
+        """Yield matches in order; after `MOST_MATCHES` of a text, its rest as one match."""
         found = text_end = 0
         for match in matches:
             start = match[0]

@@ -29,7 +29,7 @@ class MovableClient(Client):
     _left: "_LeftConnection | None" = None
 
     async def move(self, other: Client, patience: float) -> bool:
-        """Continue on the connection of `other`, which ends as a client of its own.
+        """Continue on the connection of `other`; after this, `other` is not a client any more.
 
         If the old server does not send its last messages within `patience`, callbacks learn of the
         move as of a loss and return of the connection. Return whether this client has moved. It
@@ -149,7 +149,7 @@ class _LeftConnection:
 
 
 async def _stopped(client: Client) -> None:
-    """End the tasks of a client; none of them is between a read and its processing."""
+    """End the tasks of a client. Each of them waits, so no message that it has read is lost."""
     tasks = (client._reading_task, client._ping_interval_task, client._flusher_task)
     running = [each for each in tasks if each is not None]
     for each in running:

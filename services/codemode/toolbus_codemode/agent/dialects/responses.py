@@ -221,7 +221,7 @@ class ResponsesStream:
         self._ended = True
 
     def _whole(self, item: Json, *, is_open: bool = False) -> bytes:
-        """Return the events of a complete item; an open one is done when it has a result."""
+        """Return the events of an item; if it is open, without `output_item.done`."""
         at = len(self._output)
         self._output.append(item)
         parts = [self._event("response.output_item.added", output_index=at, item=item)]

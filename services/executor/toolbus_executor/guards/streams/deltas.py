@@ -84,9 +84,9 @@ def is_empty(event: dict[str, Any], deltas: list[Delta]) -> bool:
 
 
 def with_rest(event: dict[str, Any], delta: Delta, text: str) -> dict[str, Any]:
-    """Return an event with the rest of one text, made from the last event that had a piece of it.
+    """Return an event that contains only the rest of one text.
 
-    It has no other content than that.
+    `event` is the last event that had a piece of this text.
     """
     if delta.key[0] == "chat":
         made = {name: each for name, each in event.items() if name != "usage"}
@@ -186,7 +186,7 @@ def _kept(value: dict[str, Any]) -> dict[str, Any]:
 
 
 def _has_more(value: Any) -> bool:
-    """Return whether a choice has more than empty texts and what identifies their places."""
+    """Return whether a choice has members besides empty texts and the members of `_KEPT`."""
     if isinstance(value, dict):
         return any(_has_more(each) for name, each in value.items() if name not in _KEPT)
     if isinstance(value, list):

@@ -23,7 +23,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class OtherMembers:
-    """The members of one stream's events that are no pieces of texts."""
+    """The members of one stream's events that are not pieces of texts."""
 
     def __init__(self, content: GuardedContent, secrets: HeldSecrets | None) -> None:
         self._content = content

@@ -75,7 +75,7 @@ class RequestKey(Struct, frozen=True):
 
 
 def fingerprint_of(provider: Provider) -> str:
-    """Return what decides the responses of a provider, besides the request."""
+    """Return a digest of the provider's settings that affect its responses."""
     headers = _framed(
         part.encode() for header in sorted(provider.headers.items()) for part in header
     )
@@ -178,5 +178,5 @@ def _digest(purpose: bytes, head: tuple[str, ...], members: dict[str, bytes]) ->
 
 
 def _framed(parts: Iterable[bytes]) -> bytes:
-    """Return the parts in a form from which they can be separated again."""
+    """Join the parts, each with its length, so that different parts never give equal bytes."""
     return b"".join(b"%d:%b" % (len(each), each) for each in parts)

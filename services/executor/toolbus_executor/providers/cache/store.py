@@ -218,7 +218,7 @@ class CacheStore:
         return len(names)
 
     async def _remove_all(self, names: Iterable[str]) -> None:
-        """Delete purged entries, some at a time. What remains after an error expires unread."""
+        """Delete purged entries in batches. After an error, the rest expires and is not used."""
         left = iter(names)
 
         async def remove() -> None:

@@ -59,7 +59,7 @@ class GoogleTokens:
         return f"authorization: Bearer {token}\r\n".encode()
 
     def _refresh_of(self, name: str) -> "asyncio.Task[str]":
-        """Return the task that fetches a token. All requests share it, and none of them ends it."""
+        """Return the task that fetches a token. All requests share it, and none may cancel it."""
         task = self._refreshes.get(name)
         if task is None:
             task = self._refreshes[name] = asyncio.create_task(self._refresh(name))

@@ -10,8 +10,8 @@ from toolbus_executor.providers.usage import Facts
 class StreamTranslation(Protocol):
     """The translation of one streamed response.
 
-    `facts` are those that it notes; None if they are read in the provider's events. `failure` is
-    set with the part that reports the failure to the client.
+    `facts` are those that the translation collects; None if they are read from the provider's
+    events. `failure` is set when the client's stream contains the failure.
     """
 
     facts: DecodedFacts | None

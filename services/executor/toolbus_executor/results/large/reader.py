@@ -78,7 +78,7 @@ async def read(
 async def _checked(
     store: LargeResultStore, call: CallAdmitted, manifest: Manifest, checks: Checks
 ) -> bytes | None:
-    """Return the whole value after its checks; None if it is too large, and they allow that."""
+    """Return the checked value; None if it is too large to check and the guards allow that."""
     is_text = manifest.is_text
     if manifest.size > LARGEST_CHECKED:
         await checks.stored(b"", size=manifest.size, is_text=is_text)

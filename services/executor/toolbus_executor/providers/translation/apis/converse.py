@@ -38,7 +38,7 @@ class ReasoningText(Struct):
 
 
 class Reasoning(Struct, rename="camel"):
-    """The reasoning. A stream has `text` and `signature` directly in it."""
+    """The reasoning. In a stream, it contains `text` and `signature` directly."""
 
     reasoning_text: ReasoningText | None = None
     redacted_content: str | None = None

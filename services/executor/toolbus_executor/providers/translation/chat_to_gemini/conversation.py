@@ -96,7 +96,7 @@ def _id(call_id: str) -> dict[str, Any]:
 
 
 def _result(message: chat.Message, names: dict[str, str]) -> list[dict[str, Any]]:
-    """Return a tool's result. Images and files in it follow it as parts of their own."""
+    """Return a tool's result as parts: the result with its text, then its images and files."""
     call_id = message.tool_call_id
     if not call_id:
         raise InvalidError("A message of the role 'tool' has no 'tool_call_id'. Add it.")

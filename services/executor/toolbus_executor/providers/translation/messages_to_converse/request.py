@@ -37,7 +37,7 @@ _MAX_TEMPERATURE = 1.0
 
 
 class _Family(Struct, frozen=True):
-    """The fields of its own that a family of models has in `additionalModelRequestFields`."""
+    """The fields in `additionalModelRequestFields` that a family of models supports."""
 
     top_k: tuple[str, ...] = ()
     thinks: bool = False

@@ -34,7 +34,7 @@ def repeated(body: dict[str, Any]) -> dict[str, Any]:
 
 
 def response(body: dict[str, Any], fields: dict[str, Any]) -> dict[str, Any]:
-    """Return the response for the client. `fields` are those that it repeats."""
+    """Return the response for the client. `fields` are the request's fields that it repeats."""
     source = read_response(body, chat.Response)
     if not source.choices or source.choices[0].message is None:
         raise UpstreamInvalidError(
