@@ -50,7 +50,7 @@ def shared_reason(error: ToolbusError) -> str:
 
 
 def why(error: BaseException) -> str:
-    """Return the shared reason of any error; empty if the error has no text."""
+    """Return the reason of any error, without text of a server; empty if the error has no text."""
     return shared_reason(error) if isinstance(error, ToolbusError) else str(error)
 
 

@@ -52,7 +52,7 @@ _FAMILIES = {  # by the vendor in the model's id
 
 
 def converse_request(body: dict[str, Any]) -> dict[str, Any]:
-    """Return the request for the provider. Its URL contains the model, and whether it streams."""
+    """Return the request for the provider. Its URL names the model and selects a stream or not."""
     check_fields(body, _KNOWN, CONVERSE_API)
     request = read(body, Request)
     vendors = [name for name in _FAMILIES if f"{name}." in request.model]
