@@ -75,6 +75,7 @@ from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.connections.envelope_encryption import Envelope, reencrypt
 from toolbus_oauth.upstreams.connections.master_keys import Masters
 from toolbus_oauth.upstreams.factory import UpstreamOAuth, build_upstream_oauth
+from toolbus_oauth.upstreams.issued_tokens import IssuedTokens
 
 log = logging.getLogger(__name__)
 
@@ -145,12 +146,13 @@ class Components:
         tokens = TokenClient(self.fetchers.providers, self.client_keys)
         return Providers(*common, state.config, state.named.has, self.secrets, tokens)
 
-    def upstream_oauth(self, providers: Providers) -> UpstreamOAuth:
+    def upstream_oauth(self, providers: Providers, keys: SigningKeys) -> UpstreamOAuth:
         """Create the components that obtain tokens for upstream servers."""
         settings, stores, state = self.settings, self.stores, self.state
         return build_upstream_oauth(
             settings.issuer, settings.client_document, stores.connections, stores.brief,
-            self.fetchers.servers, self.client_keys, self.secrets, providers,
+            self.fetchers.servers, self.client_keys, IssuedTokens(settings.issuer, keys),
+            self.secrets, providers,
             state.config, state.named.has, self.service.events.publish,
         )  # fmt: skip
 
@@ -241,7 +243,7 @@ async def _serve(
     parts = Components(service, settings, state, fetchers, secrets, stores, keys)
     grants, providers = parts.grants(), parts.providers()
     resources = Resources(settings.issuer, state.directory)
-    upstream_oauth = parts.upstream_oauth(providers)
+    upstream_oauth = parts.upstream_oauth(providers, grants.keys)
     access_overview = AccessOverview(grants, upstream_oauth.connections, state.config)
     routes = parts.routes(providers, resources, access_overview)
     identity_keys = IdentityKeys(settings.issuer, SigningKeys(settings.identity_keys))

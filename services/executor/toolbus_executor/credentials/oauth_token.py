@@ -35,17 +35,24 @@ class ConsentRequiredError(UpstreamRefusedError):
 class Bearer:
     """The token of a user for a server. An empty user means the shared token.
 
-    If `listing` is set, a token of any user is used. `prover` is set while the token is bound to a
-    key.
+    If `listing` is set, a token of any user is used. `claims` identify the caller in a token that
+    Toolbus issues itself. `prover` is set while the token is bound to a key.
     """
 
     def __init__(
-        self, server: str, user: str, request: RequestToken, *, listing: bool = False
+        self,
+        server: str,
+        user: str,
+        request: RequestToken,
+        *,
+        listing: bool = False,
+        claims: str = "",
     ) -> None:
         self._server = server
         self.user = user
         self._request = request
         self._listing = listing
+        self._claims = claims
         self.prover: Prover | None = None
         self._line = b""
         self._renew_at = 0.0  # on the monotonic clock
@@ -149,6 +156,7 @@ class Bearer:
             listing=self._listing,
             challenge=challenge,
             rejected=refused,
+            claims=self._claims,
         )
         try:
             reply = await self._request(query)

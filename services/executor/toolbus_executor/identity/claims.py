@@ -10,19 +10,21 @@ SECONDS = 60  # lifetime of a signed token
 
 def claims_of(call: CallAdmitted, identified: Identified) -> dict[str, Any]:
     """Return a call's claims: user, key, customer, team, actors and tool."""
-    claims: dict[str, Any] = {
-        "sub": call.user or f"key:{call.key}",
-        "jti": call.call_id,
-        "key": call.key,
-    }
+    claims = {**caller_claims(call, identified), "jti": call.call_id}
+    if call.method == TOOLS_CALL:
+        claims["tool"] = call.tool
+    return claims
+
+
+def caller_claims(call: CallAdmitted, identified: Identified) -> dict[str, Any]:
+    """Return the claims that all calls of one caller have: user, key, customer, team, actors."""
+    claims: dict[str, Any] = {"sub": call.user or f"key:{call.key}", "key": call.key}
     if call.customer != DEFAULT_CUSTOMER:
         claims["customer"] = call.customer
     if identified.team:
         claims["team"] = identified.team
     if identified.actors:
         claims["act"] = actor_chain(identified.actors)
-    if call.method == TOOLS_CALL:
-        claims["tool"] = call.tool
     return claims
 
 

@@ -19,6 +19,7 @@ from toolbus_oauth.upstreams.connections.renewal_lock import RenewalLock
 from toolbus_oauth.upstreams.discovery import Discovery
 from toolbus_oauth.upstreams.dynamic_registration import DynamicRegistration
 from toolbus_oauth.upstreams.id_jag import IdentityAssertions
+from toolbus_oauth.upstreams.issued_tokens import IssuedTokens
 from toolbus_oauth.upstreams.token_provider import TokenProvider
 from toolbus_oauth.upstreams.web.connect_flow import PREFIX, ConnectFlow
 from toolbus_oauth.web.request import Handler, Request, cacheable_response
@@ -63,6 +64,7 @@ def build_upstream_oauth(  # noqa: PLR0913, PLR0917 - composes every part
     brief: Store,
     fetcher: HttpClient,
     keys: SigningKeys,
+    issued: IssuedTokens,
     secrets: Secrets,
     providers: Providers,
     config: Callable[[], Configuration],
@@ -79,6 +81,6 @@ def build_upstream_oauth(  # noqa: PLR0913, PLR0917 - composes every part
     repository = ConnectionRepository(
         connections, clients, tokens, renewal_lock, assertions, publish
     )
-    token_provider = TokenProvider(issuer, repository, discovery, clients, brief, config)
+    token_provider = TokenProvider(issuer, repository, discovery, clients, brief, config, issued)
     counter = ConnectionsAdmin(repository, token_provider, config)
     return UpstreamOAuth(token_provider, counter, clients, repository, keys, config)

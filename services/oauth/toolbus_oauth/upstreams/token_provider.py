@@ -8,6 +8,7 @@ from time import time
 from msgspec.structs import replace
 
 from toolbus_common.config import Configuration, Server
+from toolbus_common.config.servers.oauth import ISSUED
 from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.egress import EgressError, target_of
 from toolbus_common.errors import InvalidError
@@ -30,6 +31,7 @@ from toolbus_oauth.upstreams.discovery import (
     challenge_of,
 )
 from toolbus_oauth.upstreams.id_jag import SignInRequiredError
+from toolbus_oauth.upstreams.issued_tokens import IssuedTokens
 
 OFFLINE = "offline_access"
 STEP_UP = "insufficient_scope"
@@ -46,12 +48,15 @@ class TokenProvider:
     clients: ClientIdentities
     brief: Store
     config: Callable[[], Configuration]
+    issued: IssuedTokens
 
     async def answer(self, query: UpstreamTokenQuery) -> UpstreamTokenReply:
         """Return a token, a link or a reason. Raises `InvalidError` for a server without oauth."""
         server = self.config().servers.get(query.server)
         if server is None or server.oauth is None:
             raise InvalidError(f"No server '{query.server}' is configured with 'oauth'; add it.")
+        if server.oauth.grant == ISSUED:
+            return self.issued.answer(query, server)
         try:
             return await self._answer(query, server)
         except DiscoveryError as error:
@@ -65,7 +70,7 @@ class TokenProvider:
     async def link(self, name: str, user: str = "") -> str:
         """Return a link at which a person or operator consents. Raises `InvalidError`."""
         server = self.config().servers.get(name)
-        if server is None or server.oauth is None or is_machine(server):
+        if server is None or server.oauth is None or is_machine(server) or _is_issued(server):
             raise InvalidError(f"The server '{name}' needs no consent; call its tools directly.")
         if (server.oauth.tokens == "user") is not bool(user):
             raise InvalidError(
@@ -238,6 +243,10 @@ class TokenProvider:
     def _user(query: UpstreamTokenQuery, server: Server) -> str:
         own = server.oauth is not None and server.oauth.tokens == "user"
         return query.user if own else ""
+
+
+def _is_issued(server: Server) -> bool:
+    return server.oauth is not None and server.oauth.grant == ISSUED
 
 
 async def link_of(brief: Store, name: str) -> Link | None:

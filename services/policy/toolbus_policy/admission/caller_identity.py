@@ -2,6 +2,7 @@
 
 from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of
 from toolbus_common.access.token_cache import is_person
+from toolbus_common.config.servers.oauth import ISSUED
 from toolbus_common.contracts import CallRequested, Identified
 from toolbus_policy.ledger.admitted_call import Payer
 
@@ -13,7 +14,9 @@ def caller_identity_of(
 ) -> Identified | None:
     """Return the fields that executor cannot derive; None if the server receives no identity."""
     server = snapshot.configuration.servers.get(call.server)
-    if server is None or server.identity is None:
+    if server is None:
+        return None
+    if server.identity is None and (server.oauth is None or server.oauth.grant != ISSUED):
         return None
     return Identified(team=payer.team, actors=_actors(snapshot, call.key_digest, payer.key))
 

@@ -18,7 +18,11 @@ from toolbus_policy.ledger.admitted_call import Payer
 URL, GRPC = "https://docs.test/mcp", "grpcs://shop.test:443"
 KEY_DIGEST = "p" * 64
 DECLARED = {
-    "servers": {"docs": {"url": URL, "identity": {}}, "wiki": {"url": URL}},
+    "servers": {
+        "docs": {"url": URL, "identity": {}},
+        "wiki": {"url": URL},
+        "site": {"url": URL, "oauth": {"grant": "issued"}},
+    },
     "teams": {"support": {}},
     "keys": {"bot": {"secret_hash": "0" * 64, "team": "support", "tools": ["*"]}},
     "access": {"staff": {"tools": ["*"], "team": "support"}},
@@ -85,12 +89,13 @@ def payer(snapshot: ConfigSnapshot, name: str) -> Payer:
     return Payer(principal, principal.own.team, principal.own.user, (), ())
 
 
-def test_identity_is_sent_only_to_servers_that_request_it() -> None:
+@pytest.mark.parametrize("server", ["docs", "site"])
+def test_identity_is_sent_only_to_servers_that_request_it(server: str) -> None:
     snapshot = ConfigSnapshot.of(Configuration.model_validate(DECLARED))
     bot = payer(snapshot, "bot")
     assert caller_identity_of(snapshot, requested("wiki"), bot) is None
     assert caller_identity_of(snapshot, requested("toolbus"), bot) is None
-    result = caller_identity_of(snapshot, requested("docs"), bot)
+    result = caller_identity_of(snapshot, requested(server), bot)
     assert result is not None
     assert (result.team, result.actors) == ("support", ())
 

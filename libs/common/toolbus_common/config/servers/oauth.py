@@ -1,7 +1,7 @@
 """OAuth authorization of Toolbus at upstream servers."""
 
 import re
-from typing import Annotated, Final, Literal, Self
+from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -12,7 +12,8 @@ _FILE = re.compile(r"~(?:/[A-Za-z0-9._-]+){2,8}")
 _PROCESSES = ("command", "python", "container")
 Text = Annotated[str, Field(max_length=512)]
 CLIENT_CREDENTIALS, WORKLOAD, ENTERPRISE = "client_credentials", "workload", "enterprise"
-OF_PEOPLE = ("consent", ENTERPRISE)
+ISSUED: Final = "issued"  # Toolbus issues the token itself
+OF_PEOPLE = ("consent", ENTERPRISE, ISSUED)
 REFERENCES = ("secret", "key", "assertion", "certificate")  # of a client: these are references
 BY_KEY: Final = "private_key_jwt"  # a client authenticates by its signature
 BY_AUTHORITY, BY_ITSELF = "tls_client_auth", "self_signed_tls_client_auth"
@@ -82,8 +83,9 @@ class ServerOAuth(ConfigModel):
 
     `tokens` is `shared` for one token for all users, or `user` for a separate token for each user.
     `grant` is the source of tokens: `consent` of a person, the credentials of Toolbus itself
-    (`client_credentials`), the assertion of the workload (`workload`), or an assertion of
-    `provider` (a name in `issuers`) for each user (`enterprise`).
+    (`client_credentials`), the assertion of the workload (`workload`), an assertion of `provider`
+    (a name in `issuers`) for each user (`enterprise`), or Toolbus itself as an issuer that the
+    server accepts, for each caller (`issued`, always with `tokens: user`).
 
     `issuer` selects the authorization server if the server names several. `clients` contains
     registrations by issuer. The credentials for one issuer are never sent to another. `scopes` are
@@ -98,7 +100,7 @@ class ServerOAuth(ConfigModel):
     """
 
     tokens: Literal["shared", "user"] = "shared"
-    grant: Literal["consent", "client_credentials", "workload", "enterprise"] = "consent"
+    grant: Literal["consent", "client_credentials", "workload", "enterprise", "issued"] = "consent"
     provider: Text = ""
     issuer: Text = ""
     clients: dict[Text, OAuthClient] = Field(default_factory=dict)
@@ -108,6 +110,13 @@ class ServerOAuth(ConfigModel):
     resource: Text = ""
     env: Text = ""
     file: Text = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _issues_to_each_caller(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("grant") == ISSUED:
+            return {"tokens": "user", **data}
+        return data
 
     @field_validator("resource")
     @classmethod
@@ -137,8 +146,15 @@ class ServerOAuth(ConfigModel):
     def _is_consistent(self) -> Self:
         if self.tokens == "user" and self.grant not in OF_PEOPLE:
             raise ValueError(
-                "'tokens: user' needs 'grant: consent' (the default) or 'grant: enterprise'"
+                "'tokens: user' needs 'grant: consent' (the default), 'enterprise' or 'issued'"
             )
+        if self.grant == ISSUED and (self.tokens != "user" or self.issuer or self.clients):
+            raise ValueError(
+                "'grant: issued' is for each caller, and uses no other issuer; remove 'tokens', "
+                "'issuer' and 'clients'"
+            )
+        if self.grant == ISSUED and (self.scopes or self.listing):
+            raise ValueError("'grant: issued' has no 'scopes' and no 'listing'; remove them")
         if (self.grant == ENTERPRISE) is not bool(self.provider):
             raise ValueError(
                 "'grant: enterprise' and 'provider' require each other; set both or neither"
@@ -164,6 +180,8 @@ def misfit(oauth: ServerOAuth, kind: str, own_env: tuple[str, ...] = ()) -> str:
     The message is empty if they are valid. `own_env` contains the names of the server's own
     variables.
     """
+    if oauth.grant == ISSUED:
+        return _issued_misfit(oauth, kind)
     if kind in _PROCESSES:
         return _process_misfit(oauth, kind, own_env) or _unproven_misfit(oauth, kind)
     if oauth.env or oauth.file:
@@ -173,6 +191,16 @@ def misfit(oauth: ServerOAuth, kind: str, own_env: tuple[str, ...] = ()) -> str:
     if oauth.resource and kind in ("url", "sse"):
         return f"'resource' is always the address of a {kind} server; remove it"
     return _unproven_misfit(oauth, kind) if kind == "grpc" else ""
+
+
+def _issued_misfit(oauth: ServerOAuth, kind: str) -> str:
+    if kind in _PROCESSES:
+        return "'grant: issued' needs a server that verifies tokens; remove 'oauth' from a process"
+    if oauth.env or oauth.file:
+        return "'env' and 'file' apply only to processes; remove them"
+    if oauth.dpop and kind == "grpc":
+        return "DPoP is not supported with grpc servers; remove 'dpop'"
+    return ""
 
 
 def _process_misfit(oauth: ServerOAuth, kind: str, own_env: tuple[str, ...]) -> str:

@@ -13,7 +13,8 @@ class UpstreamTokenQuery(Query):
 
     Executor sends this query to oauth. With `listing`, the token of any user is accepted.
     `challenge` is the `WWW-Authenticate` header with which the server rejected a token. `rejected`
-    is SHA-256 of the rejected token in hex.
+    is SHA-256 of the rejected token in hex. `claims` is a JSON object that identifies the caller in
+    a token that Toolbus issues itself; it is empty for other servers.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.oauth.upstream"
@@ -24,6 +25,7 @@ class UpstreamTokenQuery(Query):
     listing: bool = False
     challenge: str = Field(default="", repr=False)
     rejected: str = Field(default="", repr=False)
+    claims: str = ""
 
 
 class UpstreamTokenReply(Message):

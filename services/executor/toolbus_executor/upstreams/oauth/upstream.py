@@ -8,12 +8,21 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Protocol, cast
 
+import msgspec
+
 from toolbus_common.concurrency import Tasks, end
 from toolbus_common.config import MACHINES, Server
+from toolbus_common.config.servers.oauth import ISSUED
 from toolbus_common.contracts import CallAdmitted, CatalogEntry, Handshake
 from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamRefusedError
 from toolbus_executor.credentials import consent
-from toolbus_executor.credentials.oauth_token import Bearer, ConsentRequiredError, RequestToken
+from toolbus_executor.credentials.oauth_token import (
+    REFUSED,
+    Bearer,
+    ConsentRequiredError,
+    RequestToken,
+)
+from toolbus_executor.identity.claims import caller_claims
 from toolbus_executor.mcp_messages.request_builder import MODERN
 from toolbus_executor.upstreams.api_upstream import no_such_method
 from toolbus_executor.upstreams.base import (
@@ -76,6 +85,7 @@ class Authorized:
     ) -> None:
         self._name = name
         self._own_tokens = declared.oauth is not None and declared.oauth.tokens == "user"
+        self._issued = declared.oauth is not None and declared.oauth.grant == ISSUED
         self._one_lists = declared.oauth is not None and bool(declared.oauth.listing)
         self._ask = request
         self._make = make
@@ -240,7 +250,7 @@ class Authorized:
                 await self._bearer.needed(patience)
             yield self._main
             return
-        own = self._own(self._user(answer.call))
+        own = self._own_of(answer.call)
         own.calls += 1
         try:
             if not own.bearer.now():
@@ -272,13 +282,21 @@ class Authorized:
             )
         return user
 
-    def _own(self, user: str) -> _Own:
-        found = self._users.get(user)
+    def _own_of(self, call: CallAdmitted) -> _Own:
+        """Return the connection of a call's user; of its caller, if Toolbus issues the tokens."""
+        if not self._issued:
+            user = self._user(call)
+            return self._own(user, user, "")
+        claims = _claims_of(call)
+        return self._own(claims, call.user, claims)
+
+    def _own(self, caller: str, user: str, claims: str) -> _Own:
+        found = self._users.get(caller)
         if found is None:
             self._drop_idle_user()
-            found = _Own(Bearer(self._name, user, self._ask))
-            self._users[user] = found
-        self._users.move_to_end(user)
+            found = _Own(Bearer(self._name, user, self._ask, claims=claims))
+            self._users[caller] = found
+        self._users.move_to_end(caller)
         return found
 
     def _drop_idle_user(self) -> None:
@@ -330,6 +348,17 @@ class Authorized:
     def _user_connected(self) -> None:
         if not self._lost.done():
             self._lost.set_result("A user connected an account, so the server is listed.")
+
+
+def _claims_of(call: CallAdmitted) -> str:
+    """Return the claims of a call's caller as JSON; equal callers have equal texts."""
+    if call.identity is None:
+        raise UpstreamRefusedError(
+            "The server's `oauth` was configured a moment ago; retry shortly.",
+            upstream_code=REFUSED,
+            sent=False,
+        )
+    return msgspec.json.encode(caller_claims(call, call.identity), order="sorted").decode()
 
 
 def _without_private(described: Described) -> Described:
