@@ -2,8 +2,11 @@
 
 from typing import Any
 
+import msgspec
+
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, Identified
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
+from toolbus_common.errors import UnavailableError
 
 SECONDS = 60  # lifetime of a signed token
 
@@ -26,6 +29,20 @@ def caller_claims(call: CallAdmitted, identified: Identified) -> dict[str, Any]:
     if identified.actors:
         claims["act"] = actor_chain(identified.actors)
     return claims
+
+
+def encoded_caller(call: CallAdmitted) -> str:
+    """Return the claims of a call's caller as JSON; equal callers have equal texts.
+
+    Raises:
+        UnavailableError: policy has not applied the server's new configuration to the call yet.
+
+    """
+    if call.identity is None:
+        raise UnavailableError(
+            "The server's 'oauth' was configured a moment ago; retry shortly.", sent=False
+        )
+    return msgspec.json.encode(caller_claims(call, call.identity), order="sorted").decode()
 
 
 def actor_chain(actors: tuple[str, ...]) -> dict[str, Any]:

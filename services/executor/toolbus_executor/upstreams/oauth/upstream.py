@@ -8,21 +8,14 @@ from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any, Protocol, cast
 
-import msgspec
-
 from toolbus_common.concurrency import Tasks, end
 from toolbus_common.config import MACHINES, Server
 from toolbus_common.config.servers.oauth import ISSUED
 from toolbus_common.contracts import CallAdmitted, CatalogEntry, Handshake
 from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamRefusedError
 from toolbus_executor.credentials import consent
-from toolbus_executor.credentials.oauth_token import (
-    REFUSED,
-    Bearer,
-    ConsentRequiredError,
-    RequestToken,
-)
-from toolbus_executor.identity.claims import caller_claims
+from toolbus_executor.credentials.oauth_token import Bearer, ConsentRequiredError, RequestToken
+from toolbus_executor.identity.claims import encoded_caller
 from toolbus_executor.mcp_messages.request_builder import MODERN
 from toolbus_executor.upstreams.api_upstream import no_such_method
 from toolbus_executor.upstreams.base import (
@@ -287,7 +280,7 @@ class Authorized:
         if not self._issued:
             user = self._user(call)
             return self._own(user, user, "")
-        claims = _claims_of(call)
+        claims = encoded_caller(call)
         return self._own(claims, call.user, claims)
 
     def _own(self, caller: str, user: str, claims: str) -> _Own:
@@ -348,17 +341,6 @@ class Authorized:
     def _user_connected(self) -> None:
         if not self._lost.done():
             self._lost.set_result("A user connected an account, so the server is listed.")
-
-
-def _claims_of(call: CallAdmitted) -> str:
-    """Return the claims of a call's caller as JSON; equal callers have equal texts."""
-    if call.identity is None:
-        raise UpstreamRefusedError(
-            "The server's `oauth` was configured a moment ago; retry shortly.",
-            upstream_code=REFUSED,
-            sent=False,
-        )
-    return msgspec.json.encode(caller_claims(call, call.identity), order="sorted").decode()
 
 
 def _without_private(described: Described) -> Described:
