@@ -115,7 +115,7 @@ class Dependencies:
             where = f"{location} {bearer.user}" if location else bearer.user
             with_token = partial(reach, bearer=bearer)
             upstream = create_in_families(at, notifications, with_token, separation, where)
-            if server.openapi or server.graphql or server.grpc:
+            if server.is_described:
                 described.append(cast("TakesTokens", upstream))
             return cast("Connected", upstream)
 

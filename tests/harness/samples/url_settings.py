@@ -33,6 +33,8 @@ from toolbus_common.secrets import Secrets, stores_of
 from toolbus_executor.isolation.network.egress_proxy import EgressProxy
 from toolbus_executor.isolation.network.socket_handover import hand_over
 from toolbus_executor.transport.dialer import Dialer
+from toolbus_executor.upstreams.a2a import A2aUpstream
+from toolbus_executor.upstreams.a2a.handles import Handles
 from toolbus_executor.upstreams.base import Upstream
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.graphql import GraphQLUpstream
@@ -230,6 +232,12 @@ class Tried:
         """Call a GraphQL API."""
         await _opened(GraphQLUpstream(Server(graphql=url), {}, CallRunner().news, self.way))
 
+    async def a2a(self, url: str) -> None:
+        """Read the card of an agent."""
+        handles = Handles(b"k" * 32, "s")
+        server, news = Server(a2a=url), CallRunner().news
+        await _opened(A2aUpstream(server, {}, news, self.way, handles))
+
     async def grpc(self, url: str) -> None:
         """Call a gRPC server. Its library opens connections itself."""
         place = urlsplit(url)
@@ -320,8 +328,8 @@ CALLED: dict[str, Entrance] = {
     each.__name__: each
     for each in (
         Tried.mcp, Tried.sse, Tried.document, Tried.base_url, Tried.servers, Tried.proxy,
-        Tried.webhook, Tried.graphql, Tried.grpc, Tried.tunnel, Tried.forward, Tried.sink,
-        Tried.syslog, Tried.store,
+        Tried.webhook, Tried.graphql, Tried.a2a, Tried.grpc, Tried.tunnel, Tried.forward,
+        Tried.sink, Tried.syslog, Tried.store,
     )
 }  # fmt: skip
 LED_TO: dict[str, Entrance] = {

@@ -9,6 +9,7 @@ from itertools import chain
 from toolbus_common.config import Server
 from toolbus_common.config.servers.isolation import Hosts
 from toolbus_common.config.servers.server import CREDENTIALS
+from toolbus_common.crypto.key_file import load_key
 from toolbus_common.egress import Allowed
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_common.secrets import Values, filled
@@ -24,6 +25,8 @@ from toolbus_executor.results.large.spill_registry import SpillRegistry
 from toolbus_executor.settings import Settings
 from toolbus_executor.transport.dialer import Dialer
 from toolbus_executor.transport.dialer_factory import DialerFactory
+from toolbus_executor.upstreams.a2a import A2aUpstream
+from toolbus_executor.upstreams.a2a.handles import Handles
 from toolbus_executor.upstreams.base import Upstream, UpstreamCallbacks
 from toolbus_executor.upstreams.graphql import GraphQLUpstream
 from toolbus_executor.upstreams.mcp.http import HttpUpstream, Spoken
@@ -37,7 +40,7 @@ _PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", *CERTIFICATES)
 
 def kind_of(declared: Server) -> str:
     """Return the kind of a server, for `toolbus status`."""
-    for kind in ("openapi", "graphql", "grpc", "python", "container"):
+    for kind in ("openapi", "graphql", "grpc", "a2a", "python", "container"):
         if getattr(declared, kind):
             return kind
     if declared.command:
@@ -86,6 +89,9 @@ def reached(  # noqa: PLR0913 - only this function knows every kind
         return OpenApiUpstream(declared, headers, credentials, news, way, spills, bearer)
     if declared.graphql:
         return GraphQLUpstream(declared, headers, news, way, bearer)
+    if declared.a2a:
+        handles = Handles(load_key((settings or Settings()).people_key_file), name)
+        return A2aUpstream(declared, headers, news, way, handles, bearer)
     if declared.grpc:
         return _grpc(declared, headers, news, way, bearer)
     protocol: Spoken = "sse" if declared.sse else declared.protocol

@@ -10,7 +10,15 @@ from pydantic import Field, field_validator, model_validator
 from toolbus_common.config.access.levels import Content
 from toolbus_common.config.base import Name, Patterns
 from toolbus_common.config.flow import FlowLabels
-from toolbus_common.config.servers.endpoints import Operations, Replica, as_http, http_url
+from toolbus_common.config.servers.endpoints import (
+    Operations,
+    Replica,
+    as_http,
+    grpc_url,
+    http_url,
+    probe_path,
+    proxy_url,
+)
 from toolbus_common.config.servers.identity import ServerIdentity
 from toolbus_common.config.servers.isolation import (
     Container,
@@ -24,7 +32,6 @@ from toolbus_common.config.servers.oauth import ServerOAuth, misfit
 from toolbus_common.config.servers.results import Results
 from toolbus_common.config.servers.sampling import Sampling
 from toolbus_common.config.servers.tools import LONGEST_CALL, Misfits, ToolView
-from toolbus_common.secrets import REFERENCE
 
 _FUNCTION = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*:[A-Za-z_]\w*")
 Validation = Literal["report", "strict", "arguments", "results", "both", "none"]
@@ -34,24 +41,22 @@ PROTOCOLS = (
     "auto (each caller's own family if the server supports both), modern (stateless, 2026-07-28) "
     "or legacy (with a handshake, 2025-11-25 and before)"
 )
-_PROXY = re.compile(rf"http://[^/@\s]+/?|{REFERENCE.pattern}")
 CREDENTIALS = ("headers", "env", "credentials")  # fields whose values can be secrets
 # Fields that decide where credentials are sent.
 FILES = ("ca", "certificate", "key")  # paths on the executor's machine
 DESTINATION = (
-    "url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "graphql", "grpc",
+    "url", "replicas", "sse", "command", "cwd", "openapi", "base_url", "graphql", "grpc", "a2a",
     "python", "container", "proxy", "oauth", *FILES,
 )  # fmt: skip
-# Fields that isolate the process that receives the credentials.
-BOUNDS = ("limits", "files", "network", "namespaces")
+BOUNDS = ("limits", "files", "network", "namespaces")  # isolate the process with the credentials
 MAX_REPLICAS = 16
 LARGEST_LIST = 6 << 20  # bytes; the lists of a server are one entry of a bucket
 MAX_SESSIONS = {True: 32, False: 1024}  # default for processes, and for connections
-_OF_PROCESS = BOUNDS
+_KINDS = ("url", "replicas", "sse", "openapi", "graphql", "grpc", "a2a", "command", "python",
+          "container")  # fmt: skip
 _OF_SESSIONS = ("idle", "sessions", "max_sessions", "max_sessions_per_principal", "sampling")
-_OF_OPENAPI = ("base_url", "credentials", "probe_path")
-_PROBE_PATH = re.compile(r"/[!-~]*")
-_OF_DESCRIBED = ("operations", "refresh")  # for servers with an API description
+_OF_OPENAPI = ("credentials", "probe_path")
+_OF_DESCRIBED = ("operations", "refresh")
 
 
 class Server(FlowLabels):
@@ -63,10 +68,10 @@ class Server(FlowLabels):
     `openapi` is the URL or file of an OpenAPI document. Its operations use `base_url`, and the
     values in `credentials` for its security schemes (`user:password` for basic authentication).
     `probe_path` is the path for health probes. `graphql` is the URL of a GraphQL API. `grpc` is a
-    server with reflection, as grpc://host:port, or grpcs:// over TLS. For all three, `operations`
-    selects the tools, and the description is read again every `refresh` seconds. `python` names
-    functions as `package.module:function`, imported from `cwd`. `container` is an image with a
-    digest, whose program uses MCP on stdio.
+    server with reflection, as grpc://host:port, or grpcs:// over TLS. `a2a` is the URL of an agent,
+    or of its card. For all four, `operations` selects the tools, and the description is read again
+    every `refresh` seconds. `python` names functions as `package.module:function`, imported from
+    `cwd`. `container` is an image with a digest, whose program uses MCP on stdio.
     `timeout` limits a call without progress, in seconds. Each progress notification restarts it, up
     to `max_total_timeout` (600 s, or `timeout` if that is longer). `concurrency` limits the
     concurrent calls. Values of `headers`, `env`, `credentials` and `proxy` can contain references,
@@ -111,6 +116,7 @@ class Server(FlowLabels):
     refresh: float = Field(default=300.0, ge=5, le=24 * 3600)
     graphql: str = ""
     grpc: str = ""
+    a2a: str = ""
     python: tuple[str, ...] = ()
     container: Container | None = None
     idle: float = Field(default=600.0, ge=0, le=7 * 24 * 3600)
@@ -152,8 +158,7 @@ class Server(FlowLabels):
     @property
     def kind(self) -> str:
         """The name of the field that defines the kind of the server, such as `url`."""
-        kinds = ("url", "replicas", "sse", "openapi", "graphql", "grpc", "command", "python")
-        return next((each for each in kinds if getattr(self, each)), "container")
+        return next(each for each in _KINDS if getattr(self, each))
 
     @property
     def oauth_url(self) -> str:
@@ -165,10 +170,9 @@ class Server(FlowLabels):
             return self.replicas[0].url
         if self.is_process:
             return oauth.issuer if oauth is not None else ""
-        document = self.openapi if self.openapi.startswith(("http://", "https://")) else ""
-        return (
-            self.url or self.sse or self.base_url or document or self.graphql or as_http(self.grpc)
-        )
+        address = as_http(self.is_described)
+        document = address if address.startswith("http") else ""
+        return self.url or self.sse or self.base_url or document
 
     @property
     def oauth_place(self) -> str:
@@ -179,8 +183,13 @@ class Server(FlowLabels):
             fields = self.model_dump(mode="json", include={"command", "python", "container", "cwd"})
             program = json.dumps(fields, sort_keys=True)
             return f"{self.oauth_url} {sha256(program.encode()).hexdigest()[:32]}"
-        own = self.base_url or self.openapi or self.graphql or self.grpc
+        own = self.base_url or self.is_described
         return f"{self.oauth_url} {own}" if own else self.oauth_url
+
+    @property
+    def is_described(self) -> str:
+        """The address of an API whose description lists the tools; empty for other servers."""
+        return self.openapi or self.graphql or self.grpc or self.a2a
 
     @property
     def misfits(self) -> Misfits:
@@ -189,8 +198,7 @@ class Server(FlowLabels):
             return "strict"
         if self.validation == "none":
             return "none"
-        described = self.openapi or self.graphql or self.grpc
-        return "strict" if described and self.validation == "report" else "report"
+        return "strict" if self.is_described and self.validation == "report" else "report"
 
     @property
     def has_sessions(self) -> bool:
@@ -202,7 +210,7 @@ class Server(FlowLabels):
         """The maximum number of open sessions in one executor."""
         return self.max_sessions or MAX_SESSIONS[self.is_process]
 
-    @field_validator("url", "sse", "base_url", "graphql")
+    @field_validator("url", "sse", "base_url", "graphql", "a2a")
     @classmethod
     def _is_http(cls, url: str) -> str:
         return http_url(url)
@@ -231,11 +239,7 @@ class Server(FlowLabels):
     @field_validator("proxy")
     @classmethod
     def _has_no_plain_password(cls, proxy: str) -> str:
-        if proxy not in ("", "none") and not _PROXY.fullmatch(proxy):
-            raise ValueError(
-                "must be none, or http://host:port; with a password, a whole reference: ${env:NAME}"
-            )
-        return proxy
+        return proxy_url(proxy)
 
     @field_validator("openapi")
     @classmethod
@@ -252,16 +256,12 @@ class Server(FlowLabels):
     @field_validator("probe_path")
     @classmethod
     def _is_path(cls, path: str) -> str:
-        if path and not _PROBE_PATH.fullmatch(path):
-            raise ValueError("must begin with / and contain only printable ASCII without blanks")
-        return path
+        return probe_path(path)
 
     @field_validator("grpc")
     @classmethod
-    def _is_grpc(cls, grpc: str) -> str:
-        if grpc and not re.fullmatch(r"grpcs?://[A-Za-z0-9.\[\]:_-]+:\d{1,5}", grpc):
-            raise ValueError("must be grpc://host:port, or grpcs://host:port over TLS")
-        return grpc
+    def _is_grpc(cls, url: str) -> str:
+        return grpc_url(url)
 
     @field_validator("python", mode="before")
     @classmethod
@@ -297,13 +297,11 @@ class Server(FlowLabels):
 
     @model_validator(mode="after")
     def _is_one_kind(self) -> Self:
-        remote = (self.url, self.replicas, self.sse, self.openapi, self.graphql, self.grpc)
-        kinds = (*remote, self.command, self.python, self.container)
-        if [bool(each) for each in kinds].count(True) != 1:
+        if [bool(getattr(self, each)) for each in _KINDS].count(True) != 1:
             raise ValueError(
                 "needs exactly one of url (streamable HTTP), replicas (several URLs), command "
                 "(stdio), sse (HTTP+SSE), openapi (a document), graphql (an API), grpc (a server "
-                "with reflection), python (functions) or container (an image)"
+                "with reflection), a2a (an agent), python (functions) or container (an image)"
             )
         return self
 
@@ -315,10 +313,12 @@ class Server(FlowLabels):
             )
         if not self.openapi:
             self._refuse_alien(_OF_OPENAPI, "servers with 'openapi'")
-        if not (self.openapi or self.graphql or self.grpc):
-            self._refuse_alien(_OF_DESCRIBED, "servers with 'openapi', 'graphql' or 'grpc'")
+        if not (self.openapi or self.a2a):
+            self._refuse_alien(("base_url",), "servers with 'openapi' or 'a2a'")
+        if not self.is_described:
+            self._refuse_alien(_OF_DESCRIBED, "servers with 'openapi', 'graphql', 'grpc' or 'a2a'")
         if not self.is_process:
-            self._refuse_alien(_OF_PROCESS, "servers with 'command', 'python' or 'container'")
+            self._refuse_alien(BOUNDS, "servers with 'command', 'python' or 'container'")
         if not self.has_sessions:
             self._refuse_alien(
                 _OF_SESSIONS, "servers that may keep state (processes, url, replicas, sse)"

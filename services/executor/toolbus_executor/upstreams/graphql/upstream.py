@@ -63,7 +63,13 @@ class GraphQLUpstream(ApiUpstream[Operation]):
         """Execute an operation, and return its response as a tool result."""
         return await self.call_as(self._transport.bearer, call, seconds)
 
-    async def call_as(self, bearer: Bearer | None, call: CallAdmitted, seconds: float) -> bytes:
+    async def call_as(
+        self,
+        bearer: Bearer | None,
+        call: CallAdmitted,
+        seconds: float,
+        _caller: Caller | None = None,
+    ) -> bytes:
         """Execute an operation with this token, and return its response as a tool result."""
         if call.method != TOOLS_CALL:
             raise no_such_method()

@@ -83,7 +83,13 @@ class GrpcUpstream(ApiUpstream[Method]):
         """Call a method, and return its response as a tool result."""
         return await self.call_as(self._bearer, call, seconds)
 
-    async def call_as(self, bearer: Bearer | None, call: CallAdmitted, seconds: float) -> bytes:
+    async def call_as(
+        self,
+        bearer: Bearer | None,
+        call: CallAdmitted,
+        seconds: float,
+        _caller: Caller | None = None,
+    ) -> bytes:
         """Call a method with this token, and return its response as a tool result."""
         if call.method != TOOLS_CALL:
             raise no_such_method()

@@ -12,7 +12,9 @@ from toolbus_executor.upstreams.call_channel import Caller
 class TakesTokens(Upstream, Protocol):
     """An API upstream that can use another token for each call."""
 
-    async def call_as(self, bearer: Bearer | None, call: CallAdmitted, seconds: float) -> bytes:
+    async def call_as(
+        self, bearer: Bearer | None, call: CallAdmitted, seconds: float, caller: Caller
+    ) -> bytes:
         """Send a call with this token and return its result."""
         ...
 
@@ -42,9 +44,9 @@ class TokenView:
     def learn(self, tools: Collection[CatalogEntry]) -> None:
         """Do nothing, because the API itself stores the definitions."""
 
-    async def call(self, call: CallAdmitted, seconds: float, _caller: Caller) -> bytes:
+    async def call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
         """Send a call with the user's token and return its result."""
-        return await self._whole.call_as(self._bearer, call, seconds)
+        return await self._whole.call_as(self._bearer, call, seconds, caller)
 
     async def probe(self) -> None:
         """Do nothing, because the API itself is probed."""

@@ -73,7 +73,13 @@ class OpenApiUpstream(ApiUpstream[Operation]):
         """Send the request of an operation, and return its response as a tool result."""
         return await self.call_as(self._bearer, call, seconds)
 
-    async def call_as(self, bearer: Bearer | None, call: CallAdmitted, seconds: float) -> bytes:
+    async def call_as(
+        self,
+        bearer: Bearer | None,
+        call: CallAdmitted,
+        seconds: float,
+        _caller: Caller | None = None,
+    ) -> bytes:
         """Send the request of an operation with this token, and return a tool result."""
         if call.method != TOOLS_CALL:
             raise no_such_method()

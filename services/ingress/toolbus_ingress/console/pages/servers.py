@@ -14,7 +14,7 @@ from toolbus_ingress.console.visitor import SignedIn, Visitor, address
 PAGE = 50
 EXAMPLE = '{\n  "mcpServers": {\n    "docs": {"url": "https://docs.example.com/mcp"}\n  }\n}'
 _API = "/api/v1/servers"
-_ADDRESSES = ("url", "openapi", "graphql", "grpc", "command", "image", "python")
+_ADDRESSES = ("url", "openapi", "graphql", "grpc", "a2a", "command", "image", "python")
 router = APIRouter(prefix="/servers")
 
 

@@ -1,0 +1,1 @@
+"""Agents and clients of A2A, by its official SDK."""
