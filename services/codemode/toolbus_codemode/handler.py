@@ -157,6 +157,9 @@ class ProgramHandler:
                 return _reported(call, text(message), ran.report), ran.is_error
             plain = decode_options(call.terms).mode is Mode.SEARCH
             response = await answer(self._catalogue, bounds, call.tool, arguments, plain=plain)
+            if not plain:
+                namespace = self._catalogue.namespace(bounds)
+                response = self._failures.reading(call, response, namespace)
             return text(response), False
         except InvalidError as error:  # a result, because the model can correct its arguments
             if decode_options(call.terms).mode is Mode.SEARCH:

@@ -1,7 +1,7 @@
 """Sample calls of tools, with plausible values for required parameters."""
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from keyword import iskeyword
 from typing import Any
@@ -35,6 +35,13 @@ def example_lines(tools: Iterable[Tool], maximum: int = 1) -> list[str]:
     """
     short = sorted(_short(islice(tools, MAX_TRIED)), key=lambda found: found[:2])
     return [f"# in a program: result = {call}" for *_, call in short[:maximum]]
+
+
+def sampled(found: Sequence[Tool]) -> list[Tool]:
+    """Return the best of the found tools and, if it may write, the best one that only reads."""
+    best, *others = found
+    reading = next((each for each in others if not may_write(each)), None)
+    return [best] if reading is None or not may_write(best) else [best, reading]
 
 
 def _short(tools: Iterable[Tool]) -> Iterator[tuple[bool, bool, str]]:

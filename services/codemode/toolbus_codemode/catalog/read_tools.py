@@ -3,7 +3,7 @@
 from typing import Any
 
 from toolbus_codemode.catalog.catalog import Catalogue
-from toolbus_codemode.catalog.examples import example_lines
+from toolbus_codemode.catalog.examples import example_lines, sampled
 from toolbus_codemode.catalog.stub_tree import read, stub, tree
 from toolbus_codemode.catalog.tool_docs import manual
 from toolbus_common.access.principal import EffectiveGrants
@@ -62,7 +62,7 @@ async def _found(
     if not found:
         return "No tool matches; try other words" + ("." if plain else ", or listToolFiles.")
     lines = [stub(tool, tool.called if plain else tool.path) for tool in found]
-    return "\n".join(lines if plain else [*lines, *example_lines(found[:1])])
+    return "\n".join(lines if plain else [*lines, *example_lines(sampled(found), 2)])
 
 
 def _text(arguments: dict[str, Any], name: str, default: str | None = None) -> str:

@@ -1,4 +1,4 @@
-"""Failures that a caller repeats without a change, which get another answer."""
+"""Calls that a caller repeats without a change and without success, which get another answer."""
 
 import re
 from collections import OrderedDict
@@ -6,20 +6,22 @@ from collections.abc import Callable
 from hashlib import blake2b
 from time import monotonic
 
+from toolbus_codemode.catalog.examples import example
 from toolbus_codemode.catalog.namespace import Tool, ToolNamespace
 from toolbus_codemode.catalog.tool_docs import manual
 from toolbus_common.contracts import CallAdmitted
+from toolbus_common.mcp.builtin_server import EXECUTE
 
-MAX_REMEMBERED = 4_096  # failures; the oldest is forgotten first
-SECONDS = 600.0  # after the last repetition a failure is forgotten
-UNCHANGED = 2  # failures with the usual answer
+MAX_REMEMBERED = 4_096  # answers; the oldest is forgotten first
+SECONDS = 600.0  # after the last repetition an answer is forgotten
+UNCHANGED = 2  # calls with the usual answer
 LONGEST_DOCUMENTATION = 3_000  # characters
 LONGEST_SEARCHED = 4_000  # characters of the answer and of the arguments
 _PATH = re.compile(r"\b(\w++)[./](\w++)")
 
 
 class RepeatedFailures:
-    """Count of identical failures by session, or by key without a session.
+    """Count of identical answers by session, or by key without a session.
 
     Each replica counts alone: the changed answer comes later if replicas share a session's calls.
     """
@@ -43,8 +45,19 @@ class RepeatedFailures:
             text = f"{text[:LONGEST_DOCUMENTATION]}… (the rest: getToolDocs)"
         return f"{failure}\n\n{repeated}write it as this documentation shows.\n\n{text}"
 
+    def reading(self, call: CallAdmitted, found: str, namespace: ToolNamespace) -> str:
+        """Count a reading call and return its answer, with the next step after `UNCHANGED` ones."""
+        times = self._count(call, found)
+        tool = _nearest(found[:LONGEST_SEARCHED], namespace) if times > UNCHANGED else None
+        if tool is None:
+            return found
+        return (
+            f"{found}\n\nYou have received this answer {times} times. Now call {EXECUTE} with a "
+            f"program, such as: result = {example(tool)}"
+        )
+
     def _count(self, call: CallAdmitted, failure: str) -> int:
-        """Return how often this failure occurred, this time included."""
+        """Return how often this answer was given, this time included."""
         parts = (call.key_digest, call.session, call.tool, failure)
         digest = blake2b(call.arguments, digest_size=16)
         for part in parts:

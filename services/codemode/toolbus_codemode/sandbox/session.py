@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 
 import msgspec
 
-from toolbus_codemode.sandbox.await_insertion import with_awaits
 from toolbus_codemode.sandbox.program import (
     Failure,
     Function,
@@ -31,9 +30,11 @@ from toolbus_codemode.sandbox.protocol import (
     child_decoder,
     with_length,
 )
+from toolbus_codemode.sandbox.source_changes import prepared
 
 MakeCall = Callable[[ToolCall], Awaitable[ToolOutcome]]
 ENVELOPE = 64 << 10  # bytes of a message besides its content
+
 log = logging.getLogger(__name__)
 
 
@@ -46,7 +47,7 @@ def start(program: Program) -> Start:
     words = set(re.findall(r"\w+", program.source))
     limits = program.limits
     return Start(
-        with_awaits(program),
+        prepared(program),
         {space.name: tools(space) for space in program.tools if space.name in words},
         limits.deadline,
         limits.calls,

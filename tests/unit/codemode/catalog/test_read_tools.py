@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_codemode.catalog.examples import LONGEST_EXAMPLE, example, example_lines
+from toolbus_codemode.catalog.examples import LONGEST_EXAMPLE, example, example_lines, sampled
 from toolbus_codemode.catalog.identifiers import distinct
 from toolbus_codemode.catalog.namespace import ToolNamespace
 from toolbus_codemode.catalog.signatures import LONGEST_TYPE, parameters, signature, type_of
@@ -200,6 +200,18 @@ def test_a_sample_call_is_of_a_read_only_tool_if_there_is_one() -> None:
     for text in (tree(shown), tree(shown, "notes"), read(shown, "notes.pyi")):
         assert "# in a program: result = notes.show()" in text.splitlines()
         assert "result = notes.add" not in text
+
+
+def test_found_tools_have_a_sample_call_that_reads_before_one_that_may_write() -> None:
+    reading: dict[str, Any] = {"annotations": {"readOnlyHint": True}}
+    tools = ToolNamespace({"git": {"commit": {}, "log": reading, "show": reading}}, EVERYTHING)
+    commit, log, show = sorted(tools.tools(), key=lambda tool: tool.name)
+    assert example_lines(sampled([commit, log, show]), 2) == [
+        "# in a program: result = git.log()",
+        "# in a program: result = git.commit()",
+    ]
+    assert sampled([log, commit]) == [log]
+    assert sampled([commit]) == [commit]
 
 
 def test_a_sample_call_is_short_and_can_be_parsed() -> None:

@@ -45,6 +45,16 @@ def test_the_third_identical_failure_has_the_documentation_of_the_nearest_tool()
     assert len(answers[2]) < LONGEST_DOCUMENTATION + 300
 
 
+def test_the_third_identical_answer_of_a_reading_tool_names_the_next_step() -> None:
+    repeated, found = RepeatedFailures(), "sums/add.pyi\nadd(a: int)"
+    answers = [repeated.reading(call(), found, NAMESPACE) for _ in range(3)]
+    assert answers[:2] == [found, found]
+    assert answers[2].startswith(f"{found}\n\nYou have received this answer 3 times")
+    assert answers[2].endswith("such as: result = sums.add(a=1)")
+    assert repeated.reading(call(), "other", NAMESPACE) == "other"
+    assert [repeated.reading(call(), "no tool", NAMESPACE) for _ in range(3)] == ["no tool"] * 3
+
+
 def test_another_session_key_call_or_failure_is_counted_apart() -> None:
     failures = RepeatedFailures()
     for _ in range(2):

@@ -65,10 +65,18 @@ async def test_a_server_may_be_imported_by_its_name(sandbox: Sandbox) -> None:
 
 async def test_an_import_that_hides_a_server_is_named_in_the_hint(sandbox: Sandbox) -> None:
     tools = (Namespace("time", "time", (Function("now", "now"),)),)
-    source = "import time\nawait time.now()"
+    source = "import time\nif 1 > 2:\n    time.sleep(1)\nawait time.now()"
     end = await sandbox.run(Program(source, "python", tools, AMPLE), Tools().call)
     assert end.error is not None
     assert "`import time as lib_time`" in end.error.hint
+
+
+async def test_an_import_for_the_tools_of_a_server_hides_nothing(sandbox: Sandbox) -> None:
+    seen, tools = Tools(), (Namespace("time", "time", (Function("now", "now"),)),)
+    source = "import time\nawait time.now()"
+    end = await sandbox.run(Program(source, "python", tools, AMPLE), seen.call)
+    assert end.error is None
+    assert [each.server for each in seen.calls] == ["time"]
 
 
 async def test_a_server_under_another_name_is_named_in_the_hint(sandbox: Sandbox) -> None:

@@ -1,15 +1,15 @@
-"""Python programs to which `await` is not added."""
+"""Changes of programs before they run."""
 
 import pytest
 
-from toolbus_codemode.sandbox.await_insertion import LONGEST_SOURCE, with_awaits
 from toolbus_codemode.sandbox.program import Engine, Function, Namespace, Program
+from toolbus_codemode.sandbox.source_changes import LONGEST_SOURCE, prepared
 
 TOOLS = (Namespace("files", "files", (Function("read", "read", ("path",), 1),)),)
 
 
 def changed(source: str, engine: Engine = "python") -> str:
-    return with_awaits(Program(source, engine, TOOLS))
+    return prepared(Program(source, engine, TOOLS))
 
 
 def test_each_call_of_a_tool_is_awaited_in_its_place() -> None:
@@ -48,3 +48,29 @@ def test_another_program_is_not_changed(source: str) -> None:
 
 def test_a_starlark_program_is_not_changed() -> None:
     assert changed("files.read('a')", "starlark") == "files.read('a')"
+
+
+@pytest.mark.parametrize("engine", ["python", "starlark"])
+def test_the_import_of_a_server_is_removed_and_lines_keep_their_numbers(engine: Engine) -> None:
+    assert changed("import files\nx = files.read('a')", engine).startswith("\nx = ")
+
+
+def test_the_import_of_json_is_removed_in_starlark_only() -> None:
+    source = "import json\nx = json.decode('1')"
+    assert changed(source, "starlark") == "\nx = json.decode('1')"
+    assert changed(source) == source
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "import files\nx = files.other()",
+        "import files as f\nx = 1",
+        "import math\nx = files.read('a')",
+        "x = 1 # import files",
+        "x = '''\nimport files\n'''\nfiles.read(x)",
+        "import files\n" + "x = 1\n" * LONGEST_SOURCE,
+    ],
+)
+def test_another_import_stays(source: str) -> None:
+    assert changed(source, "starlark") == source

@@ -1,7 +1,10 @@
-"""Insertion of `await` into Python programs that call tools as plain functions.
+"""Changes of a program before it runs, of what models often write although it cannot work.
 
-Models often write `result = files.read_file(path="a")` without `await`. A program without `await`
+They write `result = files.read_file(path="a")` in Python without `await`. A program without `await`
 could not use any result, so each of its calls is awaited.
+
+They also write `import files`, although the server is there without it. In Starlark, the line is an
+error, and in Python, it can hide the server by a module of the same name. So it is removed.
 """
 
 import ast
@@ -9,12 +12,47 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import suppress
+from dataclasses import replace
 
 from toolbus_codemode.sandbox.program import Program
 
 LONGEST_SOURCE = 8_000  # characters; a longer program is not changed
 # Such a program awaits its calls itself, or may call tools where `await` is not allowed.
 _UNCHANGED = re.compile(r"\b(?:await|async|asyncio|def|lambda|class)\b")
+
+
+_IMPORT = re.compile(r"^import[ \t]+(\w+)[ \t]*$", re.MULTILINE)
+_LONG_TEXTS = ('"""', "'''")  # may contain lines that look like imports
+
+
+def prepared(program: Program) -> str:
+    """Return the source as it runs. Line numbers do not change."""
+    return with_awaits(replace(program, source=without_imports(program)))
+
+
+def without_imports(program: Program) -> str:
+    """Return the source without imports of what is there anyway: servers, and JSON in Starlark.
+
+    A program that uses other members of the name than the server's tools means another module.
+    """
+    source = program.source
+    if (
+        len(source) > LONGEST_SOURCE
+        or "import" not in source
+        or any(each in source for each in _LONG_TEXTS)
+    ):
+        return source
+    servers = {space.name: {each.name for each in space.functions} for space in program.tools}
+    known = {"json", *servers} if program.engine == "starlark" else set(servers)
+
+    def replaced(line: re.Match[str]) -> str:
+        name = line[1]
+        if name not in known:
+            return line[0]
+        used = set(re.findall(rf"\b{name}\.(\w+)", source))
+        return "" if used <= servers.get(name, used) else line[0]
+
+    return _IMPORT.sub(replaced, source)
 
 
 def with_awaits(program: Program) -> str:
