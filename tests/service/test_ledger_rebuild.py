@@ -2,13 +2,15 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from math import inf
 from pathlib import Path
 from time import time
+from urllib.parse import urlencode
 
 import pytest
 import redis.asyncio as redis
 
-from harness.audit.events import completed, events_of
+from harness.audit.events import bus_of, completed, events_of
 from harness.services.ledger_operator import (
     PRICE,
     WANTED,
@@ -19,10 +21,15 @@ from harness.services.ledger_operator import (
 )
 from harness.services.ledger_state import claim
 from harness.waits import until_async
+from toolbus_audit.clickhouse import embedded_engine
+from toolbus_audit.clickhouse.embedded_memory import EMBEDDED_SETTINGS
+from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.contracts import CallFailed
 from toolbus_common.errors import BudgetExceededError, LedgerRebuildingError
 from toolbus_common.messaging.event_publisher import EventPublisher
-from toolbus_common.nats.topology import LEDGER
+from toolbus_common.nats.connection import Bus, Envelope
+from toolbus_common.nats.stream_reader import read_from
+from toolbus_common.nats.topology import EVENTS, LEDGER
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 from toolbus_policy.ledger.ledger import ReservationEnd
@@ -185,6 +192,51 @@ async def test_without_audit_spending_stays_rejected_with_a_fix(
         await ledger_operator.rebuilder.rebuild("acme")
     with pytest.raises(LedgerRebuildingError):
         await ledger_operator.ledger.reserve(claim("early", WANTED))
+
+
+@pytest.mark.usefixtures("audit")
+@pytest.mark.parametrize("after", [0, 5])
+async def test_a_message_that_the_stream_has_twice_is_counted_once(
+    ledger_operator: LedgerOperator, settings: Settings, operator: Bus, after: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    monkeypatch.setattr("toolbus_policy.ledger.recovery.repeated_messages.PAGE", 3)
+    for _ in range(3):
+        await ledger_operator.call()
+    await _repeat_messages(settings, operator, 2)
+    for _ in range(after):
+        await ledger_operator.call()
+
+    async def stored() -> bool:
+        return await operator.finished(EVENTS, "audit") == inf
+
+    await until_async(stored, "the events are stored")
+    _merge_rows(settings.state_dir)
+    await ledger_operator.emptied()
+    assert await ledger_operator.rebuilder.rebuild("acme") is not None
+    count = 3 + after
+    assert await ledger_operator.standing() == (count * PRICE, 0, count)
+
+
+async def _repeat_messages(settings: Settings, operator: Bus, number: int) -> None:
+    """Store the last messages again, as a publisher does after more than the server's window."""
+    messages = await read_from(operator.client, EVENTS, 1, "tb.event.call.*.acme")
+    async with bus_of("policy", settings) as bus:
+        for message in messages[-number:]:
+            again = Envelope(message.subject, f"again.{message.sequence}", message.data)
+            await bus.store(again)
+
+
+def _merge_rows(state_dir: Path) -> None:
+    """Let the embedded engine remove repeated events, as it does by itself some time later."""
+    store = AuditSettings(state_dir=state_dir)
+    configuration = store.clickhouse_directory.with_name(
+        f"{store.clickhouse_directory.name}.policies"
+    )
+    options = EMBEDDED_SETTINGS | {"config-file": str((configuration / "config.xml").resolve())}
+    engine = embedded_engine.connect(f"{store.clickhouse_directory.resolve()}?{urlencode(options)}")
+    engine.query(f"OPTIMIZE TABLE {store.clickhouse_database}.events FINAL")
+    engine.close()
 
 
 @pytest.mark.usefixtures("audit")

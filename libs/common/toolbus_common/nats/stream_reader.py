@@ -34,6 +34,7 @@ _GONE = re.compile(r"^KV-Operation:\s*(DEL|PURGE)\s*$", re.MULTILINE)  # an entr
 _NONE_FOUND = 10037  # NATS: no message found
 _NOT_STORED = 10077  # NATS: maximum bytes or messages exceeded, or a failed write
 _NO_STORAGE = (10002, 10023, 10047)  # NATS: the limit of the account or of the server is reached
+_LATER = "Nats-Num-Pending"
 _BEFORE = "Nats-Last-Sequence"  # sequence number of the previous message in the reply
 
 
@@ -67,6 +68,9 @@ class StreamEntry:
     gone: bool = False
     size: int = 0
     at: str = ""  # time of storage in ISO 8601
+    later: int = (
+        0  # later messages on the subjects of a batch, as the replica that replied has them
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,6 +282,7 @@ def _entry_of(message: Msg, headers: dict[str, str]) -> StreamEntry:
         headers.get("KV-Operation") in ("DEL", "PURGE"),
         int(headers[_SIZE]) if _SIZE in headers else len(message.data),
         headers.get("Nats-Time-Stamp", ""),
+        int(headers.get(_LATER, 0)),
     )
 
 

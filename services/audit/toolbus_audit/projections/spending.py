@@ -3,6 +3,8 @@
 import re
 from typing import Any
 
+import msgspec
+
 from toolbus_audit.clickhouse.query import ReadOnlyStore, decode
 from toolbus_common.contracts import (
     TOOLS_CALL,
@@ -80,6 +82,17 @@ SELECT uniqExact(stream_seq) FROM (
     SELECT stream_seq FROM dead_letters WHERE endsWith(subject, '.{customer}')
         AND stream_seq BETWEEN {first:d} AND {last:d})
 """
+_SEQUENCES = """
+SELECT DISTINCT stream_seq FROM (
+    SELECT stream_seq FROM events WHERE stream = '{stream}' AND stream_seq IN ({sequences})
+    UNION ALL
+    SELECT stream_seq FROM dead_letters
+    WHERE endsWith(subject, '.{customer}') AND stream_seq IN ({sequences}))
+"""
+_IDS = """
+SELECT DISTINCT id FROM events
+WHERE customer = '{customer}' AND has(JSONExtract({{ids:String}}, 'Array(String)'), id)
+"""
 
 
 async def spending(store: ReadOnlyStore, people: PersonKeys, query: SpendingQuery) -> SpendingReply:
@@ -94,17 +107,36 @@ async def spending(store: ReadOnlyStore, people: PersonKeys, query: SpendingQuer
         since=oldest[0][0] if oldest and oldest[0][1] else float("1e18"),
         more=len(rows) > MAX_ROWS,
         messages=await _messages(store, query) if query.last else 0,
+        sequences=await _sequences(store, query) if query.sequences else (),
+        ids=await _ids(store, query) if query.ids else (),
     )
 
 
 async def _messages(store: ReadOnlyStore, query: SpendingQuery) -> int:
     """Return how many messages of the customer are stored, as events or as dead letters."""
-    if not _STREAM.fullmatch(query.stream):
-        raise InvalidError("The query's `stream` is not the id of a stream; use its digits.")
+    _check_stream(query)
     sql = _MESSAGES.format(
         customer=query.customer, stream=query.stream, first=query.first, last=query.last
     )
     return int((await _rows(store, sql))[0][0])
+
+
+async def _sequences(store: ReadOnlyStore, query: SpendingQuery) -> tuple[int, ...]:
+    _check_stream(query)
+    wanted = ",".join(map(str, query.sequences))
+    sql = _SEQUENCES.format(customer=query.customer, stream=query.stream, sequences=wanted)
+    return tuple(int(number) for (number,) in await _rows(store, sql))
+
+
+async def _ids(store: ReadOnlyStore, query: SpendingQuery) -> tuple[str, ...]:
+    given = {"ids": msgspec.json.encode(query.ids).decode()}
+    found = decode(await store.query(_IDS.format(customer=query.customer), MAX_ROWS, given))
+    return tuple(str(found_id) for (found_id,) in found.data)
+
+
+def _check_stream(query: SpendingQuery) -> None:
+    if not _STREAM.fullmatch(query.stream):
+        raise InvalidError("The query's `stream` is not the id of a stream; use its digits.")
 
 
 async def open_calls(

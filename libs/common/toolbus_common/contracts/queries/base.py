@@ -115,7 +115,8 @@ class SpendingQuery(Query):
     epoch), in steps of `step` seconds (0 means one step). With `aliases`, a last column has the
     aliases that contained a model when its request was allowed, separated by spaces. With `last`,
     the stored messages of the customer are counted: those of the stream `stream` with sequence
-    numbers from `first` to `last`.
+    numbers from `first` to `last`. `sequences` and `ids` are messages of this stream, and events of
+    the customer, of which the reply names the stored ones.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.spending"
@@ -128,6 +129,8 @@ class SpendingQuery(Query):
     stream: str = ""
     first: int = 0
     last: int = 0
+    sequences: tuple[int, ...] = ()
+    ids: tuple[str, ...] = ()
 
 
 class SpendingReply(Message):
@@ -135,7 +138,8 @@ class SpendingReply(Message):
 
     `since` is the time of the oldest stored event. `more` is true if there are too many rows or
     calls for one reply. In this case, query a shorter interval. `store` is the id of the store, and
-    `messages` the number of stored messages that the query asks for.
+    `messages` the number of stored messages that the query asks for. `sequences` and `ids` are
+    those of the query that are stored.
     """
 
     rows: tuple[tuple[Any, ...], ...]
@@ -143,6 +147,8 @@ class SpendingReply(Message):
     more: bool = False
     store: str = ""
     messages: int = 0
+    sequences: tuple[int, ...] = ()
+    ids: tuple[str, ...] = ()
 
 
 class OpenCallsQuery(Query):

@@ -32,6 +32,7 @@ from toolbus_policy.ledger.recovery.rebuild_counters import (
     limits_of,
     required_sums_of,
 )
+from toolbus_policy.ledger.recovery.repeated_messages import MessageMissingError, RepeatedMessages
 
 log = logging.getLogger(__name__)
 
@@ -163,12 +164,11 @@ class Rebuilder:
         try:
             wanted = await contents_of(self.service.bus.client, EVENTS, subject_of("*.*", customer))
             await self._audit_has_all(customer, token)
-            reach, store = await self._reach(customer, wanted)
+            reach = await self._reach(customer, wanted, token)
         except ToolbusError as error:
             if not accept:
                 raise LedgerRebuildingError(f"{error.reason} {_or_accept(customer)}") from error
             return rebuild, now
-        self._store = store
         missing = max(needs[0].start, generation.since)
         if reach > missing and not accept:
             raise LedgerRebuildingError(
@@ -211,8 +211,8 @@ class Rebuilder:
             await self._hold(customer, token)
             await asyncio.sleep(0.2)
 
-    async def _reach(self, customer: str, wanted: Contents) -> tuple[float, str]:
-        """Return the time of the oldest stored event, and the id of the store.
+    async def _reach(self, customer: str, wanted: Contents, token: str) -> float:
+        """Return the time of the oldest stored event.
 
         Raises `LedgerRebuildingError` if the store lacks messages that the stream has.
         """
@@ -225,13 +225,34 @@ class Rebuilder:
             last=wanted.last,
         )
         reply = await self.service.requests.request(query, SpendingReply, QUERY_SECONDS)
+        self._store = reply.store
         if reply.messages < wanted.messages:
+            await self._check_missing(customer, wanted, reply, token)
+        return reply.since
+
+    async def _check_missing(
+        self, customer: str, wanted: Contents, reply: SpendingReply, token: str
+    ) -> None:
+        """Raise `LedgerRebuildingError` unless the store has all events of missing messages."""
+
+        async def request(query: SpendingQuery) -> SpendingReply:
+            await self._hold(customer, token)
+            found = await self.service.requests.request(query, SpendingReply, QUERY_SECONDS)
+            return self._same_store(found)
+
+        try:
+            search = RepeatedMessages(self.service.bus, request, customer)
+            repeated, message = await search.count(wanted), 0
+        except MessageMissingError as missing:
+            repeated, message = 0, missing.sequence
+        if reply.messages + repeated < wanted.messages:
+            which = f" (message {message} for example)" if message else ""
             raise LedgerRebuildingError(
                 f"The store of audit has {reply.messages} of the {wanted.messages} messages of "
-                f"'{customer}' in the stream, so budgets would be too high; run 'toolbus audit "
-                "backfill', or see 'toolbus status'."
+                f"'{customer}' in the stream{which}, so budgets would be too high; run 'toolbus "
+                "audit backfill', or see 'toolbus status'."
             )
-        return reply.since, reply.store
+        log.info("ledger.repeated_messages", extra={"customer": customer, "messages": repeated})
 
     def _same_store(self, reply: Reply) -> Reply:
         """Return the reply. Raises `LedgerRebuildingError` if another store has answered."""
