@@ -74,9 +74,10 @@ def _accounts(place: Installation, options: argparse.Namespace) -> Iterator[Acco
             time.sleep(options.before)
             at = time.monotonic()
             FAULTS[name](place)
+            returned = time.monotonic()
             _until_quiet(running)
         place.until_whole()
-        account = accountant.settled(name, running, at)
+        account = accountant.settled(name, running, at, returned)
         account.seconds = round(time.monotonic() - began, 1)
         yield account
 

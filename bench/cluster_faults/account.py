@@ -5,7 +5,7 @@ import os
 import subprocess
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -64,6 +64,8 @@ class Account:
     answered: int = 0
     failed: dict[str, int] = field(default_factory=dict)
     recovered: float = 0.0  # seconds from the fault to the last call that failed or was slow
+    during: float = -1.0  # the same, of the calls before everything ran again; -1: not measured
+    after: float = -1.0  # seconds from that moment to the last of the later calls
     longest: float = 0.0  # seconds of the longest answered call
     unrecorded: int = 0  # executed or answered, and not in the record with intent and outcome
     not_executed: dict[str, int] = field(default_factory=dict)  # recorded, by kind of outcome
@@ -82,6 +84,13 @@ class Account:
             or "completed" in self.not_executed
         )
 
+    def note_trouble(self, began: Sequence[float], at: float, returned: float) -> None:
+        """Set the times of recovery from when the calls began that failed or were slow."""
+        self.recovered = round(max([0.0, *(each - at for each in began)]), 1)
+        before = (each - at for each in began if each <= returned)
+        self.during = round(max([0.0, *before]), 1)
+        self.after = round(max([0.0, *(each - returned for each in began)]), 1)
+
 
 class Accountant:
     """Compares the calls at the upstream with the record and with the ledger."""
@@ -97,15 +106,18 @@ class Accountant:
         self._spent = spent_and_reserved(self._place.valkey.primary_url)[0]
         self._twice = self._doubled_rows()
 
-    def settled(self, fault: str, load: RecordedLoad, at: float) -> Account:
-        """Return the account of a load when it no longer changes."""
+    def settled(self, fault: str, load: RecordedLoad, at: float, returned: float) -> Account:
+        """Return the account of a load when it no longer changes.
+
+        The fault began at `at`, and everything ran again at `returned` (monotonic seconds).
+        """
         found = Account(fault, load.made, len(load.succeeded), dict(load.failed))
         if load.broken:
             found.failed["connection broken"] = load.broken
         if load.wrong:
             found.failed["wrong answer"] = len(load.wrong)
         slow = (each.began for each in load.succeeded if each.at - each.began > SLOW)
-        found.recovered = round(max([0.0, *(each - at for each in (*load.troubled, *slow))]), 1)
+        found.note_trouble([*load.troubled, *slow], at, returned)
         found.longest = round(max((each.at - each.began for each in load.succeeded), default=0), 2)
         give_up, alike, before = time.monotonic() + SETTLE_SECONDS, 0, -1
         while time.monotonic() < give_up and alike < ALIKE:

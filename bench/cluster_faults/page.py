@@ -32,9 +32,12 @@ does a full disk. After each fault the calls are compared one by one.
 - **clocks**: those of the first replica of each service, by libfaketime; timers are not affected.
 - **rolling restart**: services by SIGTERM; each NATS server first gets SIGUSR2 (lame duck mode), and SIGTERM 5 s later.
 
-- **recovery**: from the fault to the start of the last call that failed or took more than 2 s. 0 if there is none. It includes the
-  return of a server and the time of a rolling restart, in which single calls may fail late. Bold: more than
-  is demanded, which is 6 s for a NATS server and 2 s for a service.
+- **recovery**: from the fault to the start of the last call that failed or took more than 2 s, and that began before everything ran
+  again. 0 if there is none. The end of a fault is the return of a server, or the end of the last restart.
+- **after the return**: from that end to the start of the last such call. A server of NATS that returns with an outdated state starts
+  elections ([ADR 64](../adr/0064-routes-are-given-up.md)). Earlier runs measured both as one time, from the fault to the last
+  call; then this column has "in it".
+- Bold: more than is demanded, which is 6 s for a NATS server and 2 s for a service.
 - **executed, not recorded**: the upstream or the caller has a result, and the record lacks the intent, the outcome, or the execution.
 - **recorded, not executed**: charged in full as `outcome_unknown`, because it could not be excluded that they ran.
 - **wrong money**: the difference of the ledger, the record and the executions, and reservations that remain; micro-dollars.
@@ -44,8 +47,8 @@ does a full disk. After each fault the calls are compared one by one.
 {count} faults, {calls:,} calls. Of each fault, the newest measurement is shown; they were made between {first} and {last} (UTC). `-dirty` runs
 include changes after the commit.
 
-| fault | calls | failed | recovery, s | longest call, s | executed, not recorded | recorded, not executed | wrong money | duplicates | evidence | calls/s | commit |
-|---|---|---|---|---|---|---|---|---|---|---|---|
+| fault | calls | failed | recovery, s | after the return, s | longest call, s | executed, not recorded | recorded, not executed | wrong money | duplicates | evidence | calls/s | commit |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|
 """  # noqa: E501 - lines of a page
 PLAIN = """
 One Valkey server, no network namespaces and no file systems of their own: commit {commits}.
@@ -112,7 +115,7 @@ def line(account: Account) -> str:
             account.fault,
             f"{account.calls:,}",
             _counts(account.failed),
-            _recovery(account),
+            *_recovery(account),
             f"{account.longest:g}",
             str(account.unrecorded),
             _counts(account.not_executed),
@@ -123,10 +126,15 @@ def line(account: Account) -> str:
     )
 
 
-def _recovery(account: Account) -> str:
-    kind = account.fault.partition(",")[0]
-    demand = DEMANDS.get(kind, math.inf)
-    return f"**{account.recovered:g}**" if account.recovered > demand else f"{account.recovered:g}"
+def _recovery(account: Account) -> tuple[str, str]:
+    demand = DEMANDS.get(account.fault.partition(",")[0], math.inf)
+
+    def shown(seconds: float) -> str:
+        return f"**{seconds:g}**" if seconds > demand else f"{seconds:g}"
+
+    if account.during < 0:
+        return shown(account.recovered), "in it"
+    return shown(account.during), shown(account.after)
 
 
 def _counts(counts: dict[str, int]) -> str:
