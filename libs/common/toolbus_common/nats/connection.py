@@ -42,7 +42,7 @@ log = logging.getLogger(__name__)
 
 SPANS = "Toolbus-Spans"  # header for `Envelope.spans`
 ACK_SECONDS = 3.0
-PING_SECONDS, PINGS = 1, 6  # unanswered pings after which a server is given up, in 6 to 7 s
+PING_SECONDS, PINGS = 1, 3  # unanswered pings after which a server is given up, in 3 to 4 s
 LATE_SECONDS = 3.0  # additional time for busy responders
 NO_RESPONDERS = "503"
 LARGEST_MESSAGE = 8 * 1024 * 1024  # bytes; also configured at the server

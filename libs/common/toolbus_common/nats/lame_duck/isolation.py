@@ -8,7 +8,7 @@ from nats.errors import Error as NatsError
 
 from toolbus_common.nats.topology import CONFIG
 
-PROBE_SECONDS = 1.5
+PROBE_SECONDS = 1.0
 SILENT_NANOSECONDS = 3_000_000_000  # heartbeats between copies come every second
 _UNAVAILABLE = 503
 _STATE = f"$JS.API.STREAM.INFO.KV_{CONFIG}"  # every service may read it
