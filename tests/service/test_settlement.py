@@ -15,6 +15,8 @@ from harness.engines.bus_reset import connect_as_tester, provisioned
 from harness.engines.nats_server import NatsServer
 from harness.services.ledger_state import ABOUT, MemoryGenerations, admission, counters
 from harness.waits import until_async
+from toolbus_common.contracts import CallFailed
+from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.connection import Bus, Envelope
 from toolbus_common.nats.provision import provision
@@ -22,11 +24,11 @@ from toolbus_common.nats.stream_reader import StreamEntry, read_from
 from toolbus_common.nats.topology import EVENTS
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
-from toolbus_policy.ledger.ledger import Ledger
+from toolbus_policy.ledger.ledger import ExpiredReservation, Ledger
 from toolbus_policy.ledger.recovery import intent_evidence as evidence
 from toolbus_policy.ledger.reservation import CallContext
 from toolbus_policy.ledger.reserve_args import ReservationRequest
-from toolbus_policy.ledger.settlement import SettlementConsumer
+from toolbus_policy.ledger.settlement import SettlementConsumer, unknown_outcome
 
 CHARGED, REFUNDED, HELD = (100, 0), (0, 0), (0, 100)
 
@@ -132,6 +134,26 @@ async def test_an_intent_known_only_to_the_stream_leader_counts(
         await settlement.service.events.publish_durable(allowed(call_id=rid))
     await settlement.ledger.reserve(late("r"))
     assert await swept(settlement, valkey_url) == CHARGED
+
+
+async def test_an_outcome_that_a_killed_replica_has_published_is_not_published_again(
+    settlement: SettlementConsumer, settings: Settings, valkey_url: str
+) -> None:
+    for rid in ("r", "s"):
+        await settlement.service.events.publish_durable(allowed(call_id=rid))
+        await settlement.ledger.reserve(late(rid))
+    killed = ExpiredReservation("r", "acme", int(time()), 100, CallContext.decode(ABOUT))
+    async with events_of("policy", settings, settings.state_dir / "killed") as replica:
+        await replica.publish_durable(unknown_outcome(killed))
+    async with pulling(settlement.service.bus, "policy") as pull:
+        for message in await pull(1, 30.0):
+            await message.done(wait=True)
+    assert await swept(settlement, valkey_url) == (200, 0)
+    messages = await read_from(
+        settlement.service.bus.client, EVENTS, 1, subject_of(CallFailed.NAME, "acme")
+    )
+    lines = [line for message in messages for line in message.data.split(b"\n")]
+    assert sorted(json.loads(line)["id"] for line in lines) == ["r.unknown", "s.unknown"]
 
 
 async def age(tester: Bus) -> None:

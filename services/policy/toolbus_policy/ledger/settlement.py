@@ -14,7 +14,7 @@ from toolbus_common.messaging.broker import EventBatch
 from toolbus_common.nats.topology import EVENTS
 from toolbus_common.service.service import Service
 from toolbus_policy.ledger.ledger import ExpiredReservation, Extension, Ledger, ReservationEnd
-from toolbus_policy.ledger.recovery.intent_evidence import may_have_run
+from toolbus_policy.ledger.recovery.intent_evidence import ended_in_stream, may_have_run
 
 log = logging.getLogger(__name__)
 
@@ -114,8 +114,12 @@ class SettlementConsumer:
     async def _settle_expired(self, customer: str, expired: list[ExpiredReservation]) -> None:
         began = monotonic()
         ran = await may_have_run(self.service.bus, customer, expired)
+        # A replica that was killed before it settled the reservation has published the outcome.
+        named = await ended_in_stream(
+            self.service.bus, customer, ran, min(late.at for late in expired)
+        )
         for late in expired:
-            if late.rid in ran:
+            if late.rid in ran - named:
                 await self.service.events.publish_until_durable(unknown_outcome(late))
         charged = [
             ReservationEnd(late.rid, customer, "unknown") for late in expired if late.rid in ran
