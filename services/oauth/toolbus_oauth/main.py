@@ -30,7 +30,7 @@ from toolbus_common.contracts import (
     UpstreamTokenQuery,
 )
 from toolbus_common.crypto.dpop.replay_check import Nonces, ProofChecker
-from toolbus_common.crypto.key_file import load_key, read_key
+from toolbus_common.crypto.key_file import accepted_keys, load_key, read_key
 from toolbus_common.crypto.sealed_tokens import TokenSealer
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.egress.resolver import CheckedResolver
@@ -203,7 +203,7 @@ def build(process: ProcessContext) -> Service:
     """Return the composed service. It opens connections only when it runs."""
     settings = Settings()
     service = Service("oauth", settings, process)
-    service.shared_keys.add("oauth", load_key(settings.oauth_key))
+    service.shared_keys.add("oauth", *accepted_keys(settings.oauth_key))
     if not settings.oauth_vault_key:
         earlier = [read_key(path) for path in map(Path, settings.earlier_vaults) if path.is_file()]
         service.shared_keys.add("vault", load_key(settings.vault_file), *earlier)
@@ -286,11 +286,17 @@ def _http_clients(settings: Settings) -> HttpClients:
 
 
 async def _stores(service: Service, settings: Settings, secrets: Secrets) -> Stores:
-    sealer = TokenSealer(load_key(settings.oauth_key))
+    keys = accepted_keys(settings.oauth_key)
+    sealer = TokenSealer(*keys)
+    store = Store(await service.bucket(OAUTH), sealer)
+    registered = Store(await service.bucket(OAUTH_CLIENTS), sealer)
+    if len(keys) > 1:  # a rotation: nothing may need the earlier key when it is removed
+        count = await store.reencrypt() + await registered.reencrypt()
+        log.info("oauth.reencrypted", extra={"records": count})
     return Stores(
         sealer,
-        store=Store(await service.bucket(OAUTH), sealer),
-        registered=Store(await service.bucket(OAUTH_CLIENTS), sealer),
+        store=store,
+        registered=registered,
         brief=Store(await service.bucket(OAUTH_BRIEF), sealer),
         connections=await _connections(service, settings, secrets),
         tokens=await service.bucket(TOKENS),

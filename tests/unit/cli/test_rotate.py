@@ -78,7 +78,7 @@ def test_stages_are_refused_out_of_order(tmp_path: Path) -> None:
     assert run(tmp_path, "policy")[0] == 0
     assert (tmp_path / "policy.next.key").read_bytes() == key
     assert "run '--stage switch' first" in run(tmp_path, "policy", "--stage", "finish")[1]
-    assert "only client-state and policy" in run(tmp_path, "oauth")[1]
+    assert "only client-state, policy, oauth" in run(tmp_path, "people")[1]
 
 
 def test_the_list_has_every_key_with_its_age(

@@ -61,7 +61,7 @@ KEYS = (
     Key("oauth-client", "oauth-client.json", _MONTHLY, "TOOLBUS_OAUTH_CLIENT_FILE"),
     Key("oauth-identity", "oauth-identity.json", _MONTHLY, "TOOLBUS_OAUTH_IDENTITY_FILE"),
     Key("vault", "oauth-vault.key", "TOOLBUS_OAUTH_EARLIER_VAULTS", "TOOLBUS_OAUTH_VAULT_FILE"),
-    Key("oauth", "oauth.key", "not possible yet", "TOOLBUS_OAUTH_KEY_FILE"),
+    Key("oauth", "oauth.key", _SHARED, "TOOLBUS_OAUTH_KEY_FILE", "oauth"),
     Key("people", "people.key", "not possible yet", "TOOLBUS_PEOPLE_KEY"),
     Key("encryption", "encryption/*.key", "not possible yet"),
     Key("evidence", "evidence/key.pem", "a new log key", "TOOLBUS_EVIDENCE_KEY_FILE"),
@@ -76,7 +76,9 @@ _ROTATED = {each.name: each for each in KEYS if each.how == _SHARED}
 
 
 def rotate(
-    key: Annotated[str, typer.Argument(help="The key to replace: client-state or policy.")] = "",
+    key: Annotated[
+        str, typer.Argument(help="The key to replace: client-state, policy or oauth.")
+    ] = "",
     *,
     stage: Annotated[Stage, typer.Option(help="The stage of the rotation.")] = Stage.PREPARE,
     listed: Annotated[bool, typer.Option("--list", help="List all keys and their age.")] = False,
@@ -93,7 +95,7 @@ def rotate(
         return
     if key not in _ROTATED:
         raise CommandError(
-            f"This command does not replace '{key}', only {' and '.join(_ROTATED)}; {PAGE} says "
+            f"This command does not replace '{key}', only {', '.join(_ROTATED)}; {PAGE} says "
             "how each key is replaced."
         )
     chosen = _ROTATED[key]

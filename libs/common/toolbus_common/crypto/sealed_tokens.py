@@ -53,6 +53,19 @@ class TokenSealer:
         except (ValueError, msgspec.MsgspecError):
             return None
 
+    def resealed(self, text: str, kind: type[Claims]) -> str | None:
+        """Return a token of an accepted key, encrypted with the key in use.
+
+        Return None for any other token.
+        """
+        with suppress(ValueError):
+            sealed, name = decoded(text), _kind(kind)
+            try:
+                self._aead.open(sealed, name)
+            except DecryptionError:
+                return encoded(self._aead.seal(self._opened_by_accepted(sealed, name), name))
+        return None
+
     def _opened_by_accepted(self, sealed: bytes, kind: bytes) -> bytes:
         """Return what another accepted key decrypts. Raises `DecryptionError`."""
         for aead in self._accepted:

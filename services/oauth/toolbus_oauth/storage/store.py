@@ -51,6 +51,20 @@ class Store:
         opened = (self.seal.open(each, kind) for each in sealed)
         return [each for each in opened if each is not None]
 
+    async def reencrypt(self) -> int:
+        """Encrypt records of accepted keys with the key in use; return how many were written."""
+        kinds = {each.__name__.lower(): each for each in Claims.__subclasses__()}
+        count = 0
+        for each in await self.bucket.present():
+            kind = kinds.get(each.key.partition(".")[0])
+            if kind is None or not each.value:
+                continue
+            sealed = self.seal.resealed(each.value.decode("ascii", "replace"), kind)
+            if sealed is not None:
+                written = await self.bucket.swap(each.key, sealed.encode(), each.revision)
+                count += written is not None
+        return count
+
 
 def _storage_key(kind: type[Claims], name: str) -> str:
     """Return the storage key; it contains a digest of the name, which may be personal."""
