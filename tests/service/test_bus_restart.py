@@ -8,6 +8,7 @@ from math import inf
 from pathlib import Path
 
 import pytest
+from nats.aio.msg import Msg
 
 from harness.engines.bus_reset import connect_as_tester, provisioned
 from harness.engines.nats_server import NatsAt, NatsServer
@@ -152,6 +153,7 @@ async def test_an_error_tells_a_late_acknowledgement_from_a_lost_connection(
     own_nats.freeze()
     with monkeypatch.context() as patch:
         patch.setattr(connection, "ACK_SECONDS", 0.05)
+        patch.setattr(connection, "RESEND_SECONDS", 0.05)
         with pytest.raises(BusDownError) as late:
             await tester.store(message)
     waiting = asyncio.create_task(tester.store(message))
@@ -161,6 +163,28 @@ async def test_an_error_tells_a_late_acknowledgement_from_a_lost_connection(
         await waiting
     assert isinstance(late.value.__cause__, TimeoutError)
     assert isinstance(lost.value.__cause__, ConnectionError)
+
+
+async def test_a_message_without_an_acknowledgement_is_sent_again_and_stored_once(
+    tester: Bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Lose the acknowledgement of the first copy, as a leader that resigns does."""
+    message = Envelope("tb.event.call.allowed.acme", "again", allowed(1).encode())
+    lost: list[Msg] = []
+    receive = tester._acknowledged
+
+    async def lose_the_first(answer: Msg) -> None:
+        if lost:
+            await receive(answer)
+        lost.append(answer)
+
+    monkeypatch.setattr(connection, "RESEND_SECONDS", 0.05)
+    inbox = tester.client.new_inbox()
+    await tester.client.subscribe(f"{inbox}.*", cb=lose_the_first)
+    monkeypatch.setattr(tester, "_ack_prefix", inbox)
+    await tester.store(message)
+    assert len(lost) > 1
+    assert [line["id"] for line in await lines(tester)] == ["c1.allowed"]
 
 
 async def test_the_outbox_of_a_killed_service_is_published_by_the_next_one(

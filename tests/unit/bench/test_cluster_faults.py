@@ -63,7 +63,7 @@ def test_each_kind_of_loss_is_found(
     assert {name: getattr(found, name) for name in figures} == figures
 
 
-def test_trouble_during_a_fault_and_after_it_is_told_apart() -> None:
+def test_trouble_during_a_fault_and_after_it_are_separate_figures() -> None:
     found = Account("none")
     found.note_trouble([90.0, 104.0, 116.5, 119.0], 100.0, 116.0)
     assert (found.recovered, found.during, found.after) == (19.0, 4.0, 3.0)

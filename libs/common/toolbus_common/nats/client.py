@@ -5,6 +5,7 @@ import logging
 import ssl
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from random import sample
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -62,7 +63,10 @@ def shown_urls(urls: str) -> str:
 
 
 def servers_of(urls: str) -> list[str]:
-    """Return the URLs that commas separate. Raises `BusDownError`, which does not quote them."""
+    """Return the URLs that commas separate, in random order.
+
+    Raises `BusDownError`, which does not quote them.
+    """
     found = [each.strip() for each in urls.split(",")]
     try:
         for each in found:
@@ -72,7 +76,7 @@ def servers_of(urls: str) -> list[str]:
             "TOOLBUS_NATS_URL is not valid; set nats://HOST:PORT or tls://HOST:PORT, several "
             "separated by commas, with percent-encoding in a user and password."
         ) from None
-    return found
+    return sample(found, len(found))
 
 
 def client_of(files: TlsFiles | None) -> MovableClient:
@@ -88,21 +92,27 @@ def cannot_connect(urls: str, name: str, cause: Exception) -> BusDownError:
     return BusDownError(f"Cannot connect to NATS at {shown_urls(urls)} as {name}: {why}")
 
 
-async def until_led(store: Callable[[], Awaitable[None]], due: float) -> None:
-    """Store a message, again while its stream has no leader, until `due`.
+async def until_led(store: Callable[[], Awaitable[None]], seconds: float) -> None:
+    """Store a message, again while its stream has no leader that acknowledges it, for `seconds`.
 
-    `store` raises `LookupError` without a leader. Raises `BusDownError`.
+    `store` raises `LookupError` without a leader, and `BusDownError` by `TimeoutError` without an
+    acknowledgement. Raises `BusDownError`.
     """
+    loop = asyncio.get_running_loop()
+    due = loop.time() + seconds
     while True:
         try:
             return await store()
         except LookupError:
-            if asyncio.get_running_loop().time() + PAUSE_SECONDS > due:
+            if loop.time() + PAUSE_SECONDS > due:
                 raise BusDownError(
                     "The stream EVENTS has no leader or does not exist; retry, or run "
                     "'toolbus provision'."
                 ) from None
             await asyncio.sleep(PAUSE_SECONDS)
+        except BusDownError as error:
+            if loop.time() >= due or not isinstance(error.__cause__, TimeoutError):
+                raise
 
 
 def answerable(reply: str) -> bool:

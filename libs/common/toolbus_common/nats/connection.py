@@ -41,7 +41,8 @@ from toolbus_common.tls_files import TlsFiles
 log = logging.getLogger(__name__)
 
 SPANS = "Toolbus-Spans"  # header for `Envelope.spans`
-ACK_SECONDS = 3.0
+ACK_SECONDS = 4.5  # most elections end within it, and it ends within the time of a shutdown
+RESEND_SECONDS = 1.5  # without an acknowledgement, with the same id
 PING_SECONDS, PINGS = 1, 3  # unanswered pings after which a server is given up, in 3 to 4 s
 LATE_SECONDS = 3.0  # additional time for busy responders
 NO_RESPONDERS = "503"
@@ -141,6 +142,7 @@ class Bus:
             "nkeys_seed_str": self._seed,
             "inbox_prefix": f"_INBOX.{self.name}",
             "connect_timeout": 2,
+            "dont_randomize": True,  # the lost server is the last one of a reconnection
         }
         servers = servers_of(self._url)
         departure = Departure(client, lambda: client_of(self._tls), servers, identity)
@@ -261,19 +263,18 @@ class Bus:
     async def store(self, envelope: Envelope) -> None:
         """Publish a message to a stream, and wait until it is stored. Raises `BusDownError`.
 
-        While the stream has no leader, the message is sent again, with the same id.
+        While it is not acknowledged, the message is sent again, with the same id.
         """
-        due = asyncio.get_running_loop().time() + ACK_SECONDS
-        await until_led(lambda: self._store(envelope, due), due)
+        await until_led(lambda: self._store(envelope), ACK_SECONDS)
 
-    async def _store(self, envelope: Envelope, due: float) -> None:
+    async def _store(self, envelope: Envelope) -> None:
         """Publish a message once. Raises `BusDownError`, or `LookupError` without a leader."""
         if not self._nats.is_connected:
             raise bus_down()
         self._next_ack += 1
         token = str(self._next_ack)
         loop = asyncio.get_running_loop()
-        acknowledged = loop.create_future()
+        acknowledged, due = loop.create_future(), loop.time() + RESEND_SECONDS
         self._acks[token] = acknowledged, due
         if self._ack_timer is None:
             self._ack_timer = loop.call_at(due, self._end_late)
@@ -290,7 +291,7 @@ class Bus:
         finally:
             del self._acks[token]
         if "error" in answer:
-            raise rejection(answer["error"])
+            raise rejection(answer["error"], envelope.subject)
 
     async def bucket(self, name: str) -> Bucket:
         """Open an existing bucket. Raises `BusDownError` if it does not exist."""

@@ -33,6 +33,7 @@ _SIZE = "Nats-Msg-Size"  # size of a message that is sent without its data
 _GONE = re.compile(r"^KV-Operation:\s*(DEL|PURGE)\s*$", re.MULTILINE)  # an entry was deleted
 _NONE_FOUND = 10037  # NATS: no message found
 _NOT_STORED = 10077  # NATS: maximum bytes or messages exceeded, or a failed write
+_IN_PROCESS = 10158  # NATS: a message with this id is in process
 _NO_STORAGE = (10002, 10023, 10047)  # NATS: the limit of the account or of the server is reached
 _LATER = "Nats-Num-Pending"
 _BEFORE = "Nats-Last-Sequence"  # sequence number of the previous message in the reply
@@ -340,9 +341,14 @@ async def use_of(client: Client, stream: str) -> StreamUse:
     return StreamUse(info.state.bytes, info.config.max_bytes or -1, replicas, single, lagging)
 
 
-def rejection(error: dict[str, Any]) -> BusDownError:
-    """Return the error for a message that a stream did not store."""
+def rejection(error: dict[str, Any], subject: str = "") -> BusDownError | LookupError:
+    """Return the error for a message that a stream did not store.
+
+    It is a `LookupError` if an earlier copy of the message has no quorum yet.
+    """
     code, reason = error.get("err_code"), str(error.get("description"))
+    if code == _IN_PROCESS:
+        return LookupError(subject)
     if code in _NO_STORAGE or (code == _NOT_STORED and not reason.startswith("maximum ")):
         return EventsFullError(
             f"NATS has no space for events ({reason}), so the call could not be recorded and was "

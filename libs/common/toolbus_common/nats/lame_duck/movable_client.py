@@ -43,7 +43,10 @@ class MovableClient(Client):
         left = self._left = _LeftConnection(self)
         self._transport, self._ps = other._transport, Parser(self)
         self._server_info, self._client_id = other._server_info, other._client_id
-        self._current_server = other._current_server
+        current: Any = other._current_server
+        self._current_server = current
+        # A reconnection tries the server that was lost last.
+        self._server_pool.sort(key=lambda each: each.uri.netloc == current.uri.netloc)
         self._pongs, self._pings_outstanding = [], 0
         reading = asyncio.ensure_future(left.read())
         try:
