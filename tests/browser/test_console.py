@@ -14,7 +14,8 @@ PAGES = {
     "analytics/who-called": "Who called", "analytics/one-call": "One call",
     "approvals": "Approvals", "servers": "Servers",
     "servers/echo": "echo", "servers/add": "Add servers", "keys": "Keys",
-    "keys/bot": "bot", "keys/add": "Create a key", "budgets": "Budgets",
+    "keys/bot": "bot", "keys/bot/explain?call=echo__say": "Explain a call",
+    "keys/add": "Create a key", "budgets": "Budgets",
     "entries/rules": "Rules", "entries/rules/edit": "Add to rules", "entries/users": "Users",
     "entries/access/edit?name=staff": "Access staff", "configuration": "Configuration",
 }  # fmt: skip

@@ -1,7 +1,9 @@
 """Explanations agree with the calls: each level, rule, limit and state of a key, tool or model."""
 
 import json
+import re
 from collections.abc import Iterator
+from html import unescape
 from http.client import HTTPConnection
 from typing import Any
 from urllib.parse import urlsplit
@@ -9,6 +11,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from harness.clients.admin_client import at, why
+from harness.clients.form_browser import Browser, Page
 from harness.gateway.cluster import Upstream
 from harness.gateway.launched_gateway import Launched
 from harness.models.mock_provider import MockProvider
@@ -40,6 +43,7 @@ KEYS: dict[str, dict[str, Any]] = {
     "european": {"tools": ["*"], "models": ["*"], "model_regions": ["eu"]},
 }
 SAY = "echo__say"
+HOSTILE = "<img src=x onerror=alert(1)>"
 FORBIDDEN = (
     'forbid(principal, action == Action::"tools/call", resource == Tool::"echo__say") when {'
     ' context.arguments has text && context.arguments.text like "/etc*" };'
@@ -305,3 +309,54 @@ def test_a_strange_name_is_unknown(gateway: Launched, name: str) -> None:
 def test_only_a_key_that_exists_is_explained(gateway: Launched) -> None:
     answer = at(gateway, ADMIN).request("POST", "/v1/keys/nobody/explain", {"name": SAY})
     assert (answer.status, why(answer)) == (404, "unknown_entry")
+
+
+# -- the console ----------------------------------------------------------------------------------
+
+
+def signed_in(gateway: Launched) -> Browser:
+    """Return a browser that is signed in to the console."""
+    browser = Browser(str(gateway.ready["endpoint"]).removesuffix("/mcp"))
+    assert browser.post("/console/sign-in", key=ADMIN).status == 303
+    return browser
+
+
+def shown(browser: Browser, path: str) -> Page:
+    """Return a page of the console."""
+    return browser.get(f"{browser.base}/console/{path}")
+
+
+def sends(browser: Browser, path: str, **form: str) -> Page:
+    """Send a form of the console."""
+    token = re.search(r'name="token" value="([^"]*)"', shown(browser, "keys").text)
+    assert token is not None
+    return browser.post(f"/console/{path}", token=token[1], **form)
+
+
+def test_a_denial_is_explained_from_its_story(gateway: Launched) -> None:
+    gateway.client(SECRET.format("bot")).call("echo__no_such_tool", {})
+    denied = "SELECT call_id FROM events WHERE event = 'call.denied' AND tool = 'no_such_tool'"
+    (found, *_) = gateway.eventual_rows(denied, bool)
+    auditor = signed_in(gateway)
+    link = re.search(
+        r'href="/console/([^"]+)">Why', shown(auditor, f"calls/{found['call_id']}").text
+    )
+    assert link is not None
+    page = shown(auditor, unescape(link[1]))
+    assert "<strong>echo__no_such_tool</strong> is <strong>denied</strong>" in page.text
+    assert "has no tool" in page.text
+
+
+def test_an_explanation_shows_hostile_texts_and_mistakes(gateway: Launched) -> None:
+    browser = signed_in(gateway)
+    allowed = sends(browser, "keys/bot/explain", call="echo__say", arguments='{"text": "x"}')
+    assert "<strong>echo__say</strong> is <strong>allowed</strong>" in allowed.text
+    assert "No budget, rate or loop limit counts this call." in allowed.text
+    for name in (HOSTILE, f"echo__{HOSTILE}", f"{HOSTILE}/mock"):
+        page = sends(browser, "keys/bot/explain", call=name, arguments=json.dumps({"a": HOSTILE}))
+        assert HOSTILE not in page.text
+        assert "is <strong>denied</strong>" in page.text
+    for arguments in ("{", "[]", HOSTILE):
+        page = sends(browser, "keys/bot/explain", call="echo__say", arguments=arguments)
+        assert page.status in (400, 422)
+        assert HOSTILE not in page.text

@@ -27,7 +27,7 @@ LIMIT 100
 """
 _STORY = """
 SELECT formatDateTime(at, '%F %T.%f') AS time, event, key, server, tool, code, reason, rule,
-    approval, charge / 1e6 AS dollars, latency_us / 1e3 AS ms, detail
+    approval, method, charge / 1e6 AS dollars, latency_us / 1e3 AS ms, detail
 FROM events
 WHERE call_id = {call:String} OR parent_id = {call:String}
 ORDER BY events.at, stream_seq, line

@@ -56,6 +56,19 @@ async def show_key(visitor: SignedIn, name: str) -> Response:
     return visitor.page("key.html", entry=entry)
 
 
+@router.get("/{name}/explain")
+async def show_explanation(visitor: SignedIn, name: str, call: str = "") -> Response:
+    """Return what a call of a key without arguments would get; without a name, only the form."""
+    return await _explained(visitor, name, call, "{}")
+
+
+@router.post("/{name}/explain")
+async def explain_with_arguments(visitor: SignedIn, name: str) -> Response:
+    """Return what a call of a key would get."""
+    form = visitor.form
+    return await _explained(visitor, name, form.get("call", ""), form.get("arguments", "{}"))
+
+
 @router.post("/{name}/terms")
 async def replace_terms(visitor: SignedIn, name: str) -> Response:
     """Replace the terms of a key."""
@@ -112,6 +125,23 @@ def client_configurations(endpoint: str, secret: str) -> dict[str, str]:
         **files,
         "OpenAI SDK": f'OpenAI(base_url="{endpoint.removesuffix("/mcp")}/v1", api_key="{secret}")',
     }
+
+
+async def _explained(visitor: Visitor, key: str, call: str, arguments: str) -> Response:
+    """Return the form with the explanation of a call, or why there is none."""
+    found, shown, status = None, dict[str, Any](), 200
+    try:
+        body = {"name": call.strip(), "arguments": json.loads(arguments.strip() or "{}")}
+        if call.strip():
+            path = f"{_API}/{quote(key, safe='')}/explain"
+            found = (await visitor.api.send("POST", path, body)).data
+    except ProblemError as problem:
+        shown, status = {"problem": problem}, problem.status
+    except ValueError as error:
+        shown, status = {"error": f"The arguments are not valid JSON: {error}."}, 422
+    return visitor.page(
+        "explain.html", status, key=key, call=call, arguments=arguments, found=found, **shown
+    )
 
 
 def _secret(visitor: Visitor, created: dict[str, str]) -> Response:
