@@ -1,27 +1,33 @@
 """A server that changes an approved tool: rejected at once, reported, approved, available again."""
 
 import json
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from html import unescape
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pytest
 
 from conformance.upstream import FixtureServer
+from harness.clients.admin_client import at
 from harness.clients.event_streams import Events
+from harness.clients.form_browser import Browser
 from harness.clients.mcp_client import Client
 from harness.gateway.family_gateway import listening, start_session, stateless
 from harness.gateway.launched_gateway import Launched
 from harness.waits import until_blocking
 from toolbus_cli import config_client as desks
-from toolbus_cli.clients.pins import Pinboard, at_pins
-from toolbus_cli.errors import CommandError
 from toolbus_cli.state_dir import State
+from toolbus_common.definitions.pins import Pinboard, at_pins
+from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import Bus
 
 R = TypeVar("R")
 KEY = "tbk_bot_e2e-secret-for-pins"
+ADMIN = "tba_{}_e2e-secret-for-pins-1"
+ROLES = ("viewer", "operator")
 GREET = "fix__greet"
 CHANGED = "notifications/tools/list_changed"
 
@@ -73,7 +79,7 @@ class Pinned:
         async def look(board: Pinboard) -> tuple[str, str]:
             try:
                 (case,) = await board.cases(GREET, everything=True)
-            except CommandError:
+            except ToolbusError:
                 return "", "it is not offered"
             return case.offered.digest, case.why
 
@@ -83,7 +89,7 @@ class Pinned:
         """Approve this definition of the greeting tool, once it is quarantined."""
 
         async def approve(board: Pinboard) -> None:
-            with suppress(CommandError):  # it has changed meanwhile: look again
+            with suppress(ToolbusError):  # it has changed meanwhile: look again
                 held = await board.cases(GREET)
                 await board.approve(*(case for case in held if case.offered.digest == digest))
 
@@ -114,7 +120,13 @@ def pinned(
     }
     with (
         fixture.running(),
-        launched.running({"servers": servers, "keys": {"bot": {"secret": KEY, "tools": ["*"]}}}),
+        launched.running(
+            {
+                "servers": servers,
+                "keys": {"bot": {"secret": KEY, "tools": ["*"]}},
+                "admins": {role: {"role": role, "secret": ADMIN.format(role)} for role in ROLES},
+            }
+        ),
     ):
         launched.until_listed(gateway.client, GREET)
         until_blocking(lambda: "slow__greet" in gateway.held(), "listed and quarantined")
@@ -265,3 +277,46 @@ def test_an_unknown_tool_is_an_error_with_its_fix(pinned: Pinned) -> None:
     ):
         result = pinned.launched.toolbus("pins", *words)
         assert (result.returncode, message in result.stderr) == (1, True), result.stderr
+
+
+def test_an_operator_approves_a_definition_in_the_console(pinned: Pinned) -> None:
+    hostile = evil(title="<img src=x onerror=alert(1)>")
+    hostile["inputSchema"]["properties"]["api_key"] = {"type": "string"}
+    pinned.list_instead(greet=hostile)
+    until_blocking(lambda: pinned.greeting()[1], "quarantined")
+    base = str(pinned.launched.ready["endpoint"]).removesuffix("/mcp")
+    viewer, operator = Browser(base), Browser(base)
+    for browser, role in ((viewer, "viewer"), (operator, "operator")):
+        assert browser.post("/console/sign-in", key=ADMIN.format(role)).status == 303
+    page = operator.get(f"{base}/console/servers/fix").text
+    assert "changed since it was approved" in page
+    assert "⟨U+200B ZERO WIDTH SPACE⟩⟨U+202E RIGHT-TO-LEFT OVERRIDE⟩ Before that" in page
+    assert "It has a new parameter: api_key; its name asks for a secret" in page
+    assert "&lt;img src=x onerror=alert(1)&gt;" in page
+    assert "<img src=x" not in page
+    fields = {
+        name: unescape(match[1])
+        for name in ("token", "kind", "name", "digest")
+        if (match := re.search(rf'name="{name}" value="([^"]*)"', page)) is not None
+    }
+    form = {**fields, "action": "approve"}
+    seen = viewer.get(f"{base}/console/servers/fix").text
+    assert 'value="approve"' not in seen
+    token = re.search(r'name="token" value="([^"]*)"', seen)
+    assert token is not None
+    refused = viewer.post("/console/servers/fix/definitions", **{**form, "token": token[1]})
+    assert refused.status == 403
+    other = operator.post("/console/servers/fix/definitions", **{**form, "digest": "0" * 64})
+    assert other.status == 409
+    assert "has changed since it was shown" in other.text
+    assert pinned.client.call(GREET).code == "unknown_tool"
+    assert operator.post("/console/servers/fix/definitions", **form).status == 303
+    pinned.launched.until_listed(pinned.client, GREET)
+    admin = at(pinned.launched, ADMIN.format("operator"))
+    (found,) = admin.request("GET", "/v1/servers/fix/definitions?search=greet").json["items"]
+    assert (found["quarantined"], found["by"]) == ("", "admin:operator")
+    events = pinned.launched.eventual_rows(
+        "SELECT detail FROM events WHERE event = 'definition.approved'",
+        lambda rows: any("admin:operator" in str(each) for each in rows),
+    )
+    assert events

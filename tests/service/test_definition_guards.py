@@ -15,10 +15,10 @@ from harness.builders.pinned_listings import (
 )
 from harness.waits import until_async
 from toolbus_cli import config_client as desks
-from toolbus_cli.clients.pins import at_pins
 from toolbus_cli.state_dir import State
 from toolbus_common.config import Configuration, Guard, Server
 from toolbus_common.contracts import CheckedCall, ServiceVerdict
+from toolbus_common.definitions.pins import at_pins
 from toolbus_common.errors import UnavailableError
 from toolbus_common.guards.inspector import Inspector
 from toolbus_common.guards.placeholders import Placeholders

@@ -16,7 +16,6 @@ from harness.builders.pinned_listings import (
 )
 from harness.waits import until_async
 from toolbus_cli import config_client as desks
-from toolbus_cli.clients.pins import at_pins
 from toolbus_cli.state_dir import State
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import (
@@ -28,6 +27,7 @@ from toolbus_common.contracts import (
     ServerState,
 )
 from toolbus_common.contracts.records.pin_names import KINDS, first_key
+from toolbus_common.definitions.pins import at_pins
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.settings import Settings

@@ -5,11 +5,11 @@ import pytest
 from harness.builders.pinned_listings import entry, executor, held, listed, listing_of
 from harness.waits import until_async
 from toolbus_cli import config_client as desks
-from toolbus_cli.clients.pins import at_pins
 from toolbus_cli.state_dir import State
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import CatalogEntry, Listing, ServerState
 from toolbus_common.contracts.records.pin_names import first_key, pin_key
+from toolbus_common.definitions.pins import at_pins
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.settings import Settings

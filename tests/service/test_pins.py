@@ -18,8 +18,6 @@ from harness.builders.pinned_listings import (
 )
 from harness.waits import until, until_async
 from toolbus_cli import config_client as desks
-from toolbus_cli.clients.pins import Case, Pinboard, at_pins
-from toolbus_cli.errors import CommandError
 from toolbus_cli.state_dir import State
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import (
@@ -31,6 +29,8 @@ from toolbus_common.contracts import (
 )
 from toolbus_common.contracts.records.pin_names import first_key, pin_key
 from toolbus_common.crypto.canonical_json import digest_of
+from toolbus_common.definitions.pins import Case, Pinboard, at_pins
+from toolbus_common.errors import ConflictError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.settings import Settings
 
@@ -208,7 +208,7 @@ async def test_a_definition_changed_after_it_was_shown_is_not_approved(
         await one.lists(offered("a", "harmless"))
         case = await case_of(board, "a")
         found = await one.lists(offered("a", "harmful"))
-        with pytest.raises(CommandError, match="changed since it was shown"):
+        with pytest.raises(ConflictError, match="changed since it was shown"):
             await board.approve(case)
         assert await one.entry.now() == found
 
@@ -219,7 +219,7 @@ async def test_an_approval_takes_no_name_of_a_listed_tool(
     async with executor(settings) as one:
         await one.lists(offered("greet"))
         found = await one.lists(offered("Greet"), offered("greet"), offered("leave"))
-        with pytest.raises(CommandError, match=r"docs__greet' would no longer be listed: .* like"):
+        with pytest.raises(ConflictError, match=r"docs__greet' would no longer be listed: .* like"):
             await board.approve(await case_of(board, "leave"), await case_of(board, "Greet"))
         assert await one.entry.now() == found, "neither is approved"
         await board.approve(await case_of(board, "leave"))
@@ -233,7 +233,7 @@ async def test_the_second_of_two_operators_gets_an_error(
         await one.lists(offered("a", "new"))
         case = await case_of(board, "a")
         await board.reject(case)
-        with pytest.raises(CommandError, match="Another operator decided"):
+        with pytest.raises(ConflictError, match="Another operator decided"):
             await board.approve(case)
 
 

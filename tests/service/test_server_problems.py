@@ -13,9 +13,9 @@ from nats.js.errors import NotFoundError
 from harness.clients.bus_operator import servers_of
 from harness.waits import until, until_async
 from toolbus_cli.commands.operate.status import faults_of, not_held
-from toolbus_cli.views.visible_text import printable
 from toolbus_common.config import Configuration, Server
 from toolbus_common.config.servers.isolation import Files
+from toolbus_common.definitions.visible_text import printable
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, EVENTS
 from toolbus_common.service.process_context import ProcessContext

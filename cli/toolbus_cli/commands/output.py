@@ -5,7 +5,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toolbus_cli.views.visible_text import escaped, printable
+from toolbus_common.definitions.visible_text import escaped, printable
 
 
 def show_json(data: Any) -> None:

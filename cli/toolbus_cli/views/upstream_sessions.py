@@ -3,7 +3,7 @@
 from time import time
 from typing import Any
 
-from toolbus_cli.views.visible_text import printable
+from toolbus_common.definitions.visible_text import printable
 
 MAX_SHOWN = 20  # rows per server in the table
 COLUMNS = ("server", "owner", "client", "executor", "opened", "last used", "calls")

@@ -38,6 +38,7 @@ def build(endpoint: Endpoint) -> Application:
         cache.router,
         reports.catalogue,
         admin_approvals.router,
+        admin_approvals.definitions,
         runs.router,
         runs.flow,
         approvals.router,

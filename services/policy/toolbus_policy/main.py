@@ -67,6 +67,7 @@ from toolbus_common.nats.topology import (
 from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
+from toolbus_policy.admin.definitions import DefinitionOperations
 from toolbus_policy.admin.installation import InstallationOperations
 from toolbus_policy.admin.ledger_queries import LedgerQueryHandler
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
@@ -361,7 +362,7 @@ async def _serve_admin(
         restrictions,
         service.requests.request,
         flow_runs,
-        installation,
+        (installation, DefinitionOperations(repository_for)),
     )
 
     @service.broker.subscriber(

@@ -14,8 +14,8 @@ from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
 from toolbus_cli.remote import contexts
 from toolbus_cli.remote.client import request
-from toolbus_cli.views.visible_text import printable
 from toolbus_common.contracts import ExplainQuery, Explanation
+from toolbus_common.definitions.visible_text import printable
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 

@@ -13,8 +13,8 @@ from toolbus_cli.commands.options import DEFAULT_STATE, StateDir
 from toolbus_cli.errors import CommandError
 from toolbus_cli.http_client import OK, send
 from toolbus_cli.state_dir import endpoint_of
-from toolbus_cli.views.visible_text import printable
 from toolbus_common.access.oauth_scopes import ADMINISTER, LOOK
+from toolbus_common.definitions.visible_text import printable
 
 LONGEST_WAIT = 60.0  # between two token requests
 LARGEST = 64 * 1024

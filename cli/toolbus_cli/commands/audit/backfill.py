@@ -18,7 +18,6 @@ from toolbus_cli.commands.output import say, show_json, show_rows
 from toolbus_cli.commands.queries import opened_queries
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
-from toolbus_cli.views.visible_text import printable
 from toolbus_common.contracts import (
     AuditQuery,
     BackfillLinesRequest,
@@ -26,6 +25,7 @@ from toolbus_common.contracts import (
     BackfillRequest,
     RowsReply,
 )
+from toolbus_common.definitions.visible_text import printable
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 

@@ -23,7 +23,7 @@ from toolbus_cli.remote.client import request
 from toolbus_cli.remote.contexts import Context
 from toolbus_cli.state_dir import State
 from toolbus_cli.views.upstream_sessions import COLUMNS, table_of, usage_lines
-from toolbus_cli.views.visible_text import printable
+from toolbus_common.definitions.visible_text import printable
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.client import TlsClient
 from toolbus_common.nats.permissions import OPERATOR

@@ -11,7 +11,7 @@ from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json
 from toolbus_cli.errors import CommandError
 from toolbus_cli.state_dir import endpoint_of
-from toolbus_cli.views.visible_text import visible
+from toolbus_common.definitions.visible_text import visible
 
 SECONDS = 120.0
 

@@ -15,8 +15,8 @@ from toolbus_cli.commands.output import say, show_json, show_table
 from toolbus_cli.config_file import ConfigurationError
 from toolbus_cli.errors import CommandError
 from toolbus_cli.importing import yaml_insert
-from toolbus_cli.views.visible_text import printable
 from toolbus_common.config_store.loading.loader import load
+from toolbus_common.definitions.visible_text import printable
 from toolbus_common.secrets import references_in
 from toolbus_common.server_catalogue.entry import CatalogueEntry, Setting
 from toolbus_common.server_catalogue.server_builder import (

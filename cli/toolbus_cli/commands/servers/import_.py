@@ -18,7 +18,7 @@ from toolbus_cli.importing import postman as collections
 from toolbus_cli.importing import yaml_insert
 from toolbus_cli.importing.environment_variables import environment_variable
 from toolbus_cli.importing.openapi_builder import Sketch, sketched
-from toolbus_cli.views.visible_text import printable
+from toolbus_common.definitions.visible_text import printable
 from toolbus_common.openapi import Api, DocumentError, read, translated
 from toolbus_common.openapi.servers import base_of
 

@@ -7,15 +7,15 @@ from typing import Annotated, Any
 import typer
 from msgspec import to_builtins
 
-from toolbus_cli.clients.pins import Case, at_pins, changed_again
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_table
 from toolbus_cli.commands.repository import at_work
 from toolbus_cli.errors import CommandError
-from toolbus_cli.views.capability_changes import capability_changes
-from toolbus_cli.views.definition_diff import differences, texts
-from toolbus_cli.views.visible_text import counted
 from toolbus_common.config_store.repository import ConfigRepository
+from toolbus_common.definitions.capability_changes import capability_changes
+from toolbus_common.definitions.definition_diff import differences, texts
+from toolbus_common.definitions.pins import Case, at_pins, changed_again
+from toolbus_common.definitions.visible_text import counted
 
 SHOWN_DIGEST = 16  # characters; finding a collision takes too long for an attack
 MIN_DIGEST = 8

@@ -123,3 +123,48 @@ class EventsResponse(ResponseModel):
     next: str
     total: int
     data: str
+
+
+class DefinitionDecision(ConfigModel):
+    """The definition that is approved or rejected: exactly the one with this digest."""
+
+    kind: Literal["tools", "prompts", "resources", "templates", "instructions"]
+    name: str = Field(max_length=4096)
+    digest: str = Field(pattern="^[0-9a-f]{64}$")
+
+
+class DefinitionDifference(ResponseModel):
+    """One member that was added (`+`), removed (`-`) or changed (`~`), as lines for review."""
+
+    sign: Literal["+", "-", "~"]
+    lines: list[str]
+
+
+class DefinitionResponse(ResponseModel):
+    """A definition of a server, with its differences from the approved one.
+
+    `quarantined` is the reason for which it is hidden; empty if it is listed. `approved` and
+    `rejected` are digests, by whom and when (`at`, in seconds since the epoch). `signals` are the
+    rules that found instructions to a model, with their scores. `capabilities` says what the
+    definition can do beyond the approved one, and `hidden` counts invisible characters by name.
+    """
+
+    name: str
+    kind: str
+    quarantined: str
+    digest: str
+    approved: str
+    rejected: str
+    by: str
+    at: float
+    signals: dict[str, float]
+    differences: list[DefinitionDifference]
+    capabilities: list[str]
+    hidden: dict[str, int]
+
+
+class DefinitionsResponse(ResponseModel):
+    """One page of definitions; `next` is the position of the next page."""
+
+    items: list[DefinitionResponse]
+    next: str | None = None

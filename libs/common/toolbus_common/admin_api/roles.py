@@ -18,7 +18,8 @@ RIGHTS: dict[Right, str] = {
     "approvals": "see pending approvals, with arguments",
     "admins": "see admin keys",
     "audit": "query and export recorded events, with personal data",
-    "decide": "approve and reject calls, cancel runs of agent mode, and reset what runs have read",
+    "decide": "approve and reject calls and definitions, cancel runs of agent mode, and reset what "
+    "runs have read",
     "keys": "create, change, rotate and revoke keys of clients",
     "purge": "remove cached responses of models",
     "declare": "change the rest of the configuration, and apply a whole one",

@@ -228,6 +228,7 @@ _SERVICES = (
             CallAllowed, CallDenied, CallFailed, CallReplayed, ApprovalRequested, ApprovalGranted,
             ApprovalRejected, ApprovalExpired, ApprovalUsed, ApprovalWithdrawn, LedgerOpened,
             KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, GuardFailed, FlowReset,
+            DefinitionApproved, DefinitionRejected,
         ),
         publishes=(
             "tb.run.*", "tb.reply.>", "tb.cancel.*",
@@ -239,12 +240,11 @@ _SERVICES = (
             *(f"$KV.{CONFIG}.{entry}" for entry in _CONFIGURED),
             # Intents of expired reservations; the second request goes to the stream's leader.
             f"$JS.API.DIRECT.GET.{EVENTS}", f"$JS.API.STREAM.MSG.GET.{EVENTS}",
-            # Policy stores redacted values, but only executor and codemode read them.
-            f"$JS.API.STREAM.INFO.KV_{PLACEHOLDERS}",
+            f"$JS.API.STREAM.INFO.KV_{PLACEHOLDERS}",  # redacted values, which policy only stores
         ),
         subscribes=("tb.call.*", "tb.cancel.*"),
-        reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, TOKENS, FLOW),
-        writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, FLOW, PLACEHOLDERS),
+        reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, TOKENS, FLOW, PINS),
+        writes=(LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, FLOW, PLACEHOLDERS, PINS),
         queries=(
             SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery, CachedResponsesQuery,
             PurgeCacheRequest, RunsRequest, GuardQuery, GuardChecksQuery, StatusQuery,

@@ -39,7 +39,6 @@ from toolbus_common.errors import (
 )
 from toolbus_policy.admin import request_parser
 from toolbus_policy.admin.guard_coverage import guard_coverage
-from toolbus_policy.admin.installation import InstallationOperations
 from toolbus_policy.admin.pagination import page
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
 from toolbus_policy.admin.shown_keys import shown_admin, shown_key
@@ -52,7 +51,7 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class AdminService:
-    """Administration operations. The methods are those of `OPERATIONS`, with `installation`."""
+    """Administration operations. The methods are those of `OPERATIONS`, with `others`."""
 
     administrator: Callable[[str], Awaitable[Administrator | None]]
     repository_for: Callable[[str], ConfigRepository]
@@ -61,7 +60,7 @@ class AdminService:
     restrictions: RemoteRestrictions
     request: Callable[..., Awaitable[Any]]
     flow: RunQueryHandler
-    installation: InstallationOperations
+    others: tuple[object, ...]
 
     async def handle(self, request: AdminRequest) -> AdminReply:
         """Perform the operation, if the caller's role allows it.
@@ -74,7 +73,8 @@ class AdminService:
             )
         right = OPERATIONS[request.operation]
         administrator = check_right(await self.administrator(request.key_digest), right)
-        performer = self.installation if hasattr(self.installation, request.operation) else self
+        others = (each for each in self.others if hasattr(each, request.operation))
+        performer = next(others, self)
         perform: Callable[..., Awaitable[AdminReply]] = getattr(performer, request.operation)
         return await perform(request, administrator)
 

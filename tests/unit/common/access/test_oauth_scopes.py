@@ -289,7 +289,7 @@ async def test_an_administrator_remains_the_caller_of_their_own_calls() -> None:
             return person
 
         approvers, limits = cast("Any", approvals), RemoteRestrictions()
-        admin = AdminService(found, unused, approvers, unused, limits, unused, unused, unused)
+        admin = AdminService(found, unused, approvers, unused, limits, unused, unused, ())
         await admin.handle(AdminRequest(key_digest="p", operation="approve_call", name=CALL.id))
         assert approvals.approver.is_caller(CALL) is own
         assert approvals.approver.name == f"user:{signed_in}"

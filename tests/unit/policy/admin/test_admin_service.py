@@ -24,6 +24,7 @@ from toolbus_common.contracts import AdminRequest
 from toolbus_common.egress import Allowed, Egress
 from toolbus_common.errors import InvalidConfigurationError, InvalidError, UnconditionalError
 from toolbus_policy.admin import request_parser as reading
+from toolbus_policy.admin.definitions import DefinitionOperations
 from toolbus_policy.admin.installation import InstallationOperations
 from toolbus_policy.admin.pagination import page
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
@@ -61,7 +62,7 @@ def test_an_auditor_changes_nothing() -> None:
 
 def test_every_operation_is_performed_by_a_method_of_the_service() -> None:
     for operation in OPERATIONS:
-        owners = [AdminService, InstallationOperations]
+        owners = [AdminService, InstallationOperations, DefinitionOperations]
         assert sum(hasattr(owner, operation) for owner in owners) == 1, operation
 
 
@@ -71,9 +72,7 @@ def test_every_operation_is_performed_by_a_method_of_the_service() -> None:
 )
 async def test_an_operation_of_another_version_is_rejected(operation: str, kind: str) -> None:
     unused = cast("Any", None)
-    service = AdminService(
-        unused, unused, unused, unused, RemoteRestrictions(), unused, unused, unused
-    )
+    service = AdminService(unused, unused, unused, unused, RemoteRestrictions(), unused, unused, ())
     with pytest.raises(InvalidError, match="differ in version"):
         await service.handle(AdminRequest(key_digest="k", operation=operation, kind=kind))
 
@@ -284,7 +283,7 @@ def admin_service(role: Role, repository: ConfigurationStub) -> AdminService:
         RemoteRestrictions(),
         consulted,
         consulted,
-        consulted,
+        (),
     )
 
 

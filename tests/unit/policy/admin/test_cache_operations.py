@@ -33,7 +33,7 @@ def service(role: Role) -> AdminService:
         SENT.append(query)
         return reply(removed=3) if reply is PurgeCacheReply else CachedResponsesReply(more=True)
 
-    return AdminService(ann, unused, unused, unused, RemoteRestrictions(), executor, unused, unused)
+    return AdminService(ann, unused, unused, unused, RemoteRestrictions(), executor, unused, ())
 
 
 def requested(operation: str, body: bytes, **fields: Any) -> AdminRequest:

@@ -50,9 +50,31 @@ async def add_servers(visitor: SignedIn) -> Response:
 
 @router.get("/{name}")
 async def show_server(visitor: SignedIn, name: str) -> Response:
-    """Return one server with its configuration."""
-    entry = await visitor.api.get(f"{_API}/{quote(name, safe='')}")
-    return visitor.page("server.html", entry=entry, summary=_summary(entry["value"]))
+    """Return one server with its configuration and its quarantined definitions."""
+    return await _server(visitor, name)
+
+
+@router.post("/{name}/definitions")
+async def decide(visitor: SignedIn, name: str) -> Response:
+    """Approve or reject one definition, exactly as it was shown."""
+    form = visitor.form
+    action = "approve" if form.get("action") == "approve" else "reject"
+    body = {field: form.get(field, "") for field in ("kind", "name", "digest")}
+    try:
+        await visitor.api.send("POST", f"{_API}/{quote(name, safe='')}/definitions/{action}", body)
+    except ProblemError as problem:
+        return await _server(visitor, name, problem)
+    return redirect(address("servers", name))
+
+
+async def _server(visitor: Visitor, name: str, problem: ProblemError | None = None) -> Response:
+    path = f"{_API}/{quote(name, safe='')}"
+    entry = await visitor.api.get(path)
+    held = await visitor.api.get(f"{path}/definitions", limit=PAGE)
+    return visitor.page(
+        "server.html", 200 if problem is None else problem.status, entry=entry, held=held,
+        summary=_summary(entry["value"]), problem=problem,
+    )  # fmt: skip
 
 
 def proposed_servers(text: str) -> dict[str, dict[str, Any]]:

@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toolbus_cli.commands import output
-from toolbus_cli.views.definition_diff import texts
-from toolbus_cli.views.visible_text import counted, escaped, revealed, visible
+from toolbus_common.definitions.definition_diff import texts
+from toolbus_common.definitions.visible_text import counted, escaped, revealed, visible
 
 HOSTILE = {
     "\u200b": "⟨U+200B ZERO WIDTH SPACE⟩",

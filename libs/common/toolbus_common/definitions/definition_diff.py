@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from difflib import SequenceMatcher
 from typing import Any
 
-from toolbus_cli.views.visible_text import BREAK, revealed, wrapped
 from toolbus_common.crypto.canonical_json import canonical
+from toolbus_common.definitions.visible_text import BREAK, revealed, wrapped
 
 ADDED, REMOVED, CHANGED = "+", "-", "~"
 WIDTH = 100

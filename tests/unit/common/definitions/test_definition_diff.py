@@ -5,7 +5,7 @@ from typing import Any
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toolbus_cli.views.definition_diff import Difference, differences
+from toolbus_common.definitions.definition_diff import Difference, differences
 
 
 def lines(old: dict[str, Any], new: dict[str, Any]) -> list[str]:

@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from time import time
 from typing import Any
 
-from toolbus_cli.config_client import me
-from toolbus_cli.errors import CommandError
 from toolbus_common.access.tool_names import Names
 from toolbus_common.access.tool_patterns import full_name, split_name
 from toolbus_common.config import Server
@@ -31,6 +29,10 @@ from toolbus_common.contracts.records.pin_names import (
     pinned_part,
 )
 from toolbus_common.crypto.canonical_json import digest_of
+from toolbus_common.definitions.capability_changes import capability_changes
+from toolbus_common.definitions.definition_diff import differences, texts
+from toolbus_common.definitions.visible_text import counted
+from toolbus_common.errors import ConflictError, UnknownEntryError
 from toolbus_common.flow.labels import Labels, labels_of_tool
 from toolbus_common.guards.server_instructions import instructions_entry
 from toolbus_common.nats.kv_bucket import Bucket
@@ -73,22 +75,19 @@ class Pinboard:
         `named` is a server or the full name of a definition; empty selects all servers.
 
         Raises:
-            CommandError: no server or definition has that name.
+            UnknownEntryError: no server or definition has that name.
 
         """
         server, own = split_name(named) if "__" in named else (named, "")
         declared = (await self._repository.declared()).configuration.servers
         if server and server not in declared:
-            raise CommandError(
-                f"No server '{server}' is configured; 'toolbus get servers' lists them."
-            )
+            raise UnknownEntryError(f"No server '{server}' is configured; list the servers.")
         wanted = [server] if server else sorted(declared)
         listings = [found for name in wanted if (found := await self._listing(name)) is not None]
         offered = [each for listing in listings for each in _offered(listing, own)]
         if own and not offered:
-            raise CommandError(
-                f"The server '{server}' has no definition '{own}'; 'toolbus pins list --all' "
-                "lists all definitions."
+            raise UnknownEntryError(
+                f"The server '{server}' has no definition '{own}'; list all of its definitions."
             )
         held = [each for each in offered if everything or isinstance(each[2], Quarantined)]
         return list(await asyncio.gather(*(self._case(declared[each[0]], *each) for each in held)))
@@ -97,7 +96,7 @@ class Pinboard:
         """Approve exactly the definitions of these cases; check all before approving any.
 
         Raises:
-            CommandError: a definition changed, or would take the name of a listed tool.
+            ConflictError: a definition changed, or would take the name of a listed tool.
 
         """
         servers = (await self._repository.declared()).configuration.servers
@@ -107,23 +106,27 @@ class Pinboard:
         _take_no_name(cases, listings, servers)
         for case in cases:
             offered = case.offered
-            pin = Pin(digest=offered.digest, definition=offered.as_sent, by=me(), at=time())
+            pin = Pin(
+                digest=offered.digest, definition=offered.as_sent, by=self._repository.by, at=time()
+            )
             await self._write(case, pin)
-            self._repository.record(DefinitionApproved(**_about(case, "approved")))
+            self._repository.record(
+                DefinitionApproved(**_about(case, "approved", self._repository.by))
+            )
 
     async def reject(self, case: Case) -> None:
         """Reject this version of the definition. Another approved version remains approved."""
         digest = case.offered.digest
         withdrawn = {"digest": ""} if case.pin.digest == digest else {}
-        decision = {"rejected": digest, "by": me(), "at": time()}
+        decision = {"rejected": digest, "by": self._repository.by, "at": time()}
         await self._write(case, case.pin.model_copy(update={**decision, **withdrawn}))
-        self._repository.record(DefinitionRejected(**_about(case, "rejected")))
+        self._repository.record(DefinitionRejected(**_about(case, "rejected", self._repository.by)))
 
     async def _write(self, case: Case, pin: Pin) -> None:
         key = pin_key(case.kind, case.server, case.offered.name)
         if await self._pins.swap(key, pin.encode(), case.revision) is None:
-            raise CommandError(
-                f"Another operator decided about '{case.name}' meanwhile; see 'toolbus pins list'."
+            raise ConflictError(
+                f"Another operator decided about '{case.name}' meanwhile; list them again."
             )
 
     async def _case(self, declared: Server, server: str, kind: str, offered: CatalogEntry) -> Case:
@@ -148,7 +151,7 @@ async def at_pins(repository: ConfigRepository) -> Pinboard:
 
 def changed_again(name: str) -> str:
     """Return the error text for a definition that changed since it was displayed."""
-    return f"'{name}' has changed since it was shown; review it with 'toolbus pins diff {name}'."
+    return f"'{name}' has changed since it was shown; review the differences again."
 
 
 def _still(case: Case, listings: Iterable[Listing]) -> None:
@@ -164,7 +167,7 @@ def _still(case: Case, listings: Iterable[Listing]) -> None:
         now != [case.offered.digest]
         or digest_of(pinned_part(case.kind, case.offered.as_sent)) != now[0]
     ):
-        raise CommandError(changed_again(case.name))
+        raise ConflictError(changed_again(case.name))
 
 
 def _take_no_name(
@@ -179,7 +182,7 @@ def _take_no_name(
                 was, will = before.shown(*place), after.shown(*place)
                 if was and was.full and not (will and will.full):
                     why = (after.dropped | after.crowded)[place]
-                    raise CommandError(
+                    raise ConflictError(
                         f"'{full_name(listing.server, offered.name)}' would no longer be listed: "
                         f"{why}. Give one of the two an alias first; nothing was approved."
                     )
@@ -209,7 +212,7 @@ def _offered(listing: Listing, own: str) -> Iterator[tuple[str, str, CatalogEntr
             yield listing.server, kind, offered
 
 
-def _about(case: Case, what: str) -> dict[str, Any]:
+def _about(case: Case, what: str, by: str) -> dict[str, Any]:
     """Return the fields of the event that records a decision on a case."""
     at, name = time(), case.offered.name
     event = DefinitionEvent(
@@ -221,6 +224,28 @@ def _about(case: Case, what: str) -> dict[str, Any]:
         tool=name,
         definition_digest=case.offered.digest,
         approved_digest=case.pin.digest,
-        by=me(),
+        by=by,
     )
     return event.model_dump()
+
+
+def review_of(case: Case) -> dict[str, Any]:
+    """Return what a person needs to decide about a definition. Hidden characters are named."""
+    before, after = case.pin.definition, case.offered.as_sent
+    changes = capability_changes(before, after) if case.kind == "tools" else []
+    return {
+        "name": case.offered.name,
+        "kind": case.kind,
+        "quarantined": case.why,
+        "digest": case.offered.digest,
+        "approved": case.pin.digest,
+        "rejected": case.pin.rejected,
+        "by": case.pin.by,
+        "at": case.pin.at,
+        "signals": case.offered.signals,
+        "differences": [
+            {"sign": each.sign, "lines": each.lines()} for each in differences(before, after)
+        ],
+        "capabilities": changes,
+        "hidden": counted(texts(after)),
+    }

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from toolbus_cli.views.capability_changes import MOST, capability_changes
+from toolbus_common.definitions.capability_changes import MOST, capability_changes
 
 REPEATED = (
     "it no longer declares that a repeated call changes nothing more (annotations.idempotentHint)"

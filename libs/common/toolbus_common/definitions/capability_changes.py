@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from toolbus_cli.views.visible_text import revealed
+from toolbus_common.definitions.visible_text import revealed
 
 MOST = 20  # new parameters that are named
 # By hint of MCP: its safe value, and the message for a definition that no longer declares it.
