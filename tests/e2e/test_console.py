@@ -23,7 +23,8 @@ PAGES = {
     "": None, "live": "calls", "health": "read", "calls": "audit", "calls/sql": None,
     "calls/nothing": "audit", "approvals": "approvals", "servers": "read", "servers/echo": "read",
     "keys": "read", "keys/bot": "read", "budgets": "budgets", "entries/rules": "read",
-    "keys/bot/explain?call=echo__say": "budgets",
+    "keys/bot/explain?call=echo__say": "budgets", "servers/echo/tools": "read",
+    "servers/echo/tools/try?tool=say": "read",
     "analytics": "audit", "analytics/spend-by-day": "audit", "analytics/denials/csv": "audit",
     "entries/prices": "read", "entries/teams": "read", "configuration": "read",
 }  # fmt: skip

@@ -313,7 +313,9 @@ def test_an_operator_approves_a_definition_in_the_console(pinned: Pinned) -> Non
     assert operator.post("/console/servers/fix/definitions", **form).status == 303
     pinned.launched.until_listed(pinned.client, GREET)
     admin = at(pinned.launched, ADMIN.format("operator"))
-    (found,) = admin.request("GET", "/v1/servers/fix/definitions?search=greet").json["items"]
+    (found,) = admin.request(
+        "GET", "/v1/servers/fix/definitions?search=greet&everything=true"
+    ).json["items"]
     assert (found["quarantined"], found["by"]) == ("", "admin:operator")
     events = pinned.launched.eventual_rows(
         "SELECT detail FROM events WHERE event = 'definition.approved'",

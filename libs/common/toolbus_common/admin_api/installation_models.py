@@ -161,6 +161,7 @@ class DefinitionResponse(ResponseModel):
     differences: list[DefinitionDifference]
     capabilities: list[str]
     hidden: dict[str, int]
+    definition: dict[str, Any]
 
 
 class DefinitionsResponse(ResponseModel):

@@ -248,4 +248,5 @@ def review_of(case: Case) -> dict[str, Any]:
         ],
         "capabilities": changes,
         "hidden": counted(texts(after)),
+        "definition": after,
     }

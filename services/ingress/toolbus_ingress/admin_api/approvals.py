@@ -11,7 +11,7 @@ from toolbus_common.admin_api.installation_models import (
 )
 from toolbus_common.admin_api.models import Decision
 from toolbus_common.contracts import ApprovalsReply, ApprovalState
-from toolbus_ingress.admin_api.parameters import After, ApprovalId, Limit, Name, Search
+from toolbus_ingress.admin_api.parameters import After, ApprovalId, Everything, Limit, Name, Search
 from toolbus_ingress.admin_api.policy_call import PolicyCall, administration, performs
 
 router, definitions = administration("approvals"), administration("servers")
@@ -54,9 +54,12 @@ async def list_definitions(
     limit: Limit = 100,
     after: After = "",
     search: Search = "",
+    everything: Everything = "false",
 ) -> Response:
-    """List a server's quarantined definitions; with a search, all whose names contain it."""
-    return await call.run(name=name, limit=limit, after=after, search=search)
+    """List a server's quarantined definitions, or all of its definitions."""
+    return await call.run(
+        name=name, limit=limit, after=after, search=search, everything=everything == "true"
+    )
 
 
 @definitions.post("/{name}/definitions/approve", response_model=DefinitionResponse)

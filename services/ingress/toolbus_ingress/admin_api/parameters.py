@@ -1,6 +1,6 @@
 """Parameters that operations of the administration API share."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 from fastapi import Header, Path, Query
 
@@ -34,6 +34,10 @@ After = Annotated[
 ]
 Search = Annotated[
     str, Query(max_length=256, description="Return only entries whose names contain this text.")
+]
+Everything = Annotated[
+    Literal["true", "false"],
+    Query(description="With `true`, also definitions that are not quarantined."),
 ]
 IfMatch = Annotated[
     str,

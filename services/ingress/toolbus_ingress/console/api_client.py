@@ -8,9 +8,13 @@ from urllib.parse import quote, urlencode
 
 import msgspec
 
+from toolbus_common.errors import ToolbusError
 from toolbus_common.http_server.body import Receive
 from toolbus_ingress.http.jsonrpc import BAD_REQUEST, Response
+from toolbus_ingress.http.request_guard import RejectedRequestError
+from toolbus_ingress.rest import problems
 from toolbus_ingress.rest.application import Application
+from toolbus_ingress.tools_api.tool_calls import EXECUTE, execute_tool_calls
 
 UNAUTHORIZED = 401
 FORBIDDEN = 403
@@ -77,13 +81,23 @@ class ApiClient:
             headers.append((b"content-type", media_type.encode()))
         if if_match:
             headers.append((b"if-match", if_match.encode()))
-        answer = await self.application.run(
-            self._scope(method, path, query or {}, headers), _body(content)
-        )
+        answer = await self._run(self._scope(method, path, query or {}, headers), _body(content))
         sent = dict(answer.headers)
         if answer.status >= BAD_REQUEST:
             raise ProblemError(answer.status, _problem(answer))
         return Answer(answer.body, sent.get(b"etag", b"").decode())
+
+    async def _run(self, scope: dict[str, Any], receive: Receive) -> Response:
+        """Return the response. Tool calls are answered without FastAPI, as over HTTP."""
+        if scope["path"] != EXECUTE:
+            return await self.application.run(scope, receive)
+        endpoint = self.application.endpoint
+        try:
+            return await execute_tool_calls(endpoint, scope, receive, _no_stream)
+        except RejectedRequestError as error:
+            return problems.rejection(error)
+        except ToolbusError as error:
+            return problems.failure(error, scope, endpoint.protected_resource)
 
     def _scope(
         self,
@@ -115,6 +129,10 @@ def _text(value: Any) -> str:
 
 def _problem(answer: Response) -> dict[str, Any]:
     return cast("dict[str, Any]", msgspec.json.decode(answer.body)) if answer.body else {}
+
+
+async def _no_stream(_message: Any) -> None:
+    """Ignore a part of a stream: the whole response is returned."""
 
 
 def _body(content: bytes) -> Receive:

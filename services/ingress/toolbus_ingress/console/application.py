@@ -24,6 +24,7 @@ from toolbus_ingress.console.pages import (
     live,
     overview,
     servers,
+    tools,
 )
 from toolbus_ingress.console.records import analytics, statements
 from toolbus_ingress.console.responses import redirect, render
@@ -66,6 +67,7 @@ class Console(FastAPI):
             statements,
             calls,
             servers,
+            tools,
             keys,
             budgets,
             approvals,

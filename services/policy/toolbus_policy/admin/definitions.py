@@ -23,12 +23,9 @@ class DefinitionOperations:
     async def list_definitions(
         self, request: AdminRequest, administrator: Administrator
     ) -> AdminReply:
-        """Return one page of a server's quarantined definitions.
-
-        With a search, return all definitions whose names contain the text.
-        """
+        """Return one page of a server's definitions: the quarantined ones, or all."""
         board = await at_pins(self.repository_for(administrator.by))
-        cases = await board.cases(request.name, everything=bool(request.search))
+        cases = await board.cases(request.name, everything=request.everything)
         named = {f"{each.kind}/{each.offered.name}": each for each in cases}
         return json_reply(page(named, lambda name: review_of(named[name]), request))
 

@@ -16,7 +16,8 @@ class AdminRequest(Query):
     Ingress sends this query to policy. Policy resolves `key_digest` itself, so ingress cannot
     assert an identity. `match` is the revision that the client has read (`If-Match`), or `*` for
     any revision. `form` is the format of `body`. `limit` and `after` select a page of a list, and
-    `search` the entries whose names contain it.
+    `search` the entries whose names contain it. With `everything`, a list has
+    also what it otherwise leaves out.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.admin"
@@ -33,6 +34,7 @@ class AdminRequest(Query):
     limit: int = 100
     after: str = ""
     search: str = ""
+    everything: bool = False
     customer: str = ""
     body: bytes = Field(default=b"", exclude=True, repr=False)
 
