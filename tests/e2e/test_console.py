@@ -215,6 +215,14 @@ def test_pasted_servers_are_added_or_refused_one_by_one(gateway: Launched) -> No
     page = sends(browser, "servers/add", text=json.dumps(pasted))
     assert page.text.count("not added") == 1
     assert "extra" in shows(browser, "servers").text
+    form = {"name": "api", "kind": "openapi", "address": "https://api.example/v1.json"}
+    assert sends(browser, "servers/add", **form, held="yes").location == "/console/servers/api"
+    value = at(gateway, SECRETS["admin"]).request("GET", named("servers", "api")).json["value"]
+    assert value == {"openapi": form["address"], "definitions": "each"}
+    assert sends(browser, "servers/add", **{**form, "address": ""}).status == 422
+    entry = re.search(r"servers/add\?entry=[^\"]+", shows(browser, "servers/add").text)
+    assert entry is not None
+    assert "As JSON" in shows(browser, entry[0]).text
     for text in ("", "[]", "{", '{"mcpServers": {"x": 1}}', "{}"):
         assert sends(browser, "servers/add", text=text).status == 422
 

@@ -1,6 +1,7 @@
 """Servers: the list, one server, and adding servers from a client's JSON."""
 
 import json
+import shlex
 from typing import Any
 from urllib.parse import quote
 
@@ -13,7 +14,12 @@ from toolbus_ingress.console.visitor import SignedIn, Visitor, address
 
 PAGE = 50
 EXAMPLE = '{\n  "mcpServers": {\n    "docs": {"url": "https://docs.example.com/mcp"}\n  }\n}'
-_API = "/api/v1/servers"
+SUGGESTED = 12
+ADDED_KINDS = {
+    "url": "MCP server (URL)", "openapi": "OpenAPI document (URL)", "graphql": "GraphQL (URL)",
+    "command": "program (command)",
+}  # fmt: skip
+_API, _CATALOGUE = "/api/v1/servers", "/api/v1/catalogue"
 _ADDRESSES = ("url", "openapi", "graphql", "grpc", "a2a", "command", "image", "python")
 router = APIRouter(prefix="/servers")
 
@@ -29,23 +35,30 @@ async def list_servers(visitor: SignedIn, after: str = "", search: str = "") -> 
 
 
 @router.get("/add")
-async def show_form(visitor: SignedIn) -> Response:
-    """Return the form that adds servers."""
-    return visitor.page("servers_add.html", text=EXAMPLE, added=[])
+async def show_form(visitor: SignedIn, entry: str = "", search: str = "") -> Response:
+    """Return the form that adds servers, perhaps with an entry of the catalogue."""
+    text, missing = EXAMPLE, []
+    if entry:
+        found = await visitor.api.get(f"{_CATALOGUE}/{quote(entry, safe='')}")
+        text, missing = json.dumps({entry: found["server"]}, indent=2), found["missing"]
+    offered = await visitor.api.get(_CATALOGUE, limit=SUGGESTED, search=search)
+    return _form(visitor, text=text, missing=missing, offered=offered["items"], search=search)
 
 
 @router.post("/add")
 async def add_servers(visitor: SignedIn) -> Response:
     """Add each server of a pasted JSON, and show what happened to each."""
-    text = visitor.form.get("text", "")
+    form = visitor.form
+    text = form.get("text", "")
     try:
-        proposed = proposed_servers(text)
+        proposed = addressed_server(form) or proposed_servers(text)
     except ValueError as error:
-        return visitor.page("servers_add.html", 422, text=text, added=[], error=str(error))
-    added = [await _add(visitor, name, value) for name, value in proposed.items()]
+        return _form(visitor, 422, text=text, error=str(error))
+    held = {"definitions": "each"} if form.get("held") == "yes" else {}
+    added = [await _add(visitor, name, {**held, **value}) for name, value in proposed.items()]
     if len(added) == 1 and not added[0]["detail"]:
         return redirect(address("servers", added[0]["name"]))
-    return visitor.page("servers_add.html", text=text, added=added)
+    return _form(visitor, text=text, added=added)
 
 
 @router.get("/{name}")
@@ -75,6 +88,22 @@ async def _server(visitor: Visitor, name: str, problem: ProblemError | None = No
         "server.html", 200 if problem is None else problem.status, entry=entry, held=held,
         summary=_summary(entry["value"]), problem=problem,
     )  # fmt: skip
+
+
+def addressed_server(form: dict[str, str]) -> dict[str, dict[str, Any]]:
+    """Return the server of a name and an address; empty without a name. Raises `ValueError`."""
+    name, place = form.get("name", "").strip(), form.get("address", "").strip()
+    kind = form.get("kind", "url")
+    if not name:
+        return {}
+    if not place or kind not in ADDED_KINDS:
+        raise ValueError("Enter the address of the server, and choose what it is.")
+    return {name: {kind: shlex.split(place) if kind == "command" else place}}
+
+
+def _form(visitor: Visitor, status: int = 200, **shown: Any) -> Response:
+    values = {"added": [], "missing": [], "offered": [], "search": "", "kinds": ADDED_KINDS}
+    return visitor.page("servers_add.html", status, **{**values, **shown})
 
 
 def proposed_servers(text: str) -> dict[str, dict[str, Any]]:
