@@ -26,6 +26,7 @@ PAGES = {
     "keys/bot/explain?call=echo__say": "budgets", "servers/echo/tools": "read",
     "servers/echo/tools/try?tool=say": "read",
     "analytics": "audit", "analytics/spend-by-day": "audit", "analytics/denials/csv": "audit",
+    "audit": "audit", "audit/evidence": "audit",
     "entries/prices": "read", "entries/teams": "read", "configuration": "read",
 }  # fmt: skip
 
