@@ -26,7 +26,8 @@ PAGES = {
     "keys/bot/explain?call=echo__say": "budgets", "servers/echo/tools": "read",
     "servers/echo/tools/try?tool=say": "read",
     "analytics": "audit", "analytics/spend-by-day": "audit", "analytics/denials/csv": "audit",
-    "audit": "audit", "audit/evidence": "audit",
+    "audit": "audit", "audit/evidence": "audit", "models": "read", "guards": "budgets",
+    "runs": "read", "settings": "read", "settings?since=x": "read",
     "entries/prices": "read", "entries/teams": "read", "configuration": "read",
 }  # fmt: skip
 
