@@ -17,7 +17,7 @@ from toolbus_common.contracts import EVENTS, Event, Message, Query
 from toolbus_common.contracts.base import trusted
 
 GOLDEN = Path(__file__).parent / "golden"
-SAMPLES: dict[Any, Any] = {str: "text", int: 7, float: 1.5, bool: True, bytes: b'{"x": 1}'}
+SAMPLES: dict[Any, Any] = {str: "text", int: 7, float: 1.5, bool: True, bytes: b'{"x": 1}', Any: 7}
 SAMPLES |= {int | None: 7, bool | None: True, tuple[str, ...] | None: ("text",)}
 ABSTRACT = {
     Message, Event, Query, contracts.CallEvent, contracts.ApprovalEvent,

@@ -11,6 +11,7 @@ import pytest
 from harness.apis.rest_document import document
 from harness.apis.rest_process import RestServer
 from harness.services.call_runner import AT_LOOPBACK, CallRunner, ReplyRecorder
+from toolbus_common.circuit_breaker import Breaker
 from toolbus_common.config import Server
 from toolbus_common.contracts import CallCompleted, CallFailed, CatalogEntry
 from toolbus_common.errors import (
@@ -22,7 +23,6 @@ from toolbus_common.errors import (
     UpstreamTimeoutError,
 )
 from toolbus_common.openapi import BINDING
-from toolbus_executor.resilience.circuit_breaker import Breaker
 from toolbus_executor.upstreams.listing import with_left_out
 from toolbus_executor.upstreams.openapi.upstream import OpenApiUpstream
 

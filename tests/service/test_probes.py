@@ -9,6 +9,7 @@ import pytest
 from harness.services.call_runner import AT_LOOPBACK, CallRunner
 from harness.upstreams.faulty_server import FaultyServer
 from harness.waits import until
+from toolbus_common.circuit_breaker import Breaker, State
 from toolbus_common.concurrency import end
 from toolbus_common.contracts import BreakerClosed, BreakerOpened
 from toolbus_common.errors import (
@@ -17,7 +18,6 @@ from toolbus_common.errors import (
     UpstreamRefusedError,
     UpstreamTimeoutError,
 )
-from toolbus_executor.resilience.circuit_breaker import Breaker, State
 from toolbus_executor.transport import http1
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 

@@ -10,6 +10,7 @@ import pytest
 from harness.services.call_runner import AT_LOOPBACK, CallRunner, ReplyRecorder, admitted
 from harness.upstreams.faulty_server import TROUBLES, FaultyServer
 from harness.waits import until
+from toolbus_common.circuit_breaker import Breaker
 from toolbus_common.contracts import CallCompleted, CallError, CallFailed
 from toolbus_common.errors import (
     BreakerOpenError,
@@ -20,7 +21,6 @@ from toolbus_common.errors import (
 )
 from toolbus_common.observability.trace_context import parent_based, span_id
 from toolbus_common.observability.tracing import Span, recording
-from toolbus_executor.resilience.circuit_breaker import Breaker
 from toolbus_executor.upstreams.mcp.http import HttpUpstream
 
 TWICE = {"twice": {"idempotent": True}}

@@ -11,6 +11,7 @@ from harness.clients.bus_operator import servers_of
 from harness.services.call_runner import AT_LOOPBACK, CallRunner
 from harness.upstreams.faulty_server import TOOLS, FaultyServer
 from harness.waits import until, until_async
+from toolbus_common.circuit_breaker import Breaker
 from toolbus_common.concurrency import end
 from toolbus_common.config import Configuration, Server
 from toolbus_common.contracts import BreakerClosed, BreakerOpened
@@ -23,7 +24,6 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_executor.main import build
-from toolbus_executor.resilience.circuit_breaker import Breaker
 from toolbus_executor.transport.dialer_factory import DialerFactory
 from toolbus_executor.upstreams.replicas import outlier_ejection as ejecting
 from toolbus_executor.upstreams.replicas.outlier_ejection import FAILURES

@@ -5,18 +5,22 @@ import os
 import secrets
 import shutil
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 
 from toolbus_cli.errors import CommandError
 from toolbus_cli.launcher import ports
 from toolbus_cli.launcher.child_process import OnLine, Program
 from toolbus_cli.state_dir import State
 from toolbus_common.config_store.literal_secrets import create_encryption_keys
-from toolbus_common.nats.accounts import STORE
+from toolbus_common.nats.accounts import STORE, plugin_account, with_plugins
 from toolbus_common.nats.permissions import create_seeds, server_configuration
 
+Hooks = Mapping[str, tuple[str, ...]]
+NO_HOOKS: Hooks = MappingProxyType({})
 _ONE_FOR_ALL = "$G"  # the account of a NATS server without configured accounts
 STAGE = 9  # engines stop after every service
 # NATS caches the blocks of streams that it wrote or read in the last seconds, and Go lets its heap
@@ -35,8 +39,13 @@ class Engine:
     program: Program | None = None
 
 
-def nats(state: State, external: str, remembered: object, on_line: OnLine) -> Engine:
-    """Return NATS: at `external`, or embedded with a user and permissions per service."""
+def nats(
+    state: State, external: str, remembered: object, on_line: OnLine, hooks: Hooks = NO_HOOKS
+) -> Engine:
+    """Return NATS: at `external`, or embedded with a user and permissions per service.
+
+    `hooks` are the subjects of each plugin that connects to the bus.
+    """
     if external:
         return Engine(external)
     directory = state.root / "nats"
@@ -44,23 +53,24 @@ def nats(state: State, external: str, remembered: object, on_line: OnLine) -> En
     move_streams(directory / "store")
     port = ports.free(remembered)
     create_encryption_keys(state.root / "encryption")
-    configuration = directory / "nats.conf"
-    configuration.touch(mode=0o600)
-    configuration.write_text(
-        json.dumps(
-            server_configuration(
-                create_seeds(state.seeds),
-                host=ports.LOOPBACK,
-                port=port,
-                store_dir=str(directory / "store"),
-            ),
-            indent=2,
-        )
-    )
+    configuration = write_nats_configuration(state, port, hooks)
     command = [nats_binary(), "--config", str(configuration)]
     memory = {name: os.environ.get(name, limit) for name, limit in NATS_MEMORY.items()}
     program = Program("nats", command, on_line, STAGE, memory)
     return Engine(f"nats://{ports.LOOPBACK}:{port}", port, program)
+
+
+def write_nats_configuration(state: State, port: int, hooks: Hooks) -> Path:
+    """Write the configuration of the embedded NATS server, and return its path."""
+    directory = state.root / "nats"
+    configuration = directory / "nats.conf"
+    configuration.touch(mode=0o600)
+    keys = create_seeds(state.seeds, *map(plugin_account, hooks))
+    settings = server_configuration(
+        keys, host=ports.LOOPBACK, port=port, store_dir=str(directory / "store")
+    )
+    configuration.write_text(json.dumps(with_plugins(settings, hooks, keys), indent=2))
+    return configuration
 
 
 def move_streams(store: Path) -> None:

@@ -37,11 +37,13 @@ from toolbus_cli.launcher.process_group import (
 from toolbus_cli.state_dir import State, read_json, write_private
 from toolbus_common.config_store.loading.loader import Loaded
 from toolbus_common.config_store.repository import Applied, ConfigRepository
-from toolbus_common.errors import BusDownError
+from toolbus_common.errors import BusDownError, ToolbusError
 from toolbus_common.listen_address import HostPort
 from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.kv_bucket import watched
 from toolbus_common.nats.provision import provision
-from toolbus_common.nats.topology import EVENTS_BYTES
+from toolbus_common.nats.topology import CONFIG, EVENTS_BYTES
+from toolbus_common.plugins.subjects import bus_hooks
 
 POLL_SECONDS = 0.5
 BUS_SECONDS = 15.0
@@ -89,7 +91,9 @@ class Launch:
     ops: Mapping[str, HostPort]  # operations listeners by process name
     group: Fleet
     began: float
+    hooks: engines.Hooks  # the subjects of plugins that the embedded NATS server knows
     stop: asyncio.Event = field(default_factory=asyncio.Event)
+    configured: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def endpoint(self) -> str:
@@ -116,6 +120,8 @@ async def _up(options: Options, state: State, log: LogPrinter, held: int, began:
     try:
         async with _joined(launch) as bus, desks.opened(bus, state) as repository:
             applied = await source.apply_first(repository, launch.source, launch.loaded)
+            await _watch_configuration(launch, bus)
+            await _give_plugins_users(launch, repository)
             _start_services(launch)
             if await _unless_stopped(launch, launch.group.wait_ready(bus, _services(SEPARATE))):
                 await _welcome(launch, repository, applied)
@@ -143,7 +149,7 @@ def _prepared(options: Options, state: State, log: LogPrinter, held: int, began:
     chosen.host = options.host
     loaded = chosen.load()
     source.print_warnings(chosen.path, loaded, log.note)
-    outside = os.environ.get
+    outside, hooks = os.environ.get, bus_hooks(loaded.configuration.plugins)
     launch = Launch(
         options=options,
         state=state,
@@ -151,11 +157,12 @@ def _prepared(options: Options, state: State, log: LogPrinter, held: int, began:
         source=chosen,
         loaded=loaded,
         port=ports.requested(options.host, options.port, before.get("http")),
-        nats=engines.nats(state, outside(NATS_URL, ""), before.get("nats"), log.engine),
+        nats=engines.nats(state, outside(NATS_URL, ""), before.get("nats"), log.engine, hooks),
         valkey=engines.valkey(state, outside(REDIS_URL, ""), before.get("valkey"), log.engine),
         ops=ops.listeners(options.ops_listen, names, before.get("ops")),
         group=Fleet(log.note, held),
         began=began,
+        hooks=hooks,
     )
     taken: dict[str, Any] = {
         "http": launch.port,
@@ -309,6 +316,30 @@ async def _follow(launch: Launch, repository: ConfigRepository) -> None:
             _write_run_file(launch)
         if launch.source.changed():
             await _reload(launch, repository)
+        if launch.configured.is_set():
+            await _give_plugins_users(launch, repository)
+
+
+async def _give_plugins_users(launch: Launch, repository: ConfigRepository) -> None:
+    """Give the plugins that are declared now a user of the embedded NATS server."""
+    pid = launch.group.pids.get("nats")
+    if launch.nats.program is None or pid is None:
+        return
+    try:
+        hooks = bus_hooks((await repository.declared()).configuration.plugins)
+    except ToolbusError:  # without a connection, the next time
+        return
+    launch.configured.clear()
+    if hooks != launch.hooks:
+        engines.write_nats_configuration(launch.state, launch.nats.port, hooks)
+        os.kill(pid, signal.SIGHUP)
+        launch.hooks = hooks
+
+
+async def _watch_configuration(launch: Launch, bus: Bus) -> None:
+    """Note each change of the stored configuration, also by commands."""
+    await bus.subscribe(watched(CONFIG), lambda *_: launch.configured.set())
+    bus.on_lost.append(launch.configured.set)  # a change can be missed then
 
 
 async def _reload(launch: Launch, repository: ConfigRepository) -> None:

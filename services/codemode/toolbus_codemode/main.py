@@ -61,17 +61,20 @@ def build(process: ProcessContext) -> Service:
     async def served() -> AsyncIterator[None]:
         sandbox = Sandbox(SandboxSettings(without_seccomp=settings.without_seccomp))
         later = asyncio.get_running_loop().call_later(START_DELAY, sandbox.begin)
-        service.details = lambda: {
-            "engines": [e for e in ENGINES if e not in sandbox.unavailable],
-            "search": "words and embeddings" if meaning else "words",
-        }
+        guards = InspectorProvider(service, lambda: directory.now.configuration)
+        service.details = lambda: (
+            guards.plugin_details()
+            | {
+                "engines": [e for e in ENGINES if e not in sandbox.unavailable],
+                "search": "words and embeddings" if meaning else "words",
+            }
+        )
         usual = default_limits(settings.program_seconds, settings.program_calls)
         results = Results(lambda: Objects.opened(service.bus, RESULTS))
         programs = Programs(service, directory, sandbox, results, usual)
         spending = ContextMeter(service.events.publish)
         outcomes = await _opened(service, directory)
         runs.open(await service.bucket(AGENT_RUNS))
-        guards = InspectorProvider(service, lambda: directory.now.configuration.guards)
         handler = ProgramHandler(service, directory, catalogue, programs, spending, outcomes, runs)
         handler.checked.inspector = lambda: guards.inspector
         await (await service.bucket(CATALOGUE)).put(BUILT_IN, own_listing().encode())

@@ -56,6 +56,8 @@ from toolbus_common.nats.topology import (
     RESULTS,
     SESSIONS,
 )
+from toolbus_common.plugins.checks import PluginChecks
+from toolbus_common.plugins.requests import PluginRequests, ejected
 from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.service.process_context import ProcessContext
@@ -75,6 +77,7 @@ from toolbus_executor.guards.call_guards import CallGuards
 from toolbus_executor.guards.held_secrets import HeldSecrets
 from toolbus_executor.identity.keys import IdentityKeys
 from toolbus_executor.isolation.capability_probe import probe
+from toolbus_executor.plugins.webhooks import Webhooks
 from toolbus_executor.providers.cache.service import ModelCache
 from toolbus_executor.providers.registry import ProviderRegistry
 from toolbus_executor.results.large.store import LargeResultStore
@@ -132,6 +135,12 @@ class ServerRegistry:
             lambda: directory.now.configuration.guards,
         )
         dependencies.guards.ask_service = self.guard_services.check
+        self._webhooks = Webhooks(
+            service.bus,
+            dependencies.secrets,
+            dependencies.dialers,
+            lambda: directory.now.configuration.plugins,
+        )
         self._selector = Selector()
         self._buckets: Buckets
         self._outcomes: OutcomeStore
@@ -177,6 +186,7 @@ class ServerRegistry:
             await self._supervisors.close()
             await self._providers.close()
             await self.guard_services.close()
+            await self._webhooks.close()
             await self._claims.close()
             await self._selector.close()
 
@@ -203,6 +213,7 @@ class ServerRegistry:
             self._guards = guards
             await self._providers.reconcile(self._directory.now.configuration.providers)
             await self.guard_services.reconcile()
+            await self._webhooks.reconcile()
 
     def _start(self, name: str, entry: tuple[Server, int]) -> ServerSupervisor:
         """Start the supervisor of a server.
@@ -311,8 +322,12 @@ def build(process: ProcessContext) -> Service:
         secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
         large_results = LargeResultStore(lambda: Objects.opened(service.bus, RESULTS))
         starts = asyncio.Semaphore(MAX_STARTS)
+        plugins = PluginRequests(service.bus, lambda: directory.now.configuration.plugins)
         guards = CallGuards(
-            lambda: directory.now.configuration.guards, placeholders_of(service), service.events
+            lambda: directory.now.configuration.guards,
+            placeholders_of(service),
+            service.events,
+            plugins=PluginChecks(plugins),
         )
         held = HeldSecrets()
         token = partial(_token, service, held)
@@ -321,7 +336,7 @@ def build(process: ProcessContext) -> Service:
         )
         registry = ServerRegistry(service, directory, pins, commands, dependencies, cache)
         directory.projection.on_configured.append(registry.reconcile)
-        service.details = lambda: {"servers": len(registry)}
+        service.details = lambda: {"servers": len(registry)} | ejected(plugins)
 
         @service.broker.subscriber(SessionsQuery.SUBJECT)  # no queue: every replica replies
         async def sessions(_query: SessionsQuery) -> SessionsReply:

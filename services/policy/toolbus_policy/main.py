@@ -174,7 +174,8 @@ def build(process: ProcessContext) -> Service:
     provider, watcher = _watch_buckets(service)
     approvals, approvers = _build_approvals(service, provider, settings)
     tasks = approvals.task_service
-    guards = InspectorProvider(service, lambda: provider.snapshot.configuration.guards)
+    guards = InspectorProvider(service, lambda: provider.snapshot.configuration)
+    service.details = guards.plugin_details
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:

@@ -5,17 +5,20 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from harness.engines.engine import Engine, installed
-from toolbus_common.nats.accounts import STORE
+from toolbus_common.config.plugins import Point
+from toolbus_common.nats.accounts import STORE, plugin_account, with_plugins
 from toolbus_common.nats.permissions import (
     create_seeds,
     new_seed,
     public_key,
     server_configuration,
 )
+from toolbus_common.plugins.subjects import subject_of
 
+PLUGINS = ("probe", "second")  # plugins that can connect, at all points
 TESTER = "tester"  # user of tests with all permissions, so that a test can reset the bus
 
 
@@ -85,8 +88,10 @@ def seeded_configuration(
     The seeds are written to `directory/nkeys`.
     """
     seeds = directory / "nkeys"
-    keys = create_seeds(seeds)
+    keys = create_seeds(seeds, *map(plugin_account, PLUGINS))
     configuration = server_configuration(keys, host=host, port=port, store_dir=store_dir)
+    hooks = {name: [subject_of(point, name) for point in get_args(Point)] for name in PLUGINS}
+    configuration = with_plugins(configuration, hooks, keys)
     for name, account in configuration["accounts"].items():
         tester = new_seed()
         (seeds / f"{tester_of(name)}.seed").write_text(tester)

@@ -7,6 +7,7 @@ from harness.services.call_runner import RecordedEvents
 from toolbus_common.config import Guard
 from toolbus_common.guards.placeholders import Placeholders
 from toolbus_common.nats.kv_bucket import Bucket, Change
+from toolbus_common.plugins.checks import PluginChecks
 from toolbus_executor.guards.call_guards import CallGuards
 
 # A key in the form of GitHub's, and one in the form of Amazon's.
@@ -32,7 +33,9 @@ class MemoryBucket:
         return Change(key, value, 1) if value is not None else None
 
 
-def guards_of(events: RecordedEvents, **guards: Any) -> CallGuards:
+def guards_of(
+    events: RecordedEvents, plugins: PluginChecks | None = None, **guards: Any
+) -> CallGuards:
     """Return the guards of calls; each of `guards` is the settings of one."""
     declared = {name: Guard.model_validate(each) for name, each in guards.items()}
     bucket = MemoryBucket()
@@ -40,4 +43,4 @@ def guards_of(events: RecordedEvents, **guards: Any) -> CallGuards:
     async def opened() -> Bucket:
         return cast("Bucket", bucket)
 
-    return CallGuards(lambda: declared, Placeholders(b"k" * 32, opened), events)
+    return CallGuards(lambda: declared, Placeholders(b"k" * 32, opened), events, plugins=plugins)

@@ -36,6 +36,7 @@ from toolbus_common.config.flow import Flow, FlowLabels, Reads, Writes
 from toolbus_common.config.guards.guard import Guard
 from toolbus_common.config.models.providers import Alias, ModelPrice, ModelTarget, Provider
 from toolbus_common.config.models.response_cache import ResponseCache, SemanticCache
+from toolbus_common.config.plugins import Plugin
 from toolbus_common.config.servers.endpoints import Operations
 from toolbus_common.config.servers.oauth import OAuthClient, ServerOAuth
 from toolbus_common.config.servers.results import Results, ToolCache
@@ -84,6 +85,7 @@ __all__ = [
     "Patterns",
     "Period",
     "Place",
+    "Plugin",
     "Price",
     "Programs",
     "Provider",
@@ -135,6 +137,7 @@ class Configuration(ConfigModel):
     labels: dict[Pattern, tuple[Name, ...]] = Field(default_factory=dict)
     guards: dict[Name, Guard] = Field(default_factory=dict)
     model_guards: dict[Pattern, tuple[Name, ...]] = Field(default_factory=dict)
+    plugins: dict[Name, Plugin] = Field(default_factory=dict, max_length=64)
     flow: Flow = Flow(action="off")
     rules: dict[Name, Rule] = Field(default_factory=dict)
     webhooks: dict[Name, Webhook] = Field(default_factory=dict)

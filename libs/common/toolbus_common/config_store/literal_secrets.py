@@ -36,6 +36,7 @@ DIGESTS = "digests"
 USED_BY = {
     "servers": "executor", "exports": "audit", "sinks": "audit", "webhooks": "audit",
     "issuers": "oauth", "providers": "executor", "guards": "executor",
+    "plugins": "executor",
 }  # fmt: skip
 READERS = tuple(sorted(set(USED_BY.values())))
 _PREFIX = SEALED_VALUE

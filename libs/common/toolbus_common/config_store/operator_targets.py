@@ -75,6 +75,9 @@ def digests_of(configuration: Configuration) -> Iterator[str]:
             yield digest_of(Server(url=url))
         if guard.ambient:
             yield digest_of(guard)
+    for plugin in configuration.plugins.values():
+        if plugin.url:
+            yield digest_of(Server(url=plugin.url))
     yield from map(digest_of, configuration.webhooks.values())
     yield from map(digest_of, configuration.exports.values())
     yield from map(digest_of, configuration.sinks.values())

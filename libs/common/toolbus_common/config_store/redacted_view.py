@@ -20,6 +20,7 @@ DESTINATIONS: dict[str, tuple[str, ...]] = {  # the fields that decide who recei
     "sinks": ("url",),
     "providers": ("kind", "url", "proxy", "ca", "certificate", "certificate_key"),
     "guards": ("kind", "url", "server", "tool"),
+    "plugins": ("url",),
 }
 D = TypeVar("D", bound=ConfigModel)
 S = TypeVar("S", Issuer, Webhook)
@@ -74,7 +75,7 @@ def restored(new: Configuration, old: Configuration) -> Configuration:
         for name, issuer in new.issuers.items()
     }
     sections: dict[str, Any] = {"webhooks": webhooks, "issuers": issuers}
-    for section in ("servers", "providers", "guards", "exports", "sinks"):
+    for section in ("servers", "providers", "guards", "plugins", "exports", "sinks"):
         before, destination = getattr(old, section), DESTINATIONS[section]
         sections[section] = {
             name: _entry(entry, before.get(name), destination, f"{section}.{name}", problems)

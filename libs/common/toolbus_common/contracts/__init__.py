@@ -95,6 +95,7 @@ from toolbus_common.contracts.events.servers import (
     ServerUndrained,
 )
 from toolbus_common.contracts.guards import CheckedCall, ServiceVerdict
+from toolbus_common.contracts.hooks import HookReply, HookRequest
 from toolbus_common.contracts.notifications import (
     ClientMessage,
     ServerNotification,
@@ -308,6 +309,8 @@ __all__ = [
     "HoldEvent",
     "HoldLifted",
     "HoldPlaced",
+    "HookReply",
+    "HookRequest",
     "Identified",
     "IdentityKeyQuery",
     "IdentityKeyReply",

@@ -26,6 +26,8 @@ from toolbus_common.guards.redaction import redact, without_placeholders
 from toolbus_common.guards.texts.scan_threads import LARGE, scanned
 from toolbus_common.guards.texts.time_limit import time_limit
 from toolbus_common.observability.guard_metrics import record_check
+from toolbus_common.plugins.checks import POINTS, PluginChecks
+from toolbus_common.plugins.subjects import is_plugin
 
 log = logging.getLogger(__name__)
 
@@ -78,8 +80,10 @@ class Inspector:
         ask_service: ServiceCheck,
         placeholders: Placeholders,
         on_open_failure: Callable[[CheckedCall, GuardCheck], None] = lambda _call, _check: None,
+        plugins: PluginChecks | None = None,
     ) -> None:
         self.guards = guards
+        self._plugins = plugins
         self._order = {name: number for number, name in enumerate(guards)}
         self._ask_service = ask_service
         self._placeholders = placeholders
@@ -88,11 +92,37 @@ class Inspector:
     def applicable(self, names: Sequence[str], phase: Phase) -> tuple[str, ...]:
         """Return the guards among `names` that check this phase, in the order of declaration.
 
-        An unknown guard is returned too, as the last: its check fails.
+        Plugins that may change the content are before them, the others after them. An unknown guard
+        is returned too, as the last: its check fails.
         """
         known = {each for each in names if each in self.guards and phase in self.guards[each].on}
-        unknown = dict.fromkeys(each for each in names if each not in self.guards)
-        return (*sorted(known, key=self._order.__getitem__), *unknown)
+        guards = sorted(known, key=self._order.__getitem__)
+        others = dict.fromkeys(each for each in names if each not in self.guards)
+        if self._plugins is None or not any(map(is_plugin, others)):
+            return (*guards, *others)
+        plugins = self._plugins.at(others, POINTS.get(phase, ""))
+        first = [each for each in plugins if self._plugins.changes(each)]
+        later = [each for each in plugins if each not in first]
+        return (*first, *guards, *later, *(each for each in others if not is_plugin(each)))
+
+    def fails_closed(self, name: str) -> bool:
+        """Return whether a call is rejected that a guard or a plugin could not check."""
+        if is_plugin(name):
+            return self._plugins is None or self._plugins.fails_closed(name)
+        guard = self.guards.get(name)
+        return guard is None or guard.fails_closed
+
+    async def ask_plugins(
+        self, names: Sequence[str], point: str, call: CheckedCall, body: bytes
+    ) -> Inspection:
+        """Ask the plugins among `names` at a point at which no guard checks the content."""
+        checks, content = list[GuardCheck](), Content(body)
+        for name in self._plugins.at(names, point) if self._plugins is not None else ():
+            check, error = await self._ask_plugin(name, point, call, content)
+            checks.append(check)
+            if error is not None:
+                return Inspection(b"", tuple(checks), error)
+        return Inspection(body, tuple(checks))
 
     async def inspect(
         self,
@@ -132,17 +162,35 @@ class Inspector:
         checks, ask = list[GuardCheck](), ""
         may_ask = may_ask and phase in _ASKING
         for name in self.applicable(names, phase):
-            check, error = await self._check(
-                name, phase, call, content, output_schema, may_ask=may_ask
-            )
+            if is_plugin(name):
+                check, error = await self._ask_plugin(name, POINTS.get(phase, ""), call, content)
+            else:
+                check, error = await self._check(
+                    name, phase, call, content, output_schema, may_ask=may_ask
+                )
+                record_check(check, fails_closed=self.fails_closed(name))
             checks.append(check)
-            guard = self.guards.get(name)
-            record_check(check, fails_closed=guard is None or guard.fails_closed)
             if error is not None:
                 return Inspection(b"", tuple(checks), error)
             if check.verdict == "asked":
                 ask = ask or name
         return Inspection(b"", tuple(checks), None, ask)
+
+    async def _ask_plugin(
+        self, name: str, point: str, call: CheckedCall, content: Content
+    ) -> tuple[GuardCheck, ToolbusError | None]:
+        """Return the check by a plugin, and the error if the content must not be used."""
+        if self._plugins is None:
+            return self._failed(
+                name, None, "arguments", call, content.size, perf_counter(), _UNKNOWN
+            )
+        found = await self._plugins.check(name, point, call, content.size, lambda: content.value)
+        record_check(found.check, fails_closed=self.fails_closed(name))
+        if found.changed is not msgspec.UNSET:
+            content.replace(found.changed)
+        if found.check.verdict == "failed" and found.error is None:
+            self._on_open_failure(call, found.check)
+        return found.check, found.error
 
     async def _check(
         self,

@@ -1,10 +1,10 @@
 """The inspector of a service: it follows the configuration, and reports failures of guards."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from time import time
 
-from toolbus_common.config.guards.guard import Guard
+from toolbus_common.config import Configuration
 from toolbus_common.contracts.events.guards import GuardCheck, GuardFailed
 from toolbus_common.contracts.guards import CheckedCall, ServiceCheck, ServiceVerdict
 from toolbus_common.contracts.queries.base import GuardQuery
@@ -13,6 +13,8 @@ from toolbus_common.guards.inspector import Inspector
 from toolbus_common.guards.placeholders import Placeholders
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import PLACEHOLDERS
+from toolbus_common.plugins.checks import PluginChecks, UnaskedPlugins
+from toolbus_common.plugins.requests import PluginRequests, ejected
 from toolbus_common.service.service import Service
 
 log = logging.getLogger(__name__)
@@ -23,18 +25,19 @@ LONGEST_QUERY = 60.0  # seconds; the time limit of the guard ends it earlier
 class InspectorProvider:
     """The inspector of the current guards, created again when they change.
 
-    `guards` returns the configured guards. `ask_service` asks the services of guards; without it,
+    `configured` returns the configuration. `ask_service` asks the services of guards; without it,
     executor is asked over the bus.
     """
 
     def __init__(
         self,
         service: Service,
-        guards: Callable[[], Mapping[str, Guard]],
+        configured: Callable[[], Configuration],
         ask_service: ServiceCheck | None = None,
     ) -> None:
+        self._plugins = PluginRequests(service.bus, lambda: configured().plugins)
         self._service = service
-        self._guards = guards
+        self._configured = configured
         self._ask_service = ask_service or self._ask_executor
         self.placeholders = placeholders_of(service)
         self._inspector: Inspector | None = None
@@ -42,17 +45,33 @@ class InspectorProvider:
     @property
     def inspector(self) -> Inspector:
         """The inspector of the current guards."""
-        guards = self._guards()
+        guards = self._configured().guards
         if self._inspector is None or self._inspector.guards is not guards:
             self._inspector = Inspector(
-                guards, self._ask_service, self.placeholders, self._report_open_failure
+                guards,
+                self._ask_service,
+                self.placeholders,
+                self._report_open_failure,
+                PluginChecks(self._plugins),
             )
         return self._inspector
 
     @property
     def trial(self) -> Inspector:
-        """An inspector of the current guards that stores no values and publishes no events."""
-        return Inspector(self._guards(), self._ask_service, self.placeholders.unstored)
+        """An inspector of the current guards that stores no values and publishes no events.
+
+        It asks no plugin.
+        """
+        return Inspector(
+            self._configured().guards,
+            self._ask_service,
+            self.placeholders.unstored,
+            plugins=UnaskedPlugins(self._plugins),
+        )
+
+    def plugin_details(self) -> dict[str, str]:
+        """Return the details of the service about ejected plugins."""
+        return ejected(self._plugins)
 
     async def _ask_executor(
         self, guard: str, phase: str, call: CheckedCall, content: bytes

@@ -117,3 +117,44 @@ def _matching(published: Iterable[str], subscribed: Iterable[str]) -> Iterator[s
 def _has_many_replies(subject: str) -> bool:
     """Return whether a request has several reply messages. Reading one entry has one reply."""
     return subject.startswith(_MANY_REPLIES) and not subject.endswith(".>")
+
+
+HOOKS = "tb.hook.*.*"  # requests to plugins; services that publish them may ask every plugin
+_ANSWERS = {"max": 1, "expires": "61s"}  # a plugin answers each request once
+
+
+def plugin_account(name: str) -> str:
+    """Return the account of a plugin, which is also the name of its user and its seed file."""
+    return f"plugin-{name}"
+
+
+def with_plugins(
+    configuration: dict[str, Any], hooks: Mapping[str, Iterable[str]], keys: Mapping[str, str]
+) -> dict[str, Any]:
+    """Return the server's configuration with an account for each plugin that uses the bus.
+
+    `hooks` are the subjects of each plugin, and `keys` the public keys of users. A plugin can
+    subscribe to its own subjects, and answer each request once. It can send nothing else.
+    """
+    found = {name: {**account} for name, account in configuration["accounts"].items()}
+    askers = [name for name, account in found.items() if _asks_plugins(account)]
+    for name, subjects in sorted(hooks.items()):
+        own, account = sorted(subjects), plugin_account(name)
+        permissions = {
+            "publish": {"deny": [">"]},
+            "subscribe": {"allow": own},
+            "allow_responses": _ANSWERS,
+        }
+        found[account] = {
+            "users": [{"nkey": keys[account], "permissions": permissions}],
+            "exports": [{"service": subject, "accounts": askers} for subject in own],
+        }
+        imports = [{"service": {"account": account, "subject": subject}} for subject in own]
+        for asker in askers:
+            found[asker]["imports"] = [*found[asker].get("imports", []), *imports]
+    return configuration | {"accounts": found}
+
+
+def _asks_plugins(account: Mapping[str, Any]) -> bool:
+    users = account.get("users", ())
+    return any(HOOKS in user["permissions"]["publish"]["allow"] for user in users)

@@ -234,7 +234,7 @@ _SERVICES = (
             HoldPlaced, HoldLifted,
         ),
         publishes=(
-            "tb.run.*", "tb.reply.>", "tb.cancel.*",
+            "tb.run.*", "tb.reply.>", "tb.cancel.*", "tb.hook.*.*",
             # The progress of audit and policy, before counters are rebuilt or a call is unresolved.
             f"$JS.API.STREAM.INFO.{EVENTS}",
             f"$JS.API.CONSUMER.INFO.{EVENTS}.audit", f"$JS.API.CONSUMER.INFO.{EVENTS}.policy",
@@ -260,11 +260,11 @@ _SERVICES = (
             DefinitionFlagged, ModelCachePurged, GuardFailed, MessageGuarded,
         ),
         publishes=(
-            "tb.reply.>", "tb.notification.*", "tb.resume.*", *_objects(RESULTS),
+            "tb.reply.>", "tb.notification.*", "tb.resume.*", "tb.hook.*.*", *_objects(RESULTS),
             *_objects(MODEL_RESPONSES),
         ),
         subscribes=(
-            "tb.run.*", "tb.cancel.*", "tb.resume.*", "tb.client.*",
+            "tb.run.*", "tb.cancel.*", "tb.resume.*", "tb.client.*", "tb.hook.*.*",
             subject_of(ConnectionCreated.NAME, "*"),
         ),
         never_subscribes=(f"tb.run.{BUILT_IN}",),  # these calls contain the digest of their key
@@ -280,7 +280,7 @@ _SERVICES = (
             RunCompleted, RunFailed, GuardFailed,
         ),
         publishes=(
-            "tb.call.*", "tb.cancel.*", "tb.reply.>", f"$KV.{CATALOGUE}.{BUILT_IN}",
+            "tb.call.*", "tb.cancel.*", "tb.reply.>", "tb.hook.*.*", f"$KV.{CATALOGUE}.{BUILT_IN}",
             *_objects(RESULTS),
         ),
         subscribes=(f"tb.run.{BUILT_IN}", "tb.cancel.*"),

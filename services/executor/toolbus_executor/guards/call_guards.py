@@ -15,6 +15,7 @@ from toolbus_common.guards.messages import failed_reason
 from toolbus_common.guards.placeholders import Placeholders
 from toolbus_common.guards.texts.scan_threads import scanned
 from toolbus_common.messaging.event_publisher import EventPublisher
+from toolbus_common.plugins.checks import PluginChecks
 
 MOST_CHECKS = 64  # checks in the event of one call
 
@@ -34,7 +35,9 @@ class CallGuards:
         placeholders: Placeholders,
         events: EventPublisher,
         ask_service: ServiceCheck | None = None,
+        plugins: PluginChecks | None = None,
     ) -> None:
+        self._plugins = plugins
         self.ask_service = ask_service
         self.placeholders = placeholders
         self.events = events
@@ -49,7 +52,9 @@ class CallGuards:
         declared = self._configured()
         if self._inspector is None or declared is not self._declared:
             self._declared, self._marks = declared, {}
-            self._inspector = Inspector(declared, self._ask, self.placeholders)
+            self._inspector = Inspector(
+                declared, self._ask, self.placeholders, plugins=self._plugins
+            )
         return self._inspector
 
     async def _ask(
@@ -98,7 +103,7 @@ class GuardedContent:
             principal_id=call.principal_id,
             run=call.run,
         )
-        self._checks: dict[str, GuardCheck] = {}
+        self._checks: dict[tuple[str, str], GuardCheck] = {}
 
     @property
     def attached(self) -> tuple[str, ...]:
@@ -107,7 +112,7 @@ class GuardedContent:
 
     @property
     def checks(self) -> tuple[GuardCheck, ...]:
-        """One check of each guard: what it did in all contents of the call."""
+        """One check of each guard, and of each plugin and point: what it did in the call."""
         return tuple(self._checks.values())[:MOST_CHECKS]
 
     @property
@@ -143,6 +148,16 @@ class GuardedContent:
         if found.error is not None:
             raise found.error
 
+    async def ask_plugins(self, point: str, body: bytes) -> None:
+        """Ask the plugins of a point at which no guard checks the content.
+
+        Raises the error of a plugin.
+        """
+        found = await self.inspector.ask_plugins(self.call.guards, point, self.checked, body)
+        self.record(*found.checks)
+        if found.error is not None:
+            raise found.error
+
     async def body_of(self, content: Content) -> bytes:
         """Return a content as bytes."""
         return await scanned(content.size, self.checked, lambda: content.body)
@@ -150,8 +165,9 @@ class GuardedContent:
     def record(self, *checks: GuardCheck) -> None:
         """Record checks; several checks by one guard become one."""
         for each in checks:
-            before = self._checks.get(each.guard)
-            self._checks[each.guard] = each if before is None else together(before, each)
+            mark = each.guard, each.phase
+            before = self._checks.get(mark)
+            self._checks[mark] = each if before is None else together(before, each)
             if each.verdict == "failed":
                 self._report(each)
 
@@ -166,15 +182,13 @@ class GuardedContent:
         ]
         self.record(*checks)
         for name in self.names:
-            guard = self.inspector.guards.get(name)
-            if guard is None or guard.fails_closed:
+            if self.inspector.fails_closed(name):
                 text = failed_reason(name, self.phase, reason)
                 raise GuardFailedError(text, guard=name, phase=self.phase)
 
     def _report(self, check: GuardCheck) -> None:
         """Publish that a guard let a content pass that it could not check."""
-        guard = self.inspector.guards.get(check.guard)
-        if guard is None or guard.fails_closed:
+        if self.inspector.fails_closed(check.guard):
             return  # the call fails
         call = self.call
         self.guards.events.publish(

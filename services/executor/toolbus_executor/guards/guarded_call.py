@@ -26,6 +26,8 @@ from toolbus_common.guards.content import Content
 from toolbus_common.guards.placeholders import PLACEHOLDER
 from toolbus_common.guards.result_members import joined, parted
 from toolbus_common.guards.texts.scan_threads import scanned
+from toolbus_common.plugins.documents import document_of
+from toolbus_common.plugins.subjects import is_plugin
 from toolbus_executor.guards.call_guards import CallGuards, GuardedContent, unavailable
 from toolbus_executor.guards.held_secrets import HeldSecrets
 from toolbus_executor.results.large.reader import LARGEST_CHECKED
@@ -89,12 +91,13 @@ class GuardedCall:
         """Return the call with the values of its placeholders. Only the server may receive it.
 
         Raises:
-            GuardBlockedError: the arguments contain a secret of Toolbus itself.
+            GuardBlockedError: the arguments contain a secret of Toolbus, or a plugin refuses.
             ToolbusError: the values cannot be read now.
 
         """
         call = self._call
         await self._check_sent(call.arguments)
+        await self._ask_plugins(call)
         guards, target = self.content.inspector.guards, full_name(call.server, call.tool)
         restoring = [
             name
@@ -115,6 +118,15 @@ class GuardedCall:
         await self._check_sent(body)
         self._restored = _values(call.arguments, body)
         return call.model_copy(update={"arguments": body})
+
+    async def _ask_plugins(self, call: CallAdmitted) -> None:
+        """Ask the plugins about what is sent, before placeholders have their values."""
+        if any(map(is_plugin, call.guards)):
+            try:
+                await self.content.ask_plugins("before_upstream", document_of(call))
+            except (GuardBlockedError, GuardFailedError) as error:
+                error.data["sent"] = False
+                raise
 
     async def _check_sent(self, arguments: bytes) -> None:
         """Reject arguments with a secret of Toolbus itself. Raises the error of a guard."""
@@ -220,7 +232,8 @@ class GuardedCall:
         """Make the redactions of all guards in a document. Raises the error of a guard."""
         if self._secrets is not None:
             await self._secrets.clean(document, self.content, is_sent=False)
-        await self.content.clean(document)
+        guards = [each for each in self.content.names if not is_plugin(each)]
+        await self.content.clean(document, guards)  # plugins are asked about results only
 
     async def _document(self, raw: bytes) -> Content:
         """Return a document without the values that replaced placeholders."""

@@ -3,11 +3,11 @@
 import logging
 from time import monotonic
 
+from toolbus_common.circuit_breaker import Breaker, State
 from toolbus_common.contracts import BreakerClosed, BreakerOpened
 from toolbus_common.errors import BreakerOpenError, ToolbusError
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.observability.metrics import UPSTREAM_OPEN
-from toolbus_executor.resilience.circuit_breaker import Breaker, State
 from toolbus_executor.resilience.failure_log import FailureLog, GarbageError
 from toolbus_executor.server_events import about_server
 

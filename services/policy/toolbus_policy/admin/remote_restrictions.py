@@ -22,6 +22,7 @@ from toolbus_common.config import (
     Guard,
     Issuer,
     Place,
+    Plugin,
     Provider,
     Server,
     Sink,
@@ -73,6 +74,9 @@ class RemoteRestrictions:
         for name, guard in new.guards.items():
             place, known = f"guards.{name}", old.guards.get(name)
             found += [(f"{place}.{at}", why) for at, why in self._guard(guard, known)]
+        for name, plugin in new.plugins.items():
+            place, earlier = f"plugins.{name}", old.plugins.get(name)
+            found += [(f"{place}.{at}", why) for at, why in self._plugin(plugin, earlier)]
         for name, hook in new.webhooks.items():
             found += self._secret_entry(f"webhooks.{name}", hook, old.webhooks.get(name))
         for name, issuer in new.issuers.items():
@@ -170,6 +174,17 @@ class RemoteRestrictions:
             for name, value in getattr(guard, field).items():
                 if (name, value) not in before:
                     yield from self._references(f"{field}.{name}", value)
+
+    def _plugin(self, plugin: Plugin, old: Plugin | None) -> Iterator[tuple[str, str]]:
+        """Yield violations of a plugin that sends content and headers to a webhook."""
+        same = old is not None and old.url == plugin.url
+        if not same:
+            for each in _urls(plugin.url):
+                yield from self._check_destination("url", each)
+        before = set(old.headers.items()) if same and old is not None else set()
+        for name, value in plugin.headers.items():
+            if (name, value) not in before:
+                yield from self._references(f"headers.{name}", value)
 
     def _programs(self, server: Server) -> Iterator[tuple[str, str]]:
         """Yield the first program that no pattern allows, and the user root of a container."""

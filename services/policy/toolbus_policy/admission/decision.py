@@ -3,20 +3,25 @@
 from time import time
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import CallRequested, OutcomeClaim
 from toolbus_common.contracts.events.guards import GuardCheck
-from toolbus_common.errors import RefusedError, RuleDeniedError
+from toolbus_common.errors import RefusedError, RuleDeniedError, ToolbusError
+from toolbus_common.guards.inspector import Inspector
+from toolbus_common.observability.tracing import Tracer
 from toolbus_common.rules import SILENT, Verdict
 from toolbus_policy.admission.authorizer import Authorizer
 from toolbus_policy.approvals.elicitation import STATE_PREFIX
 from toolbus_policy.approvals.model import FLOW, GUARD, RULE, Cause
 from toolbus_policy.approvals.service import ApprovalResult, ApprovalService
 from toolbus_policy.flow.follower import Caller, FlowFollower, Judgement
-from toolbus_policy.guards.call_inspector import InspectedCall
+from toolbus_policy.guards.call_inspector import InspectedCall, ask_decided
 from toolbus_policy.ledger.admitted_call import Admission
 from toolbus_policy.models.requests import sized
+
+_tracer = Tracer("policy")
 
 
 class Decision(Struct, frozen=True):
@@ -116,6 +121,15 @@ async def judge_and_decide(
     return decide(authorizer, admission, inspected, claim, judged)
 
 
+async def after_decision(
+    inspector: Inspector, decision: Decision, call: CallRequested
+) -> tuple[Decision, ToolbusError | None]:
+    """Return the decision with the checks of the plugins asked after it, and their refusal."""
+    with _tracer.below("toolbus.plugins"):
+        found = await ask_decided(inspector, call, decision.admission)
+    return replace(decision, checks=(*decision.checks, *found.checks)), found.error
+
+
 def _flow_cause(judged: Judgement, call: CallRequested, cause: Cause | None) -> Cause:
     """Return the cause of an approval that the flow requires, and a guard if `cause` is set."""
     why = judged.why(call)
@@ -146,7 +160,8 @@ async def check_approval(
     """
     principal, judged = decision.admission.payer.principal, decision.flow
     try:
-        return await approvals.check(call, principal, approval_cause(call, decision))
+        with _tracer.below("toolbus.approval"):
+            return await approvals.check(call, principal, approval_cause(call, decision))
     except RefusedError as error:
         if judged is not None and judged.must_be_approved:
             error.data["flow"] = judged.data(call)

@@ -31,6 +31,7 @@ from toolbus_common.service.service import Service
 from toolbus_policy.admission.authorizer import Authorizer
 from toolbus_policy.admission.decision import (
     Decision,
+    after_decision,
     check_approval,
     evaluate_rules,
     judge_and_decide,
@@ -51,7 +52,7 @@ from toolbus_policy.admission.messages import (
     build_intent,
     build_not_dispatched,
 )
-from toolbus_policy.approvals.service import ApprovalGrant, ApprovalResult, ApprovalService
+from toolbus_policy.approvals.service import ApprovalGrant, ApprovalService
 from toolbus_policy.approvals.tasks.model import is_deferred_task_request
 from toolbus_policy.flow.follower import FlowFollower
 from toolbus_policy.guards.call_inspector import InspectedCall, inspect_call
@@ -66,7 +67,6 @@ from toolbus_policy.models.requests import sized
 log = logging.getLogger(__name__)
 
 ALLOWED = call_count(DECISIONS.labels("allowed"))
-REPLAYED = DECISIONS.labels("replayed")
 R = TypeVar("R", bound=Reply)
 _tracer = Tracer("policy")
 
@@ -186,7 +186,7 @@ class AdmissionHandler:
         found, principal = replay_reply(stored, call.family), given.payer.principal
         outcome, checks = await checked_outcome(self.inspector(), call, given, found)
         self.service.events.publish(build_replayed(stored, call, principal, outcome, checks))
-        REPLAYED.inc()
+        DECISIONS.labels("replayed").inc()
         return outcome
 
     async def _admit_with_approval(
@@ -195,7 +195,7 @@ class AdmissionHandler:
         """Admit a call that may need approval. A call that has waited is decided about again."""
         claim, admission, checks = decision.claim, decision.admission, decision.checks
         try:
-            while (result := await self._ask(decision, call)) is None:
+            while (result := await check_approval(self.approvals, call, decision)) is None:
                 authorizer = self.authorizer()
                 admission = self._authorize(authorizer, call)
                 inspected = await self._inspect(call, admission)
@@ -211,10 +211,6 @@ class AdmissionHandler:
         if isinstance(result, InputRequired | TaskCreated):
             return await self._release(result, call, claim)
         return await self._dispatch(decision, result.call, context, result)
-
-    async def _ask(self, decision: Decision, call: CallRequested) -> ApprovalResult:
-        with _tracer.below("toolbus.approval"):
-            return await check_approval(self.approvals, call, decision)
 
     async def handle_deferred(
         self, call: CallRequested, context: CallContext, key: str, approval: str
@@ -276,6 +272,10 @@ class AdmissionHandler:
         """
         admission, claim = decision.admission, decision.claim
         try:
+            if admission.guards is not None and admission.guards.decided:
+                decision, refusal = await after_decision(self.inspector(), decision, call)
+                if refusal is not None:
+                    raise refusal
             if admission.limited:
                 request = reservation_request(
                     call, admission, self.ledger.newest, self.outcome_grace

@@ -18,6 +18,7 @@ from toolbus_common.contracts.events.guards import GuardCheck, encoded_checks
 from toolbus_common.errors import ToolbusError
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.observability.trace_context import trace_id
+from toolbus_common.plugins.subjects import is_plugin
 from toolbus_common.privacy.content_policy import recorded
 from toolbus_policy.admission.caller_identity import caller_identity_of
 from toolbus_policy.admission.decision import Decision
@@ -72,7 +73,8 @@ def build_admitted(
         if (
             call.session and call.capabilities != NOTHING
         ):  # the client answers requests outside of calls, too
-            names, has_placeholders = tuple(dict.fromkeys((*names, *guards.checking))), True
+            others = (each for each in guards.checking if not is_plugin(each))
+            names, has_placeholders = tuple(dict.fromkeys((*names, *others))), True
         run = run_of(call, payer) if has_placeholders else ""
         admitted = admitted.model_copy(update={"guards": names, "run": run})
     if call.server != BUILT_IN:

@@ -15,6 +15,8 @@ from toolbus_common.contracts.guards import CheckedCall
 from toolbus_common.errors import GuardBlockedError, ToolbusError
 from toolbus_common.guards.inspector import Inspection, Inspector
 from toolbus_common.guards.messages import blocked_reason
+from toolbus_common.plugins.documents import document_of
+from toolbus_common.plugins.subjects import is_plugin
 from toolbus_policy.approvals.model import MAX_ARGUMENT_BYTES
 from toolbus_policy.guards.hidden_matches import without_matches
 from toolbus_policy.ledger.admitted_call import Admission, CallGuards, Payer
@@ -67,7 +69,8 @@ async def inspect_call(
             guards.checking, guards.phase, checked, body, may_ask=may_ask
         )
 
-    if not rest:
+    asks_plugins = admission.terms is None and any(map(is_plugin, guards.checking))
+    if not rest and not asks_plugins:
         found = await inspect(call.arguments)
         made = _inspected(call, found, lambda: {"arguments": found.body})
         return await _with_shown(inspector, made) if made.ask else made
@@ -80,6 +83,18 @@ async def inspect_call(
     found = await inspect(body)
     made = _inspected(call, found, lambda: _parts(call, body, found.body))
     return await _with_shown(inspector, made) if made.ask else made
+
+
+async def ask_decided(
+    inspector: Inspector, call: CallRequested, admission: Admission
+) -> Inspection:
+    """Ask the plugins that are asked after the decision about a call."""
+    guards = admission.guards
+    if guards is None or not guards.decided:
+        return Inspection(b"")
+    checked = checked_call(call, admission.payer)
+    body = call.arguments if admission.terms is not None else document_of(call)
+    return await inspector.ask_plugins(guards.decided, "after_decision", checked, body)
 
 
 async def _with_shown(inspector: Inspector, made: InspectedCall) -> InspectedCall:

@@ -1,12 +1,15 @@
-"""The guards that apply to a call (no I/O). Those of all levels and targets add up."""
+"""The guards and plugins that apply to a call (no I/O). Those of all levels and targets add up."""
 
 from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_patterns import full_name, granted
 from toolbus_common.config import Configuration
 from toolbus_common.config.guards.guard import Guard, Phase
+from toolbus_common.config.plugins import Point
 from toolbus_common.contracts.agent_runs import AGENT_RUN
 from toolbus_common.contracts.model_calls import is_model_method
 from toolbus_common.guards.attachment import each_attachment
+from toolbus_common.plugins.subjects import checker_of
+from toolbus_policy.guards.plugin_scope import plugins_of
 from toolbus_policy.ledger.admitted_call import CallGuards
 
 
@@ -17,7 +20,7 @@ def effective_guards(
     method: str,
     tool: str,
 ) -> CallGuards | None:
-    """Return the guards of a call; None if no guard applies to it.
+    """Return the guards and plugins of a call; None if none applies to it.
 
     `server` can be a provider, and `tool` a model. An unknown guard applies in all phases, so that
     its check fails.
@@ -40,13 +43,24 @@ def effective_guards(
     later += [
         name for name in names if name not in later and _seeks(declared.guards.get(name), before)
     ]
+    plugins = plugins_of(declared, principal, server, tool, method) if declared.plugins else {}
+
+    def queried(*points: Point) -> tuple[str, ...]:
+        return tuple(
+            checker_of(name)
+            for name, plugin in plugins.items()
+            if not set(points).isdisjoint(plugin.hooks)
+        )
+
+    checking = tuple(name for name in names if _checks(declared.guards.get(name), before))
     found = CallGuards(
         phase=before,
-        checking=tuple(name for name in names if _checks(declared.guards.get(name), before)),
-        later=tuple(later),
+        checking=checking + queried("before_model" if is_prompt else "before_decision"),
+        later=(*later, *(() if is_prompt else queried("before_upstream", "after_result"))),
         has_placeholders=any(_redacts(declared.guards.get(name)) for name in later),
+        decided=queried("after_decision"),
     )
-    return found if found.checking or found.later else None
+    return found if found.checking or found.later or found.decided else None
 
 
 def _checks(guard: Guard | None, phase: Phase) -> bool:

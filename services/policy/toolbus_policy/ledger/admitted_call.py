@@ -107,13 +107,14 @@ class CallGuards:
 
     `checking` check what the call sends, in the phase `phase`. `later` are those of the result,
     and those that restore values in the arguments. `has_placeholders` is set if one of these makes
-    or restores placeholders.
+    or restores placeholders. `decided` are the plugins that are asked after the decision.
     """
 
     phase: Phase
     checking: tuple[str, ...]
     later: tuple[str, ...]
     has_placeholders: bool = False
+    decided: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,13 @@ from typing import Any, cast
 import pytest
 
 from harness.services.call_runner import admitted
+from toolbus_common.circuit_breaker import State
 from toolbus_common.config.servers.timeouts import Timeouts
 from toolbus_common.contracts import CallAdmitted, Progress
 from toolbus_common.contracts.replies import ReplyMessage
 from toolbus_executor.calls.attempt import Attempts
 from toolbus_executor.calls.plan import ExecutionPlan
 from toolbus_executor.resilience.breaker_reporter import BreakerReporter
-from toolbus_executor.resilience.circuit_breaker import State
 from toolbus_executor.upstreams.base import Send
 from toolbus_executor.upstreams.call_channel import Caller
 

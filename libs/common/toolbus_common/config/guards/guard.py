@@ -24,7 +24,7 @@ _TOO_LATE: frozenset[Phase] = frozenset({"results", "completions"})
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s)")
 
 
-def _seconds(value: Any) -> Any:
+def seconds_of(value: Any) -> Any:
     """Return a duration such as `300ms` or `2s` in seconds; a number is in seconds already."""
     found = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if found is None:
@@ -68,7 +68,7 @@ class Guard(ConfigModel):
     action: Action = "flag"
     mode: Literal["enforce", "observe"] = "enforce"
     fail: Literal["closed", "open"] | None = None
-    timeout: Annotated[float, BeforeValidator(_seconds)] = Field(default=2.0, gt=0, le=60)
+    timeout: Annotated[float, BeforeValidator(seconds_of)] = Field(default=2.0, gt=0, le=60)
     fields: tuple[str, ...] = Field(default=(), max_length=256)
     rules: tuple[str, ...] | None = Field(default=None, max_length=1000)
     except_rules: tuple[str, ...] = Field(default=(), max_length=1000)

@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toolbus_executor.resilience.circuit_breaker import Breaker, State
+from toolbus_common.circuit_breaker import Breaker, State
 
 
 def failed(breaker: Breaker, times: int, now: float = 0.0) -> Breaker:

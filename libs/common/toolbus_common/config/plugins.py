@@ -1,0 +1,113 @@
+"""A plugin: a program that is asked at points of a call, what it may see, and what it may do."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal, Self
+
+from pydantic import BeforeValidator, Field, model_validator
+
+from toolbus_common.config.base import ConfigModel, Name, Patterns
+from toolbus_common.config.guards.guard import seconds_of
+from toolbus_common.config.servers.endpoints import http_url
+
+Point = Literal[
+    "before_decision", "after_decision", "before_upstream", "after_result", "before_model",
+]  # fmt: skip
+Sight = Literal["arguments", "result"]
+Deed = Literal["change", "refuse"]
+
+# What the content of each point is a part of.
+_CONTENT: dict[Point, Sight] = {
+    "before_decision": "arguments",
+    "after_decision": "arguments",
+    "before_upstream": "arguments",
+    "before_model": "arguments",
+    "after_result": "result",
+}
+# After these points nothing is checked or decided again, so nothing can be changed there.
+_UNCHANGEABLE: frozenset[Point] = frozenset({"after_decision", "before_upstream"})
+
+
+class Plugin(ConfigModel):
+    """A plugin, and the points of a call at which it is asked.
+
+    With `url`, each request is posted to this address (a webhook), with `headers`, which can
+    contain references such as `${env:NAME}`. Without it, the plugin is any program that connects
+    to the bus with the plugin's own user, and answers requests on `tb.hook.<point>.<plugin>`.
+
+    `hooks` are the points. Plugins with a lower `order` are asked first, then by name. Those that
+    may change content are asked before the guards, which check the changed content; all others are
+    asked after the guards, and see only what the guards let pass.
+
+    `sees` is what a request contains besides the names of the call: its `arguments`, and its
+    `result`. `may` is what the plugin may do besides looking: `change` the content, and `refuse`
+    the call.
+
+    `timeout` is the longest time for one answer, in seconds or with a unit (`300ms`). `fail`
+    decides about a call about which the plugin gave no valid answer: `closed` refuses it, `open`
+    lets it pass and records an alarm. Without it, plugins that may change or refuse fail closed,
+    others fail open.
+
+    `customers`, `keys`, `servers` and `tools` limit the calls about which the plugin is asked; each
+    of them without an entry means all. `tools` are patterns of tools, or of models
+    (`provider/model`); providers of models count as servers.
+    """
+
+    hooks: tuple[Point, ...] = Field(min_length=1, max_length=16)
+    url: str = Field(default="", max_length=2048)
+    headers: dict[str, str] = Field(default_factory=dict, repr=False)
+    order: int = Field(default=0, ge=-1000, le=1000)
+    sees: tuple[Sight, ...] = ()
+    may: tuple[Deed, ...] = ()
+    timeout: Annotated[float, BeforeValidator(seconds_of)] = Field(default=1.0, gt=0, le=60)
+    fail: Literal["closed", "open"] | None = None
+    customers: tuple[Name, ...] = Field(default=(), max_length=1000)
+    keys: tuple[str, ...] = Field(default=(), max_length=1000)
+    servers: tuple[Name, ...] = Field(default=(), max_length=1000)
+    tools: Patterns = Field(default=(), max_length=1000)
+
+    @property
+    def fails_closed(self) -> bool:
+        """Whether a call is refused about which the plugin gave no valid answer."""
+        return (self.fail or ("closed" if self.may else "open")) == "closed"
+
+    @property
+    def on_bus(self) -> bool:
+        """Whether the plugin is a program that connects to the bus itself."""
+        return not self.url
+
+    @property
+    def changes(self) -> bool:
+        """Whether the plugin may change content."""
+        return "change" in self.may
+
+    def receives(self, point: str) -> bool:
+        """Return whether the requests of a point contain the content."""
+        return _CONTENT.get(point) in self.sees  # type: ignore[call-overload]
+
+    def changes_at(self, point: str) -> bool:
+        """Return whether the plugin may change the content of a point."""
+        return self.changes and point not in _UNCHANGEABLE
+
+    @model_validator(mode="after")
+    def _is_consistent(self) -> Self:
+        if problems := [*self._problems()]:
+            raise ValueError("; ".join(problems))
+        return self
+
+    def _problems(self) -> Iterator[str]:
+        if self.url:
+            http_url(self.url)
+        elif self.headers:
+            yield "headers apply only to a plugin with url; remove them"
+        points = [point for point in self.hooks if point not in _UNCHANGEABLE]
+        if self.changes and not points:
+            yield (
+                "nothing can be changed at after_decision and before_upstream, because the call "
+                "was decided; use before_decision, or remove change from may"
+            )
+        for point in points if self.changes else ():
+            if _CONTENT[point] not in self.sees:
+                yield f"to change content at {point}, it must see {_CONTENT[point]}; add it to sees"
+        for sight in self.sees:
+            if sight not in {_CONTENT[point] for point in self.hooks}:
+                yield f"none of its hooks has {sight}; remove it from sees, or add a hook"

@@ -1,0 +1,42 @@
+"""Requests to plugins, and their answers: plain JSON, because plugins are in any language."""
+
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from toolbus_common.contracts.base import Message, Plain
+
+
+class HookRequest(Plain):
+    """A question to a plugin about a call, on `tb.hook.<point>.<plugin>`.
+
+    `deadline` is in seconds since the epoch; a later answer is not used. `has_content` says whether
+    `content` is the content of the point: without it, the plugin sees only the names.
+    """
+
+    SUBJECT: ClassVar[str] = "tb.hook"
+
+    point: str
+    plugin: str
+    call_id: str
+    customer: str
+    key: str
+    server: str
+    tool: str
+    deadline: float
+    has_content: bool = False
+    content: Any = Field(default=None, repr=False)
+
+
+class HookReply(Message):
+    """The answer of a plugin.
+
+    `verdict` is what it decided. `content` is the changed content, with `change`. `reason` is a
+    text for the caller, with `refuse`, or says why the plugin could not decide, with `fail`.
+    `version` is that of the plugin, for the event of the call.
+    """
+
+    verdict: Literal["pass", "change", "refuse", "fail"] = "pass"
+    content: Any = Field(default=None, repr=False)
+    reason: str = Field(default="", max_length=1000)
+    version: str = Field(default="", max_length=64)

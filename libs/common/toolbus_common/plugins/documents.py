@@ -1,0 +1,32 @@
+"""The document about a call that plugins receive before it runs (no I/O)."""
+
+from typing import Protocol
+
+import msgspec
+
+from toolbus_common import strict_json
+
+
+class _Call(Protocol):
+    @property
+    def method(self) -> str: ...
+    @property
+    def tool(self) -> str: ...
+    @property
+    def arguments(self) -> bytes: ...
+
+
+def document_of(call: _Call) -> bytes:
+    """Return the arguments of a call, and the URI of a resource, as one document.
+
+    Arguments that are no JSON are returned as they are, so that no plugin can read them.
+    """
+    arguments = call.arguments or b"null"
+    try:
+        strict_json.parse(arguments)  # it becomes a part of another document
+    except strict_json.StrictJSONError:
+        return arguments
+    members = {"arguments": msgspec.Raw(arguments)}
+    if call.method.startswith("resources/"):
+        members["uri"] = msgspec.Raw(msgspec.json.encode(call.tool))
+    return msgspec.json.encode(members)

@@ -1,0 +1,139 @@
+"""Requests to plugins over the bus, within a time box, and the breaker of each plugin."""
+
+import logging
+from collections.abc import Callable, Mapping
+from time import monotonic, time
+from typing import Any
+
+from msgspec import Struct
+
+from toolbus_common.circuit_breaker import Breaker, State
+from toolbus_common.config.plugins import Plugin
+from toolbus_common.contracts import CheckedCall, HookReply, HookRequest
+from toolbus_common.contracts.base import trusted
+from toolbus_common.errors import ToolbusError
+from toolbus_common.nats.connection import Bus
+from toolbus_common.plugins import answers
+from toolbus_common.plugins.answers import AnswerError
+from toolbus_common.plugins.subjects import subject_of
+
+log = logging.getLogger(__name__)
+_request = trusted(HookRequest)
+
+
+class PluginFaultError(Exception):
+    """A plugin gave no valid answer in time. The message is the reason, without the content."""
+
+
+class _State(Struct):
+    """The breaker of one plugin, its latest fault, and the declaration to which they belong."""
+
+    plugin: Plugin
+    breaker: Breaker
+    fault: str = ""
+
+
+class PluginRequests:
+    """Requests of one process to plugins. `configured` returns the plugins that are declared now.
+
+    A plugin that gave no valid answer several times in a row is ejected for a while: it is not
+    asked, so that it slows down no call. `ejected` shows it.
+    """
+
+    def __init__(self, bus: Bus, configured: Callable[[], Mapping[str, Plugin]]) -> None:
+        self._bus = bus
+        self._configured = configured
+        self._states: dict[str, _State] = {}
+
+    @property
+    def declared(self) -> Mapping[str, Plugin]:
+        """The plugins that are declared now."""
+        return self._configured()
+
+    async def ask(
+        self, name: str, plugin: Plugin, point: str, call: CheckedCall, content: Any
+    ) -> HookReply:
+        """Return a plugin's answer about a call, or about a parsed `content`.
+
+        Raises `PluginFaultError`.
+        """
+        state = self._state(name, plugin)
+        breaker = state.breaker
+        if breaker.state is not State.CLOSED and not breaker.admits(monotonic()):
+            raise PluginFaultError(f"it is ejected, because {state.fault}")
+        began = time()
+        try:
+            answer = await self._answer(name, plugin, point, call, content)
+        except PluginFaultError as fault:
+            if call.deadline - began < plugin.timeout:
+                # A caller chose a time that is too short, which must not eject it for others.
+                breaker.abandoned(monotonic())
+                raise
+            state.fault = str(fault)
+            if breaker.failed(monotonic()):
+                log.warning("plugin.ejected", extra={"plugin": name, "reason": state.fault})
+            raise
+        except BaseException:
+            breaker.abandoned(monotonic())
+            raise
+        if breaker.state is State.CLOSED and not breaker.failures:
+            return answer
+        if breaker.succeeded():
+            log.info("plugin.asked_again", extra={"plugin": name})
+        return answer
+
+    def ejected(self) -> dict[str, str]:
+        """Return the declared plugins that are not asked now, and why."""
+        declared = self.declared
+        return {
+            name: state.fault
+            for name, state in self._states.items()
+            if state.breaker.state is not State.CLOSED and declared.get(name) is state.plugin
+        }
+
+    async def _answer(
+        self, name: str, plugin: Plugin, point: str, call: CheckedCall, content: Any
+    ) -> HookReply:
+        seconds = min(plugin.timeout, call.deadline - time())
+        request = _request(
+            point=point,
+            plugin=name,
+            call_id=call.call_id,
+            customer=call.customer,
+            key=call.key,
+            server=call.server,
+            tool=call.tool,
+            deadline=time() + seconds,
+            has_content=plugin.receives(point),
+            content=content,
+        )
+        try:
+            data = await self._bus.request(subject_of(point, name), request.encode(), seconds)
+            answer = answers.decoded(data)
+            answers.check(answer, plugin, point)
+        except TimeoutError:
+            raise PluginFaultError(f"it gave no answer within {plugin.timeout:g} s") from None
+        except LookupError:
+            raise PluginFaultError("no program answers for it on the bus") from None
+        except ToolbusError as error:
+            raise PluginFaultError(error.reason.rstrip(".")) from error
+        except AnswerError as error:
+            raise PluginFaultError(str(error)) from None
+        return answer
+
+    def _state(self, name: str, plugin: Plugin) -> _State:
+        """Return the state of a plugin; a new one if its declaration changed."""
+        state = self._states.get(name)
+        if state is None or state.plugin is not plugin:
+            if state is not None and state.plugin == plugin:
+                state.plugin = plugin
+                return state
+            state = self._states[name] = _State(plugin, Breaker())
+        return state
+
+
+def ejected(requests: PluginRequests) -> dict[str, str]:
+    """Return the details of a service about ejected plugins; empty if there are none."""
+    found = requests.ejected()
+    shown = "; ".join(f"{name} ({why})" for name, why in sorted(found.items()))
+    return {"ejected plugins": shown} if found else {}

@@ -1,0 +1,1 @@
+"""Plugins that executor reaches itself: webhooks."""
