@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test rest coverage check docs reference browser screenshots metrics witness models chart containers engine-images azurite server-images fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader backup scorecard chaos bench-power-loss bench-scale soak upgrade
+.PHONY: install up test rest coverage check docs reference browser screenshots metrics witness models plugins chart containers engine-images azurite server-images fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards bench-plugins conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader backup scorecard chaos bench-power-loss bench-scale soak upgrade
 
 install: $(INSTALLED)
 
@@ -33,7 +33,7 @@ ON_A_GATEWAY := tests/docs/test_running_samples.py
 SIDE_BY_SIDE := -n $(WORKERS) --dist loadgroup --no-loadscope-reorder
 
 QUICK := tests/unit tests/contract tests/architecture tests/docs
-OF_OTHER_TARGETS := --ignore=tests/containers --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models --ignore=tests/chart --ignore=tests/backup --ignore=tests/server_images --ignore=tests/balancers --ignore=tests/upgrade
+OF_OTHER_TARGETS := --ignore=tests/containers --ignore=tests/browser --ignore=tests/metrics --ignore=tests/witness --ignore=tests/models --ignore=tests/chart --ignore=tests/backup --ignore=tests/server_images --ignore=tests/balancers --ignore=tests/upgrade --ignore=tests/plugins
 
 test: $(INSTALLED)
 	$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(OF_OTHER_TARGETS) $(ARGS)
@@ -85,6 +85,14 @@ LITEWITNESS := filippo.io/torchwood/cmd/litewitness@v0.9.0
 witness: $(INSTALLED)
 	test -x build/bin/litewitness || GOBIN=$(CURDIR)/build/bin go install $(LITEWITNESS)
 	$(BIN)/python -m pytest tests/witness $(ARGS)
+
+# The projects that `toolbus plugins new` writes, with their own tests; it needs Go.
+plugins: $(INSTALLED)
+	$(BIN)/python -m pytest tests/plugins $(ARGS)
+
+# The cost of a Python plugin that does nothing, compared with one hop over the bus.
+bench-plugins: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/plugins.py $(ARGS)
 
 # Model requests to a real llama.cpp and to mocks, by SDKs and frameworks of Python and JavaScript,
 # with separate services; and the README's agent with the model of bench-agent. The first run

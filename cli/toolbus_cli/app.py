@@ -175,10 +175,13 @@ def _add_rules(app: typer.Typer) -> None:
     )  # fmt: skip
 
 
-@part("guards")
+@part("guards", "plugins")
 def _add_guards(app: typer.Typer) -> None:
     inspect, recorded = (_commands("guards.inspect"), _commands("guards.recorded"))
+    plugins, extend = _commands("guards.plugins"), _group(app, "plugins")
     about = _group(app, "guards")
+    _add(extend, plugins.list_plugins, "toolbus plugins list", name="list")
+    _add(extend, plugins.new, "toolbus plugins new hide-fields --lang python")
     _add(about, inspect.list_guards, "toolbus guards list", name="list")
     _add(about, inspect.show, "toolbus guards show secrets")
     _add(
@@ -196,10 +199,8 @@ def _add_guards(app: typer.Typer) -> None:
         "toolbus guards replay secrets --since 7d",
         "toolbus guards replay pii -c proposed.yaml --tool 'crm__*' --json",
     )  # fmt: skip
-    _add(
-        about, recorded.coverage,
-        "toolbus guards coverage", "toolbus guards coverage --since 7d --key bot --json",
-    )  # fmt: skip
+    examples = ("toolbus guards coverage", "toolbus guards coverage --since 7d --key bot --json")
+    _add(about, recorded.coverage, *examples)
 
 
 @part("audit")

@@ -40,6 +40,7 @@ SUMMARIES = {  # the first sentence of each command's help; a test compares both
     "keys": "Manage the keys of agents.",
     "rules": "List, check and replay Cedar rules on calls.",
     "guards": "List and test guards, and show what they checked.",
+    "plugins": "List plugins, and write a new one.",
     "audit": "Query, export, verify and erase recorded events; manage legal holds.",
     "console": "Print a link that signs in to the console; it works once, for 15 minutes.",
     "admins": "Manage admin keys for the API at /api.",

@@ -77,6 +77,7 @@ from toolbus_executor.guards.call_guards import CallGuards
 from toolbus_executor.guards.held_secrets import HeldSecrets
 from toolbus_executor.identity.keys import IdentityKeys
 from toolbus_executor.isolation.capability_probe import probe
+from toolbus_executor.plugins.python_processes import PythonPlugins
 from toolbus_executor.plugins.webhooks import Webhooks
 from toolbus_executor.providers.cache.service import ModelCache
 from toolbus_executor.providers.registry import ProviderRegistry
@@ -141,6 +142,9 @@ class ServerRegistry:
             dependencies.dialers,
             lambda: directory.now.configuration.plugins,
         )
+        self.python_plugins = PythonPlugins(
+            dependencies.settings, lambda: directory.now.configuration.plugins
+        )
         self._selector = Selector()
         self._buckets: Buckets
         self._outcomes: OutcomeStore
@@ -187,6 +191,7 @@ class ServerRegistry:
             await self._providers.close()
             await self.guard_services.close()
             await self._webhooks.close()
+            await self.python_plugins.close()
             await self._claims.close()
             await self._selector.close()
 
@@ -214,6 +219,7 @@ class ServerRegistry:
             await self._providers.reconcile(self._directory.now.configuration.providers)
             await self.guard_services.reconcile()
             await self._webhooks.reconcile()
+            await self.python_plugins.reconcile()
 
     def _start(self, name: str, entry: tuple[Server, int]) -> ServerSupervisor:
         """Start the supervisor of a server.
@@ -336,7 +342,9 @@ def build(process: ProcessContext) -> Service:
         )
         registry = ServerRegistry(service, directory, pins, commands, dependencies, cache)
         directory.projection.on_configured.append(registry.reconcile)
-        service.details = lambda: {"servers": len(registry)} | ejected(plugins)
+        service.details = lambda: (
+            {"servers": len(registry)} | registry.python_plugins.status() | ejected(plugins)
+        )
 
         @service.broker.subscriber(SessionsQuery.SUBJECT)  # no queue: every replica replies
         async def sessions(_query: SessionsQuery) -> SessionsReply:

@@ -3,11 +3,12 @@
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, JsonValue, model_validator
 
 from toolbus_common.config.base import ConfigModel, Name, Patterns
 from toolbus_common.config.guards.guard import seconds_of
 from toolbus_common.config.servers.endpoints import http_url
+from toolbus_common.config.servers.isolation import Limits
 
 Point = Literal[
     "before_decision", "after_decision", "before_upstream", "after_result", "before_model",
@@ -15,6 +16,7 @@ Point = Literal[
 Sight = Literal["arguments", "result"]
 Deed = Literal["change", "refuse"]
 
+_LIMITS = Limits(memory=1024, processes=64)
 # What the content of each point is a part of.
 _CONTENT: dict[Point, Sight] = {
     "before_decision": "arguments",
@@ -30,8 +32,12 @@ _UNCHANGEABLE: frozenset[Point] = frozenset({"after_decision", "before_upstream"
 class Plugin(ConfigModel):
     """A plugin, and the points of a call at which it is asked.
 
+    `python` is the name of an entry point in the group `toolbus.plugins`, or of a module in the
+    directory `cwd`. Toolbus runs it in an isolated process without network, with `limits`, and
+    passes it `settings`.
+
     With `url`, each request is posted to this address (a webhook), with `headers`, which can
-    contain references such as `${env:NAME}`. Without it, the plugin is any program that connects
+    contain references such as `${env:NAME}`. Without both, the plugin is any program that connects
     to the bus with the plugin's own user, and answers requests on `tb.hook.<point>.<plugin>`.
 
     `hooks` are the points. Plugins with a lower `order` are asked first, then by name. Those that
@@ -53,6 +59,10 @@ class Plugin(ConfigModel):
     """
 
     hooks: tuple[Point, ...] = Field(min_length=1, max_length=16)
+    python: str = Field(default="", max_length=256, pattern=r"^[A-Za-z0-9_.-]*$")
+    cwd: str = Field(default="", max_length=1024)
+    settings: dict[str, JsonValue] = Field(default_factory=dict)
+    limits: Limits = _LIMITS
     url: str = Field(default="", max_length=2048)
     headers: dict[str, str] = Field(default_factory=dict, repr=False)
     order: int = Field(default=0, ge=-1000, le=1000)
@@ -71,8 +81,13 @@ class Plugin(ConfigModel):
         return (self.fail or ("closed" if self.may else "open")) == "closed"
 
     @property
+    def kind(self) -> str:
+        """How the plugin is reached."""
+        return "webhook" if self.url else "python" if self.python else "bus"
+
+    @property
     def on_bus(self) -> bool:
-        """Whether the plugin is a program that connects to the bus itself."""
+        """Whether the plugin has a user of the bus."""
         return not self.url
 
     @property
@@ -95,6 +110,10 @@ class Plugin(ConfigModel):
         return self
 
     def _problems(self) -> Iterator[str]:
+        if self.url and self.python:
+            yield "has url and python; remove one of them"
+        if not self.python and (self.cwd or self.settings or self.limits != _LIMITS):
+            yield "cwd, settings and limits apply only to a plugin with python; remove them"
         if self.url:
             http_url(self.url)
         elif self.headers:

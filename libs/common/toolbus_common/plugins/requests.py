@@ -15,7 +15,7 @@ from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.plugins import answers
 from toolbus_common.plugins.answers import AnswerError
-from toolbus_common.plugins.subjects import subject_of
+from toolbus_common.plugins.subjects import PREFIX, checker_of, is_plugin, subject_of
 
 log = logging.getLogger(__name__)
 _request = trusted(HookRequest)
@@ -134,6 +134,15 @@ class PluginRequests:
 
 def ejected(requests: PluginRequests) -> dict[str, str]:
     """Return the details of a service about ejected plugins; empty if there are none."""
-    found = requests.ejected()
-    shown = "; ".join(f"{name} ({why})" for name, why in sorted(found.items()))
-    return {"ejected plugins": shown} if found else {}
+    return details_of({name: f"ejected: {why}" for name, why in requests.ejected().items()})
+
+
+def details_of(faults: Mapping[str, str]) -> dict[str, str]:
+    """Return the details of a service about plugins."""
+    return {checker_of(name): fault for name, fault in sorted(faults.items())}
+
+
+def faults_in(details: Mapping[str, Any]) -> dict[str, str]:
+    """Return the faults of plugins in the details of a service."""
+    found = {name: str(fault) for name, fault in details.items() if is_plugin(name)}
+    return {name.removeprefix(PREFIX): fault for name, fault in found.items()}

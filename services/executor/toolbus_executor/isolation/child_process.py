@@ -52,8 +52,12 @@ class Child:
         environment: Mapping[str, str],
         cwd: str | None,
         isolation: Isolation,
+        stdin: int = asyncio.subprocess.PIPE,
     ) -> None:
-        """Start the process in its isolation. Raises `UpstreamDeadError`."""
+        """Start the process in its isolation. Raises `UpstreamDeadError`.
+
+        `stdin` is the descriptor that becomes its standard input; by default, `write` fills it.
+        """
         self._gate = isolation.gate
         if isolation.confined:
             self.unseen = missing_files_of(isolation.places, command, environment)
@@ -63,7 +67,7 @@ class Child:
             with self._gate.handover() if self._gate else nullcontext(-1) as handover:
                 self._process = await asyncio.create_subprocess_exec(
                     *isolation.around(command, handover),
-                    stdin=asyncio.subprocess.PIPE,
+                    stdin=stdin,
                     stdout=asyncio.subprocess.PIPE,
                     stderr=asyncio.subprocess.PIPE,
                     env=dict(environment),

@@ -1,1 +1,1 @@
-"""Plugins that executor reaches itself: webhooks."""
+"""Plugins that executor reaches itself: webhooks, and Python packages in processes."""

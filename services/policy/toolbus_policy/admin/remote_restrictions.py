@@ -49,6 +49,7 @@ _AMBIENT_DENIED = (
     "credentials"
 )
 _MODEL_DENIED = "a model that is loaded cannot be configured over HTTP; use 'toolbus apply'"
+_PLUGIN_DENIED = "a plugin that Toolbus runs cannot be configured over HTTP; use 'toolbus apply'"
 _ROOT_DENIED = "a container cannot run as root over HTTP; use 'toolbus apply'"
 _FILE_DENIED = "the path of a file cannot be configured over HTTP; {}use 'toolbus apply'"
 
@@ -177,6 +178,8 @@ class RemoteRestrictions:
 
     def _plugin(self, plugin: Plugin, old: Plugin | None) -> Iterator[tuple[str, str]]:
         """Yield violations of a plugin that sends content and headers to a webhook."""
+        if plugin.python and (old is None or (old.python, old.cwd) != (plugin.python, plugin.cwd)):
+            yield "python", _PLUGIN_DENIED
         same = old is not None and old.url == plugin.url
         if not same:
             for each in _urls(plugin.url):

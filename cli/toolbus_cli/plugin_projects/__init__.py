@@ -1,0 +1,1 @@
+"""Working plugins in three languages, which `toolbus plugins new` writes under another name."""
