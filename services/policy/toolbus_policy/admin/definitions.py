@@ -9,8 +9,8 @@ from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import AdminReply, AdminRequest
 from toolbus_common.definitions.pins import Case, Pinboard, at_pins, changed_again, review_of
 from toolbus_common.errors import ConflictError
-from toolbus_policy.admin.event_queries import json_reply
 from toolbus_policy.admin.pagination import page
+from toolbus_policy.admin.records.event_queries import json_reply
 from toolbus_policy.admin.request_parser import parse_body
 
 
