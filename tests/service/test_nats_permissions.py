@@ -58,6 +58,7 @@ PUBLISHED_EVENTS = {
         "approval.granted", "approval.rejected", "approval.expired", "approval.used",
         "approval.withdrawn", "ledger.opened", "key.created", "key.revoked", "config.applied",
         "config.changed", "guard.failed", "flow.reset", "hold.placed", "hold.lifted",
+        "definition.approved", "definition.rejected",
     },
     "oauth": {
         "grant.created", "grant.ended", "signin.denied", "connection.created", "connection.ended",
@@ -91,7 +92,7 @@ ENTRIES = (
 # By holders of admin keys, through policy.
 ADMINISTERED = ("configuration", "origin", "key.k", "admin.k", "hold.k")
 WRITES = {
-    "policy": {LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, FLOW, PLACEHOLDERS},
+    "policy": {LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, FLOW, PLACEHOLDERS, PINS},
     "executor": {
         CATALOGUE,
         LEASES,
