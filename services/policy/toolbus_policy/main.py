@@ -354,21 +354,13 @@ async def _serve_admin(
     def repository_for(actor: str) -> ConfigRepository:
         return ConfigRepository(service.bus, config, service.events, actor, literals)
 
-    admin = AdminService(
-        provider.administrator,
-        repository_for,
-        approvers,
-        ledger.handle_query,
-        restrictions,
-        service.requests.request,
-        flow_runs,
-        (
-            InstallationOperations(
-                service.requests, service.bus, repository_for, people, explainer.explain
-            ),
-            DefinitionOperations(repository_for),
-        ),
+    installation = InstallationOperations(
+        service.requests, service.bus, repository_for, people, explainer.explain
     )
+    admin = AdminService(
+        provider.administrator, repository_for, approvers, ledger.handle_query, restrictions,
+        service.requests.request, flow_runs, (installation, DefinitionOperations(repository_for)),
+    )  # fmt: skip
 
     @service.broker.subscriber(
         AdminRequest.SUBJECT, queue=service.name, max_workers=AdminRequest.AT_ONCE

@@ -230,8 +230,7 @@ _SERVICES = (
             CallAllowed, CallDenied, CallFailed, CallReplayed, ApprovalRequested, ApprovalGranted,
             ApprovalRejected, ApprovalExpired, ApprovalUsed, ApprovalWithdrawn, LedgerOpened,
             KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, GuardFailed, FlowReset,
-            DefinitionApproved, DefinitionRejected,
-            HoldPlaced, HoldLifted,
+            DefinitionApproved, DefinitionRejected, HoldPlaced, HoldLifted,
         ),
         publishes=(
             "tb.run.*", "tb.reply.>", "tb.cancel.*", "tb.hook.*.*",

@@ -395,7 +395,6 @@ class Server(FlowLabels):
     def _refuse_alien(self, names: tuple[str, ...], owner: str) -> None:
         """Raise `ValueError` if a field is set that applies only to servers of another kind."""
         for name in names:
-            if getattr(self, name) != type(self).model_fields[name].get_default(
-                call_default_factory=True
-            ):
+            default = type(self).model_fields[name].get_default(call_default_factory=True)
+            if getattr(self, name) != default:
                 raise ValueError(f"'{name}' applies only to {owner}; remove it")
