@@ -159,6 +159,9 @@ def _agents(place: FuzzedGateway, stream: Events) -> Iterator[Seed]:
         "end": _request("DELETE", "/mcp", Authorization=bearer, Mcp_Session_Id=session[:-2]),
         "old stream": _request("GET", "/sse/echo", Authorization=bearer),
         "old message": _json("POST", posted, ping, KEY),
+        "agent card": _request("GET", "/a2a/agent-card.json", Authorization=bearer),
+        "message": _json("POST", "/a2a", _message("message/stream"), KEY, A2A_Version="0.3"),
+        "task": _json("POST", "/a2a", {**ping, "method": "GetTask", "params": {"id": "x"}}, KEY),
         "suggestions": _request("GET", "/v1/mcp/tools", Authorization=bearer),
         "suggestions of a form": _request(
             "GET", "/v1/mcp/tools?format=messages", Authorization=bearer
@@ -193,6 +196,12 @@ def _agents(place: FuzzedGateway, stream: Events) -> Iterator[Seed]:
         "document": _request("GET", "/api/openapi.json"),
     }
     return (Seed(name, port, request) for name, request in body.items())
+
+
+def _message(method: str) -> dict[str, object]:
+    part = {"kind": "data", "data": {"text": "x"}}
+    message = {"messageId": "1", "parts": [part], "metadata": {"skillId": "echo__say"}}
+    return {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"message": message}}
 
 
 def _initialize() -> dict[str, object]:

@@ -298,6 +298,31 @@ async def test_an_endless_stream_is_bounded(first: bytes, forever: bytes, why: s
         assert why in error.reason
 
 
+async def test_a_call_whose_task_cannot_be_polled_was_sent() -> None:
+    received: list[bytes] = []
+
+    async def meet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        received.append(head.partition(b" ")[0])
+        origin = f"http://127.0.0.1:{writer.get_extra_info('sockname')[1]}"
+        body = json.dumps(card_at(f"{origin}/rpc")).encode()
+        if head.startswith(b"POST"):
+            server.close()  # further connections are refused
+            body = json.dumps({"id": 1, "result": task("WORKING")}).encode()
+        head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n" % len(body)
+        writer.write(head + body)
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(meet, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with server, opened(f"http://127.0.0.1:{port}") as client:
+        error = (await client.call("work", {"message": "x"})).error
+        assert "sent" not in error.data
+        assert client.outcome.charge == 5
+        assert received.count(b"POST") == 1
+
+
 async def test_a_silent_stream_ends_with_the_call() -> None:
     async with streaming(b"", b": \n", 0.05) as url, opened(url, limit=0.5) as client:
         error = (await client.call("work", {"message": "x"})).error

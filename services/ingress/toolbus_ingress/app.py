@@ -10,6 +10,8 @@ from toolbus_common.errors import OutcomeUnknownError, ToolbusError
 from toolbus_common.http_server.body import Receive, announces_body, receive_nothing
 from toolbus_common.messaging.access_rejections import RejectionCounter
 from toolbus_ingress import cors, rest_apis
+from toolbus_ingress.a2a import api as a2a
+from toolbus_ingress.a2a.api import A2aApi
 from toolbus_ingress.approvals.page_handler import ApprovalPage
 from toolbus_ingress.auth import rejected_credentials
 from toolbus_ingress.console.session import SessionCookie
@@ -68,6 +70,7 @@ class App:
         self.live = LiveFeed(endpoint.service.bus)
         self._rest_apis = RestApis(endpoint, console_cookie, self.live)
         self._models_api = ModelsApi(endpoint)
+        self._a2a = A2aApi(endpoint)
         self._oauth = OAuthProxy(endpoint)
         self._http_sse = HttpSseTransport(endpoint)
 
@@ -116,12 +119,16 @@ class App:
         match = (_SSE_POST if scope["method"] == "POST" else _SSE_STREAM).fullmatch(path)
         if match is not None:
             return self._http_sse.answer(scope, match[1] or "", receive, send)
-        return self._serve_page(scope, receive)
+        return self._serve_other(scope, receive, send)
 
-    async def _serve_page(self, scope: dict[str, Any], receive: Receive) -> Response:
+    async def _serve_other(
+        self, scope: dict[str, Any], receive: Receive, send: Send
+    ) -> Response | None:
         """Answer requests for everything but MCP, the REST APIs and the models API."""
         if scope["path"] == "/healthz":
             return _ALIVE
+        if a2a.serves(scope["path"]):
+            return await self._a2a.answer(scope, receive, send)
         return (
             await self._approval_page.answer(scope, receive)
             or self._endpoint.protected_resource.metadata_response(scope)

@@ -1,6 +1,7 @@
 """All REST APIs as one FastAPI application; imported for the first request (see `RestApis`)."""
 
 from toolbus_common.admin_api.models import KINDS
+from toolbus_ingress.a2a.description import describe_a2a
 from toolbus_ingress.admin_api import (
     admins,
     configuration,
@@ -52,5 +53,6 @@ def build(endpoint: Endpoint) -> Application:
         explanations.describe_explanations,
         models.describe_models,
         describe_live_calls,
+        describe_a2a,
     )
     return Application(endpoint, routers, extensions)

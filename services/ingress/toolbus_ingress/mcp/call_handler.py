@@ -12,6 +12,7 @@ from toolbus_common.contracts import (
     FOLLOW,
     IDEMPOTENCY,
     NOTHING,
+    CallNotification,
     CallRequested,
     FinalReply,
     InputRequired,
@@ -133,12 +134,17 @@ class CallHandler:
         _SECONDS.observe(perf_counter() - started)
         return answer
 
-    async def run(self, context: RequestContext, request: Request, call_id: str) -> bytes:
+    async def run(
+        self,
+        context: RequestContext,
+        request: Request,
+        call_id: str,
+        on_notification: Callable[[CallNotification], None] | None = None,
+    ) -> bytes:
         """Return the raw result of a call whose caller cannot provide input.
 
-        Raises:
-            ToolbusError: the call failed, or it requires input.
-
+        Notifications are passed to `on_notification`, except for those of a server that samples.
+        Raises `ToolbusError`, also if the call requires input.
         """
         trace = trace_context_of(request.meta, context.headers)
         with tracing.request_span(trace, request.method):
@@ -146,7 +152,7 @@ class CallHandler:
             sampler = self._samplers.find(context, request.method, target.server)
             call = self._call(context, request, target, call_id, trace, sampler)
             if sampler is None:
-                reply = await self._service.calls.request(call)
+                reply = await self._service.calls.request(call, on_notification)
             else:
                 reply = await self._streaming(context, request, sampler).run(call)
             tracing.record_result(reply)

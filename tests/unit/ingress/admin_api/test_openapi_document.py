@@ -15,6 +15,7 @@ from harness.services.rest_edge import RestEdge
 from toolbus_common.admin_api.models import BY_PATTERN, KINDS, noun_of
 from toolbus_common.admin_api.operations import OPERATIONS
 from toolbus_common.admin_api.roles import ROLES, may
+from toolbus_ingress.a2a import api as a2a
 from toolbus_ingress.models_api import handler as models_api
 from toolbus_ingress.rest.application import Application
 from toolbus_ingress.rest_application import build
@@ -64,7 +65,7 @@ def test_every_operation_is_described_with_its_credential_and_problems() -> None
     for path, _, operation in every_operation():
         assert operation["summary"].endswith("."), operation
         assert operation["tags"]
-        model = is_of_models(path)
+        model = is_of_models(path) or a2a.serves(path)
         scheme = next((name for name, start in APIS.items() if path.startswith(start)), "")
         if model or path.startswith("/v1/agent/runs") or scheme == "caller":
             schemes = ["caller", "api_key"]

@@ -3,16 +3,15 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from toolbus_common.a2a.protocol import Json, parts_of
 from toolbus_common.errors import UpstreamInvalidError
 from toolbus_executor.resilience.failure_log import GarbageError
-from toolbus_executor.upstreams.a2a.protocol import (
+from toolbus_executor.upstreams.a2a.events import (
     ARTIFACT,
     MESSAGE,
     STATUS,
     WORKING,
-    Json,
     event_of,
-    parts_of,
     state_of,
 )
 

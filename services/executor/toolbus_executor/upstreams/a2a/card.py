@@ -5,14 +5,13 @@ from urllib.parse import urljoin, urlsplit
 
 import msgspec
 
+from toolbus_common.a2a.protocol import BEFORE, CURRENT, JSON_RPC, Protocol
 from toolbus_common.openapi.servers import origin
-from toolbus_executor.upstreams.a2a.protocol import BEFORE, CURRENT, Protocol
 
 WELL_KNOWN = ("/.well-known/agent-card.json", "/.well-known/agent.json")
 LARGEST_CARD = 1 << 20  # bytes
 MAX_SKILLS = 200
 MAX_INTERFACES = 32
-JSON_RPC = "JSONRPC"
 
 
 class CardError(Exception):

@@ -7,12 +7,14 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common.a2a.protocol import Json
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_executor.resilience.failure_log import GarbageError
 from toolbus_executor.upstreams.a2a.answer import Answer
-from toolbus_executor.upstreams.a2a.protocol import MESSAGE, Json
+from toolbus_executor.upstreams.a2a.events import MESSAGE
 from toolbus_executor.upstreams.a2a.requests import Requests
 from toolbus_executor.upstreams.a2a.results import words_of
+from toolbus_executor.upstreams.base import sent_before
 from toolbus_executor.upstreams.call_channel import Caller
 from toolbus_executor.upstreams.mcp_tasks.bridge import works_on
 
@@ -61,8 +63,14 @@ class Exchange:
     async def _finish(self, message: Json | None) -> None:
         if message is None:
             await self._get()
-        else:
-            await self._send(message)
+            await self._wait()
+            return
+        await self._send(message)
+        with sent_before():
+            await self._wait()
+
+    async def _wait(self) -> None:
+        """Poll the task until it has ended."""
         if not (self.answer.state or self.answer.task):
             raise GarbageError("The agent ended its response without an answer; fix the agent.")
         pause = FIRST_PAUSE

@@ -5,8 +5,9 @@ from typing import Any
 
 import msgspec
 
+from toolbus_common.a2a.protocol import File, Json, file_in
 from toolbus_executor.upstreams.a2a.answer import Answer
-from toolbus_executor.upstreams.a2a.protocol import WORKING, File, Json, file_in
+from toolbus_executor.upstreams.a2a.events import WORKING
 
 LONGEST_ERROR = 2_000
 _INPUT, _AUTHORIZATION = "input-required", "auth-required"

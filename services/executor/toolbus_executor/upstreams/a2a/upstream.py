@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from toolbus_common.a2a.protocol import File, Json, Part, Protocol
 from toolbus_common.concurrency import Tasks
 from toolbus_common.config import Server
 from toolbus_common.contracts import TOOLS_CALL, CallAdmitted
@@ -25,7 +26,6 @@ from toolbus_executor.upstreams.a2a.answer import Answer
 from toolbus_executor.upstreams.a2a.card import WELL_KNOWN, Card, CardError, card_in
 from toolbus_executor.upstreams.a2a.exchange import Exchange
 from toolbus_executor.upstreams.a2a.handles import Handles
-from toolbus_executor.upstreams.a2a.protocol import File, Json, Protocol
 from toolbus_executor.upstreams.a2a.requests import AgentError, Requests, path_of, refuse_dead
 from toolbus_executor.upstreams.a2a.results import refused, result_of
 from toolbus_executor.upstreams.a2a.skills import Operation, operations_in
@@ -200,11 +200,11 @@ def _arguments(call: CallAdmitted) -> _Arguments:
 
 def _message(protocol: Protocol, arguments: _Arguments, answer: Answer, skill: str) -> Json | None:
     """Return the message to the agent; None if the call only asks for the result of a task."""
-    parts = [protocol.text(arguments.message)] if arguments.message else []
-    parts += [protocol.data(arguments.data)] if arguments.data is not None else []
+    parts = [Part(text=arguments.message)] if arguments.message else []
+    parts += [Part(data=arguments.data)] if arguments.data is not None else []
     for each in arguments.files:
         words = (each.get(name, "") for name in ("base64", "url", "name", "media_type"))
-        parts.append(protocol.file(File(*words)))
+        parts.append(Part(file=File(*words)))
     if not parts:
         if answer.task:
             return None
@@ -212,5 +212,6 @@ def _message(protocol: Protocol, arguments: _Arguments, answer: Answer, skill: s
             "Invalid arguments: give a message, data, files, or the task_id of a task to wait for.",
             sent=False,
         )
-    message = protocol.message(token_hex(16), parts, answer.task, answer.context)
+    written = [protocol.part(each) for each in parts]
+    message = protocol.message(token_hex(16), written, answer.task, answer.context)
     return message | {"metadata": {"skillId": skill}}

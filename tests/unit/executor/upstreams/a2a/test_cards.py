@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from toolbus_common.a2a.protocol import BEFORE, CURRENT, Protocol
 from toolbus_executor.upstreams.a2a.card import CardError, card_in
-from toolbus_executor.upstreams.a2a.protocol import BEFORE, CURRENT, Protocol
 
 SOURCE = "https://agent.example/a"
 
