@@ -128,7 +128,7 @@ async def test_a_caller_selects_fields_by_paths(client: CallRunner) -> None:
 @pytest.mark.parametrize(
     ("path", "words"),
     [
-        ("titel", "'titel' in select does not exist; Book has: author, genre, id, title"),
+        ("titel", "'titel' in 'select' does not exist; Book has: author, genre, id, title"),
         ("title.x", "does not exist; String has: nothing"),
         ("similar.id", "needs arguments"),
         (".".join(["author"] * 9), "deeper than 8"),

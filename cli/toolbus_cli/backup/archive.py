@@ -279,7 +279,7 @@ def _checked(name: str) -> str:
 
 
 def _is_inside(name: str, to: str) -> bool:
-    """Return whether a link stays in the first folder of its path; '..' may only begin it."""
+    """Return whether a link stays in the first folder of its path, with '..' only at its start."""
     up = to.split("/").count("..")
     rest = to.split("/")[up:]
     return ".." not in rest and up < name.count("/")

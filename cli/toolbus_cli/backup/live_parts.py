@@ -30,7 +30,7 @@ _NOT_IN_STORE = ("data", "metadata")
 
 @contextmanager
 def only_one(root: Path) -> Iterator[None]:
-    """Reject a second backup at once: the first to end would end the pause of the other.
+    """Reject a concurrent second backup: the first one that ends would end the other's pause.
 
     Raises `BackupError`.
     """

@@ -273,7 +273,7 @@ def _outcome(reply: FinalReply, program: CodeModeOptions | None) -> Outcome:
 
 
 def _unknown(outcome: Outcome, program: CodeModeOptions | None) -> Outcome:
-    """Return the outcome of a program without a report: it counts as everything it could do."""
+    """Return the outcome of a program without a report; all that it could use counts as used."""
     if program is None:
         return outcome
     return dataclasses.replace(outcome, spent=None, calls=program.calls or 0)

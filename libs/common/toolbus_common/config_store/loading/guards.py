@@ -11,8 +11,8 @@ from toolbus_common.guards.detectors import known_rules_of, option_problems, rul
 from toolbus_common.guards.personal_data import model_options
 
 _NO_RULES = (
-    "finds nothing: except_rules removes its rules, or they need options: {models: true}; change "
-    "rules"
+    "finds nothing: 'except_rules' removes its rules, or they need 'options: {models: true}'; "
+    "change 'rules'"
 )
 COVERAGE = "coverage"  # in the place of a guard's name, in a path of the administration API
 _OF_LEVELS = frozenset({"arguments", "results", "prompts", "completions"})

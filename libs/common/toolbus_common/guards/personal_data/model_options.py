@@ -35,7 +35,7 @@ def problems(options: Mapping[str, Any]) -> Iterator[str]:
         if name not in OPTIONS:
             yield f"unknown option '{name}' of pii; use {', '.join(OPTIONS)}"
         elif name == "models" and not isinstance(value, bool):
-            yield "option models must be true or false"
+            yield "option 'models' must be true or false"
         elif name == "model" and not (isinstance(value, str) and 0 < len(value) <= _LONGEST):
             yield "option model must be the name of a model of spaCy, or its directory"
         elif name == "language" and not (isinstance(value, str) and _LANGUAGE.fullmatch(value)):
@@ -49,6 +49,6 @@ def missing(options: Mapping[str, Any]) -> str:
     if options.get("models") is not True or find_spec("presidio_analyzer") is not None:
         return ""
     return (
-        "options.models needs Presidio, which is not installed here; where policy and executor "
-        f"run, run {INSTALL}"
+        "'options.models' needs Presidio, which is not installed here: where policy and executor "
+        f"run, install it with {INSTALL}"
     )

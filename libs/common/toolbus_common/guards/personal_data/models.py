@@ -51,7 +51,7 @@ def _engine(model: str, language: str) -> tuple[Any, str]:
         spacy = import_module("spacy")
     except ImportError as error:
         raise MissingModelError(
-            f"its option models needs Presidio, which is not installed: run {INSTALL}"
+            f"its option 'models' needs Presidio, which is not installed: run {INSTALL}"
         ) from error
     # Presidio would download a missing model.
     if not spacy.util.is_package(model) and not Path(model).is_dir():

@@ -27,7 +27,7 @@ class GoogleTokens:
     """Access tokens by the name of a key. An expired token is replaced before its next use.
 
     `accounts` are the keys of service accounts in Google's JSON form, by name. With `ambient`, the
-    machine's default credentials are used instead. `secrets` learns each token.
+    machine's default credentials are used instead. Each token is added to `secrets`.
 
     Raises:
         UpstreamDeadError: a key is invalid, or the library is missing.
@@ -98,7 +98,7 @@ class GoogleTokens:
         return credentials
 
     def _transport(self) -> Any:
-        """Return the transport of google-auth: without the egress check only for the machine."""
+        """Return the transport of google-auth. Only with `ambient` it has no egress check."""
         if self._ambient:
             return library("google.auth.transport.requests", "gcp").Request()
         return _CheckedRequest(self._dialer, asyncio.get_running_loop())

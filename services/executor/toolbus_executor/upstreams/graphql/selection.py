@@ -93,7 +93,7 @@ def _no_such_path(named: Type, path: str) -> str:
     there = [each.name for each in named.fields or [] if each.selectable]
     there += [each.name for each in named.possible_types or []]
     available = ", ".join(sorted(there)[:_MAX_NAMED]) or "nothing"
-    return f"{path[:120]!r} in select does not exist; {named.name} has: {available}"
+    return f"{path[:120]!r} in 'select' does not exist; {named.name} has: {available}"
 
 
 def _plain(types: Types, named: Type, near: int, left: list[int]) -> Tree:

@@ -127,7 +127,7 @@ def test_a_phase_that_never_occurs_where_a_guard_is_attached_is_a_warning(
             "options do not apply to guards of kind secrets",
         ),
         ({"kind": "pii", "options": {"x": 1}}, "unknown option 'x' of pii; use models, model"),
-        ({"kind": "pii", "options": {"models": 1}}, "option models must be true or false"),
+        ({"kind": "pii", "options": {"models": 1}}, "option 'models' must be true or false"),
         ({"kind": "pii", "options": {"model": "m"}}, "model and language need models: true"),
         ({"kind": "pii", "options": {"models": True, "language": "E!"}}, "must be a code of a"),
     ],
