@@ -123,7 +123,7 @@ def verify(
     else:
         _show(manifest, found)
         if lock is None:
-            say("The keys were not opened.")
+            say("The keys were not decrypted.")
         say(*faults, "The backup is damaged." if faults else "The backup is sound.")
     raise typer.Exit(1 if faults else 0)
 

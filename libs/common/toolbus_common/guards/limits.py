@@ -31,11 +31,11 @@ def option_problems(options: Mapping[str, Any]) -> Iterator[str]:
         if name not in OPTIONS:
             yield f"unknown option '{name}' of limits; use {', '.join(OPTIONS)}"
         elif name == SCHEMA and not isinstance(value, bool):
-            yield f"option {SCHEMA} must be true or false"
+            yield f"option '{SCHEMA}' must be true or false"
         elif name in LIMITS and (
             isinstance(value, bool) or not isinstance(value, int) or value < 0
         ):
-            yield f"option {name} must be a whole number of at least 0"
+            yield f"option '{name}' must be a whole number of at least 0"
     if not options:
         yield f"limits needs at least one of the options {', '.join(OPTIONS)}"
 

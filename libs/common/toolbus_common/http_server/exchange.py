@@ -178,7 +178,7 @@ class Exchange:
         self._head = b"%b%b\r\n" % (line, head)
 
     def _framed(self, body: bytes, *, more: bool) -> bytes:
-        """Return a part of the body as it is written."""
+        """Return a part of the body in its form on the wire."""
         if self.scope["method"] == "HEAD":
             return b""
         if self._chunked:

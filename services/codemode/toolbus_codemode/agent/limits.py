@@ -106,7 +106,7 @@ def count_calls(
 
 
 def run_budget(limits: AgentMode) -> Reached:
-    """Return the limit of money, for a request that would exceed it."""
+    """Return the limit `usd`, which a model request would exceed."""
     return _reached("usd", f"${limits.usd or 0:g}")
 
 

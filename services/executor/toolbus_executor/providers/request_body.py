@@ -42,7 +42,7 @@ def rewritten(
 
     Only the members of the body are separated; their values are copied as bytes. A chat stream
     reports its usage only if `stream_options.include_usage` is set, so it is set here. `limit` is
-    the member and the limit of output tokens for a request without one.
+    the name and the value of a member that limits the output tokens, for a request without one.
 
     Raises:
         InvalidError: the body is not a JSON object, or a member selects another model or price.

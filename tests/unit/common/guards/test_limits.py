@@ -62,8 +62,8 @@ def test_unknown_options_are_named() -> None:
     problems = [*option_problems({"max_byte": 1, "max_links": -1, "output_schema": 1})]
     assert problems[0].startswith("unknown option 'max_byte' of limits; use max_bytes, max_depth")
     assert problems[1:] == [
-        "option max_links must be a whole number of at least 0",
-        "option output_schema must be true or false",
+        "option 'max_links' must be a whole number of at least 0",
+        "option 'output_schema' must be true or false",
     ]
     assert len([*option_problems({})]) == 1
     assert [*option_problems({"max_bytes": 1})] == []

@@ -107,7 +107,7 @@ class Guard(ConfigModel):
 
     @property
     def fails_closed(self) -> bool:
-        """Whether a call is rejected that the guard could not check."""
+        """Whether a call that the guard could not check is rejected."""
         return self.mode == "enforce" and (self.fail or self._default_fail) == "closed"
 
     @property

@@ -37,9 +37,9 @@ def problems(options: Mapping[str, Any]) -> Iterator[str]:
         elif name == "models" and not isinstance(value, bool):
             yield "option 'models' must be true or false"
         elif name == "model" and not (isinstance(value, str) and 0 < len(value) <= _LONGEST):
-            yield "option model must be the name of a model of spaCy, or its directory"
+            yield "option 'model' must be the name of a model of spaCy, or its directory"
         elif name == "language" and not (isinstance(value, str) and _LANGUAGE.fullmatch(value)):
-            yield "option language must be a code of a language, such as en"
+            yield "option 'language' must be a code of a language, such as en"
     if {"model", "language"} & options.keys() and options.get("models") is not True:
         yield "options model and language need models: true; set it, or remove them"
 

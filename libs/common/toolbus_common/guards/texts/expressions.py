@@ -42,7 +42,7 @@ def any_of(expressions: Sequence[str]) -> str:
 
 
 def shortened(expression: str) -> str:
-    """Return an expression that matches at least the same, without long counts.
+    """Return an expression without long counts, which matches at least the same texts.
 
     The state machine of an expression with long counts has too many states.
     """

@@ -63,8 +63,8 @@ class ChatToGemini:
 class MessagesToConverse:
     """Translation of a client of the messages API to the Converse API.
 
-    `is_priced` means that the tokens are charged. In this case, caches of one hour are refused: they
-    cost more than others, and Bedrock does not report which writes are for an hour.
+    `is_priced` means that the tokens are charged. In this case, caches of one hour are refused:
+    they cost more than others, and Bedrock does not report which writes are for an hour.
     """
 
     provider_method = CONVERSE

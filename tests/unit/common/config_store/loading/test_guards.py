@@ -68,8 +68,8 @@ def test_an_unknown_rule_is_an_error_that_names_the_most_similar_rule(field: str
     ("options", "message"),
     [
         ({"max_secret_bytes": 1}, "unknown option 'max_secret_bytes' of limits"),
-        ({"max_depth": -1}, "option max_depth must be a whole number of at least 0"),
-        ({"output_schema": "yes"}, "option output_schema must be true or false"),
+        ({"max_depth": -1}, "option 'max_depth' must be a whole number of at least 0"),
+        ({"output_schema": "yes"}, "option 'output_schema' must be true or false"),
         ({}, "limits needs at least one of the options"),
     ],
 )
