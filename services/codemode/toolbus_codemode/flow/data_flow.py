@@ -199,7 +199,7 @@ class _DataFlow:
                     )
 
     def _loop(self, node: ast.For | ast.While, control: Sources) -> None:
-        """Note the inputs of the calls in a loop, which a later statement of it can end."""
+        """Note the inputs of the calls in a loop; each statement of the loop can end it."""
         self._exits(node, control)
         known, around = self.repeated.get(id(node), NOTHING), self.looped
         self.always |= known

@@ -83,7 +83,7 @@ def corrected(program: Program, line: int | None, misused: str = "") -> str:
 
 
 def tool_call(program: Program, line: int | None) -> str:
-    """Return the first call of a tool on a line, or in the program without a line, as written."""
+    """Return the source of the first call of a tool: on `line`, or anywhere if it is None."""
     lines = program.source.split("\n")
     number = line if line is not None and 0 < line <= len(lines) else 1
     text = "\n".join(lines[number - 1 :])[:LONGEST_CALL]
