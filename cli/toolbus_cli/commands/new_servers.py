@@ -18,7 +18,7 @@ from toolbus_common.config_store.repository import ConfigRepository
 def added(
     servers: dict[str, dict[str, Any]], named: Configuration, state_dir: Path, source: str
 ) -> None:
-    """Add servers, and nothing if one of their names is taken. Raises `CommandError`.
+    """Add all servers, or none if one of their names is taken. Raises `CommandError`.
 
     `servers` are the fields as the operator wrote them, and `named` is the same as a configuration.
     """

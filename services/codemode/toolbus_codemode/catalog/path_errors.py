@@ -13,7 +13,7 @@ _STUBS = "These files are stubs of tools, not files of a disk or of a server."
 
 
 def missing_stub(namespace: ToolNamespace, name: str, *, listing: bool = False) -> str:
-    """Return the error for a file of no server; `listing` is set for a list of its tools."""
+    """Return the error for a stub file that does not exist. `listing` means a list of tools."""
     wanted = name.removeprefix("servers/").removesuffix(".pyi").strip("/").partition("/")[0]
     close = get_close_matches(wanted[:LONGEST_PATH], namespace.spaces, n=1)
     known = list(namespace.spaces)
