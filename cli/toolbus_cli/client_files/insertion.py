@@ -17,7 +17,7 @@ def inserted(client: AgentClient, text: str, added: dict[str, Any], file: str) -
     A server of the same name is replaced. Everything else in the file stays as it is.
 
     Raises:
-        CommandError: the file has another form, or comments that would be lost; the message
+        CommandError: the file has an unexpected form, or comments that would be lost; the message
             includes what to paste.
 
     """
@@ -46,7 +46,8 @@ def _in_json(text: str, added: dict[str, Any]) -> str:
 def _joined(section: str, known: Any, entries: Any) -> Any:
     """Return a section with its new entries: an object by name, a list by the member `id`."""
     if known is not None and type(known) is not type(entries):
-        raise ValueError(f"'{section}' has another form")
+        kind = "an object" if isinstance(entries, dict) else "a list"
+        raise ValueError(f"'{section}' is not {kind}")
     if isinstance(entries, dict):
         return {**(known or {}), **entries}
     ids = {each["id"] for each in entries}
@@ -61,7 +62,7 @@ def _in_toml(client: AgentClient, text: str, added: dict[str, Any]) -> str:
     before = tomllib.loads(text)
     known = before.get(client.section, {})
     if not isinstance(known, dict):
-        raise ValueError(f"'{client.section}' has another form")  # noqa: TRY004 - for one reader
+        raise ValueError(f"'{client.section}' is not a table")  # noqa: TRY004 - for one reader
     entries = added[client.section]
     rest = text
     for name in entries.keys() & known.keys():
@@ -70,7 +71,7 @@ def _in_toml(client: AgentClient, text: str, added: dict[str, Any]) -> str:
     made = f"{rest.rstrip()}\n\n{tables}" if rest.strip() else tables
     expected = {**before, client.section: {**known, **entries}}
     if tomllib.loads(made) != expected:
-        raise ValueError("its tables are not written one by one")
+        raise ValueError("it has an inline table, or a server in several tables")
     return made
 
 

@@ -56,7 +56,7 @@ def _backup(path: Path) -> Path:
         except FileExistsError:
             continue
         return copy
-    raise FileExistsError(0, "too many backups")
+    raise FileExistsError(0, "too many backups exist beside it")
 
 
 def _create(path: Path, content: bytes, mode: int) -> None:

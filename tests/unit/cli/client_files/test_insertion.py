@@ -96,10 +96,10 @@ def test_comments_and_other_tables_of_toml_stay() -> None:
     [
         ("cursor", '{"mcpServers": {} // mine\n}', "Expecting"),
         ("cursor", "[1]", "not a JSON object"),
-        ("cursor", '{"mcpServers": [1]}', "'mcpServers' has another form"),
+        ("cursor", '{"mcpServers": [1]}', "'mcpServers' is not an object"),
         ("cursor", "[" * 100_000, "recursion"),
-        ("vscode", '{"inputs": {}}', "'inputs' has another form"),
-        ("codex", "mcp_servers = 1", "'mcp_servers' has another form"),
+        ("vscode", '{"inputs": {}}', "'inputs' is not a list"),
+        ("codex", "mcp_servers = 1", "'mcp_servers' is not a table"),
         ("codex", "mcp_servers = {toolbus = {url = 'x'}}", "twice"),
         ("codex", "[mcp_servers]\ntoolbus = {url = 'x'}", "twice"),
         ("codex", "a = ", "Invalid value"),
