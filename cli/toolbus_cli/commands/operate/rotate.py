@@ -32,7 +32,8 @@ class Stage(StrEnum):
 class Key:
     """A kind of keys: its files in the state directory, and how they are replaced.
 
-    `variable` names another file. The services that use a key of a rotation are `users`.
+    If the environment variable `variable` is set, its value is the key's file. `users` are the
+    services that must be restarted during a rotation of the key.
     """
 
     name: str

@@ -76,10 +76,10 @@ def labels_of_call(
 ) -> Labels:
     """Return the labels of a call of a server by its method and target.
 
-    A resource, a prompt or a completion of their arguments has the labels of its server. It is a
-    sink only if the server is declared to write outside, because its URI or arguments then leave
-    with the request. The result of a task
-    can be that of any tool of the server, and further input of a task reaches such a tool.
+    A read of a resource, a prompt, or a completion of their arguments has the labels of its
+    server. It is a sink only if the server is declared to write outside, because the URI or the
+    arguments are then sent outside. A task can be of any tool of the server, so a request about it
+    reads what any of them reads, and further input for it (`tasks/update`) is a sink if one is.
     """
     tools = listing.tools if listing is not None else ()
     if method == TOOLS_CALL:

@@ -51,7 +51,7 @@ class Case:
 
     @property
     def settled(self) -> dict[str, Any]:
-        """The part of the context that all calls of a case share."""
+        """The part of Cedar's context that follows from this case alone."""
         return {"cost": self.cost, "family": self.family}
 
 

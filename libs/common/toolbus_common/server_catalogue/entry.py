@@ -133,9 +133,11 @@ class CatalogueEntry(ConfigModel):
     def _is_one_kind(self) -> Self:
         kinds = [bool(self.url), self.package is not None, bool(self.container)]
         if kinds.count(True) != 1:
-            raise ValueError("needs exactly one of url, package and container")
+            raise ValueError("needs exactly one of 'url', 'package' and 'container'")
         if (self.transport == "stdio") is bool(self.url):
-            raise ValueError("a url has the transport http or sse, a program has stdio")
+            raise ValueError(
+                "a server with 'url' has the transport http or sse, a program has stdio"
+            )
         return self
 
     @model_validator(mode="after")

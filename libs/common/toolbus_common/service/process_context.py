@@ -12,7 +12,7 @@ class Projection(Protocol):
 
     @property
     def fault(self) -> str:
-        """Why an entry cannot be used; empty if all can."""
+        """The reason why an entry cannot be used; empty if all entries can be used."""
 
     def apply_change(self, change: Change | None) -> None:
         """Apply one change; None follows after the entries that exist at the start."""

@@ -96,9 +96,9 @@ class Place(ConfigModel):
         required = _REQUIRED.get(self.kind, ())
         if required and not any(each <= set(self.credentials) for each in required):
             forms = " or ".join(f"{{{', '.join(sorted(each))}}}" for each in required)
-            raise ValueError(f"needs credentials: {forms} for a bucket")
+            raise ValueError(f"needs 'credentials' for a bucket: {forms}")
         if self.kind == "az" and not self.endpoint:
-            raise ValueError("needs endpoint: https://ACCOUNT.blob.core.windows.net")
+            raise ValueError("needs 'endpoint', such as https://ACCOUNT.blob.core.windows.net")
         return self
 
     @property

@@ -152,7 +152,7 @@ class Provider(ConfigModel):
             if missing := sorted(_PAIR - names):
                 yield f"'credentials' needs {' and '.join(missing)} too"
             if names - pair or self.weights:
-                yield "'credentials' has a pair of keys, so it has no other keys and no 'weights'"
+                yield "a pair of keys permits no other 'credentials' and no 'weights'; remove them"
 
     @property
     def base_url(self) -> str:

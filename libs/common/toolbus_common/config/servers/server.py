@@ -299,9 +299,10 @@ class Server(FlowLabels):
     def _is_one_kind(self) -> Self:
         if [bool(getattr(self, each)) for each in _KINDS].count(True) != 1:
             raise ValueError(
-                "needs exactly one of url (streamable HTTP), replicas (several URLs), command "
-                "(stdio), sse (HTTP+SSE), openapi (a document), graphql (an API), grpc (a server "
-                "with reflection), a2a (an agent), python (functions) or container (an image)"
+                "needs exactly one of 'url' (streamable HTTP), 'replicas' (several URLs), "
+                "'command' (stdio), 'sse' (HTTP+SSE), 'openapi' (a document), 'graphql' (an API), "
+                "'grpc' (a server with reflection), 'a2a' (an agent), 'python' (functions) or "
+                "'container' (an image)"
             )
         return self
 

@@ -44,9 +44,9 @@ class Confinement:
 def unshare() -> bool:
     """Enter new network, IPC and UTS namespaces; return whether the host permits it.
 
-    Without the right to do so, this process enters a user namespace too, which gives it all
-    capabilities in there. They are dropped: a process may open the files of another one in /proc
-    only if it has the same capabilities, and workers, which have none, are started from there.
+    Without the right to do so, this process enters a user namespace too. There it has all
+    capabilities, and drops them: its workers have none, and a process may open the files of
+    another process in /proc only if it has all capabilities of the other process.
     """
     spaces = NEW_NET | NEW_IPC | NEW_UTS
     if libc.unshare(spaces) == 0:

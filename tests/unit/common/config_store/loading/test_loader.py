@@ -150,7 +150,7 @@ PROBLEMS = {
     "missing variable": (
         'keys:\n  bot: {secret: "${env:BOT_KEY}"}', 2, "the environment has no BOT_KEY; set it",
     ),
-    "two kinds": ('servers:\n\n  a: {url: "http://a", command: [b]}', 3, "exactly one of url"),
+    "two kinds": ('servers:\n\n  a: {url: "http://a", command: [b]}', 3, "exactly one of 'url'"),
     "unknown group": (
         "groups: {readers: {tools: ['*']}}\nkeys: {a: {groups: [reader]}}", 2,
         "did you mean 'readers'?",
@@ -340,13 +340,13 @@ def test_replicas_are_urls_with_optional_weights(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("server", "words"),
     [
-        ("{url: 'http://a.example', replicas: ['http://b.example']}", "needs exactly one of url"),
+        ("{url: 'http://a.example', replicas: ['http://b.example']}", "needs exactly one of 'url'"),
         ("{replicas: ['ftp://a.example']}", "must begin with http:// or https://"),
         ("{replicas: ['http://a.example', 'http://a.example']}", "names a URL twice"),
         ("{replicas: [{url: 'http://a.example', weight: 0}]}", "greater than or equal to 1"),
-        ("{replicas: []}", "needs exactly one of url"),
+        ("{replicas: []}", "needs exactly one of 'url'"),
         ("{openapi: a.yaml, operations: {includes: [a]}}", "did you mean 'include'?"),
-        ("{openapi: a.yaml, url: 'http://a.example'}", "needs exactly one of url"),
+        ("{openapi: a.yaml, url: 'http://a.example'}", "needs exactly one of 'url'"),
         ("{openapi: 'ftp://a.example/x'}", "must be a file, or a URL with http"),
         (
             "{url: 'http://a.example', credentials: {a: b}}",

@@ -107,7 +107,7 @@ def test_a_pattern_that_can_match_is_no_warning(pattern: str) -> None:
         ),
         (
             "kind: bedrock, region: eu-west-1, credentials: {access_key: a, secret_key: b, c: d}",
-            ["so it has no other keys and no 'weights'"],
+            ["permits no other 'credentials' and no 'weights'"],
         ),
         ("kind: bedrock, region: eu-west-1, key: k, apis: [chat]", ["'apis' applies only"]),
         ('kind: gemini, credentials: {"": k}', ["'credentials' has a key without a name"]),
