@@ -207,7 +207,7 @@ class Extraction:
                     self._take(tar, entry)
                     tar.members = []  # else it collects all entries
         except _UNREADABLE as error:
-            raise self._damaged(f"it is cut or not an archive: {error}") from error
+            raise self._damaged(f"it is truncated or not an archive: {error}") from error
         except (FileExistsError, NotADirectoryError) as error:
             raise self._damaged(f"it contains '{Path(error.filename).name}' twice") from error
         if (self._entries, self._size) != (self._part.entries, self._part.size):

@@ -79,7 +79,10 @@ class Settings(CommonSettings):
         return text
 
     def handshake(self) -> Handshake:
-        """Return what connections begin with. Raises `TlsFileError`."""
+        """Return how each connection begins: with a PROXY header, TLS, both or neither.
+
+        Raises `TlsFileError`.
+        """
         balancers = self.proxy_protocol_from.strip()
         return Handshake(self._certificate(), Proxies.of(balancers) if balancers else None)
 

@@ -46,7 +46,9 @@ def parsed_nodes(texts: Sequence[str]) -> list[Node]:
             )
         nodes.append(Node(found[1], found[2], int(found[3] or PORT)))
     if len({each.name for each in nodes}) < len(nodes):
-        raise CommandError("Two --node options have the same name; give each server its own.")
+        raise CommandError(
+            "Two --node options have the same name; give each server a name of its own."
+        )
     if len(nodes) in (1, 2):
         raise CommandError(
             "A cluster needs at least three servers: with two, the loss of one stops both. Repeat "

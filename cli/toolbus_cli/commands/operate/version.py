@@ -37,7 +37,7 @@ def show_version(*, as_json: AsJson = False) -> None:
 
 
 def described() -> dict[str, Any]:
-    """Return what the command shows."""
+    """Return the versions that the command shows."""
     return {
         "version": version(NAME),
         "commit": commit(),

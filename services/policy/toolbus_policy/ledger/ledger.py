@@ -179,7 +179,7 @@ class Ledger:
         return await self.store.recorded(customer, known.generation.id, rids)
 
     async def mark(self) -> None:
-        """Store the newest ticks on the bus."""
+        """Store the newest tick of each customer on the bus, if it has increased."""
         for customer, state in list(self._states.items()):
             if state.tick > state.marked:
                 tick = state.tick

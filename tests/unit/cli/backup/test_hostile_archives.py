@@ -139,7 +139,7 @@ def test_an_archive_that_ends_early_is_refused(tmp_path: Path, length: int) -> N
 
 
 def test_what_is_no_archive_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(BackupError, match="cut or not an archive"):
+    with pytest.raises(BackupError, match="truncated or not an archive"):
         extract(tmp_path, b"x" * 10_000)
 
 

@@ -76,7 +76,10 @@ class RunStream(Protocol):
         ...
 
     def turn(self) -> Turn:
-        """Return the turn whose events were fed. Raises `UpstreamInvalidError` if it is cut."""
+        """Return the turn whose events were fed.
+
+        Raises `UpstreamInvalidError` if the turn is incomplete.
+        """
         ...
 
     def replayed(self, turn: Turn) -> bytes:

@@ -1,7 +1,7 @@
 """Access tokens of Google Cloud, made by google-auth from service accounts or the machine.
 
-The token endpoint of a service account is a value of its key, so it is reached only through the
-egress check, and what it answers is checked before it becomes a header line.
+The token endpoint of a service account is a value in its key file. So it is reached only through
+the egress check, and the token that it returns is checked before it becomes a header line.
 """
 
 import asyncio

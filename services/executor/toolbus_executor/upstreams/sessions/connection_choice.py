@@ -34,7 +34,11 @@ class ExclusiveConnections:
 
     @contextmanager
     def taken(self, owner: object, certain: Callable[[int], bool]) -> Iterator[int]:
-        """Reserve the owner's first free connection that is `certain`; yield its number."""
+        """Reserve the owner's first free connection, and yield its number.
+
+        `certain` returns whether a server request on the connection with this number is certain
+        to belong to the call; other connections are skipped.
+        """
         number = 0
         while (owner, number) in self._taken or not certain(number):
             number += 1

@@ -94,7 +94,7 @@ class Pool(Generic[K]):
 
     @property
     def names(self) -> list[str]:
-        """The owners that need a session, so that the server must stay running."""
+        """The ids of the owners whose sessions are in use; they need the server to run."""
         every = self._sessions.values()
         return [each.owner.id for each in every if each.kept is not None and each.kept.in_use]
 

@@ -231,7 +231,7 @@ def test_a_cache_of_one_hour_on_bedrock_needs_a_model_without_a_price(
     free = translation_for(MESSAGES, {CONVERSE}, MAX_OUTPUT, limited=False)
     assert priced is not None
     assert free is not None
-    with pytest.raises(InvalidError, match="a cache of one hour"):
+    with pytest.raises(InvalidError, match="the cache ttl '1h'"):
         priced.request(body)
     assert "'ttl': '1h'" in str(free.request(body))
 
