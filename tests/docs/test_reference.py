@@ -35,3 +35,10 @@ def test_an_error_is_documented_with_a_fix(code: str) -> None:
 def test_every_log_event_has_a_constant_name() -> None:
     names = {each.name for each in log_events.catalogue()}
     assert {"service.ready", "process.ready"} <= names
+
+
+def test_limits_have_the_unit_of_their_field() -> None:
+    page = configuration.generated()
+    assert "≤ 4194304 (4 MiB) | Maximum size of one request in bytes." in page
+    assert "≤ 1000000000000 | Calls per period." in page
+    assert "| at most 64 entries | Regions of the providers that may be used" in page

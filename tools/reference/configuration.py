@@ -106,7 +106,9 @@ def _rows(model: type[BaseModel], descriptions: dict[str, str]) -> Iterator[tupl
     for name in own_fields(model):
         field = model.model_fields[name]
         text = descriptions[f"{model.__name__}.{name}"]
-        yield code(name), type_of(field.annotation), default_of(field), limits_of(field), text
+        size = "bytes" in text
+        limits = (default_of(field, in_bytes=size), limits_of(field, in_bytes=size))
+        yield code(name), type_of(field.annotation), *limits, text
     if model.__name__ in WITH_SECRET:
         text = descriptions[f"{model.__name__}.secret"]
         yield code("secret"), "text", "", "at least 24 characters", text

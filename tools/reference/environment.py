@@ -64,5 +64,7 @@ def _rows(
     service: str, fields: dict[str, FieldInfo], rows: dict[str, str]
 ) -> Iterator[tuple[str, ...]]:
     for name, field in fields.items():
-        shown = (type_of(field.annotation), default_of(field), limits_of(field))
-        yield code(variable(name, field)), *shown, rows[f"{service}.{name}"]
+        text = rows[f"{service}.{name}"]
+        size = "bytes" in text
+        limits = (default_of(field, in_bytes=size), limits_of(field, in_bytes=size))
+        yield code(variable(name, field)), type_of(field.annotation), *limits, text

@@ -46,7 +46,7 @@ def _one_of(values: Any) -> str:
     return ", ".join(code(value) if value != "" else "empty" for value in values)
 
 
-def default_of(field: FieldInfo) -> str:
+def default_of(field: FieldInfo, *, in_bytes: bool = False) -> str:
     """Return a field's default, or `required` if it has none."""
     if field.is_required():
         return "required"
@@ -59,32 +59,33 @@ def default_of(field: FieldInfo) -> str:
         return code(str(value).lower())
     if isinstance(value, tuple):
         return ", ".join(map(code, value))
-    return code(number(value)) if isinstance(value, int | float) else code(value)
+    return code(number(value, in_bytes=in_bytes)) if isinstance(value, int | float) else code(value)
 
 
-def number(value: float) -> str:
-    """Return a number, with its value in KiB, MiB or GiB if that is whole."""
-    if isinstance(value, int) and value >= 64 * _KIB:
+def number(value: float, *, in_bytes: bool) -> str:
+    """Return a number; of bytes, also the value in KiB, MiB or GiB if that is whole."""
+    if in_bytes and isinstance(value, int) and value >= 64 * _KIB:
         for unit, name in ((_GIB, "GiB"), (_MIB, "MiB"), (_KIB, "KiB")):
             if value % unit == 0:
                 return f"{value} ({value // unit} {name})"
     return str(int(value)) if value == int(value) else str(value)
 
 
-def limits_of(field: FieldInfo) -> str:
+def limits_of(field: FieldInfo, *, in_bytes: bool = False) -> str:
     """Return the limits of a field's value, lengths and patterns included."""
-    return "; ".join(_limits(field))
+    return "; ".join(_limits(field, in_bytes=in_bytes))
 
 
-def _limits(field: FieldInfo) -> Iterator[str]:
-    unit = "entries" if get_origin(field.annotation) in (tuple, list, dict) else "characters"
+def _limits(field: FieldInfo, *, in_bytes: bool) -> Iterator[str]:
+    forms = (field.annotation, *get_args(field.annotation))  # of `tuple[…] | None` too
+    unit = "entries" if {get_origin(each) for each in forms} & {tuple, list, dict} else "characters"
     for each in field.metadata:
         if isinstance(each, annotated_types.Ge):
-            yield f"≥ {number(each.ge)}"  # type: ignore[arg-type]
+            yield f"≥ {number(each.ge, in_bytes=in_bytes)}"  # type: ignore[arg-type]
         elif isinstance(each, annotated_types.Gt):
-            yield f"> {number(each.gt)}"  # type: ignore[arg-type]
+            yield f"> {number(each.gt, in_bytes=in_bytes)}"  # type: ignore[arg-type]
         elif isinstance(each, annotated_types.Le):
-            yield f"≤ {number(each.le)}"  # type: ignore[arg-type]
+            yield f"≤ {number(each.le, in_bytes=in_bytes)}"  # type: ignore[arg-type]
         elif isinstance(each, annotated_types.MinLen):
             yield f"at least {each.min_length} {_unit(unit, each.min_length)}"
         elif isinstance(each, annotated_types.MaxLen):
