@@ -8,14 +8,15 @@ from types import UnionType
 from typing import Any, Literal, Union, get_args, get_origin
 
 import annotated_types
-from pydantic import BaseModel, SecretStr
+from pydantic import BaseModel, JsonValue, SecretStr
 from pydantic.fields import FieldInfo
 
 from reference.markdown import code
 
 _PLAIN = {
     str: "text", int: "integer", float: "number", bool: "true or false", Path: "path",
-    SecretStr: "text", date: "date", datetime: "time", type(None): "",
+    SecretStr: "text", date: "date", datetime: "time", type(None): "", Any: "any value",
+    JsonValue: "any value",
 }  # fmt: skip
 _MIB, _KIB, _GIB = 1 << 20, 1 << 10, 1 << 30
 

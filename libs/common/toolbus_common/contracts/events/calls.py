@@ -127,7 +127,7 @@ class Outcome(CallEvent):
     `charge` is the cost in micro-dollars. `reserved` is true if the ledger had a reservation.
     `latency_us` is the duration of the upstream call in microseconds. `misfit` contains the names
     of arguments that did not match the tool's schema. `guards` are the checks of the result or of
-    the completion, in the form of `Decided.guards`.
+    the completion, in the form of `guards` in `call.allowed`.
     """
 
     charge: int = 0
@@ -197,7 +197,7 @@ class CallReplayed(CallEvent):
 
     Policy publishes this event. The call reached no server and costs nothing. If the outcome is a
     failure, `code` is its error code. `guards` are the checks of the outcome before it was
-    replayed, in the form of `Decided.guards`.
+    replayed, in the form of `guards` in `call.allowed`.
     """
 
     NAME: ClassVar[str] = "call.replayed"
@@ -266,9 +266,9 @@ class DefinitionEvent(ServerEvent):
     """Fields of every event about a definition.
 
     `kind` is `tools`, `prompts`, `resources`, `templates` or `instructions`. `tool` is the name of
-    the tool or prompt, or the URI of the resource. Digests are the
-    canonical SHA-256 in hex. `approved_digest` is the digest of the definition that was approved
-    before. `by` is the operator.
+    the tool or prompt, or the URI of the resource. Digests are SHA-256 in hex of the
+    canonical JSON. `approved_digest` is the digest of the definition that was approved before.
+    `by` is the operator.
     """
 
     kind: str
@@ -294,8 +294,8 @@ class DefinitionFlagged(DefinitionEvent):
     """A definition contains what looks like instructions to a model, or hidden text.
 
     `rules` are the names of the rules that matched, separated by commas, and `score` is the highest
-    score. `reason` is set if the definition is quarantined for it. Executor publishes this event
-    once for each version of a definition.
+    score. `reason` is set if the definition is quarantined because of them. Executor publishes
+    this event once for each version of a definition.
     """
 
     NAME: ClassVar[str] = "definition.flagged"

@@ -63,9 +63,9 @@ class MessageGuarded(CallEvent):
     """A guard found something in a message that belongs to no call, or could not check it.
 
     Executor publishes this event. Such a message is a server's notification or request to clients,
-    or a client's answer. The call is the last one in the client's session, if one is known.
-    `method` is that of the message. `guards` are the checks. `withheld` says whether the message
-    was not sent.
+    or a client's answer. `call_id`, `key` and `tool` are those of the last call in the client's
+    session; if none is known, `call_id` is `message.<server>`. `method` is the method of the
+    message. `guards` are the checks. `withheld` is true if the message was not sent.
     """
 
     NAME: ClassVar[str] = "guard.message"
