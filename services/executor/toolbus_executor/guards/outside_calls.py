@@ -57,9 +57,10 @@ class _Message:
 class OutsideCalls:
     """The guards of one server's messages outside of calls.
 
-    Those of the server and of all calls always apply; to the messages of a client's session, also
-    those of the session's calls. A message that a guard rejects, or that it could not check and
-    fails closed, is not sent. `secrets` are those of Toolbus itself.
+    The guards of the server, and those with `always`, apply to every message. To the messages of a
+    client's session, the guards of the session's calls apply too. A message is not sent if a guard
+    rejects it, or if a guard that fails closed could not check it. `secrets` are those of Toolbus
+    itself.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ def shown_key(name: str, key: Key, own: Container[str]) -> dict[str, Any]:
 
 
 def shown_admin(name: str, admin: Admin, own: Container[str]) -> dict[str, Any]:
-    """Return an admin key; `own` are the names of those that a command created."""
+    """Return an admin key; `own` are the names of the admin keys that a command created."""
     return {
         "name": name,
         "state": _state(admin, expired=not admin.revoked and not admin.live(time())),

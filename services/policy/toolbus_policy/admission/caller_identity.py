@@ -12,7 +12,10 @@ UNKNOWN = ("unknown",)
 def caller_identity_of(
     snapshot: ConfigSnapshot, call: CallRequested, payer: Payer
 ) -> Identified | None:
-    """Return the fields that executor cannot derive; None if the server receives no identity."""
+    """Return the fields of the caller's identity that executor cannot derive.
+
+    None if the server receives no identity.
+    """
     server = snapshot.configuration.servers.get(call.server)
     if server is None:
         return None
