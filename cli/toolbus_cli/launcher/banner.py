@@ -21,6 +21,7 @@ class Welcome:
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
     seconds: float = 0.0
     command: str = "toolbus"  # as the operator's shell finds it
+    has_models: bool = False  # whether a provider of models is configured
 
 
 def banner(welcome: Welcome) -> str:
@@ -31,6 +32,7 @@ def banner(welcome: Welcome) -> str:
         _servers(welcome),
         _keys(welcome),
         _clients(welcome),
+        _models(welcome),
         _next(welcome),
         _operations(welcome),
         "Press Ctrl-C to drain and stop.",
@@ -85,6 +87,13 @@ def _clients(welcome: Welcome) -> str:
             "      (also: claude, claude-desktop, vscode, codex, gemini)",
         ]
     )
+
+
+def _models(welcome: Welcome) -> str:
+    if not welcome.has_models:
+        return ""
+    base = welcome.endpoint.removesuffix("/mcp")
+    return f"Models: base URL {base}/v1 (OpenAI's API) or {base} (Anthropic's), and the key."
 
 
 def _next(welcome: Welcome) -> str:

@@ -266,6 +266,7 @@ async def _welcome(launch: Launch, repository: ConfigRepository, applied: Applie
         secrets=applied.secrets,
         seconds=time.monotonic() - launch.began,
         command=_command(),
+        has_models=bool(launch.loaded.configuration.providers),
     )
     sys.stdout.write(banner(welcome))
     sys.stdout.flush()

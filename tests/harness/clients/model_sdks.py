@@ -30,6 +30,18 @@ _RESPONSES: dict[str, Any] = {CHAT: ChatCompletion, RESPONSES: Response, MESSAGE
 _MESSAGE_EVENT: TypeAdapter[Any] = TypeAdapter(RawMessageStreamEvent)
 _RESPONSE_EVENT: TypeAdapter[Any] = TypeAdapter(ResponseStreamEvent)
 
+# What applications without an SDK send, apart from the model, the messages and the stream.
+APPLICATIONS: dict[str, dict[str, Any]] = {
+    "Open WebUI": {"stream_options": {"include_usage": True}, "max_tokens": 64},
+    "Cursor": {
+        "stream_options": {"include_usage": True},
+        "temperature": 0.1,
+        "user": "auth|user_1",
+        "tools": [{"type": "function", "function": {"name": "read", "parameters": {}}}],
+        "tool_choice": "auto",
+    },
+}
+
 
 def check_request(method: str, body: dict[str, Any]) -> None:
     """Raise `ValidationError` unless the body matches the SDK's type of a request."""

@@ -24,3 +24,8 @@ def test_a_later_banner_explains_how_to_rotate_the_secret() -> None:
     shown = welcome()
     assert "was shown when it was created" in shown
     assert "toolbus keys rotate demo" in shown
+
+
+def test_the_base_urls_of_models_are_shown_if_there_is_a_provider() -> None:
+    assert "Models:" not in welcome()
+    assert "http://127.0.0.1:1/v1 (OpenAI's API)" in welcome(has_models=True)

@@ -1,10 +1,11 @@
 """HTTP server of llama.cpp in the foreground, for one agent with long prompts.
 
-Usage: `python model_program.py PORT MODEL_FILE MODEL_NAME CONTEXT_TOKENS THREADS`.
+Usage: `python model_program.py PORT MODEL_FILE MODEL_NAME CONTEXT_TOKENS THREADS [TEMPLATE_FILE]`.
 """
 
 import signal
 import sys
+from pathlib import Path
 
 import xllamacpp
 
@@ -13,7 +14,7 @@ CACHED_MIB = 4096  # evaluated prompts of other tool sets, at about 28 KiB a tok
 
 def main() -> None:
     """Serve until the process ends."""
-    port, file, name, context, threads = sys.argv[1:]
+    port, file, name, context, threads, *template = sys.argv[1:]
     parameters = xllamacpp.CommonParams()
     parameters.model.path = file
     parameters.model_alias = {name}
@@ -24,6 +25,8 @@ def main() -> None:
     for each in (parameters.cpuparams, parameters.cpuparams_batch):
         each.n_threads = int(threads)
         each.poll = 0  # waiting threads leave the processor to the gateway
+    for each in template:
+        parameters.chat_template = Path(each).read_text()
     parameters.warmup = False
     parameters.verbosity = 1
     server = xllamacpp.Server(parameters)

