@@ -7,7 +7,7 @@ from itertools import islice
 
 from toolbus_codemode.sandbox.call_correction import tool_call
 from toolbus_codemode.sandbox.file_tools import LISTER, READER, WRITER, file_tool
-from toolbus_codemode.sandbox.program import SHOWN_PARAMETERS, Program
+from toolbus_codemode.sandbox.program import SHOWN_PARAMETERS, Function, Program
 from toolbus_codemode.sandbox.protocol import ProgramFailed
 
 LONGEST_SOURCE = 8_000  # characters that are inspected
@@ -70,10 +70,23 @@ def language_hint(failed: ProgramFailed, program: Program) -> str:
     if used := _JSON.search(failed.message):
         return f"Write {_JSON_NAMES[used[1]]} instead of json.{used[1]}."
     if _NO_MODULE.search(failed.message):
-        near = ", ".join(_related(program))
-        tools = f"tools that may do it: {near}" if near else "find one with searchTools"
-        return f"This module is not available. Call a tool instead; {tools}."
+        return _module_hint(program)
     return next((text for words, text in _FIXED if words.search(failed.message)), "")
+
+
+def _module_hint(program: Program) -> str:
+    """Return a hint with the call of the tool that shares most words with the program."""
+    missing = "This module is not available"
+    if not (near := _related(program)):
+        return f"{missing}. Call a tool instead; find one with searchTools."
+    (space, function), *others = near
+    names = function.parameters[: min(function.required, SHOWN_PARAMETERS)]
+    call = f"{space}.{function.name}({', '.join(f'{name}=…' for name in names)})"
+    written = f"await {call}" if program.engine == "python" else call
+    more = ", ".join(f"{space}.{each.signature}" for space, each in others)
+    return f"{missing}, and a tool may do it. Write result = {written}" + (
+        f"\nOr use {more}." if more else ""
+    )
 
 
 def await_hint(failed: ProgramFailed, program: Program) -> str:
@@ -115,15 +128,19 @@ def _file_hint(program: Program) -> str:
     return f"Programs have no files of their own; a tool has them. Write result = {written}"
 
 
-def _related(program: Program) -> list[str]:
-    """Return signatures of tools that share words with the program; rare words count more."""
+def _related(program: Program) -> list[tuple[str, Function]]:
+    """Return tools that share words with the program, with servers; rare words count more."""
     used = set(_WORD.findall(program.source[:LONGEST_SOURCE].lower())) - _COMMON
     functions = ((space.name, each) for space in program.tools for each in space.functions)
-    shared: list[tuple[str, set[str]]] = []
+    shared: list[tuple[tuple[str, Function], set[str]]] = []
     for space, each in islice(functions, MAX_TOOLS):
         text = f"{space} {each.name} {' '.join(each.parameters[:SHOWN_PARAMETERS])}"
         words = used.intersection(_WORD.findall(text.lower()))
-        shared.append((f"{space}.{each.signature}", words))
+        shared.append(((space, each), words))
     tools = Counter(word for _, words in shared for word in words)
-    scores = [(-sum(1 / tools[word] for word in words), name) for name, words in shared if words]
-    return [name for _, name in sorted(scores)[:RELATED]]
+    scores = [
+        (-sum(1 / tools[word] for word in words), f"{found[0]}.{found[1].name}", found)
+        for found, words in shared
+        if words
+    ]
+    return [found for *_, found in sorted(scores, key=lambda score: score[:2])[:RELATED]]

@@ -11,7 +11,9 @@ FILES = (
     Function("list_directory", "list_directory", ("path",), 1),
     Function("write_file", "write_file", ("path", "content"), 2),
 )
-CONVERT = Function("convert_time", "convert_time", ("source_timezone", "time", "target_timezone"))
+CONVERT = Function(
+    "convert_time", "convert_time", ("source_timezone", "time", "target_timezone"), 3
+)
 SERVERS = (Namespace("disk", "disk", FILES), Namespace("time", "time", (CONVERT,)))
 DENIED = "PermissionError: Permission denied: '/a/b.json'"
 
