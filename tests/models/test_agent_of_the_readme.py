@@ -21,7 +21,6 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
 
 README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
-pytestmark = pytest.mark.timeout(3000)
 PATIENCE = 900.0  # seconds; a busy machine evaluates few tokens per second
 DELETION, MODEL = "memory__delete_entities", "local/model"
 
