@@ -94,7 +94,7 @@ def test_the_agents_deletion_waits_for_a_person(gateway: Launched) -> None:
     assert asking.returncode == 0
     assert answers.count("ChatCompletion(") == 2
     runs = sorted(shown(gateway, "runs", "list")["runs"], key=lambda run: run["started"])
-    assert [run["state"] for run in runs] == ["done", "done"], answers
+    assert [run["state"] for run in runs] == ["completed", "completed"], answers
     steps = [shown(gateway, "runs", "show", run["run"])["steps"] for run in runs]
     used = [[step["name"] for step in each if step["kind"] == "tool"] for each in steps]
     assert used == [["memory__create_entities"], [DELETION]]

@@ -21,9 +21,9 @@ _DEFINITIONS: tuple[dict[str, Any], ...] = (
     {
         "name": READ,
         "description": (
-            "Read the stubs of a server's tools (SERVER.pyi) or of one tool (SERVER/TOOL.pyi) "
-            "from listToolFiles: signatures with types and a line of documentation. They are no "
-            "files of a disk. startLine and endLine select from more than 100 lines."
+            "Read the stubs of a server's tools (github.pyi) or of one tool "
+            "(github/create_issue.pyi): signatures with types and a line of documentation. They "
+            "are no files of a disk. startLine and endLine select from more than 100 lines."
         ),
         # Models fill in every declared parameter, so the range is only described.
         "inputSchema": {
@@ -58,17 +58,16 @@ _DEFINITIONS: tuple[dict[str, Any], ...] = (
     {
         "name": EXECUTE,
         "description": (
-            "Run a program that calls tools: SERVER.TOOL(name=value) returns plain values. First "
-            "find the tools with searchTools; its answer ends with a line to copy. A program has "
-            "no files, network or packages of its own. Set result to the value to return; only it "
-            "and printed text are returned. With a server that has the tools list_issues and "
-            "get_issue, a program is:\n"
-            'issues = SERVER.list_issues(repo="a/b", limit=5)\n'
-            'result = [SERVER.get_issue(id=i["id"])["title"] for i in issues]\n'
+            "Run a program that calls tools: server.tool(name=value) returns plain values. A "
+            "program has no files, network or packages of its own. Set result to the value to "
+            "return; only it and printed text are returned. If a server "
+            "github has the tools list_issues and get_issue, a program is:\n"
+            'issues = github.list_issues(repo="a/b", limit=5)\n'
+            'result = [github.get_issue(id=i["id"])["title"] for i in issues]\n'
             "Starlark "
             "(Python without import, while, try and classes) by default: parallel([lambda: …]) "
-            "runs calls at once, try_call(SERVER.TOOL, name=value) catches a failure. With "
-            'language "python": await SERVER.TOOL(…) and asyncio.gather.'
+            "runs calls at once, try_call(server.tool, name=value) catches a failure. With "
+            'language "python": await server.tool(…) and asyncio.gather.'
         ),
         "inputSchema": {
             "type": "object",

@@ -77,5 +77,5 @@ def test_the_range_of_lines_is_described_but_is_no_declared_parameter() -> None:
 def test_the_description_of_programs_has_two_complete_lines() -> None:
     (tool,) = (each.definition for each in own_listing().tools if each.name == EXECUTE)
     lines = tool["description"].splitlines()
-    assert lines[1] == 'issues = SERVER.list_issues(repo="a/b", limit=5)'
-    assert lines[2].startswith("result = [SERVER.get_issue(")
+    assert lines[1] == 'issues = github.list_issues(repo="a/b", limit=5)'
+    assert lines[2].startswith("result = [github.get_issue(")
