@@ -131,5 +131,5 @@ def test_the_budget_stops_the_agent(gateway: Launched) -> None:
             return None
 
         error = until_blocking(refusal, "the budget applies", PATIENCE)
-    assert error.status_code == 429
-    assert "budget" in error.message
+    assert error.status_code == 402
+    assert "Budget exceeded" in error.message
