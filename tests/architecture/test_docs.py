@@ -95,7 +95,7 @@ def test_every_period_is_documented() -> None:
 
 def test_the_readmes_configuration_is_valid_yaml_of_known_sections() -> None:
     agent, example = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
-    assert set(yaml.safe_load(agent)) == {"servers", "providers", "model_prices", "keys"}
+    assert set(yaml.safe_load(agent)) == {"servers", "providers", "model_prices", "prices", "keys"}
     assert set(yaml.safe_load(example)) == {"servers", "customers", "teams", "keys", "prices"}
 
 

@@ -118,14 +118,14 @@ def test_the_budget_stops_the_agent(gateway: Launched) -> None:
     document = yaml.safe_load(gateway.config.read_text())
     document["keys"]["bot"]["budget"]["usd"] = 0.0001  # less than was spent
     gateway.configure(document)
-    asked: Any = [{"role": "user", "content": "Remember that Bob likes coffee."}]
+    messages: Any = [{"role": "user", "content": "Remember that Bob likes coffee."}]
     with openai.OpenAI(
         base_url=base_url(gateway), api_key=gateway.ready["key"], max_retries=0
     ) as client:
 
         def refusal() -> openai.APIStatusError | None:
             try:
-                client.chat.completions.create(model=MODEL, messages=asked)
+                client.chat.completions.create(model=MODEL, messages=messages)
             except openai.APIStatusError as error:
                 return error
             return None
