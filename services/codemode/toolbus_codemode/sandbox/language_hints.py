@@ -84,7 +84,7 @@ def _module_hint(program: Program) -> str:
     call = f"{space}.{function.name}({', '.join(f'{name}=…' for name in names)})"
     written = f"await {call}" if program.engine == "python" else call
     more = ", ".join(f"{space}.{each.signature}" for space, each in others)
-    return f"{missing}, and a tool may do it. Write result = {written}" + (
+    return f"{missing}: remove its import. A tool may do it: write only result = {written}" + (
         f"\nOr use {more}." if more else ""
     )
 
