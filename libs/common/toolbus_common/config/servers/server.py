@@ -300,9 +300,8 @@ class Server(FlowLabels):
         if [bool(getattr(self, each)) for each in _KINDS].count(True) != 1:
             raise ValueError(
                 "needs exactly one of 'url' (streamable HTTP), 'replicas' (several URLs), "
-                "'command' (stdio), 'sse' (HTTP+SSE), 'openapi' (a document), 'graphql' (an API), "
-                "'grpc' (a server with reflection), 'a2a' (an agent), 'python' (functions) or "
-                "'container' (an image)"
+                "'command' (stdio), 'sse' (HTTP+SSE), 'openapi' (a document), 'graphql', 'grpc', "
+                "'a2a' (an agent), 'python' (functions) or 'container' (an image)"
             )
         return self
 
