@@ -21,20 +21,20 @@ from toolbus_audit.retention import Retention
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_cli.errors import CommandError
 from toolbus_cli.evidence import forget as forgetting
-from toolbus_cli.evidence import verify
-from toolbus_cli.evidence.collect import gathered
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.literal_secrets import Writer
 from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import AuditQuery, RowsReply, ServiceStatus, StatusQuery
+from toolbus_common.evidence import verify
+from toolbus_common.evidence.collection import gathered
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats import connection as buses
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import CONFIG, CONFIGURATION, PEOPLE
+from toolbus_common.nats.topology import CONFIG, CONFIGURATION, HOLD_PREFIX, PEOPLE
 from toolbus_common.privacy.key_store import PersonKeys
-from toolbus_common.privacy.legal_holds import HOLD_PREFIX, Hold
+from toolbus_common.privacy.legal_holds import Hold
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings

@@ -12,9 +12,9 @@ from harness.audit.witnessed_audit import auditing
 from harness.waits import until_async
 from toolbus_audit.transparency_log.checkpoint import load_signer
 from toolbus_audit.transparency_log.log_signer import Log, LogSigner, OvertakenError
-from toolbus_cli.evidence import bundle, verify
-from toolbus_cli.evidence.collect import gathered
 from toolbus_common.contracts import AuditQuery, RowsReply
+from toolbus_common.evidence import bundle, verify
+from toolbus_common.evidence.collection import gathered
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.stream_reader import StreamEntry, created_at, read_from

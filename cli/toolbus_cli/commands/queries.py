@@ -6,7 +6,8 @@ from pathlib import Path
 
 from toolbus_cli.installation import find, joined
 from toolbus_cli.remote import contexts
-from toolbus_cli.remote.queries import Queries, RemoteQueries
+from toolbus_cli.remote.queries import RemoteQueries
+from toolbus_common.evidence.collection import Queries
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 

@@ -11,8 +11,8 @@ from time import time
 from typing import IO, Any
 
 from toolbus_cli.errors import CommandError
-from toolbus_cli.remote.queries import Queries
 from toolbus_common.contracts import EventsQuery, EventsReply
+from toolbus_common.evidence.collection import Queries
 
 SECONDS = 60.0  # for one page
 LATEST = 4e9

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from base64 import b64decode
-from typing import Any, Protocol, TypeVar, cast
+from typing import Any, TypeVar, cast
 from urllib.parse import quote
 
 from toolbus_cli.errors import CommandError
@@ -15,13 +15,6 @@ from toolbus_common.contracts.queries.base import Query
 from toolbus_common.status.installation import Check, InstallationState
 
 A = TypeVar("A", bound=Message)
-
-
-class Queries(Protocol):
-    """Sender of queries: over the bus, or to the administration API."""
-
-    async def request(self, query: Query, answer: type[A], seconds: float = 5.0) -> A:
-        """Send a query and return the reply. Raises `ToolbusError` or `CommandError`."""
 
 
 class RemoteQueries:

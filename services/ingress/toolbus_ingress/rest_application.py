@@ -8,6 +8,7 @@ from toolbus_ingress.admin_api import (
     description,
     entries,
     keys,
+    records,
     reports,
     runs,
 )
@@ -35,7 +36,7 @@ def build(endpoint: Endpoint) -> Application:
         *(entries.router_of(kind) for kind in KINDS),
         reports.budgets,
         reports.status,
-        reports.audit,
+        records.router,
         cache.router,
         reports.catalogue,
         admin_approvals.router,

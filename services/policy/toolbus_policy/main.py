@@ -19,6 +19,7 @@ import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from time import time
+from typing import cast
 
 from toolbus_common.access.administrators import Administrator
 from toolbus_common.access.config_snapshot import (
@@ -64,6 +65,7 @@ from toolbus_common.nats.topology import (
     TASKS,
     TOKENS,
 )
+from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
@@ -187,8 +189,7 @@ def build(process: ProcessContext) -> Service:
             settings.outcome_grace,
         )  # fmt: skip
         _serve_explanations(service, explainer)
-        installation = InstallationOperations(service.requests, service.bus, explainer.explain)
-        await _serve_admin(service, provider, approvers, queries, flow_runs, installation, settings)
+        await _serve_admin(service, provider, approvers, queries, flow_runs, explainer, settings)
         claims = await _build_claims(service, settings)
         handler = AdmissionHandler(
             service,
@@ -338,17 +339,15 @@ async def _serve_admin(
     approvers: ApproverService,
     ledger: LedgerQueryHandler,
     flow_runs: RunQueryHandler,
-    installation: InstallationOperations,
+    explainer: Explainer,
     settings: Settings,
 ) -> None:
     """Register the handler of administration requests."""
     config = await service.bucket(CONFIG)
-    restrictions = RemoteRestrictions(
-        tuple(settings.admin_commands.split()),
-        tuple(settings.admin_variables.split()),
-        settings.egress,
-    )
+    commands, variables = settings.admin_commands.split(), settings.admin_variables.split()
+    restrictions = RemoteRestrictions(tuple(commands), tuple(variables), settings.egress)
     literals = Writer.at(settings.encryption)
+    people = cast("PersonKeys", service.events.people)  # see `_watch_buckets`
 
     def repository_for(actor: str) -> ConfigRepository:
         return ConfigRepository(service.bus, config, service.events, actor, literals)
@@ -361,7 +360,9 @@ async def _serve_admin(
         restrictions,
         service.requests.request,
         flow_runs,
-        installation,
+        InstallationOperations(
+            service.requests, service.bus, repository_for, people, explainer.explain
+        ),
     )
 
     @service.broker.subscriber(

@@ -10,8 +10,8 @@ from pathlib import Path
 from harness.audit.sealed_logs import BEGAN, STREAM, SealedLog, sealed_log, seen
 from harness.audit.witness import Witness
 from toolbus_audit.transparency_log.checkpoint import Signer, load_signer
-from toolbus_cli.evidence import verify
 from toolbus_common.contracts import PersonErased
+from toolbus_common.evidence import verify
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.nats.connection import Envelope

@@ -12,7 +12,7 @@ from harness.audit.events import allowed, completed
 from harness.audit.people_bucket import MemoryBucket, people
 from toolbus_audit.transparency_log.checkpoint import Checkpoint, Signer, load_signer
 from toolbus_audit.transparency_log.merkle_tree import EMPTY, MerkleTree
-from toolbus_cli.evidence import bundle, verify
+from toolbus_common.evidence import bundle, verify
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.nats.connection import Envelope

@@ -11,11 +11,11 @@ from harness.engines.migrated_tables import migrated
 from harness.waits import until_async
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_cli.evidence import verify
-from toolbus_cli.evidence.collect import gathered
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.operator_targets import NAMED, digests_of, encoded
 from toolbus_common.contracts import AuditQuery, RowsReply
+from toolbus_common.evidence import verify
+from toolbus_common.evidence.collection import gathered
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, CONFIGURATION

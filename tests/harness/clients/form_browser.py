@@ -79,7 +79,8 @@ class Browser:
             where = f"{target.path}?{target.query}" if target.query else target.path
             connection.request(method, where, body, sent)
             answer = connection.getresponse()
-            page = Page(answer.status, answer.getheaders(), answer.read().decode())
+            text = answer.read().decode(errors="surrogateescape")  # a download is bytes
+            page = Page(answer.status, answer.getheaders(), text)
         for name, value in page.headers:
             if name.lower() == "set-cookie":
                 own, _, rest = value.partition("=")

@@ -15,15 +15,15 @@ from toolbus_cli.commands.output import say, show_json
 from toolbus_cli.commands.queries import opened_queries
 from toolbus_cli.config_client import people_of
 from toolbus_cli.errors import CommandError
-from toolbus_cli.evidence import verify
-from toolbus_cli.evidence.bundle import Opening
-from toolbus_cli.evidence.collect import gathered
 from toolbus_cli.evidence.export import LATEST, Wanted, moment, take
 from toolbus_cli.installation import find, joined
 from toolbus_cli.remote import contexts
 from toolbus_cli.remote.queries import state_of
 from toolbus_common.contracts import ServiceStatus
 from toolbus_common.errors import InvalidError
+from toolbus_common.evidence import verify
+from toolbus_common.evidence.bundle import Opening
+from toolbus_common.evidence.collection import gathered
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
 

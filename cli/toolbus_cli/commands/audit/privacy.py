@@ -20,8 +20,8 @@ from toolbus_cli.installation import find
 from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import HoldLifted, HoldPlaced
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
-from toolbus_common.nats.topology import CONFIG
-from toolbus_common.privacy.legal_holds import HOLD_PREFIX, Hold, held
+from toolbus_common.nats.topology import CONFIG, HOLD_PREFIX
+from toolbus_common.privacy.legal_holds import Hold, held
 
 Customer = Annotated[
     str, typer.Argument(help="The customer; 'default' if no customers are configured.")

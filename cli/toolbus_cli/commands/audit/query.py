@@ -14,10 +14,10 @@ from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_table
 from toolbus_cli.commands.queries import opened_queries
 from toolbus_cli.errors import CommandError
-from toolbus_cli.remote.queries import Queries
 from toolbus_common.contracts import AuditQuery, ModelUsed, RowsReply
 from toolbus_common.contracts.model_calls import SEPARATOR, is_model_method
 from toolbus_common.contracts.queries.sql_text import like
+from toolbus_common.evidence.collection import Queries
 from toolbus_common.saved_queries import catalogue as saved
 
 POLL_SECONDS = 0.5

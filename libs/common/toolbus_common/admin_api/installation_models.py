@@ -82,6 +82,54 @@ class SavedQueries(ResponseModel):
     items: list[SavedQuery]
 
 
+class EventProof(ResponseModel):
+    """The place of one event in its customer's signed log, and whether that is proven.
+
+    `path` has the hashes (RFC 6962, base64) that lead from `leaf_hash` to the root in `checkpoint`,
+    the signed text of the first checkpoint of `size` events that contains the event. Without a
+    checkpoint, `reason` is why there is no proof yet.
+    """
+
+    event: str
+    customer: str
+    leaf_hash: str
+    index: int = 0
+    size: int = 0
+    path: list[str] = Field(default_factory=list)
+    checkpoint: str = ""
+    proven: bool = False
+    reason: str = ""
+
+
+class ProofsResponse(ResponseModel):
+    """The events of a call with their proofs. `key` is the log's public key of this gateway."""
+
+    call: str
+    key: str
+    events: list[EventProof]
+
+
+class HoldReason(ConfigModel):
+    """The reason for a legal hold, such as a case number; it is recorded in the event."""
+
+    reason: str = Field(min_length=1, max_length=512)
+
+
+class LegalHold(ResponseModel):
+    """A legal hold: no event of the customer is deleted or erased. `since` is in Unix seconds."""
+
+    customer: str
+    reason: str
+    since: float
+    by: str
+
+
+class LegalHolds(ResponseModel):
+    """All legal holds, sorted by customer."""
+
+    items: list[LegalHold]
+
+
 class StatusResponse(ResponseModel):
     """The state of every service, and of one page of upstream servers.
 

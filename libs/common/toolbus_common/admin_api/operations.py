@@ -49,6 +49,10 @@ OPERATIONS: dict[str, Right | None] = {
     "show_audit_events": "audit",
     "list_saved_queries": "audit",
     "show_saved_rows": "audit",
+    "show_proofs": "audit",
+    "list_holds": "audit",
+    "place_hold": "hold",
+    "lift_hold": "hold",
 }
 
 

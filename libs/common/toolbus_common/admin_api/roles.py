@@ -6,6 +6,7 @@ from toolbus_common.config import Role
 
 Right = Literal[
     "read", "budgets", "calls", "approvals", "admins", "audit", "decide", "keys", "purge",
+    "hold",
     "declare",
     "appoint",
 ]  # fmt: skip
@@ -21,6 +22,7 @@ RIGHTS: dict[Right, str] = {
     "decide": "approve and reject calls, cancel runs of agent mode, and reset what runs have read",
     "keys": "create, change, rotate and revoke keys of clients",
     "purge": "remove cached responses of models",
+    "hold": "place and remove legal holds on the events of a customer",
     "declare": "change the rest of the configuration, and apply a whole one",
     "appoint": "create and revoke admin keys",
 }

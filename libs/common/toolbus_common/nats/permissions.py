@@ -103,6 +103,7 @@ from toolbus_common.nats.topology import (
     EVENTS,
     EXPORTS,
     FLOW,
+    HOLD_PREFIX,
     INSTALLATION,
     KEY_PREFIX,
     LEASES,
@@ -129,7 +130,8 @@ _PUBLISHED_BY_OPERATORS = (
     KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, DefinitionApproved, DefinitionRejected,
     ServerDrained, ServerUndrained, ServerReset, PersonErased, HoldPlaced, HoldLifted,
 )  # fmt: skip
-_CONFIGURED = (CONFIGURATION, ORIGIN, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>")  # by the API
+# Entries that the administration API changes; operators write the others.
+_CONFIGURED = (CONFIGURATION, ORIGIN, f"{KEY_PREFIX}>", f"{ADMIN_PREFIX}>", f"{HOLD_PREFIX}>")
 _LIVE = tuple(f"tb.event.call.{end}.*" for end in ("allowed", "denied", "completed", "failed"))
 # Only executor may query upstream tokens and the key that signs the caller's identity.
 _NOT_QUERIED_BY_OPERATORS = (UpstreamTokenQuery, IdentityKeyQuery)
@@ -228,19 +230,17 @@ _SERVICES = (
             CallAllowed, CallDenied, CallFailed, CallReplayed, ApprovalRequested, ApprovalGranted,
             ApprovalRejected, ApprovalExpired, ApprovalUsed, ApprovalWithdrawn, LedgerOpened,
             KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, GuardFailed, FlowReset,
+            HoldPlaced, HoldLifted,
         ),
         publishes=(
             "tb.run.*", "tb.reply.>", "tb.cancel.*",
-            # Policy checks the progress of audit and of itself before it rebuilds lost counters
-            # from the audit log, and before it treats a call as unresolved.
+            # The progress of audit and policy, before counters are rebuilt or a call is unresolved.
             f"$JS.API.STREAM.INFO.{EVENTS}",
             f"$JS.API.CONSUMER.INFO.{EVENTS}.audit", f"$JS.API.CONSUMER.INFO.{EVENTS}.policy",
-            # The entries that the HTTP administration API changes; operators write the others.
             *(f"$KV.{CONFIG}.{entry}" for entry in _CONFIGURED),
-            # Intents of expired reservations; the second request goes to the stream's leader.
+            # Intents of expired reservations; the second is to the stream's leader.
             f"$JS.API.DIRECT.GET.{EVENTS}", f"$JS.API.STREAM.MSG.GET.{EVENTS}",
-            # Policy stores redacted values, but only executor and codemode read them.
-            f"$JS.API.STREAM.INFO.KV_{PLACEHOLDERS}",
+            f"$JS.API.STREAM.INFO.KV_{PLACEHOLDERS}",  # redacted values; policy does not read them
         ),
         subscribes=("tb.call.*", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE, LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, TOKENS, FLOW),

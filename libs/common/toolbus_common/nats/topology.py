@@ -20,6 +20,7 @@ CONFIGURATION = "configuration"  # the whole configuration file, as one entry
 ORIGIN = "origin"  # source of the configuration, and names of generated secrets
 KEY_PREFIX = "key."  # keys that commands changed; they override configured keys
 ADMIN_PREFIX = "admin."  # admin keys that commands changed
+HOLD_PREFIX = "hold."  # of legal holds
 
 EVENTS = "EVENTS"
 CONFIG = "tb_config"  # configuration and keys: written by operators and policy

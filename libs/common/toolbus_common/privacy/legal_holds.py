@@ -5,10 +5,9 @@ import logging
 import msgspec
 
 from toolbus_common.nats.kv_bucket import Bucket, Change
+from toolbus_common.nats.topology import HOLD_PREFIX
 
 log = logging.getLogger(__name__)
-
-HOLD_PREFIX = "hold."  # prefix of their entries in the configuration bucket
 
 
 class Hold(msgspec.Struct, frozen=True):

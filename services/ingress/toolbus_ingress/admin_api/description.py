@@ -79,7 +79,7 @@ def _responses(operation: dict[str, Any], how: Performs) -> dict[str, Any]:
         statuses.add(404)
     if changes:
         statuses.add(409)
-    if changes or how.right in ("purge", "audit"):
+    if changes or how.right in ("purge", "audit", "hold"):
         statuses.add(422)
     if how.body is not None:
         statuses |= {408, 413, 415}

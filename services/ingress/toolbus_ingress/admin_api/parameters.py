@@ -9,6 +9,7 @@ from toolbus_ingress.rest.parameters import matching
 NAME = r"^[A-Za-z0-9](?:[A-Za-z0-9-]|_[A-Za-z0-9-]){0,31}$"
 PATTERN = r"^.{1,256}$"
 APPROVAL = r"^[0-9a-f]{32}$"
+CALL = r"^[A-Za-z0-9._-]{1,128}$"
 QUERY = r"^[a-z0-9]+(?:-[a-z0-9]+){0,15}$"
 RUN = r"^[0-9a-f]{1,64}$"
 REVISION = r'^(?:\*|"?[0-9]{1,18}"?)$'
@@ -20,6 +21,7 @@ Name = Annotated[str, Path(pattern=NAME, max_length=64), matching(NAME, _INVALID
 Pattern = Annotated[str, Path(pattern=PATTERN), matching(PATTERN, _INVALID_NAME)]
 ApprovalId = Annotated[str, Path(pattern=APPROVAL), matching(APPROVAL, _INVALID_NAME)]
 RunId = Annotated[str, Path(pattern=RUN), matching(RUN, _INVALID_NAME)]
+CallId = Annotated[str, Path(pattern=CALL), matching(CALL, _INVALID_NAME)]
 QueryName = Annotated[str, Path(pattern=QUERY, max_length=64), matching(QUERY, _INVALID_NAME)]
 Limit = Annotated[
     int,

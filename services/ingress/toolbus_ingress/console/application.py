@@ -25,7 +25,7 @@ from toolbus_ingress.console.pages import (
     overview,
     servers,
 )
-from toolbus_ingress.console.records import analytics, statements
+from toolbus_ingress.console.records import analytics, audit, statements
 from toolbus_ingress.console.responses import redirect, render
 from toolbus_ingress.console.session import SessionCookie
 from toolbus_ingress.console.sign_in import router as sign_in
@@ -72,6 +72,7 @@ class Console(FastAPI):
             entries,
             configuration,
             analytics,
+            audit,
         )
         for router in (static, sign_in, *(page.router for page in pages)):
             self.include_router(router, prefix=PREFIX)

@@ -8,7 +8,7 @@ from typing import Any
 from starlette.responses import Response
 
 from toolbus_common.web import html
-from toolbus_common.web.json_view import visible
+from toolbus_common.web.json_view import readable, visible
 
 LONGEST_VALUE = 160  # characters in a list
 _TEMPLATES = "toolbus_ingress.console"
@@ -72,6 +72,10 @@ def _pretty(value: Any) -> Any:
     return html.lines(json_text(value))
 
 
+def _pretty_json(text: str) -> Any:
+    return html.lines(readable(text))
+
+
 def _compact(value: Any) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= LONGEST_VALUE else f"{text[:LONGEST_VALUE]}…"
@@ -91,6 +95,7 @@ FORMATS: dict[str, Any] = {
     "dollars": dollars,
     "day_and_time": day_and_time,
     "pretty": _pretty,
+    "pretty_json": _pretty_json,
     "compact": _compact,
     "editable_json": _editable_json,
     "editable": html.editable,

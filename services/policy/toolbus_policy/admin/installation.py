@@ -10,23 +10,22 @@ from toolbus_common.access.administrators import Administrator
 from toolbus_common.admin_api.models import ExplainedCall
 from toolbus_common.contracts import AdminReply, AdminRequest, ExplainQuery, Explanation
 from toolbus_common.errors import UnknownEntryError
-from toolbus_common.nats.connection import Bus
 from toolbus_common.server_catalogue.catalogue import entries, matching
 from toolbus_common.server_catalogue.responses import entry_response
 from toolbus_common.status.installation import checks_of, state_of
-from toolbus_policy.admin.event_queries import EventQueries, json_reply
 from toolbus_policy.admin.pagination import page
+from toolbus_policy.admin.records.event_queries import json_reply
+from toolbus_policy.admin.records.legal_holds import HoldOperations
 from toolbus_policy.admin.request_parser import parse_body
 
 
 @dataclass(frozen=True, slots=True)
-class InstallationOperations(EventQueries):
+class InstallationOperations(HoldOperations):
     """Operations that read the installation's state, recorded events, or the catalogue.
 
     `explain` explains a call that is not made.
     """
 
-    bus: Bus
     explain: Callable[[ExplainQuery], Awaitable[Explanation]]
 
     async def show_status(self, request: AdminRequest, _by: Administrator) -> AdminReply:

@@ -11,7 +11,7 @@ from harness.audit.witness import consistent
 from toolbus_audit.transparency_log.checkpoint import Checkpoint, load_signer
 from toolbus_audit.transparency_log.consistency_proof import LogGrowth
 from toolbus_audit.transparency_log.merkle_tree import MerkleTree
-from toolbus_cli.evidence import verify
+from toolbus_common.evidence import verify
 
 CHECKPOINT = Checkpoint("toolbus/acme/17", 3, b"r" * 32, 1_800_000_000, 1, b"q" * 32)
 # RFC 8032, section 7.1: public key, message, signature.

@@ -1,1 +1,1 @@
-"""The pages of recorded events: analytics."""
+"""The pages of recorded events: analytics, SQL, search, evidence, and legal holds."""

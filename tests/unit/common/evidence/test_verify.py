@@ -13,7 +13,7 @@ import pytest
 from harness.audit.log_tampering import TAMPERED, named
 from harness.audit.sealed_logs import SealedLog, sealed_log, seen
 from toolbus_audit.transparency_log.checkpoint import load_signer
-from toolbus_cli.evidence import verify
+from toolbus_common.evidence import verify
 
 
 @pytest.fixture

@@ -4,19 +4,30 @@ import asyncio
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
-from toolbus_cli.evidence import bundle
-from toolbus_cli.evidence.bundle import Opening, StoredCheckpoint
-from toolbus_cli.remote.queries import Queries
 from toolbus_common.contracts import AuditQuery, RowsReply
+from toolbus_common.contracts.base import Message
+from toolbus_common.contracts.queries.base import Query
 from toolbus_common.contracts.queries.sql_text import quoted
 from toolbus_common.errors import InvalidError
+from toolbus_common.evidence import bundle
+from toolbus_common.evidence.bundle import Opening, StoredCheckpoint
 
 SECONDS = 20.0  # longer than audit's query timeout
 PAGE = 500
 _AFTER_ALL_LINES = 1 << 15
 _LOOKS, _PAUSE_SECONDS = 40, 0.25
+
+
+A = TypeVar("A", bound=Message)
+
+
+class Queries(Protocol):
+    """Sender of queries: over the bus, or to the administration API."""
+
+    async def request(self, query: Query, answer: type[A], seconds: float = 5.0) -> A:
+        """Send a query and return the reply. Raises `ToolbusError`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from harness.audit.sealed_logs import SealedLog, sealed_log
-from toolbus_cli.evidence import verify
+from toolbus_common.evidence import verify
 
 ODD: tuple[Any, ...] = (
     None, True, -1, 0, 1, 1.5, 2**63, 10**30, 10**400, 1e308, "", "x", "\ud800", "../../etc/passwd",

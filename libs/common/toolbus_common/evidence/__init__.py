@@ -1,0 +1,1 @@
+"""Evidence of the signed logs: bundles for auditors, their verifier, and proofs of inclusion."""

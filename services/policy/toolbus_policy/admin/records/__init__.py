@@ -1,0 +1,1 @@
+"""Administrators' operations on recorded events: queries, exports, proofs, and legal holds."""

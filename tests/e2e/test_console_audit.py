@@ -1,0 +1,168 @@
+"""Audit in the console: search, proofs, exports, bundles and legal holds, each by its role."""
+
+import json
+import re
+from base64 import b64decode
+from collections.abc import Iterator
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.clients.admin_client import at
+from harness.clients.form_browser import Browser, Page
+from harness.gateway.cluster import Upstream
+from harness.gateway.launched_gateway import Launched
+from harness.waits import until_blocking
+from toolbus_common.admin_api.roles import ROLES, may
+from toolbus_common.evidence import verify
+from toolbus_common.evidence.inclusion import proves
+
+SECRETS: dict[str, str] = {role: f"tba_{role}_e2e-secret-of-the-audit-1" for role in ROLES}
+BOT = "tbk_bot_e2e-secret-of-the-audit-0001"
+HOSTILE = "</pre><img src=x onerror=alert(1)>"
+
+
+@pytest.fixture(scope="module")
+def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
+    """Run Toolbus in front of one server, with one completed call of the customer acme."""
+    echo = Upstream(tmp_path_factory.mktemp("echo"))
+    launched = Launched(tmp_path_factory.mktemp("audit"))
+    document = {
+        "servers": {"echo": {"url": echo.url}},
+        "customers": {"acme": {}},
+        "teams": {"support": {"customer": "acme"}},
+        "keys": {"bot": {"secret": BOT, "team": "support", "tools": ["*"]}},
+        "admins": {role: {"role": role, "secret": secret} for role, secret in SECRETS.items()},
+    }
+    with echo.running(), launched.running(document):
+        launched.until_listed(launched.client(BOT), "echo__say")
+        launched.client(BOT).call("echo__say", {"text": "recorded"})
+        launched.client(BOT).call(f"echo__{HOSTILE}", {})
+        yield launched
+
+
+def base_of(gateway: Launched) -> str:
+    """Return the origin of the gateway."""
+    return str(gateway.ready["endpoint"]).removesuffix("/mcp")
+
+
+def signed_in(gateway: Launched, role: str) -> Browser:
+    """Return a browser that is signed in with the admin key of a role."""
+    browser = Browser(base_of(gateway))
+    assert browser.post("/console/sign-in", key=SECRETS[role]).status == 303
+    return browser
+
+
+def shows(browser: Browser, path: str) -> Page:
+    """Return a page of the console."""
+    return browser.get(f"{browser.base}/console/{path}")
+
+
+def sends(browser: Browser, path: str, **form: str) -> Page:
+    """Send a form of the console."""
+    page = shows(browser, "")
+    found = re.search(r'name="token" value="([^"]*)"', page.text)
+    assert found is not None, page.text
+    return browser.post(f"/console/{path}", token=unescape(found[1]), **form)
+
+
+def proven(gateway: Launched) -> dict[str, Any]:
+    """Return the proofs of the completed call, when its events are signed."""
+    rows = gateway.eventual_rows("SELECT call_id FROM events WHERE event = 'call.completed'", bool)
+    admin = at(gateway, SECRETS["auditor"])
+
+    def found() -> dict[str, Any] | None:
+        answer = admin.request("GET", f"/v1/audit/proofs/{rows[0]['call_id']}")
+        shown: dict[str, Any] = answer.json
+        return (
+            shown if all(each["proven"] for each in shown.get("events", [{"proven": 0}])) else None
+        )
+
+    shown = until_blocking(found, "the events of the call are in a checkpoint")
+    assert isinstance(shown, dict)
+    return shown
+
+
+def test_the_events_of_a_call_are_proven_by_a_path_that_anyone_can_check(gateway: Launched) -> None:
+    found = proven(gateway)
+    assert {each["event"] for each in found["events"]} >= {"call.allowed", "call.completed"}
+    key = verify.Key(found["key"])
+    for each in found["events"]:
+        path = list(map(b64decode, each["path"]))
+        checkpoint = verify.Checkpoint(each["checkpoint"], key)
+        assert checkpoint.size == each["size"]
+        assert proves(b64decode(each["leaf_hash"]), each["index"], path, checkpoint)
+        assert not proves(bytes(32), each["index"], path, checkpoint)
+    page = shows(signed_in(gateway, "auditor"), f"audit/proofs/{found['call']}")
+    assert page.text.count('<span class="state good">proven</span>') == len(found["events"])
+
+
+def test_a_call_that_is_not_stored_has_no_proof(gateway: Launched) -> None:
+    page = shows(signed_in(gateway, "auditor"), "audit/proofs/no-such-call")
+    assert (page.status, "No event of the call" in page.text) == (404, True)
+
+
+def test_events_are_found_by_name_key_text_and_person(gateway: Launched) -> None:
+    proven(gateway)
+    auditor = signed_in(gateway, "auditor")
+    assert "call.completed" in shows(auditor, "audit?event=call.*&key=bot&customer=acme").text
+    assert "config.applied" in shows(auditor, "audit?event=config").text
+    for nothing in ("event=no.such", "key=nobody", "text=no-such-text", "person=nobody"):
+        assert "No event matches" in shows(auditor, f"audit?{nothing}").text, nothing
+    denied = shows(auditor, "audit?event=call.denied")
+    assert HOSTILE not in denied.text
+    assert "&lt;img src=x" in denied.text
+    injected = shows(auditor, "audit?person=x')+OR+(1=1")
+    assert "A person is a name" in injected.text
+
+
+@pytest.mark.parametrize("form", ["jsonl", "ocsf", "parquet"])
+def test_events_are_exported(gateway: Launched, form: str) -> None:
+    proven(gateway)
+    auditor = signed_in(gateway, "auditor")
+    answer = sends(auditor, "audit/export", format=form, events="call.completed", customers="acme")
+    assert dict(answer.headers)["content-disposition"] == f'attachment; filename="events.{form}"'
+    if form == "jsonl":
+        assert {json.loads(line)["event"] for line in answer.text.splitlines()} == {
+            "call.completed"
+        }
+    assert len(answer.text) > 100
+    for mistake in ({"days": "many"}, {"format": "csv"}, {"events": "DROP TABLE"}):
+        assert 'role="alert"' in sends(auditor, "audit/export", **mistake).text
+
+
+def test_a_bundle_is_downloaded_and_valid(gateway: Launched, tmp_path: Path) -> None:
+    key = proven(gateway)["key"]
+    auditor = signed_in(gateway, "auditor")
+    assert "acme" in shows(auditor, "audit/evidence").text
+    path = tmp_path / "evidence.zip"
+    answer = sends(auditor, "audit/bundle", customer="acme")
+    path.write_bytes(answer.text.encode(errors="surrogateescape"))
+    report = verify.verify(str(path), key)
+    assert report.found == []
+    assert report.calls == 1
+    assert "no checkpoint" in sends(auditor, "audit/bundle", customer="nobody").text
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_legal_hold_is_placed_by_who_may(gateway: Launched, role: str) -> None:
+    browser = signed_in(gateway, role)
+    holds = at(gateway, SECRETS["auditor"])
+    sends(browser, "audit/holds", customer="acme", reason=f"case {HOSTILE}")
+    placed = holds.request("GET", "/v1/audit/holds").json["items"]
+    assert len(placed) == may(role, "hold")
+    if placed:
+        assert (placed[0]["customer"], placed[0]["by"]) == ("acme", f"admin:{role}")
+        page = shows(browser, "audit/evidence")
+        assert HOSTILE not in page.text
+        assert "acme" in gateway.toolbus("audit", "hold", "list").stdout
+        assert (
+            sends(browser, "audit/holds", customer="acme", reason="", action="lift").status == 422
+        )
+        sends(browser, "audit/holds", customer="acme", reason="closed", action="lift")
+        gateway.eventual_rows("SELECT 1 FROM events WHERE event = 'hold.lifted'", bool)
+    assert holds.request("GET", "/v1/audit/holds").json["items"] == []
+    unknown = sends(browser, "audit/holds", customer="nobody", reason="x")
+    assert unknown.status == (422 if may(role, "hold") else 403)
