@@ -12,6 +12,7 @@ PAGES = {
     "calls/sql": "Query with SQL", "calls/nothing": "One call",
     "analytics": "Analytics", "analytics/spend-by-day": "Spend by day",
     "analytics/who-called": "Who called", "analytics/one-call": "One call",
+    "models": "Models", "guards": "Guards", "runs": "Agent runs", "settings": "Settings",
     "audit": "Audit", "audit/evidence": "Signed logs and exports",
     "approvals": "Approvals", "servers": "Servers",
     "servers/echo": "echo", "servers/add": "Add servers", "keys": "Keys",

@@ -24,7 +24,8 @@ PAGES = {
     "calls/nothing": "audit", "approvals": "approvals", "servers": "read", "servers/echo": "read",
     "keys": "read", "keys/bot": "read", "budgets": "budgets", "entries/rules": "read",
     "analytics": "audit", "analytics/spend-by-day": "audit", "analytics/denials/csv": "audit",
-    "audit": "audit", "audit/evidence": "audit",
+    "audit": "audit", "audit/evidence": "audit", "models": "read", "guards": "budgets",
+    "runs": "read", "settings": "read", "settings?since=x": "read",
     "entries/prices": "read", "entries/teams": "read", "configuration": "read",
 }  # fmt: skip
 

@@ -10,14 +10,14 @@ from typing import Any
 
 import pytest
 
-from harness.clients.admin_client import at
+from harness.clients.admin_client import at, named
 from harness.clients.form_browser import Browser, Page
 from harness.gateway.cluster import Upstream
 from harness.gateway.launched_gateway import Launched
 from harness.waits import until_blocking
 from toolbus_common.admin_api.roles import ROLES, may
 from toolbus_common.evidence import verify
-from toolbus_common.evidence.inclusion import proves
+from toolbus_policy.admin.records.inclusion import proves
 
 SECRETS: dict[str, str] = {role: f"tba_{role}_e2e-secret-of-the-audit-1" for role in ROLES}
 BOT = "tbk_bot_e2e-secret-of-the-audit-0001"
@@ -57,7 +57,7 @@ def signed_in(gateway: Launched, role: str) -> Browser:
 
 def shows(browser: Browser, path: str) -> Page:
     """Return a page of the console."""
-    return browser.get(f"{browser.base}/console/{path}")
+    return browser.get(f"{browser.base}/console/{path}".rstrip("/"))
 
 
 def sends(browser: Browser, path: str, **form: str) -> Page:
@@ -159,10 +159,32 @@ def test_a_legal_hold_is_placed_by_who_may(gateway: Launched, role: str) -> None
         assert HOSTILE not in page.text
         assert "acme" in gateway.toolbus("audit", "hold", "list").stdout
         assert (
-            sends(browser, "audit/holds", customer="acme", reason="", action="lift").status == 422
+            sends(browser, "audit/holds", customer="acme", reason="", action="lift").status == 400
         )
         sends(browser, "audit/holds", customer="acme", reason="closed", action="lift")
         gateway.eventual_rows("SELECT 1 FROM events WHERE event = 'hold.lifted'", bool)
     assert holds.request("GET", "/v1/audit/holds").json["items"] == []
     unknown = sends(browser, "audit/holds", customer="nobody", reason="x")
-    assert unknown.status == (422 if may(role, "hold") else 403)
+    assert unknown.status == (404 if may(role, "hold") else 403)
+
+
+def test_a_change_is_shown_with_its_difference_and_undone(gateway: Launched) -> None:
+    admin, browser = at(gateway, SECRETS["admin"]), signed_in(gateway, "admin")
+    for environment in ("prod", HOSTILE[:20]):
+        admin.request("PUT", named("teams", "undone"), {"environment": environment})
+    gateway.eventual_rows(
+        "SELECT 1 FROM config_changes WHERE name = 'undone'", lambda r: len(r) > 1
+    )
+    page = shows(browser, "settings")
+    assert HOSTILE[:20] not in page.text
+    assert re.search(r'<span class="good">\+ +&#34;environment&#34;: &#34;&lt;/pre', page.text)
+    form = {"kind": "teams", "name": "undone", "value": '{"environment": "prod"}'}
+    assert sends(browser, "settings/restore", **form).status == 303
+    entry = admin.request("GET", named("teams", "undone")).json
+    assert entry["value"] == {"environment": "prod"}
+    assert sends(browser, "settings/restore", kind="teams", name="undone", value="").status == 303
+    assert admin.request("GET", named("teams", "undone")).status == 404
+    for wrong in ({"kind": "admins", "name": "admin"}, {**form, "value": "{"}):
+        assert sends(browser, "settings/restore", **wrong).status == 422
+    assert sends(signed_in(gateway, "viewer"), "settings/restore", **form).status == 403
+    assert admin.request("GET", named("teams", "undone")).status == 404

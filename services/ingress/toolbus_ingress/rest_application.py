@@ -8,7 +8,6 @@ from toolbus_ingress.admin_api import (
     description,
     entries,
     keys,
-    records,
     reports,
     runs,
 )
@@ -36,7 +35,7 @@ def build(endpoint: Endpoint) -> Application:
         *(entries.router_of(kind) for kind in KINDS),
         reports.budgets,
         reports.status,
-        records.router,
+        reports.audit,
         cache.router,
         reports.catalogue,
         admin_approvals.router,

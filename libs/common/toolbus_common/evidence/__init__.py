@@ -1,1 +1,1 @@
-"""Evidence of the signed logs: bundles for auditors, their verifier, and proofs of inclusion."""
+"""Evidence of the signed logs: bundles for auditors, and their verifier."""

@@ -6,16 +6,28 @@ import msgspec
 from fastapi import Query
 from starlette.responses import Response
 
-from toolbus_common.admin_api.installation_models import ChecksResponse, StatusResponse
+from toolbus_common.admin_api.installation_models import (
+    AuditStatement,
+    ChecksResponse,
+    EventSelection,
+    EventsResponse,
+    HoldReason,
+    LegalHold,
+    LegalHolds,
+    ProofsResponse,
+    SavedQueries,
+    SavedStatement,
+    StatusResponse,
+)
 from toolbus_common.admin_api.models import AGO, CoverageResponse
-from toolbus_common.contracts import LedgerReply
+from toolbus_common.contracts import LedgerReply, RowsReply
 from toolbus_common.server_catalogue.responses import CatalogueItem, CataloguePage
-from toolbus_ingress.admin_api.parameters import After, Limit, Name, Search
+from toolbus_ingress.admin_api.parameters import After, CallId, Limit, Name, QueryName, Search
 from toolbus_ingress.admin_api.policy_call import PolicyCall, administration, performs
 from toolbus_ingress.rest.parameters import matching
 
 budgets, guards = administration("budgets"), administration("guards")
-status = administration("status")
+status, audit = administration("status"), administration("audit")
 catalogue = administration("catalogue")
 _AGO = "since must be a number of minutes, hours, days or weeks, such as 30m, 24h, 7d or 2w."
 
@@ -71,6 +83,68 @@ async def show_status(
 async def show_checks(call: Annotated[PolicyCall, performs("show_checks")]) -> Response:
     """Check services, the stream of events and guards for common problems."""
     return await call.run()
+
+
+@audit.post("/query", response_model=RowsReply)
+async def show_audit_rows(
+    call: Annotated[PolicyCall, performs("show_audit_rows", body=AuditStatement)],
+) -> Response:
+    """Run one read-only SQL statement on the recorded events."""
+    return await call.run()
+
+
+@audit.post("/events", response_model=EventsResponse)
+async def show_audit_events(
+    call: Annotated[PolicyCall, performs("show_audit_events", body=EventSelection)],
+) -> Response:
+    """Export one page of recorded events, ordered by time."""
+    return await call.run()
+
+
+@audit.get("/queries", response_model=SavedQueries)
+async def list_saved_queries(
+    call: Annotated[PolicyCall, performs("list_saved_queries")],
+) -> Response:
+    """List the saved queries with their parameters and SQL."""
+    return await call.run()
+
+
+@audit.post("/queries/{name}", response_model=RowsReply)
+async def show_saved_rows(
+    call: Annotated[PolicyCall, performs("show_saved_rows", body=SavedStatement)], name: QueryName
+) -> Response:
+    """Run one saved query on the recorded events."""
+    return await call.run(name=name)
+
+
+@audit.get("/proofs/{name}", response_model=ProofsResponse)
+async def show_proofs(
+    call: Annotated[PolicyCall, performs("show_proofs")], name: CallId
+) -> Response:
+    """Prove that the events of one call are in the signed log, and check the proofs."""
+    return await call.run(name=name)
+
+
+@audit.get("/holds", response_model=LegalHolds)
+async def list_holds(call: Annotated[PolicyCall, performs("list_holds")]) -> Response:
+    """List the legal holds."""
+    return await call.run()
+
+
+@audit.put("/holds/{name}", response_model=LegalHold)
+async def place_hold(
+    call: Annotated[PolicyCall, performs("place_hold", body=HoldReason)], name: Name
+) -> Response:
+    """Place a legal hold on the events of a customer."""
+    return await call.run(name=name)
+
+
+@audit.post("/holds/{name}/lift", response_model=LegalHolds)
+async def lift_hold(
+    call: Annotated[PolicyCall, performs("lift_hold", body=HoldReason)], name: Name
+) -> Response:
+    """Remove a legal hold, and return the others."""
+    return await call.run(name=name)
 
 
 @catalogue.get("", response_model=CataloguePage)

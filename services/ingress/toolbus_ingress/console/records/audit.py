@@ -74,7 +74,7 @@ async def search_events(
     span = str(max(1, min(days, 365)))
     named = ""
     if _PERSON.fullmatch(person):  # an unknown person has no pseudonym
-        named = f"AND person('{person}') != '' AND position(detail, person('{person}')) > 0"
+        named = f"AND person('{person}') != '~' AND position(detail, person('{person}')) > 0"
     pattern = like(event if "*" in event else f"*{event}*")
     found = await queried(
         visitor, f"{_EVENTS} {named} {_ORDER}", event=pattern, customer=customer, key=key,
@@ -117,11 +117,11 @@ async def export_events(visitor: SignedIn) -> Response:
     try:
         while True:
             page = (await visitor.api.send("POST", f"{_API}/events", body)).data
+            if len(data) > MOST_BYTES or (name == "parquet" and data and page["rows"]):
+                return await _evidence(visitor, error=_too_large("this export"))
             data += b64decode(page["data"])
             if not page["next"]:
                 break
-            if len(data) > MOST_BYTES or name == "parquet":
-                return await _evidence(visitor, error=_too_large("this export"))
             body["after"] = page["next"]
     except ProblemError as problem:
         return await _evidence(visitor, problem=problem)
@@ -189,7 +189,7 @@ async def _evidence(visitor: Visitor, **shown: Any) -> Response:
     keys = (each["details"].get("signed_by", "") for each in state["services"])
     return visitor.page(
         "audit_evidence.html",
-        422 if shown else 200,
+        shown["problem"].status if "problem" in shown else 422 if shown else 200,
         logs=logs.records,
         holds=holds["items"],
         log_key=next(filter(None, keys), ""),

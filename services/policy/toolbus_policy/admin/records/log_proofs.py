@@ -10,9 +10,9 @@ from toolbus_common.access.administrators import Administrator
 from toolbus_common.admin_api.installation_models import EventProof
 from toolbus_common.contracts import AdminReply, AdminRequest, AuditQuery, RowsReply
 from toolbus_common.errors import UnknownEntryError
-from toolbus_common.evidence.inclusion import Tree, proves
 from toolbus_common.evidence.verify import Checkpoint, Key, MalformedError, UnreadableError
 from toolbus_policy.admin.records.event_queries import SECONDS, EventQueries, json_reply
+from toolbus_policy.admin.records.inclusion import Tree, proves
 
 MOST_LEAVES = 100_000  # between two checkpoints
 PAGE = 10_000  # of `_LEAVES`

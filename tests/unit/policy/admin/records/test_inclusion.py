@@ -5,7 +5,7 @@ from itertools import pairwise
 import pytest
 
 from toolbus_audit.transparency_log.merkle_tree import MerkleTree
-from toolbus_common.evidence.inclusion import Tree, leaf_hash, root_of
+from toolbus_policy.admin.records.inclusion import Tree, leaf_hash, root_of
 
 LINES = [b"event %d" % number for number in range(70)]
 

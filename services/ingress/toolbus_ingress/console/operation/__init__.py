@@ -1,0 +1,1 @@
+"""The pages of what runs: models and providers, guards, agent runs, and the settings."""
