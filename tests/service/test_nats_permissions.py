@@ -57,7 +57,7 @@ PUBLISHED_EVENTS = {
         "call.allowed", "call.denied", "call.failed", "call.replayed", "approval.requested",
         "approval.granted", "approval.rejected", "approval.expired", "approval.used",
         "approval.withdrawn", "ledger.opened", "key.created", "key.revoked", "config.applied",
-        "config.changed", "guard.failed", "flow.reset",
+        "config.changed", "guard.failed", "flow.reset", "hold.placed", "hold.lifted",
     },
     "oauth": {
         "grant.created", "grant.ended", "signin.denied", "connection.created", "connection.ended",
@@ -89,7 +89,7 @@ ENTRIES = (
     "audit.store",
 )
 # By holders of admin keys, through policy.
-ADMINISTERED = ("configuration", "origin", "key.k", "admin.k")
+ADMINISTERED = ("configuration", "origin", "key.k", "admin.k", "hold.k")
 WRITES = {
     "policy": {LEDGER, APPROVALS, TASKS, OUTCOMES, PEOPLE, FLOW, PLACEHOLDERS},
     "executor": {
