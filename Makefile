@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test rest coverage check docs reference browser metrics witness models chart containers engine-images azurite server-images fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader backup scorecard chaos bench-power-loss bench-scale soak upgrade
+.PHONY: install up test rest coverage check docs reference browser screenshots metrics witness models chart containers engine-images azurite server-images fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader backup scorecard chaos bench-power-loss bench-scale soak upgrade
 
 install: $(INSTALLED)
 
@@ -54,6 +54,11 @@ coverage: $(INSTALLED)
 browser: $(INSTALLED)
 	PYTHONPATH=tests $(BIN)/python -m harness.packages.debian chromium
 	$(BIN)/python -m pytest tests/browser $(ARGS)
+
+# The images of docs/how-to/console.md.
+screenshots: $(INSTALLED)
+	PYTHONPATH=tests $(BIN)/python -m harness.packages.debian chromium
+	PYTHONPATH=tests $(BIN)/python tests/browser/screenshots.py
 
 # An installation is destroyed and restored from its backup: ledger, rows, proofs, keys, accounts.
 backup: $(INSTALLED)

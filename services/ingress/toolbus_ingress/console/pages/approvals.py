@@ -1,5 +1,7 @@
 """Approvals: the calls that wait for a person."""
 
+from time import time
+
 from fastapi import APIRouter
 from starlette.responses import Response
 
@@ -24,7 +26,10 @@ async def show_approval(visitor: SignedIn, approval: str) -> Response:
     """Return one call with its arguments."""
     state = await visitor.api.get(f"{_API}/{approval}")
     return visitor.page(
-        "approval.html", approval=state, arguments=readable(state["arguments"]).split("\n")
+        "approval.html",
+        approval=state,
+        arguments=readable(state["arguments"]).split("\n"),
+        minutes=max(0, int(state["ends"] - time()) // 60),
     )
 
 
