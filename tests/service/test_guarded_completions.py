@@ -18,6 +18,8 @@ from harness.apis.model_provider import (
     usage_chunk,
 )
 from harness.clients.model_sdks import accumulated, check_response
+from harness.engines.nats_server import NatsAt
+from harness.guards.plugin_programs import plugin_program, seed_of
 from harness.services.guarded import TOKEN
 from harness.services.model_gateway import ModelGateway, provider
 from harness.waits import until
@@ -77,6 +79,31 @@ async def test_a_complete_response_is_redacted(gateway: ModelGateway, model: Mod
         plain = await gateway.call("2")
         assert TOKEN.encode() in plain.body
         assert (await gateway.outcome("1"))["charge"] == (await gateway.outcome("2"))["charge"]
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_a_plugin_changes_whole_texts_of_a_response(
+    gateway: ModelGateway, model: ModelProvider, nats_server: NatsAt, *, streamed: bool
+) -> None:
+    may = {"sees": ["result"], "may": ["change"]}
+    gateway.plugins = {"probe": {"hooks": ["after_model"], **may}}
+    model.answer = answers("hello " * 50)
+
+    def upper(request: dict[str, Any]) -> dict[str, Any]:
+        return {"verdict": "change", "content": [str(each).upper() for each in request["content"]]}
+
+    seed = nats_server.seed(seed_of("probe"))
+    async with (
+        plugin_program(nats_server.url, seed, upper) as program,
+        gateway.executor(p=provider(model)),
+    ):
+        reply = await gateway.call("1", streamed=streamed, guards=("plugin:probe",))
+        assert isinstance(reply, CallResult)
+        body = gateway.chunks("1") if streamed else reply.body
+        assert b"HELLO" in body
+        assert b"hello" not in body
+        assert {each["point"] for each in program.requests} == {"after_model"}
+        assert await verdicts(gateway, "1") == ["redacted"]
 
 
 async def test_a_blocked_response_is_charged(gateway: ModelGateway, model: ModelProvider) -> None:

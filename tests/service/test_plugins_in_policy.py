@@ -1,5 +1,6 @@
 """Plugins on a real bus, asked by policy: what they see, what they may do, and their failures."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -7,10 +8,11 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from nats.aio.client import Client
 
 from harness.engines.nats_server import NatsAt
 from harness.guards.plugin_programs import Answer, PluginProgram, plugin_program, seed_of
-from harness.services.policy_replicas import PolicyReplicas, declared, last_event
+from harness.services.policy_replicas import BOSS, PolicyReplicas, declared, last_event
 from harness.waits import until_async
 from toolbus_common.config import Configuration, Guard, Plugin
 from toolbus_common.config.access.rules import Rule
@@ -229,6 +231,33 @@ async def test_a_silent_plugin_is_ejected_and_named_in_the_status_until_it_answe
         await policy.declare(plugged(probe={"timeout": "60s"}))  # its declaration has changed
         assert isinstance(await policy.request(**SENT), CallResult)
         assert all(each.status().details == {} for each in policy.policies)
+
+
+async def test_a_plugin_that_floods_or_hangs_does_not_hurt_calls_of_others(
+    policy: PolicyReplicas, nats_server: NatsAt
+) -> None:
+    async def flood(client: Client) -> None:
+        while not client.is_closed:
+            for subject in ("tb.call.docs", "tb.event.call.allowed.acme", "_INBOX.policy.x"):
+                await client.publish(subject, b"x" * 1000)
+            await asyncio.sleep(0)
+
+    hanging = {"hooks": ["before_decision", "after_decision"], "fail": "closed", "timeout": 30}
+    async with running(nats_server, lambda _: None) as program:
+        flooding = asyncio.create_task(flood(program.client))
+        await policy.declare(plugged(probe={**hanging, "keys": ["boss"]}))
+        stuck = asyncio.create_task(policy.request("read", secret=BOSS))
+        await until_async(lambda: _reached(program), "a call hangs")
+        for _ in range(20):
+            assert isinstance(await policy.request(**SENT), CallResult)
+        assert not stuck.done()
+        assert program.rejected
+        stuck.cancel()
+        flooding.cancel()
+
+
+async def _reached(program: PluginProgram) -> bool:
+    return bool(program.requests)
 
 
 async def test_a_plugin_without_a_program_fails_at_once(policy: PolicyReplicas) -> None:

@@ -46,6 +46,7 @@ class ModelGateway:
         self._replies: dict[str, list[Any]] = {}
         self.events: list[dict[str, Any]] = []
         self.guards: dict[str, Any] = {}
+        self.plugins: dict[str, Any] = {}
 
     @asynccontextmanager
     async def executor(self, **providers: Provider) -> AsyncIterator[None]:
@@ -58,7 +59,7 @@ class ModelGateway:
     async def configure(self, **providers: Provider) -> None:
         """Apply a configuration with these providers."""
         config = await self._operator.bucket(CONFIG)
-        declared = Configuration(providers=providers, guards=self.guards)
+        declared = Configuration(providers=providers, guards=self.guards, plugins=self.plugins)
         await config.put("configuration", declared.model_dump_json().encode())
 
     async def listen(self, tester: Bus) -> None:

@@ -11,7 +11,8 @@ from toolbus_common.config.servers.endpoints import http_url
 from toolbus_common.config.servers.isolation import Limits
 
 Point = Literal[
-    "before_decision", "after_decision", "before_upstream", "after_result", "before_model",
+    "before_decision", "after_decision", "before_upstream", "after_result",
+    "before_model", "after_model",
 ]  # fmt: skip
 Sight = Literal["arguments", "result"]
 Deed = Literal["change", "refuse"]
@@ -24,6 +25,7 @@ _CONTENT: dict[Point, Sight] = {
     "before_upstream": "arguments",
     "before_model": "arguments",
     "after_result": "result",
+    "after_model": "result",
 }
 # After these points nothing is checked or decided again, so nothing can be changed there.
 _UNCHANGEABLE: frozenset[Point] = frozenset({"after_decision", "before_upstream"})

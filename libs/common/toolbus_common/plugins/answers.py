@@ -41,7 +41,8 @@ def check(answer: HookReply, plugin: Plugin, point: str) -> None:
 def changed(before: Any, after: Any) -> Any:
     """Return a changed content of the same form as before. Raises `AnswerError`.
 
-    An object keeps its members at the top level, and the types of their values.
+    An object keeps its members at the top level, and the types of their values. A list keeps its
+    length, and the types of its values.
     """
     if _form(before) != _form(after):
         raise AnswerError("the changed content has another form; keep its members and their types")
@@ -62,7 +63,7 @@ def shown_version(answer: HookReply) -> str:
 def _form(value: Any) -> Any:
     if isinstance(value, dict):
         return {name: _kind(each) for name, each in value.items()}
-    return _kind(value)
+    return [_kind(each) for each in value] if isinstance(value, list) else _kind(value)
 
 
 def _kind(value: Any) -> type:

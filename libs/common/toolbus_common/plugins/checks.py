@@ -17,10 +17,13 @@ from toolbus_common.plugins.requests import PluginFaultError, PluginRequests
 from toolbus_common.plugins.subjects import PREFIX, is_plugin
 
 # The point at which plugins are asked with the guards of a phase.
-POINTS = {"arguments": "before_decision", "prompts": "before_model", "results": "after_result"}
+POINTS = {
+    "arguments": "before_decision", "prompts": "before_model", "results": "after_result",
+    "completions": "after_model",
+}  # fmt: skip
 _UNKNOWN = "the configuration of this service does not contain the plugin"
 _NOT_JSON = "the content is not a JSON document that plugins can read"
-_AFTER = frozenset({"after_result"})
+_AFTER = frozenset({"after_result", "after_model"})
 
 
 class PluginCheck(Struct, frozen=True):
@@ -138,7 +141,7 @@ def _failed(
 
 def _effect(point: str) -> str:
     if point in _AFTER:
-        return "The server has executed the call, but its result is withheld."
+        return "The call was executed, but its result is withheld."
     return "Nothing was sent."
 
 

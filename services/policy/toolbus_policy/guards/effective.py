@@ -12,6 +12,10 @@ from toolbus_common.plugins.subjects import checker_of
 from toolbus_policy.guards.plugin_scope import plugins_of
 from toolbus_policy.ledger.admitted_call import CallGuards
 
+# The points at which executor asks plugins.
+_LATER: tuple[Point, ...] = ("before_upstream", "after_result")
+_LATER_MODEL: tuple[Point, ...] = ("after_model",)
+
 
 def effective_guards(
     declared: Configuration,
@@ -56,7 +60,7 @@ def effective_guards(
     found = CallGuards(
         phase=before,
         checking=checking + queried("before_model" if is_prompt else "before_decision"),
-        later=(*later, *(() if is_prompt else queried("before_upstream", "after_result"))),
+        later=(*later, *queried(*(_LATER_MODEL if is_prompt else _LATER))),
         has_placeholders=any(_redacts(declared.guards.get(name)) for name in later),
         decided=queried("after_decision"),
     )

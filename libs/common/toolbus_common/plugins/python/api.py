@@ -82,3 +82,7 @@ class Points:
     @_point(firstresult=True)
     def before_model(self, call: Call, settings: dict[str, Any]) -> Answer | None:
         """Answer before the decision about a request to a model."""
+
+    @_point(firstresult=True)
+    def after_model(self, call: Call, settings: dict[str, Any]) -> Answer | None:
+        """Answer before the caller receives texts of a model's response."""
