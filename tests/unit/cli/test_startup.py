@@ -43,7 +43,7 @@ CALL = HELP | {
     "toolbus_cli.commands.servers", "toolbus_cli.commands.servers.call", "toolbus_cli.remote",
     "toolbus_cli.remote.contexts", "toolbus_cli.http_client",
     "toolbus_cli.mcp_client", "toolbus_cli.state_dir", "toolbus_cli.views",
-    "toolbus_common.definitions.visible_text",
+    "toolbus_common.definitions", "toolbus_common.definitions.visible_text",
 }  # fmt: skip
 # Each takes 10 to 400 ms. Typer itself needs pydantic as soon as a command has a parameter.
 HEAVY = {
