@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterator
-from importlib.resources import files
 from typing import Any
 
 import pytest
@@ -40,9 +39,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
 
 def rows_of(cluster: Cluster, name: str, *awaited: str) -> dict[str, Row]:
     """Return the saved query's rows of one key, once the awaited rows are among them."""
-    question = saved.read(
-        "context-by-key", (files("toolbus_cli") / "saved" / "context-by-key.sql").read_text()
-    )
+    question = saved.chosen("context-by-key", None)
     sql = question.sql.replace("{since:DateTime}", SINCE)
     rows = cluster.eventual_rows(
         f"SELECT * FROM ({sql}) WHERE key = '{name}'",

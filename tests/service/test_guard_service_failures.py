@@ -53,7 +53,7 @@ async def trickle(request: ModelRequest) -> None:
         ({"result": "evil"}, "it has no 'flagged', 'allowed' or 'action'"),
         ({"flagged": "evil"}, "'flagged' is not true or false"),
         ({"action": "evil"}, "its 'action' is unknown"),
-        ({"flagged": True, "texts": ["evil"] * 7}, "'texts' does not have the 2 texts"),
+        ({"flagged": True, "texts": ["evil"] * 7}, "'texts' must have 2 texts"),
         ({"flagged": True, "findings": "evil"}, "'findings' is not a list"),
         ({"results": [{"flagged": "evil"}] * 2}, "a result has no 'flagged'"),
     ],

@@ -317,7 +317,7 @@ async def test_isolation_that_cannot_be_enforced_prevents_the_start(tmp_path: Pa
         ),
         (
             Isolation(limits=Limits(cpu=0.5)),
-            "limits.cpu needs a control group",
+            "'limits.cpu' needs a control group",
         ),
         (Isolation(network="none", namespaces=False), "no network namespace"),
     ):

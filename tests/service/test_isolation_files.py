@@ -253,7 +253,7 @@ print(json.dumps([*map(text, sys.argv[1:]), os.listdir(".toolbus"), text("readme
     done = run(isolation, ["true"], ("namespaces",))
     assert done.returncode == 1
     assert f"{project / '.toolbus'}, which no server may read" in done.stderr
-    advice = "configure narrower paths in files and cwd"
+    advice = "configure narrower paths in 'files' and 'cwd'"
     assert advice in done.stderr
 
 

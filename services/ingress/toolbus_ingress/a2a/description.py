@@ -39,8 +39,8 @@ def _card(path: str) -> dict[str, Any]:
     return {
         "tags": ["a2a"],
         "operationId": f"show_{name}",
-        "summary": "Return the agent card, with the skills of the key.",
-        "security": _SECURITY,
+        "summary": "Return the agent card; with a key, it has the skills of this key.",
+        "security": [{}, *_SECURITY],
         "responses": {
             "200": {"description": "The agent card.", "content": _JSON},
             **_failures(400, 401, 403, 431, 503),
