@@ -1,5 +1,6 @@
 """Requests to plugins over the bus, within a time box, and the breaker of each plugin."""
 
+import asyncio
 import logging
 from collections.abc import Callable, Mapping
 from time import monotonic, time
@@ -18,6 +19,7 @@ from toolbus_common.plugins.answers import AnswerError
 from toolbus_common.plugins.subjects import PREFIX, checker_of, is_plugin, subject_of
 
 log = logging.getLogger(__name__)
+CONNECTING_SECONDS = (0.02, 0.08)  # pauses before a program that is not there is asked again
 _request = trusted(HookRequest)
 
 
@@ -108,7 +110,7 @@ class PluginRequests:
             content=content,
         )
         try:
-            data = await self._bus.request(subject_of(point, name), request.encode(), seconds)
+            data = await self._send(subject_of(point, name), request.encode(), seconds)
             answer = answers.decoded(data)
             answers.check(answer, plugin, point)
         except TimeoutError:
@@ -120,6 +122,18 @@ class PluginRequests:
         except AnswerError as error:
             raise PluginFaultError(str(error)) from None
         return answer
+
+    async def _send(self, subject: str, data: bytes, seconds: float) -> bytes:
+        """Return the reply to a request. A program that is just connecting is waited for briefly.
+
+        Raises `LookupError` if no program is there, and `TimeoutError`.
+        """
+        for pause in CONNECTING_SECONDS:
+            try:
+                return await self._bus.request(subject, data, seconds)
+            except LookupError:
+                await asyncio.sleep(min(pause, seconds))
+        return await self._bus.request(subject, data, seconds)
 
     def _state(self, name: str, plugin: Plugin) -> _State:
         """Return the state of a plugin; a new one if its declaration changed."""
