@@ -115,8 +115,6 @@ async def test_a_client_leaves_a_server_that_hangs(
     try:
         await until_async(lambda: moved(node, bus), "the client has moved")
         await until(lost.is_set, "calls in progress have ended")
-        later = bus.client._server_pool[-1]  # a reconnection tries it last
-        assert later.uri.port == bus.client.connected_url.port  # type: ignore[union-attr]
         await other.open()
         await serve(other)
         await other.settled()

@@ -45,8 +45,8 @@ class MovableClient(Client):
         self._server_info, self._client_id = other._server_info, other._client_id
         current: Any = other._current_server
         self._current_server = current
-        # A reconnection tries the server that was lost last.
-        self._server_pool.sort(key=lambda each: each.uri.netloc == current.uri.netloc)
+        if current is not None:  # a reconnection tries the server that was lost last
+            self._server_pool.sort(key=lambda each: each.uri.netloc == current.uri.netloc)
         self._pongs, self._pings_outstanding = [], 0
         reading = asyncio.ensure_future(left.read())
         try:
