@@ -13,6 +13,7 @@ from toolbus_common.config.servers.oauth import (
     BY_CERTIFICATE,
     BY_KEY,
     CLIENT_CREDENTIALS,
+    ISSUED,
     WORKLOAD,
     OAuthClient,
 )
@@ -155,6 +156,11 @@ class ClientIdentities:
 def is_machine(server: Server) -> bool:
     """Return whether Toolbus obtains tokens for itself, without a person."""
     return server.oauth is not None and server.oauth.grant in (CLIENT_CREDENTIALS, WORKLOAD)
+
+
+def is_issued(server: Server) -> bool:
+    """Return whether Toolbus issues the tokens itself."""
+    return server.oauth is not None and server.oauth.grant == ISSUED
 
 
 def is_workload(server: Server) -> bool:

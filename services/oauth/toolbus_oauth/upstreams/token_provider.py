@@ -8,14 +8,18 @@ from time import time
 from msgspec.structs import replace
 
 from toolbus_common.config import Configuration, Server
-from toolbus_common.config.servers.oauth import ISSUED
 from toolbus_common.contracts import UpstreamTokenQuery, UpstreamTokenReply
 from toolbus_common.egress import EgressError, target_of
 from toolbus_common.errors import InvalidError
 from toolbus_oauth.oauth_client.identity import TokenRequestError
 from toolbus_oauth.oauth_client.scope_values import scopes_in
 from toolbus_oauth.storage.store import Store
-from toolbus_oauth.upstreams.client_identity import ClientIdentities, is_machine, needs_no_consent
+from toolbus_oauth.upstreams.client_identity import (
+    ClientIdentities,
+    is_issued,
+    is_machine,
+    needs_no_consent,
+)
 from toolbus_oauth.upstreams.connection_repository import (
     MIN_SECONDS,
     ConnectionRepository,
@@ -55,7 +59,7 @@ class TokenProvider:
         server = self.config().servers.get(query.server)
         if server is None or server.oauth is None:
             raise InvalidError(f"No server '{query.server}' is configured with 'oauth'; add it.")
-        if server.oauth.grant == ISSUED:
+        if is_issued(server):
             return self.issued.answer(query, server)
         try:
             return await self._answer(query, server)
@@ -70,7 +74,7 @@ class TokenProvider:
     async def link(self, name: str, user: str = "") -> str:
         """Return a link at which a person or operator consents. Raises `InvalidError`."""
         server = self.config().servers.get(name)
-        if server is None or server.oauth is None or is_machine(server) or _is_issued(server):
+        if server is None or server.oauth is None or is_machine(server) or is_issued(server):
             raise InvalidError(f"The server '{name}' needs no consent; call its tools directly.")
         if (server.oauth.tokens == "user") is not bool(user):
             raise InvalidError(
@@ -243,10 +247,6 @@ class TokenProvider:
     def _user(query: UpstreamTokenQuery, server: Server) -> str:
         own = server.oauth is not None and server.oauth.tokens == "user"
         return query.user if own else ""
-
-
-def _is_issued(server: Server) -> bool:
-    return server.oauth is not None and server.oauth.grant == ISSUED
 
 
 async def link_of(brief: Store, name: str) -> Link | None:

@@ -1,5 +1,6 @@
 """Tokens that Toolbus issues itself: for one server, one caller, five minutes."""
 
+from hashlib import sha256
 from typing import Any
 
 import jwt
@@ -63,6 +64,18 @@ def test_a_bound_token_comes_with_its_key(keys: SigningKeys) -> None:
     reply = IssuedTokens(HUB, keys).answer(query, server(dpop=True))
     public = ECKey.import_key(ProofKey.of(reply.key).public)
     assert read(keys, reply.token)["cnf"] == {"jkt": public.thumbprint()}
+
+
+def test_a_caller_keeps_its_token_until_the_server_rejects_it(keys: SigningKeys) -> None:
+    issued, query = IssuedTokens(HUB, keys), UpstreamTokenQuery(server="site", claims=ANN)
+    first = issued.answer(query, server()).token
+    assert issued.answer(query, server()).token == first
+    other = query.model_copy(update={"claims": ANN.replace("ann", "bob")})
+    assert issued.answer(other, server()).token != first
+    rejected = query.model_copy(update={"rejected": sha256(first.encode()).hexdigest()})
+    second = issued.answer(rejected, server()).token
+    assert second != first
+    assert issued.answer(query, server()).token == second
 
 
 def test_without_a_public_url_there_is_a_reason_and_no_token(keys: SigningKeys) -> None:
