@@ -6,7 +6,7 @@ import tomllib
 from typing import Any
 
 from toolbus_cli.errors import CommandError
-from toolbus_common.agent_clients.configurations import AgentClient, as_text, toml_table
+from toolbus_common.agent_clients.configurations import AgentClient, as_text
 
 _INDENT = re.compile(r"^([ \t]+)\S", re.MULTILINE)
 
@@ -67,7 +67,7 @@ def _in_toml(client: AgentClient, text: str, added: dict[str, Any]) -> str:
     rest = text
     for name in entries.keys() & known.keys():
         rest = _without_table(rest, f"{client.section}.{name}")
-    tables = "\n".join(toml_table(client.section, name, entry) for name, entry in entries.items())
+    tables = as_text(client, added)
     made = f"{rest.rstrip()}\n\n{tables}" if rest.strip() else tables
     expected = {**before, client.section: {**known, **entries}}
     if tomllib.loads(made) != expected:

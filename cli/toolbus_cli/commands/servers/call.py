@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from toolbus_cli import mcp_client
-from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
+from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, KeySecret, StateDir
 from toolbus_cli.commands.output import say, show_json
 from toolbus_cli.errors import CommandError
 from toolbus_cli.state_dir import endpoint_of
@@ -22,7 +22,7 @@ def call(
         str, typer.Argument(help="A JSON object, or - to read it from standard input.")
     ] = "{}",
     *,
-    key: Annotated[str, typer.Option(envvar="TOOLBUS_KEY", help="The key's secret.")] = "",
+    key: KeySecret = "",
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
     raw: Annotated[

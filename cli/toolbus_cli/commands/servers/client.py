@@ -13,7 +13,7 @@ from toolbus_cli import mcp_client
 from toolbus_cli.client_files.insertion import inserted
 from toolbus_cli.client_files.paths import project_file, user_file
 from toolbus_cli.client_files.write import replaced, text_of
-from toolbus_cli.commands.options import DEFAULT_STATE, StateDir
+from toolbus_cli.commands.options import DEFAULT_STATE, EndpointUrl, KeyFile, KeySecret, StateDir
 from toolbus_cli.commands.output import say
 from toolbus_cli.commands.servers.connect import secret_of
 from toolbus_cli.errors import CommandError
@@ -34,17 +34,9 @@ ClientName = StrEnum("ClientName", list(CLIENTS))  # type: ignore[misc] # not a 
 def install(  # noqa: PLR0913 - one for each option
     client: Annotated[ClientName, typer.Argument(help="The MCP client.", show_choices=True)],
     *,
-    url: Annotated[
-        str,
-        typer.Option(
-            envvar="TOOLBUS_URL",
-            help="The endpoint's URL; default: the installation in --state-dir.",
-        ),
-    ] = "",
-    key: Annotated[str, typer.Option(envvar="TOOLBUS_KEY", help="The key's secret.")] = "",
-    key_file: Annotated[
-        Path | None, typer.Option("--key-file", help="A file that contains the key's secret.")
-    ] = None,
+    url: EndpointUrl = "",
+    key: KeySecret = "",
+    key_file: KeyFile = None,
     by_variable: Annotated[
         bool,
         typer.Option(

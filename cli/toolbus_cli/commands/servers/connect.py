@@ -11,24 +11,16 @@ import typer
 from toolbus_cli.bridge.bridge import Bridge
 from toolbus_cli.bridge.http import Endpoint
 from toolbus_cli.bridge.stdio import Output, read_lines
-from toolbus_cli.commands.options import DEFAULT_STATE, StateDir
+from toolbus_cli.commands.options import DEFAULT_STATE, EndpointUrl, KeyFile, KeySecret, StateDir
 from toolbus_cli.errors import CommandError
 from toolbus_cli.state_dir import endpoint_of
 
 
 def connect(
     *,
-    url: Annotated[
-        str,
-        typer.Option(
-            envvar="TOOLBUS_URL",
-            help="The endpoint's URL; default: the installation in --state-dir.",
-        ),
-    ] = "",
-    key: Annotated[str, typer.Option(envvar="TOOLBUS_KEY", help="The key's secret.")] = "",
-    key_file: Annotated[
-        Path | None, typer.Option("--key-file", help="A file that contains the key's secret.")
-    ] = None,
+    url: EndpointUrl = "",
+    key: KeySecret = "",
+    key_file: KeyFile = None,
     server: Annotated[
         str, typer.Option(help="Expose only this server, with tool names without prefix.")
     ] = "",

@@ -103,11 +103,11 @@ def as_text(client: AgentClient, data: dict[str, Any]) -> str:
     """Return a configuration as text in the format of the client's file."""
     if client.toml:
         tables = data[client.section].items()
-        return "\n".join(toml_table(client.section, name, entry) for name, entry in tables)
+        return "\n".join(_toml_table(client.section, name, entry) for name, entry in tables)
     return json.dumps(data, indent=2)
 
 
-def toml_table(section: str, name: str, entry: dict[str, Any]) -> str:
+def _toml_table(section: str, name: str, entry: dict[str, Any]) -> str:
     """Return a table of strings, and of tables of strings, as TOML."""
     lines = [f"{key} = {_toml_value(value)}\n" for key, value in entry.items()]
     return f"[{section}.{name}]\n{''.join(lines)}"

@@ -63,19 +63,14 @@ def text_and_data(message: Json) -> tuple[Part, ...]:
     return tuple(found)
 
 
-def parts_in(result: bytes) -> list[Part]:
-    """Return the parts for a tool's raw result."""
+def parts_in(result: bytes) -> tuple[tuple[Part, ...], bool]:
+    """Return the parts for a tool's raw result, and whether it reports an error."""
     members = msgspec.json.decode(result)
     content = members.get("content") or []
     found = [part for each in content if (part := _part(each)) is not None]
     if "structuredContent" in members:
         found.append(Part(data=members["structuredContent"]))
-    return found
-
-
-def is_error(result: bytes) -> bool:
-    """Return whether a tool's raw result reports an error."""
-    return msgspec.json.decode(result).get("isError") is True
+    return tuple(found), members.get("isError") is True
 
 
 def _skill(holder: Json) -> Any:

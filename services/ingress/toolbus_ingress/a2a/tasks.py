@@ -17,7 +17,7 @@ from toolbus_common.a2a.protocol import Part
 from toolbus_common.access.anonymous import is_anonymous
 from toolbus_common.contracts import CallNotification, Progress
 from toolbus_common.errors import OverloadedError, ToolbusError
-from toolbus_ingress.a2a.message import is_error, parts_in
+from toolbus_ingress.a2a.message import parts_in
 from toolbus_ingress.auth.request_context import Caller
 
 MAX_RUNNING = 1_000
@@ -123,11 +123,11 @@ class Task:
 
     def completed(self, result: bytes) -> None:
         """Store the result of the call."""
-        self.size, self.parts = len(result), tuple(parts_in(result))
-        if is_error(result):
-            words, self.parts = self.parts, ()
-            self._become(Status("failed", words, time()))
+        self.size, (parts, failed) = len(result), parts_in(result)
+        if failed:
+            self._become(Status("failed", parts, time()))
         else:
+            self.parts = parts
             self._become(Status("completed", (), time()))
 
     def failed(self, error: ToolbusError) -> None:

@@ -43,17 +43,6 @@ class Settings(Struct):
     settings: dict[str, Any] = {}
 
 
-class _Request(Struct):
-    point: str
-    call_id: str
-    customer: str
-    key: str
-    server: str
-    tool: str
-    deadline: float
-    content: Any = None
-
-
 class Plugin:
     """A loaded plugin, and its answers to requests."""
 
@@ -74,15 +63,14 @@ class Plugin:
             point = subject.split(".")[2]
             if not self._hooks[point].get_hookimpls():  # type: ignore[attr-defined]
                 raise ValueError(f"it has no hook '{point}'; add one, or remove it from 'hooks'")
-        self._decode = msgspec.json.Decoder(_Request).decode
+        self._decode = msgspec.json.Decoder(Call).decode
         self._encode = msgspec.json.Encoder().encode
 
     async def answer(self, data: bytes) -> bytes:
         """Return the answer to one request."""
         try:
-            request = self._decode(data)
-            call = Call(**{name: getattr(request, name) for name in _Request.__struct_fields__})
-            found = self._hooks[request.point](call=call, settings=self._settings)
+            call = self._decode(data)
+            found = self._hooks[call.point](call=call, settings=self._settings)
             if inspect.isawaitable(found):
                 found = await found
             answer = found or Answer()

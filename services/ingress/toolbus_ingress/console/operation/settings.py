@@ -3,6 +3,7 @@
 import asyncio
 import json
 from difflib import unified_diff
+from functools import cache
 from importlib.metadata import PackageNotFoundError, metadata
 from importlib.resources import files
 from typing import Any
@@ -114,6 +115,7 @@ def _indented(text: str) -> list[str]:
     return [] if value is None else json.dumps(value, indent=2, ensure_ascii=False).splitlines()
 
 
+@cache
 def licenses() -> list[dict[str, str]]:
     """Return the licences of Toolbus and of the files that the console's pages load."""
     found = [{"name": f"Toolbus {VERSION}", "license": "Apache-2.0", "text": ""}]
