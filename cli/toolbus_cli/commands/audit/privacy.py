@@ -1,13 +1,10 @@
 """Commands that erase personal data and manage legal holds."""
 
 import asyncio
-import secrets
 from datetime import UTC, datetime
 from pathlib import Path
-from time import time
 from typing import Annotated, Any
 
-import msgspec
 import typer
 
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
@@ -17,11 +14,11 @@ from toolbus_cli.config_client import people_of
 from toolbus_cli.errors import CommandError
 from toolbus_cli.evidence import forget as forgetting
 from toolbus_cli.installation import find
+from toolbus_common.config_store import hold_changes
 from toolbus_common.config_store.repository import ConfigRepository
-from toolbus_common.contracts import HoldLifted, HoldPlaced
-from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
-from toolbus_common.nats.topology import CONFIG, HOLD_PREFIX
-from toolbus_common.privacy.legal_holds import Hold, held
+from toolbus_common.errors import UnknownEntryError
+from toolbus_common.nats.topology import CONFIG
+from toolbus_common.privacy.legal_holds import held
 
 Customer = Annotated[
     str, typer.Argument(help="The customer; 'default' if no customers are configured.")
@@ -87,19 +84,13 @@ def hold(
 
 async def _hold(state_dir: Path, customer: str, why: str) -> None:
     async with with_repository(state_dir) as repository:
-        customers = (await repository.declared()).configuration.customers
-        if customer not in (*customers, DEFAULT_CUSTOMER):
+        people = await people_of(repository.bus, find(state_dir).state)
+        try:
+            await hold_changes.place(repository, people, customer, why)
+        except UnknownEntryError as error:
             raise CommandError(
                 f"No customer '{customer}' is configured; 'toolbus get customers' lists them."
-            )
-        people = await people_of(repository.bus, find(state_dir).state)
-        name = f"operator:{repository.by}"
-        await people.learn([name])
-        bucket = await repository.bus.bucket(CONFIG)
-        entry = Hold(why, time(), people.pseudonym(name))
-        # Store the hold before its event, so that the hold applies even if recording fails.
-        await bucket.put(f"{HOLD_PREFIX}{customer}", msgspec.json.encode(entry))
-        _record(repository, HoldPlaced, customer, why)
+            ) from error
 
 
 def lift(
@@ -111,15 +102,13 @@ def lift(
     """Remove a legal hold; events that expired during the hold are deleted within an hour."""
 
     async def work(repository: ConfigRepository) -> None:
-        bucket = await repository.bus.bucket(CONFIG)
-        if customer not in await held(bucket):
+        try:
+            await hold_changes.lift(repository, customer, why)
+        except UnknownEntryError as error:
             raise CommandError(
                 f"'{customer}' is not under a legal hold; 'toolbus audit hold list' "
                 "shows all holds."
-            )
-        _record(repository, HoldLifted, customer, why)
-        await repository.delivered()
-        await bucket.delete(f"{HOLD_PREFIX}{customer}")
+            ) from error
 
     at_work(state_dir, work)
     say(f"Removed the legal hold on '{customer}'.")
@@ -149,10 +138,3 @@ async def _holds(state_dir: Path) -> list[dict[str, Any]]:
             }
             for customer, each in sorted((await held(await repository.bus.bucket(CONFIG))).items())
         ]
-
-
-def _record(
-    repository: ConfigRepository, event: type[HoldPlaced | HoldLifted], customer: str, why: str
-) -> None:
-    number = f"{secrets.token_hex(10)}.{event.NAME}"
-    repository.record(event(id=number, at=time(), customer=customer, by=repository.by, reason=why))
