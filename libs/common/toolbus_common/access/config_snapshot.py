@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Callable, Mapping
 from hashlib import sha256
+from time import time
 from types import MappingProxyType
 from typing import Self
 
@@ -14,7 +15,7 @@ from toolbus_common.access.principal import Principal, Principals
 from toolbus_common.access.token_cache import TokenCache, is_person
 from toolbus_common.config import Admin, Configuration, Key
 from toolbus_common.config.stored import read_entry
-from toolbus_common.errors import InvalidError
+from toolbus_common.errors import InvalidError, UnauthorizedError
 from toolbus_common.mcp.builtin_server import BUILT_IN
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.nats.topology import ADMIN_PREFIX, CONFIGURATION, KEY_PREFIX
@@ -108,6 +109,18 @@ class ConfigSnapshot:
             # Only digests of existing keys are cached, so the cache has at most one entry per key.
             found = self._by_key_digest[key_digest] = self.principal(name)
         return _live(found, now)
+
+    async def caller(self, key_digest: str) -> Principal:
+        """Return the principal of a caller; look up a token that has not been received yet.
+
+        Raises `UnauthorizedError` if the key or token is invalid, revoked or expired.
+        """
+        found = self.principal_for(key_digest, time())
+        if found is None and await self.bearers.learn(hash_of(key_digest)) is not None:
+            found = self.principal_for(key_digest, time())
+        if found is None:
+            raise UnauthorizedError("Invalid, revoked or expired API key.")
+        return found
 
     def actors(self, name: str, key_digest: str) -> tuple[str, ...]:
         """Return the machines that act for a signed-in user by token exchange; empty for keys."""

@@ -35,7 +35,7 @@ from toolbus_codemode.agent.run_record import (
 )
 from toolbus_codemode.agent.run_store import RunEntry, RunStore, closed_run
 from toolbus_codemode.agent.tool_calls import ToolCalls
-from toolbus_common.access.config_snapshot import ConfigView, hash_of
+from toolbus_common.access.config_snapshot import ConfigView
 from toolbus_common.access.principal import Principal
 from toolbus_common.access.session_owner import principal_id_of
 from toolbus_common.calls.event_fields import extended
@@ -56,7 +56,6 @@ from toolbus_common.errors import (
     InvalidError,
     RateExceededError,
     ToolbusError,
-    UnauthorizedError,
     UnknownToolError,
 )
 from toolbus_common.nats.kv_bucket import Bucket
@@ -281,12 +280,7 @@ class AgentRuns:
 
     async def answer_own(self, request: OwnRunsRequest) -> RunsReply:
         """Answer a caller, about its own runs. Raises like `answer`, and `UnauthorizedError`."""
-        principal = self.directory.now.principal_for(request.key_digest, time())
-        if principal is None:  # an access token that this replica has not received yet
-            await self.directory.bearers.learn(hash_of(request.key_digest))
-            principal = self.directory.now.principal_for(request.key_digest, time())
-        if principal is None:
-            raise UnauthorizedError("Invalid, revoked or expired API key.")
+        principal = await self.directory.now.caller(request.key_digest)
         owner = principal_id_of(principal, request.key_digest)
         return await self._answer(
             request, owner, lambda: self.store.get(owner, request.run, whole=False)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from time import time
 from typing import Any
 
-from toolbus_common.access.config_snapshot import hash_of
 from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_names import Names
 from toolbus_common.contracts import CallRequested, ServersQuery, ServersReply
@@ -113,12 +112,7 @@ class Explainer:
 
     async def explain_own(self, query: OwnExplainQuery) -> Explanation:
         """Explain a call of the caller. Raises `UnauthorizedError` or `InvalidError`."""
-        snapshot, digest = self.authorizer().snapshot, query.key_digest
-        principal = snapshot.principal_for(digest, time())
-        if principal is None and await snapshot.bearers.learn(hash_of(digest)) is not None:
-            principal = snapshot.principal_for(digest, time())
-        if principal is None:
-            raise UnauthorizedError("Invalid, revoked or expired API key.")
+        principal = await self.authorizer().snapshot.caller(query.key_digest)
         return own_view(await self._explained(principal, query.name, query.arguments))
 
     async def _explained(self, principal: Principal, name: str, arguments: str) -> Explanation:
