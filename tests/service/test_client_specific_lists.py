@@ -14,7 +14,7 @@ from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CATALOGUE, CONFIG
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.settings import Settings
-from toolbus_executor.catalog import definition_pins
+from toolbus_executor.catalog import first_listing
 from toolbus_executor.main import build
 from toolbus_executor.upstreams.sessions import list_comparison
 
@@ -80,7 +80,7 @@ async def test_a_late_comparison_of_client_classes_completes_the_first_listing_o
 async def test_a_comparison_long_after_the_first_listing_approves_nothing(
     settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(definition_pins, "COMPLETION_SECONDS", 0.0)
+    monkeypatch.setattr(first_listing, "COMPLETION_SECONDS", 0.0)
     async with executor(settings) as first:
         await first.lists(offered("one"), awaits_comparison=True)
         found = await first.lists(offered("one"), only_for(NONE, offered("fallback")))

@@ -34,7 +34,7 @@ async def test_a_list_of_resources_that_grows_stays_usable(settings: Settings) -
         for count in range(20):
             found = await listed(one, notes(*map(note, range(count))))
             assert (len(found.resources), held(found)) == (count, {})
-        assert await one.bucket.get(pin_key("resources", "docs", "note://0")) is None
+        assert await one.bucket.get(pin_key("resources", "docs", "note://1")) is None
     async with executor(settings) as two:
         found = await listed(two, notes(*map(note, range(30))))
         assert (len(found.resources), held(found)) == (30, {}), "after a restart too"

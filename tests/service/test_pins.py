@@ -119,6 +119,29 @@ async def test_a_restarted_executor_compares_with_the_pins(settings: Settings) -
         assert (listed_names(found), sorted(held(found))) == (["a"], ["b", "c"])
 
 
+async def test_the_first_entries_of_a_server_that_listed_nothing_are_its_first_listing(
+    settings: Settings,
+) -> None:
+    async with executor(settings) as one:
+        assert listed_names(await one.lists()) == []
+    async with executor(settings) as two, executor(settings) as three:
+        assert listed_names(await two.lists()) == [], "still nothing after a restart"
+        found = await asyncio.gather(two.lists(offered("a")), three.lists(offered("a")))
+        assert [(listed_names(each), held(each)) for each in found] == [(["a"], {})] * 2
+        found = [await each.lists(offered("a", "else"), offered("b")) for each in (two, three)]
+        changed = {"a": "changed since it was approved", "b": "not approved yet"}
+        assert [held(each) for each in found] == [changed] * 2
+
+
+async def test_a_server_that_listed_nothing_under_review_is_not_trusted_later(
+    settings: Settings,
+) -> None:
+    async with executor(settings, "each") as one:
+        await one.lists()
+    async with executor(settings) as two:
+        assert held(await two.lists(offered("a"))) == {"a": "not approved yet"}
+
+
 async def test_only_one_of_two_executors_sees_the_server_first(settings: Settings) -> None:
     async with executor(settings) as one, executor(settings) as two:
         first = one.lists(offered("a", "one"), offered("b"), offered("only one"))

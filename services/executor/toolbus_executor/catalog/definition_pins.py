@@ -32,10 +32,11 @@ from toolbus_common.contracts.records.pin_names import (
     pin_key,
     server_of,
 )
-from toolbus_common.guards.server_instructions import instructions_entry, with_instructions
+from toolbus_common.guards.server_instructions import with_instructions
 from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.kv_bucket import Bucket, Change
 from toolbus_executor.catalog.definition_signals import BLOCKING, named, severity
+from toolbus_executor.catalog.first_listing import completed, entries_of, first_listing
 from toolbus_executor.catalog.other_servers import OtherServers
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,6 @@ NOT_APPROVED = "not approved yet"
 TRUST = "trust"
 FIRST_ONLY = "first"
 WRITTEN_AT_ONCE = 100
-COMPLETION_SECONDS = 120.0  # a comparison of client classes ends within half of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,28 +105,22 @@ class Pins:
 
         `known` is set if the catalogue contains an earlier listing of this server. If the server
         then has no stored first listing, the pins were lost, and nothing is trusted. A first
-        listing that awaits the comparison of client classes is completed by its result, once. The
-        first listing of an earlier version is completed by the kinds that it does not cover.
+        listing without entries is completed by the next one that has some, once: a server that is
+        starting lists nothing yet. One that awaits the comparison of client classes is completed by
+        its result. The first listing of an earlier version is completed by the kinds that it does
+        not cover.
         """
         if mode == TRUST:
             return
         server = listing.server
+        trusted = mode == FIRST_ONLY
         if server not in self._first:
-            trusted = mode == FIRST_ONLY and not known
-            first = FirstListing(
-                digests=_digests(listing) if trusted else {},
-                at=time(),
-                incomplete=trusted and listing.awaits_comparison,
-                kinds=KINDS,
-                later_resources=trusted,
-            )
             if known:
                 log.warning("pins.lost", extra={"server": server})
+            first = first_listing(listing, trusted=trusted and not known)
             await self._store_first(bucket, server, first)
-        if self._first[server].incomplete and not listing.awaits_comparison:
-            await self._complete_first(bucket, listing, mode)
-        if set(KINDS) - set(self._first[server].kinds):
-            await self._add_kinds(bucket, listing, mode)
+        if completed(self._first[server], listing, trusted=trusted) != self._first[server]:
+            await self._complete_first(bucket, listing, trusted=trusted)
         digests = self._first[server].digests
         missing = _missing(listing, digests, self._pins)
         for start in range(0, len(missing), WRITTEN_AT_ONCE):
@@ -141,42 +135,18 @@ class Pins:
             first = FirstListing.decode(entry.value) if entry and entry.value else FirstListing()
         self._first[server] = first
 
-    async def _complete_first(self, bucket: Bucket, listing: Listing, mode: str) -> None:
-        """Add the definitions that only some clients get, unless another executor did.
-
-        Later than `COMPLETION_SECONDS` after the first listing, nothing is added: a server could
-        otherwise prevent the comparison until it offers other tools.
-        """
+    async def _complete_first(self, bucket: Bucket, listing: Listing, *, trusted: bool) -> None:
+        """Store the completed first listing, unless another executor completed it before."""
         key = first_key(listing.server)
         entry = await bucket.get(key)
         if entry is None or not entry.value:
             return
         first = FirstListing.decode(entry.value)
-        if first.incomplete:
-            in_time = mode == FIRST_ONLY and time() < first.at + COMPLETION_SECONDS
-            added = _digests(listing, only_some_clients=True) if in_time else {}
-            digests = {**added, **first.digests}
-            first = first.model_copy(update={"digests": digests, "incomplete": False})
-            if await bucket.swap(key, first.encode(), entry.revision) is None:
-                return  # the watch brings the entry of the other executor
-        self._first[listing.server] = first
-
-    async def _add_kinds(self, bucket: Bucket, listing: Listing, mode: str) -> None:
-        """Trust the definitions of the kinds that an earlier version did not pin, once."""
-        key = first_key(listing.server)
-        entry = await bucket.get(key)
-        if entry is None or not entry.value:
-            return
-        first = FirstListing.decode(entry.value)
-        new = [kind for kind in KINDS if kind not in first.kinds]
-        if new:
-            digests = {**_digests(listing, new), **first.digests}
-            added = {"digests": digests, "kinds": KINDS, "later_resources": mode == FIRST_ONLY}
-            first = first.model_copy(update=added)
-            if await bucket.swap(key, first.encode(), entry.revision) is None:
-                entry = await bucket.get(key)
-                first = FirstListing.decode(entry.value) if entry and entry.value else first
-        self._first[listing.server] = first
+        whole = completed(first, listing, trusted=trusted)
+        if whole != first and await bucket.swap(key, whole.encode(), entry.revision) is None:
+            entry = await bucket.get(key)
+            whole = FirstListing.decode(entry.value) if entry and entry.value else first
+        self._first[listing.server] = whole
 
     async def _pin(self, bucket: Bucket, server: str, kind: str, offered: CatalogEntry) -> None:
         """Pin one definition, unless a decision exists already."""
@@ -340,28 +310,6 @@ def event_about(server: str, kind: str, offered: CatalogEntry, what: str) -> dic
     }
 
 
-def _digests(
-    listing: Listing, kinds: Collection[str] = KINDS, *, only_some_clients: bool = False
-) -> dict[str, str]:
-    """Return the digests of a first listing, except of definitions with instructions to a model."""
-    return {
-        pin_key(kind, listing.server, offered.name): offered.digest
-        for kind in kinds
-        for offered in _listed(listing, kind)
-        if offered.digest
-        and severity(offered.signals) < BLOCKING
-        and (not only_some_clients or offered.shown_to is not None)
-    }
-
-
-def _listed(listing: Listing, kind: str) -> tuple[CatalogEntry, ...]:
-    """Return the entries of a kind that are not quarantined."""
-    if kind != INSTRUCTIONS:
-        return tuple(getattr(listing, kind))
-    own = instructions_entry(listing)
-    return () if own is None or isinstance(own, Quarantined) else (own,)
-
-
 def _missing(
     listing: Listing, first: Mapping[str, str], pins: Mapping[str, PinState]
 ) -> list[tuple[str, CatalogEntry]]:
@@ -369,7 +317,7 @@ def _missing(
     return [
         (kind, offered)
         for kind in KINDS
-        for offered in _listed(listing, kind)
+        for offered in entries_of(listing, kind)
         if (key := pin_key(kind, listing.server, offered.name)) not in pins
         and first.get(key, "") == offered.digest != ""
     ]
@@ -378,7 +326,7 @@ def _missing(
 def _all_entries(listing: Listing, kind: str) -> list[CatalogEntry]:
     """Return the shown and quarantined entries of a kind; those with names sorted."""
     quarantined = [each for each in listing.quarantined if each.kind == kind]
-    entries = [*_listed(listing, kind), *quarantined]
+    entries = [*entries_of(listing, kind), *quarantined]
     return sorted(entries, key=lambda each: each.name) if kind in NAMED else entries
 
 

@@ -30,7 +30,8 @@ class FirstListing(Message):
     trusted. `incomplete` is set while the definitions that the server
     offers only to some clients are unknown. `kinds` are the kinds of definitions that it covers;
     the entries of earlier versions cover only tools and prompts. `later_resources` is set if
-    resources that the server adds later are shown while their texts have no signals.
+    resources that the server adds later are shown while their texts have no signals. `empty` is set
+    while the server has not listed an entry: the first entries that it lists then belong to it.
     """
 
     digests: dict[str, str] = Field(default_factory=dict)
@@ -38,3 +39,4 @@ class FirstListing(Message):
     incomplete: bool = False
     kinds: tuple[str, ...] = NAMED
     later_resources: bool = False
+    empty: bool = False
