@@ -22,6 +22,7 @@ from harness.engines.bus_reset import connect_as_tester, reset_bus
 from harness.engines.nats_server import NatsAt, NatsServer
 from harness.engines.valkey_server import ValkeyServer
 from harness.gateway import cluster
+from harness.log_tails import log_tails
 from harness.waits import PATIENCE
 from harness.worker_groups import group_of, position
 from toolbus_common.nats.connection import Bus
@@ -86,6 +87,18 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     marker = item.get_closest_marker("containers")
     if marker is not None and (reason := containers.missing(*marker.args)):
         pytest.skip(f"{containers.LEFT_OUT}{reason}")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Add the ends of the recent logs to the report of a failed test."""
+    report = yield
+    if report.failed and call.excinfo is not None and hasattr(item.config, "_tmp_path_factory"):
+        tails = log_tails(item.config._tmp_path_factory.getbasetemp())
+        report.sections.append(("Ends of recent logs", tails))
+    return report
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

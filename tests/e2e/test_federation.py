@@ -36,7 +36,7 @@ class Company:
 
 def site(hub: Launched) -> dict[str, Any]:
     return {
-        "servers": {"time": {"command": ["mcp-server-time"]}},
+        "servers": {"time": {"command": ["mcp-server-time", "--local-timezone", "UTC"]}},
         "issuers": {"hq": {"url": url_of(hub), "algorithms": ["ES256"]}},
         "access": {
             "listing": {"issuer": "hq", "claims": {"sub": url_of(hub)}, "tools": ["time__*"]},

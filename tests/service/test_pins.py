@@ -128,7 +128,10 @@ async def test_the_first_entries_of_a_server_that_listed_nothing_are_its_first_l
         assert listed_names(await two.lists()) == [], "still nothing after a restart"
         found = await asyncio.gather(two.lists(offered("a")), three.lists(offered("a")))
         assert [(listed_names(each), held(each)) for each in found] == [(["a"], {})] * 2
-        found = [await each.lists(offered("a", "else"), offered("b")) for each in (two, three)]
+        found = (
+            await two.lists(offered("a", "else"), offered("b")),
+            await three.lists(offered("a", "else"), offered("b")),
+        )
         changed = {"a": "changed since it was approved", "b": "not approved yet"}
         assert [held(each) for each in found] == [changed] * 2
 
