@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 
-RECENT_SECONDS = 180.0  # logs that nobody wrote to for longer belong to other tests
+RECENT_SECONDS = 180.0  # older logs belong to other tests
 MAX_LOGS = 6
 MAX_LINES = 30
 
