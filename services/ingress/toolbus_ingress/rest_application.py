@@ -31,7 +31,7 @@ def build(endpoint: Endpoint) -> Application:
         keys.router,
         admins.own_router,
         admins.router,
-        reports.guards,  # before the guard of a name
+        reports.guards,  # its fixed path precedes /guards/{name}
         *(entries.router_of(kind) for kind in KINDS),
         reports.budgets,
         reports.status,

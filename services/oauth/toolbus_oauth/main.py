@@ -290,7 +290,7 @@ async def _stores(service: Service, settings: Settings, secrets: Secrets) -> Sto
     sealer = TokenSealer(*keys)
     store = Store(await service.bucket(OAUTH), sealer)
     registered = Store(await service.bucket(OAUTH_CLIENTS), sealer)
-    if len(keys) > 1:  # a rotation: nothing may need the earlier key when it is removed
+    if len(keys) > 1:  # rotation: no record may need the earlier key
         count = await store.reencrypt() + await registered.reencrypt()
         log.info("oauth.reencrypted", extra={"records": count})
     return Stores(

@@ -35,9 +35,9 @@ class Router:
     keys: SigningKeys
     metadata: Callable[[], dict[str, Any]]
     registration: bool
-    # A path ending in / matches all paths below it.
+    # Further routes. A path that ends in / matches all paths below it.
     more: Mapping[tuple[str, str], Handler] = field(default_factory=dict)
-    _routes: dict[tuple[str, str], Handler] = field(init=False)  # a path ending in / matches too
+    _routes: dict[tuple[str, str], Handler] = field(init=False)  # of this class, and `more`
 
     def __post_init__(self) -> None:
         """Build the routing table."""

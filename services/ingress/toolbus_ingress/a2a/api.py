@@ -115,7 +115,7 @@ class A2aApi:
         check_post(headers, self.endpoint.largest_body, events=True)
         caller = await self._caller(headers, scope)
         body = await read_request_body(receive, self.endpoint.largest_body)
-        # The call itself may send progress, whether or not the client receives it.
+        # The server may send progress of the call even if the client does not receive any.
         context = RequestContext(caller, {**headers, **_ACCEPT}, scope, send, write=_ignore)
         request_id = b"null"
         try:
@@ -202,7 +202,7 @@ class A2aApi:
         return task
 
     def _begin(self, rpc: Rpc) -> Task:
-        """Begin the call that a message means. Raises `RpcError` and `ToolbusError`."""
+        """Start the call that a message requests. Raises `RpcError` and `ToolbusError`."""
         message = rpc.params.get("message")
         if not isinstance(message, dict):
             raise InvalidError("params must contain a message (an object).")

@@ -17,7 +17,7 @@ CARDS = (
     "/.well-known/agent-card.json",
     "/.well-known/agent.json",
 )
-LONGEST_SCHEMA = 2_000  # characters; of a longer one, only the names are shown
+LONGEST_SCHEMA = 2_000  # characters; of a longer schema, only property names are shown
 LONGEST_DESCRIPTION = 4_000
 _MODES = ["application/json", "text/plain"]
 # A card needs a skill. This one is shown without a key, and is not a tool.

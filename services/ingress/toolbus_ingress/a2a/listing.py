@@ -41,10 +41,10 @@ def listed(tasks: list[Task], params: Json, protocol: Protocol) -> Json:
 
 
 def history_length(params: Json) -> int | None:
-    """Return the number of messages that a client wants; None if it states none.
+    """Return the number of messages that a client requests; None if it requests no number.
 
     Raises:
-        InvalidError: it is not a number.
+        InvalidError: the value is not a number, or is negative.
 
     """
     length = params.get("historyLength")

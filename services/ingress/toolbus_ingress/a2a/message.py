@@ -21,11 +21,12 @@ _HOW = (
 
 
 def call_of(params: Json, caller: Caller, catalogue: Catalogue) -> tuple[str, Json]:
-    """Return the tool and the arguments that a message means.
+    """Return the tool and the arguments that a message requests.
 
     The skill is `skillId` in the metadata of the message or the request, or `skill` in a data part
-    with `arguments`; a caller of one tool need not name it. Without arguments, the text is them: as
-    a JSON object, or as the value of the tool's only text parameter.
+    with `arguments`. A caller that sees only one tool can omit the skill. Without `arguments`, the
+    message's text is used: as a JSON object of arguments, or as the value of the tool's only text
+    parameter.
 
     Raises:
         InvalidError: the message does not name a skill, or does not fit its arguments.
@@ -79,7 +80,7 @@ def _skill(holder: Json) -> Any:
 
 
 def _only_tool(caller: Caller, catalogue: Catalogue) -> str:
-    """Return the tool of a caller that sees only one; else empty."""
+    """Return the name of the only tool that a caller sees; empty if it sees none or several."""
     listed = tools_of(caller, catalogue)
     return str(listed[0]["name"]) if len(listed) == 1 else ""
 

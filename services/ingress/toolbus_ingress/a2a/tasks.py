@@ -47,7 +47,7 @@ _progress = msgspec.json.Decoder(_Progress).decode
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """A state of a task, in the words of 0.3, with the agent's words."""
+    """A state of a task, named as in A2A 0.3; `words` is the agent's message."""
 
     state: str
     words: tuple[Part, ...] = ()
@@ -66,7 +66,7 @@ class Status:
 
 
 class Listener:
-    """The updates of one task for one stream. The last update is that of the end."""
+    """The updates of one task for one stream. The last update reports the end of the task."""
 
     def __init__(self) -> None:
         self._waiting: deque[Status] = deque(maxlen=MAX_WAITING)
@@ -104,8 +104,8 @@ class Task:
     owner: str
     call_id: str
     status: Status
-    message: tuple[Part, ...] = ()  # of the client
-    parts: tuple[Part, ...] = ()  # of the artifact
+    message: tuple[Part, ...] = ()  # the client's message
+    parts: tuple[Part, ...] = ()  # the artifact
     error: ToolbusError | None = None
     size: int = 0
     ended_at: float = 0.0

@@ -53,7 +53,7 @@ async def show_coverage(
     call: Annotated[PolicyCall, performs("show_coverage")],
     *,
     since: Annotated[
-        str, Query(pattern=AGO, description="Calls of this time before now."), matching(AGO, _AGO)
+        str, Query(pattern=AGO, description="How far back calls are counted."), matching(AGO, _AGO)
     ] = "24h",
     key: Annotated[str, Query(max_length=256, description="Only calls of this key.")] = "",
     tool: Annotated[

@@ -13,7 +13,7 @@ _RESTRICTING = frozenset({SERVERS, TOOLS, PROGRAM})
 
 
 class KnownCallers:
-    """The callers of API keys whose requests set no restrictions or options themselves.
+    """The callers with an API key whose requests set no restrictions or options.
 
     An entry is valid for one snapshot and until its key expires, so a revoked key is rejected as
     soon as the snapshot without it arrives. Headers are stored as SHA-256 digests.
@@ -50,7 +50,7 @@ class KnownCallers:
 
 
 def _key_of(headers: Headers, server: str, query: bytes) -> tuple[bytes, str] | None:
-    """Return the key of a request's caller; None if more than header and server decide it."""
+    """Return the cache key of a request; None if its caller depends on other parts too."""
     authorization = headers.get(b"authorization")
     if authorization is None or query or not _RESTRICTING.isdisjoint(headers):
         return None

@@ -367,7 +367,7 @@ class Catalogue:
 
 
 def _own_ttl_ms(listing: Listing, method: str) -> int:
-    """Return how long a list of one server may be cached by the server's own hint, in milliseconds.
+    """Return how long a server's list may be cached by the server's hint, in milliseconds.
 
     If the server announces changes of the list, the list is current and has the whole lifetime.
     Otherwise it has the lifetime that remains since it was read.

@@ -5,7 +5,7 @@ from typing import Generic, TypeVar
 
 V = TypeVar("V")
 
-MAX_ENTRIES = 2_000  # a request can restrict its grants, and the key of each entry has its grants
+MAX_ENTRIES = 2_000  # many, because each request can have other restrictions
 MAX_BYTES = 64 << 20
 
 

@@ -58,13 +58,13 @@ def download(body: bytes, name: str, media_type: str) -> Response:
 
 
 def dollars(microdollars: float) -> str:
-    """Return an amount of micro-dollars for people."""
+    """Return an amount of micro-dollars as text, such as `$1.20`."""
     amount = microdollars / 1_000_000
     return f"${amount:,.2f}" if amount >= 1 or amount == 0 else f"${amount:.4f}"
 
 
 def day_and_time(seconds: float) -> str:
-    """Return a time in UTC."""
+    """Return a Unix time as text in UTC."""
     return strftime("%Y-%m-%d %H:%M:%S", gmtime(seconds))
 
 

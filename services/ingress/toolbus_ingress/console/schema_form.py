@@ -10,7 +10,7 @@ from typing import Any, Literal
 
 from toolbus_common import strict_json
 
-MAX_FIELDS = 40  # a form has at most 64 fields; a larger schema is one field of JSON
+MAX_FIELDS = 40  # `form_of` reads 64 fields; a larger schema is one field of JSON
 MAX_CHOICES = 200
 WHOLE = "arguments"
 Kind = Literal["text", "lines", "number", "integer", "boolean", "choice", "json"]
@@ -18,7 +18,7 @@ Kind = Literal["text", "lines", "number", "integer", "boolean", "choice", "json"
 
 @dataclass(frozen=True, slots=True)
 class ArgumentField:
-    """One field. `id` is its name in the form; `name` is that of the argument, empty for all.
+    """One field. `id` is its name in the form; `name` is the argument, or empty for all.
 
     `choices` are shown as JSON, so that 1 and "1" differ. `value` and `error` are those of a form
     that was filled in.

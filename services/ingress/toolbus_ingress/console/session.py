@@ -13,7 +13,7 @@ from time import time
 from toolbus_ingress.http.request_guard import Headers
 from toolbus_ingress.sessions.sealed_claims import Claims, ClaimSealer
 
-SESSION_SECONDS = 12 * 3600  # as long as the key of a sign-in link
+SESSION_SECONDS = 12 * 3600  # the lifetime of a sign-in link's key
 _SECURE, _PLAIN = "__Host-toolbus_console", "toolbus_console"
 
 

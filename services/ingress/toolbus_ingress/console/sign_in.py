@@ -36,7 +36,7 @@ async def sign_in(request: Request) -> Response:
 
 @router.get("/link/{code}")
 async def show_link(code: str) -> Response:
-    """Return a page with one button: programs that only fetch links do not use them up."""
+    """Return a page with one button, so that a program that fetches the link does not use it."""
     return render("link.html", code=code)
 
 

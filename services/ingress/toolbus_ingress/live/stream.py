@@ -27,7 +27,7 @@ _PARAMETERS = frozenset({"key", "tool", "result", "customer"})
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Selects events: texts that the key, or `server__tool`, contains, and one kind of result."""
+    """Selects events by texts in the key or `server__tool`, by customer, and by result."""
 
     key: str = ""
     tool: str = ""

@@ -37,7 +37,7 @@ _NOT_STORED = jsonrpc.error(
 
 @dataclass(eq=False, slots=True)
 class _RemoteStream:
-    """A stream of another replica that a client reads here. `found` is whether it exists there."""
+    """A stream that a client reads here. `found`: whether the other replica has it."""
 
     event_log: EventLog
     found: asyncio.Future[bool] = field(

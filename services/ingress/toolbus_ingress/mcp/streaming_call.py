@@ -197,7 +197,7 @@ class StreamingCall:
             if not requests:
                 return None
         for name, each in requests.items():
-            if name not in sampled:  # fails before the first request is sent
+            if name not in sampled:  # raises before anything is sent
                 client_request("", each, self._session())
         sending = [
             asyncio.ensure_future(
@@ -266,7 +266,7 @@ class StreamingCall:
 
 
 def cannot_provide_input() -> InvalidError:
-    """Return the error for a client that a server requires input from, and that cannot give it."""
+    """Return the error for a client that cannot provide the input that a server requires."""
     return InvalidError(
         "The server requires input from its caller, but this client cannot provide it. Use a "
         "session, declare the capability, and accept text/event-stream."

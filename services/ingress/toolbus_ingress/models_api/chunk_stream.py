@@ -10,7 +10,7 @@ from toolbus_common.model_api.event_stream import HEADERS, EventSplitter
 from toolbus_ingress.sessions.sse_writer import Send
 
 LARGEST_UNREAD = 8 * 1024 * 1024  # bytes that a client may leave unread
-_LARGEST_WRITE = 64 * 1024  # more bytes would only move from here to the connection
+_LARGEST_WRITE = 64 * 1024  # a larger write would only be buffered again
 KEEP_ALIVE_SECONDS = 15.0  # shorter than the time after which proxies close a silent connection
 _COMMENT = b": ping\n\n"
 
@@ -52,7 +52,7 @@ class ChunkStream:
         self.headers = headers  # sent with the first event
         self._on_cut = on_cut
         self._parts = 0  # received
-        self._silent = True  # nothing was written since the last look
+        self._silent = True  # nothing was written since the last check
         self._keep_alive: asyncio.TimerHandle | None = None
         self._events: deque[bytes] = deque()
         self._splitter = EventSplitter()
@@ -97,7 +97,7 @@ class ChunkStream:
             self._on_cut()
 
     async def end(self, last: bytes = b"") -> None:
-        """Write what is left and then `last`, end the response, and wait until it is passed on.
+        """Write what is left and then `last`, end the response, and wait until all is sent.
 
         With `last`, which is an event that reports a failure, an incomplete event is dropped.
         """
@@ -138,7 +138,7 @@ class ChunkStream:
             await send({"type": "http.response.body", "body": data, "more_body": more})
 
     def _keep(self) -> None:
-        """Write a comment if nothing was written since the last look, and look again later."""
+        """Write a comment if nothing was written since the last check, and check again later."""
         if self._silent and not self._events:
             self._unread += len(_COMMENT)
             self._write(_COMMENT)

@@ -2,7 +2,7 @@
 
 The statuses are those of the REST APIs (`rest.problems`), but the status of a provider's error is
 the provider's own. The SDKs of OpenAI and Anthropic repeat requests with the statuses 408, 409, 429
-and 5xx unless `x-should-retry` is false, so this header marks errors that a repetition cannot cure.
+and 5xx unless `x-should-retry` is false, so this header marks errors that would occur again.
 """
 
 from collections.abc import Mapping

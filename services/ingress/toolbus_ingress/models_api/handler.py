@@ -50,7 +50,7 @@ METHODS = {
     "/v1/messages/count_tokens": COUNT_TOKENS,
 }
 MODELS = "/v1/models"
-# The headers by which clients name their session, the first one found counts.
+# The headers in which clients name their session; the first valid one is used.
 SESSIONS = (b"x-toolbus-session", b"x-claude-code-session-id", b"session_id", b"session-id")
 _ONE_MODEL = f"{MODELS}/"
 _ANTHROPIC_VERSION = b"anthropic-version"
@@ -191,7 +191,7 @@ def _is_list(path: str) -> bool:
 
 
 def _session_of(headers: Headers) -> str:
-    """Return the id of the client's session; empty for none, or for an id of an unusual form."""
+    """Return the id of the client's session; empty without an id of the accepted form."""
     for name in SESSIONS:
         value = headers.get(name)
         if value is not None and _SESSION.fullmatch(value):

@@ -1,7 +1,7 @@
 """Partial decoding of model requests: only what routing and policy need, in one pass.
 
-The body is passed on as the client sent it, so unknown fields reach the provider. A repeated name
-counts with its last value, for this decoder and for the one in executor.
+The body is passed on as the client sent it, so unknown fields reach the provider. If a name is
+repeated, this decoder and the decoder in executor use the last value.
 """
 
 from typing import Annotated, Any
@@ -147,7 +147,7 @@ def read_request(method: str, body: bytes) -> ModelRequest:
     try:
         found = _decoders[method].decode(body)
         if not body.isascii():
-            body.decode()  # texts that are not decoded above
+            body.decode()  # also check the undecoded texts
     except msgspec.ValidationError as error:
         raise _wrong_field(str(error)) from error
     except UnicodeDecodeError as error:

@@ -50,8 +50,8 @@ def added_tools(
 ) -> AddedTools:
     """Return tools, as MCP lists them, in the form of an API, sorted by name.
 
-    Names that an API does not accept are shortened, with a digest of the name, so that they stay
-    equal for every request and in every replica.
+    A name that an API does not accept is shortened and ends in a digest of the name, so that it is
+    the same in every request and replica.
 
     Raises:
         InvalidError: the tools are too many or too large for `limits`.
@@ -127,7 +127,7 @@ def with_tools(body: bytes, own: bytes | None, added: AddedTools) -> tuple[bytes
 
 
 def _missing(own: list[Any], added: AddedTools) -> list[str]:
-    """Return the names of the added tools that a client's own tools do not have."""
+    """Return the names of the added tools that are not among a client's own tools."""
     named = {_name_of(tool): tool for tool in own}
     missing = []
     for name, entry in added.entries.items():

@@ -89,7 +89,7 @@ class Application(FastAPI):
 
     async def run(self, scope: MutableMapping[str, Any], receive: Receive) -> Response:
         """Return the response to a request instead of sending it."""
-        if scope["path"].endswith("\n"):  # Starlette's patterns ignore this, as `$` does
+        if scope["path"].endswith("\n"):  # `$` in Starlette's patterns ignores it
             return problems.unknown_path()
         outcome = _Outcome()
         response = await collected(self, {**scope, _OUTCOME: outcome}, receive)

@@ -66,7 +66,7 @@ def schemas_of(models: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any
 
 
 def closed(schema: Any) -> Any:
-    """Return the schema without additional properties where names must match a pattern.
+    """Return a schema in which objects with `patternProperties` forbid other properties.
 
     Pydantic omits this restriction.
     """

@@ -28,8 +28,8 @@ class EventLog:
         self.retry = RETRY_MS
         self.reader: Reader | None = None
         self.on_ended: Callable[[], None] = _do_nothing
-        self.on_read: Callable[[], None] = _do_nothing  # a reader started
-        # The reader stopped, and no other reader took over.
+        self.on_read: Callable[[], None] = _do_nothing  # when a reader starts
+        # When the reader has stopped and no other reader took over.
         self.on_left: Callable[[], None] = _do_nothing if name else self.clear
         self.on_grown: Callable[[int], None] = _ignore_size
         self._maximum = maximum

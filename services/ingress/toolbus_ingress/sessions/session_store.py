@@ -14,7 +14,7 @@ from toolbus_ingress.sessions.sealed_claims import ClaimSealer, SessionClaims
 
 LIFETIME = 24 * 3600.0  # seconds
 MAX_KNOWN = 20_000
-MAX_ENDED = 100_000  # stored ids of ended sessions; an older id is valid again, with its key only
+MAX_ENDED = 100_000  # ended sessions; a forgotten one is valid again, for its owner
 LARGEST_CAPABILITIES = 1024  # bytes; they are part of the session's id, which is a header
 MAX_URIS = 1000
 MAX_TASKS = 256  # of one session, for status notifications

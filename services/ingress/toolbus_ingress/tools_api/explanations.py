@@ -30,7 +30,7 @@ async def explain_own_call(
 ) -> Response:
     """Explain what a call of the caller's own key would get; nothing is called or recorded.
 
-    The explanation has only what the caller may see: what is not granted is unknown.
+    The explanation contains only what the caller may see; other tools are reported as unknown.
     """
     check_content_length(endpoint.guard.headers(request.scope), endpoint.largest_body)
     body = await read_request_body(request.receive, endpoint.largest_body)

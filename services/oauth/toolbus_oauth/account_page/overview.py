@@ -50,7 +50,7 @@ class AccessOverview:
         )
 
     async def _grants(self, person: Person) -> list[Grant]:
-        """Return a person's grants. The issuer must match too: two issuers can use one name."""
+        """Return the grants of a person's issuer and user name; two issuers can use one name."""
         whose = (person.issuer, person.user)
         now, every = time(), await self.grants.store.every(Grant)
         return [g for g in every if (g.person.issuer, g.person.user) == whose and g.ends > now]

@@ -126,7 +126,7 @@ def is_password(phc: str, password: str) -> bool:
 
 
 def time_step(secret: bytes, code: str, now: float) -> int | None:
-    """Return the time step whose code this is: current, previous or next; None if it is wrong."""
+    """Return the time step (previous, current or next) of a code; None if the code is wrong."""
     entered = code.replace(" ", "").encode()
     sha1 = SHA1()  # noqa: S303 - inside an HMAC, as authenticator apps expect
     factor = TOTP(secret, DIGITS, sha1, STEP_SECONDS)

@@ -155,9 +155,9 @@ class Providers:
         header, claims = await self._verified(name, issuer, id_token)
         params = {"client_id": issuer.client_id, "nonce": nonce, "access_token": token}
         audience = claims.get("aud")
-        if audience not in (issuer.client_id, [issuer.client_id]):  # Authlib accepts more
+        if audience not in (issuer.client_id, [issuer.client_id]):  # Authlib also accepts others
             raise ProviderError(_OF_ANOTHER_SIGN_IN)
-        if not isinstance(claims.get("at_hash") or "", str):  # Authlib raises TypeError
+        if not isinstance(claims.get("at_hash") or "", str):  # else Authlib fails
             raise ProviderError(_OF_ANOTHER_SIGN_IN)
         _check_claims(CodeIDToken(claims, header, params=params))
         return claims
@@ -228,7 +228,7 @@ class Providers:
         except (HttpError, ProviderError) as error:
             if cached is None:
                 raise ProviderError(str(error)) from error
-            # The cached metadata stays in use.
+            # Use the cached metadata, and fetch again after `REFETCH_SECONDS`.
             cached.fetched = monotonic() - CACHE_SECONDS + REFETCH_SECONDS
             return cached
         self._cached[f"{name} {issuer.url}"] = found
@@ -250,7 +250,7 @@ class Providers:
         return _Metadata(document, _keys(_object(response)), monotonic())
 
     def _redirect(self, name: str) -> str:
-        """Return the redirect URI of one provider; separate URIs prevent mix-up without `iss`."""
+        """Return the provider's own redirect URI, which prevents mix-up attacks without `iss`."""
         return f"{self.issuer}{CALLBACK}{name}"
 
     def _is_named(self, url: str, issuer: Issuer) -> bool:

@@ -24,7 +24,7 @@ class SignInLinks:
         return code
 
     async def redeem(self, query: SignInLinkQuery) -> SignInLinkReply:
-        """Return the admin key of a link, once."""
+        """Return the admin key of a link once; empty if the code is unknown, expired or used."""
         link = await self.brief.get(SignInLink, query.code)
         if link is None or link.expires < time():
             return SignInLinkReply()

@@ -15,7 +15,7 @@ class TokenRequestError(Exception):
 
     @property
     def for_good(self) -> bool:
-        """Whether repeating the same request cannot succeed."""
+        """Whether the error is permanent: every repetition of the request fails too."""
         return self.code in FOR_GOOD
 
 

@@ -15,7 +15,7 @@ from toolbus_oauth.oauth_client.identity import ClientIdentity, RemoteEndpoint, 
 def opened(
     fetcher: HttpClient, endpoint: RemoteEndpoint, client: ClientIdentity, method: AuthMethod
 ) -> AsyncOAuth2Client:
-    """Return a session for one request, which shares no state with others.
+    """Return a session for one request; it shares no state with other sessions.
 
     Raises `TokenRequestError` if the endpoint's URL is not valid.
     """

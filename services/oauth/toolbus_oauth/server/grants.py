@@ -109,7 +109,7 @@ class Grants:
         return access
 
     async def _store(self, grant: Grant) -> Grant:
-        """Store a grant; it retains the `born` of a valid grant with the same id."""
+        """Store a grant. If a valid grant with the same id exists, its `born` is retained."""
         born = secrets.token_hex(6)
         for _ in range(ATTEMPTS):
             before, revision = await self.store.get_with_revision(Grant, grant.id)

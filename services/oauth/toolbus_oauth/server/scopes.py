@@ -97,6 +97,6 @@ def is_toolbus_scope(scope: str) -> bool:
 
 
 def _plain(scopes: Iterable[str]) -> str:
-    """Join scopes, without each scope that another of them includes."""
+    """Join scopes, and omit each scope that another of these scopes includes."""
     distinct = dict.fromkeys(scopes)
     return " ".join(each for each in distinct if not _covers(distinct, each))

@@ -52,7 +52,7 @@ class Store:
         return [each for each in opened if each is not None]
 
     async def reencrypt(self) -> int:
-        """Encrypt records of accepted keys with the key in use; return how many were written."""
+        """Re-encrypt records of other accepted keys with the key in use; return their number."""
         kinds = {each.__name__.lower(): each for each in Claims.__subclasses__()}
         count = 0
         for each in await self.bucket.present():

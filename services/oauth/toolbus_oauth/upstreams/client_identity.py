@@ -34,7 +34,7 @@ from toolbus_oauth.upstreams.dynamic_registration import (
 
 CALLBACK = "/oauth/connected"
 ALGORITHM = "ES256"
-_client = partial(ClientIdentity, id_in_form=True)  # servers of the MCP SDK require it
+_client = partial(ClientIdentity, id_in_form=True)  # required by servers of the MCP SDK
 
 
 @dataclass(frozen=True, slots=True)

@@ -122,7 +122,7 @@ class ConnectionRepository:
         scopes: tuple[str, ...],
         refused: str,
     ) -> Connection | None:
-        """Return a connection for a grant without consent; request a new token if needed.
+        """Return the connection of a server that needs no consent, with a new token if needed.
 
         `refused` is a token that the server rejected, or empty. Raises `SignInRequiredError` if the
         person must first sign in at the provider.
@@ -291,7 +291,7 @@ class ConnectionRepository:
     async def _renew_locked(
         self, name: str, server: Server, user: str, renew: Renew
     ) -> Connection | None:
-        """Call `renew` with the stored connection while its lock is acquired."""
+        """Call `renew` with the stored connection while its lock is held."""
         async with self.renewal_lock.hold(_key(name, user)):
             return await renew(await self.get(name, server, user))
 
@@ -330,7 +330,7 @@ def wants_bound(server: Server, found: AuthorizationServer) -> bool:
 def about_to_end(connection: Connection) -> bool:
     """Return whether a token must be renewed now.
 
-    The remaining time is then below two minutes, or below a quarter of a short lifetime.
+    That is so if less than two minutes remain, or less than a quarter of a short lifetime.
     """
     lasts = max(connection.ends - connection.made, 0.0)
     return connection.ends - time() < min(SOON_SECONDS, max(MIN_SECONDS, lasts / 4))

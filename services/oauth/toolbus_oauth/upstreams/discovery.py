@@ -57,7 +57,10 @@ class AuthorizationServer:
         return _url(self.document, name)
 
     def place(self, name: str, *, shows: bool) -> str:
-        """Return an endpoint's URL; with `shows`, its mutual-TLS alias if it exists (RFC 8705)."""
+        """Return an endpoint's URL.
+
+        If the client `shows` a certificate, the alias for mutual TLS is preferred (RFC 8705).
+        """
         aliases = self.document.get(ALIASES) if shows else None
         alias = _url(aliases, name) if isinstance(aliases, dict) else ""
         return alias or self.url(name)

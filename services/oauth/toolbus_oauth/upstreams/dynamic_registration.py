@@ -112,7 +112,7 @@ def client_metadata(
     if method == BY_KEY:
         terms["jwks_uri"] = metadata["jwks_uri"]
     scopes = scopes_in(found.document.get("scopes_supported")) or found.scopes
-    if scopes:  # of all servers: some issuers later reject other scopes
+    if scopes:  # all: some issuers later reject scopes that were not registered
         terms["scope"] = " ".join(scopes)
     return terms
 

@@ -25,8 +25,8 @@ _CALLER = ("sub", "key", "customer", "team", "act")
 class IssuedTokens:
     """Issuer of tokens for one server and one caller.
 
-    Such a token names no grant, so this gateway itself does not accept it. Executor asks every few
-    seconds, so a token is reused: each new one costs the server a verification.
+    Such a token names no grant, so this gateway itself does not accept it. Executor requests a
+    token every few seconds, and the server must verify each new one, so tokens are reused.
     """
 
     issuer: str
@@ -34,7 +34,7 @@ class IssuedTokens:
     _kept: dict[tuple[str, str, bool], UpstreamTokenReply] = field(default_factory=dict)
 
     def answer(self, query: UpstreamTokenQuery, server: Server) -> UpstreamTokenReply:
-        """Return a token of the caller; of this gateway, to list the server's tools."""
+        """Return a token for the caller, or for this gateway if it lists the server's tools."""
         if not self.issuer:
             return UpstreamTokenReply(
                 reason="The tokens of 'grant: issued' name the issuer; set TOOLBUS_PUBLIC_URL."

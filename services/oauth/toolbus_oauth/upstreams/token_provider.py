@@ -258,7 +258,7 @@ async def link_of(brief: Store, name: str) -> Link | None:
 def _requested_scopes(
     server: Server, found: AuthorizationServer, challenged: tuple[str, ...]
 ) -> tuple[str, ...]:
-    """Return the configured scopes, and the scopes of the challenge or else all listed scopes."""
+    """Return the challenge's scopes, or all listed scopes, and the configured scopes."""
     offered = challenged or found.scopes
     configured = server.oauth.scopes if server.oauth is not None else ()
     if found.has("scopes_supported", OFFLINE) and not needs_no_consent(server):

@@ -1,4 +1,4 @@
-"""Pages for people. Each form contains a ticket that is bound to one browser."""
+"""Pages for people. Each form contains `sealed`: an encrypted ticket, bound to one browser."""
 
 from collections.abc import Iterable
 

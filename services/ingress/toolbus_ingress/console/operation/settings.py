@@ -1,4 +1,4 @@
-"""Settings: the version, where entries come from, and the history of changes with its undo."""
+"""Settings: the version, the origin of entries, and the history of changes, with undo."""
 
 import asyncio
 import json
@@ -35,7 +35,7 @@ async def show_settings(visitor: SignedIn, since: str = "30d") -> Response:
 
 @router.post("/restore")
 async def restore_entry(visitor: SignedIn) -> Response:
-    """Give an entry the value that it had before a change, or remove an added one."""
+    """Undo a change: restore the entry's former value, or remove the added entry."""
     form = visitor.form
     kind, name = KIND_OF.get(form.get("kind", ""), ""), form.get("name", "")
     path = f"/api/v1/{kind}/{quote(name, safe='')}"

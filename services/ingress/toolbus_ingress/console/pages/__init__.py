@@ -1,1 +1,1 @@
-"""The pages of the console. Each reads and changes through the REST APIs only."""
+"""The pages of the console. Each reads and changes data only through the REST APIs."""

@@ -1,4 +1,4 @@
-"""Budgets: how much of each is used, and when it starts again."""
+"""Budgets: the used amount of each, and the time of its next reset."""
 
 from fastapi import APIRouter
 from starlette.responses import Response

@@ -1,4 +1,4 @@
-"""Recorded calls: the newest, and the story of one."""
+"""Recorded calls: the newest calls, and all events of one call."""
 
 from dataclasses import dataclass
 from time import gmtime, strftime, time
@@ -53,7 +53,7 @@ class Table:
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        """The rows with their columns' names."""
+        """The rows as dictionaries by column name."""
         return [dict(zip(self.columns, row, strict=True)) for row in self.rows]
 
 
@@ -87,6 +87,6 @@ async def list_calls(
 
 @router.get("/{call}")
 async def show_call(visitor: SignedIn, call: str) -> Response:
-    """Return all events of one call, in their order."""
+    """Return all events of one call, ordered by time."""
     found = await queried(visitor, _STORY, call=call)
     return visitor.page("call.html", call=call, events=found.records)

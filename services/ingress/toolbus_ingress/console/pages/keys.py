@@ -58,13 +58,13 @@ async def show_key(visitor: SignedIn, name: str) -> Response:
 
 @router.get("/{name}/explain")
 async def show_explanation(visitor: SignedIn, name: str, call: str = "") -> Response:
-    """Return what a call of a key without arguments would get; without a name, only the form."""
+    """Return the explanation of a key's call without arguments; without `call`, the form."""
     return await _explained(visitor, name, call, "{}")
 
 
 @router.post("/{name}/explain")
 async def explain_with_arguments(visitor: SignedIn, name: str) -> Response:
-    """Return what a call of a key would get."""
+    """Return the explanation of a key's call."""
     form = visitor.form
     return await _explained(visitor, name, form.get("call", ""), form.get("arguments", "{}"))
 

@@ -9,7 +9,7 @@ from starlette.responses import Response
 from toolbus_ingress.console.pages.calls import hours
 from toolbus_ingress.console.visitor import SignedIn, Visitor
 
-NEAR = 0.8  # of a budget
+NEAR = 0.8  # used share of a budget that needs attention
 MAX_SHOWN = 8
 router = APIRouter()
 

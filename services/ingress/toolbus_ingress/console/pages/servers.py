@@ -36,7 +36,7 @@ async def list_servers(visitor: SignedIn, after: str = "", search: str = "") -> 
 
 @router.get("/add")
 async def show_form(visitor: SignedIn, entry: str = "", search: str = "") -> Response:
-    """Return the form that adds servers, perhaps with an entry of the catalogue."""
+    """Return the form that adds servers; `entry` fills it from an entry of the catalogue."""
     text, missing = EXAMPLE, []
     if entry:
         found = await visitor.api.get(f"{_CATALOGUE}/{quote(entry, safe='')}")
@@ -91,13 +91,13 @@ async def _server(visitor: Visitor, name: str, problem: ProblemError | None = No
 
 
 def addressed_server(form: dict[str, str]) -> dict[str, dict[str, Any]]:
-    """Return the server of a name and an address; empty without a name. Raises `ValueError`."""
+    """Return the server in the fields of the form; empty without a name. Raises `ValueError`."""
     name, place = form.get("name", "").strip(), form.get("address", "").strip()
     kind = form.get("kind", "url")
     if not name:
         return {}
     if not place or kind not in ADDED_KINDS:
-        raise ValueError("Enter the address of the server, and choose what it is.")
+        raise ValueError("Enter the address of the server, and choose its kind.")
     return {name: {kind: shlex.split(place) if kind == "command" else place}}
 
 

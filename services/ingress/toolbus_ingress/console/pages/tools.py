@@ -61,7 +61,7 @@ async def try_tool(visitor: SignedIn, name: str) -> Response:
 
 
 def is_destructive(definition: dict[str, Any]) -> bool:
-    """Return whether a tool may change or destroy data: it does, unless it declares otherwise."""
+    """Return whether a tool may change or destroy data; true unless it declares otherwise."""
     hints = definition.get("annotations")
     hints = hints if isinstance(hints, dict) else {}
     return hints.get("readOnlyHint") is not True and hints.get("destructiveHint") is not False

@@ -134,7 +134,7 @@ async def _rows(visitor: Visitor, saved: dict[str, Any], limit: int) -> Table:
 
 
 def _filters(table: Table, chosen: dict[str, str]) -> list[str]:
-    """Return the columns that the form can select: those of names, and those in use."""
+    """Return the columns that the form filters by: those in the table, and those in use."""
     used = [each.removeprefix(_CONTAINS) for each in chosen if each.startswith(_CONTAINS)]
     return [each for each in NAMES if each in table.columns or each in used]
 

@@ -22,8 +22,8 @@ from toolbus_ingress.console.responses import download, redirect
 from toolbus_ingress.console.visitor import SignedIn, Visitor, address
 
 SHOWN = 100
-MOST_BYTES = 32 << 20  # of an export
-MOST_EVENTS = 20_000  # of a bundle: ingress also serves calls
+MOST_BYTES = 32 << 20  # maximum size of an export
+MOST_EVENTS = 20_000  # of a bundle; few, because this process also serves calls
 DAY = 86_400
 FORMATS = {"jsonl": "application/x-ndjson", "ocsf": "application/x-ndjson", "parquet": ""}
 _API = "/api/v1/audit"
@@ -200,7 +200,7 @@ async def _evidence(visitor: Visitor, **shown: Any) -> Response:
 
 
 def _about(row: dict[str, Any]) -> list[str]:
-    """Return what a line of the list says about an event."""
+    """Return the texts about an event in a line of the list."""
     tool = f"{row['server']}__{row['tool']}" if row["tool"] else row["server"]
     key = f"key {row['key']}" if row["key"] else ""
     by = f"by {row['by']}" if row["by"] else ""

@@ -31,7 +31,7 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart of one measure: a bar for each `period`, or, if it is empty, the largest values."""
+    """A chart of one measure: a bar for each `period`; if it is empty, the largest values."""
 
     measure: str
     bars: list[Bar]
@@ -40,7 +40,7 @@ class Figure:
 
 
 def measures_of(table: Table) -> list[str]:
-    """Return the columns that a chart can show, the most telling first."""
+    """Return the columns that a chart can show, the most informative first."""
     found = numeric_columns(table)
     if _period_of(table):
         found = [name for name in found if not _NO_SUM.search(name)]
@@ -51,7 +51,7 @@ def measures_of(table: Table) -> list[str]:
 
 
 def figure_of(table: Table, measure: str = "") -> Figure | None:
-    """Return a chart of a measure, or of the most telling one; None if there is nothing to show."""
+    """Return a chart of a measure (default: the most informative); None without any data."""
     known = measures_of(table)
     if not known or not table.rows:
         return None

@@ -1,4 +1,4 @@
-"""Tables of recorded events for pages: what a column holds, its text, links, and CSV."""
+"""Tables of recorded events for pages: types of columns, texts, links, and CSV."""
 
 import csv
 import io
@@ -20,7 +20,7 @@ MOST_DAYS = 365
 
 
 def is_number(value: Any) -> bool:
-    """Return whether a value is a number and no truth value."""
+    """Return whether a value is a number, and not a Boolean."""
     return isinstance(value, int | float) and not isinstance(value, bool)
 
 
@@ -50,14 +50,14 @@ def shown(column: str, value: Any) -> str:
 
 
 def in_days(since: str) -> int:
-    """Return how many days before now a time such as `36h` is; 30 for other texts."""
+    """Return a period such as `36h` in days, rounded up; 30 if the text is not a period."""
     found = _DAYS.fullmatch(since)
     days = int(found[1]) * _IN_DAYS[found[2]] if found else 30
     return max(1, min(MOST_DAYS, round(days + 0.49)))
 
 
 def link_of(row: Mapping[str, Any], days: int) -> str:
-    """Return the page behind a row: its call, its run, or the calls that it counts."""
+    """Return the link of a row: to its call, its run or the calls that it counts; or empty."""
     if call := row.get("call_id"):
         return address("calls", str(call))
     if run := row.get("run"):
@@ -74,7 +74,7 @@ def link_of(row: Mapping[str, Any], days: int) -> str:
 
 
 def csv_of(columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> bytes:
-    """Return CSV in UTF-8. A text that a spreadsheet would run as a formula begins with a quote."""
+    """Return CSV in UTF-8, with a quote before texts that spreadsheets run as formulas."""
     written = io.StringIO()
     writer = csv.writer(written)
     writer.writerow(columns)

@@ -15,7 +15,7 @@ from toolbus_ingress.mcp.tasks import RELATED
 from toolbus_ingress.sessions.session_store import Session
 
 RESPONSE_SECONDS = 300.0  # how long a person may take to respond
-MAX_ROUNDS = 32  # of requests for input within one call
+MAX_ROUNDS = 32  # requests for input within one call
 LONGEST_MESSAGE = 2000  # characters of an error's message
 
 _CAPABILITIES = {

@@ -102,7 +102,7 @@ class ConnectFlow:
             raise PageError(_OTHER_BROWSER, 403)
         url = f"{self.clients.issuer}{request.page.path}"
         if url != self.clients.redirect(link) or not _is_sender(link, query.get("iss")):
-            raise PageError(_OTHER_ISSUER, 403)  # the response's other parameters are not shown
+            raise PageError(_OTHER_ISSUER, 403)  # show no untrusted parameter
         server = self._server(link)
         if "error" in query:
             raise PageError(
