@@ -15,7 +15,7 @@ _NOTHING: Any = object()
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """A file of a message: base64 text, or a URL. The other of the two is empty."""
+    """A file of a message, as base64 text or as a URL; the other field is empty."""
 
     base64: str = ""
     url: str = ""
@@ -66,7 +66,7 @@ class Protocol:
         return self._message(message_id, parts, "agent")
 
     def state(self, state: str) -> str:
-        """Return a state, given in the words of version 0.3."""
+        """Return this version's name of a state; `state` is its name in version 0.3."""
         return _STATE + state.upper().replace("-", "_") if self is CURRENT else state
 
     @property
@@ -107,7 +107,7 @@ BEFORE = Protocol(
 
 
 def plain_state(state: str) -> str:
-    """Return a state of any version in the words of version 0.3."""
+    """Return the name in version 0.3 of a state of any version."""
     return state.removeprefix(_STATE).lower().replace("_", "-")
 
 

@@ -172,7 +172,7 @@ class ConfigProjection:
         self._complete = False
         self._stale = False  # `_now` lacks received changes
         self._unreadable: dict[str, str] = {}  # by entry, why this version cannot read it
-        self.on_stale: list[Callable[[], None]] = []  # a snapshot read before is outdated
+        self.on_stale: list[Callable[[], None]] = []  # earlier snapshots are outdated
         self.on_configured: list[Callable[[], None]] = []  # the configuration changed
         self.on_key: list[Callable[[str], None]] = []  # the key of this name changed
 
@@ -185,7 +185,7 @@ class ConfigProjection:
 
     @property
     def fault(self) -> str:
-        """Why an entry cannot be read; empty if all can. The last valid state remains in use."""
+        """The reason why an entry cannot be read, or empty. The last valid state remains in use."""
         return next(iter(self._unreadable.values()), "")
 
     @property

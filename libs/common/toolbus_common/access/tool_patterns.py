@@ -29,6 +29,6 @@ def granted(patterns: Iterable[str], name: str) -> bool:
 def _compiled(patterns: tuple[str, ...]) -> Pattern[str]:
     if not patterns:
         return compile_pattern(r"(?!)")
-    # A name may contain a bracket: a pattern with one also matches the literal name.
+    # A name may contain a bracket: a pattern with a bracket also matches the same name.
     literal = [escape(pattern) + r"\Z" for pattern in patterns if "[" in pattern]
     return compile_pattern("|".join([*map(translate, patterns), *literal]))

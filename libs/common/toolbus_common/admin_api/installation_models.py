@@ -27,8 +27,9 @@ class AuditStatement(ConfigModel):
 class SavedStatement(ConfigModel):
     """The values of one saved query's parameters.
 
-    A parameter without a value has its default. Times are a date, a time, or before now: `7d`.
-    `contains` selects the rows whose column contains a text, in upper or lower case.
+    A parameter without a value has its default. A time is a date, a time of day on a date, or a
+    period before now such as `7d`. `contains` selects the rows whose column contains a text, in
+    upper or lower case.
     """
 
     parameters: dict[str, Annotated[str, Field(max_length=4096)]] = Field(
@@ -83,7 +84,7 @@ class SavedQueries(ResponseModel):
 
 
 class EventProof(ResponseModel):
-    """The place of one event in its customer's signed log, and whether that is proven.
+    """The place of one event in its customer's signed log, and whether the place is proven.
 
     `path` has the hashes (RFC 6962, base64) that lead from `leaf_hash` to the root in `checkpoint`,
     the signed text of the first checkpoint of `size` events that contains the event. Without a
@@ -102,7 +103,7 @@ class EventProof(ResponseModel):
 
 
 class ProofsResponse(ResponseModel):
-    """The events of a call with their proofs. `key` is the log's public key of this gateway."""
+    """The events of a call with their proofs. `key` is the public key of this gateway's log."""
 
     call: str
     key: str
@@ -192,9 +193,10 @@ class DefinitionResponse(ResponseModel):
     """A definition of a server, with its differences from the approved one.
 
     `quarantined` is the reason for which it is hidden; empty if it is listed. `approved` and
-    `rejected` are digests, by whom and when (`at`, in seconds since the epoch). `signals` are the
-    rules that found instructions to a model, with their scores. `capabilities` says what the
-    definition can do beyond the approved one, and `hidden` counts invisible characters by name.
+    `rejected` are digests. `by` is the operator who decided, and `at` is the time of the decision
+    in seconds since the epoch. `signals` are the rules that found instructions to a model, with
+    their scores. `capabilities` says what the definition can do beyond the approved one, and
+    `hidden` counts invisible characters by name.
     """
 
     name: str

@@ -69,7 +69,7 @@ BY_PATTERN = (
     "models",
     "model_prices",
     "model_guards",
-)  # their names are no plain words
+)  # their names contain other characters
 
 
 class KeyWritten(Key):
@@ -150,7 +150,7 @@ class CacheSelection(ConfigModel):
 
 
 class CachePurge(CacheSelection):
-    """A selection of cached responses to remove. Without one, `everything` must be true."""
+    """A selection of cached responses to remove. If it is empty, `everything` must be true."""
 
     everything: bool = False
 
@@ -272,7 +272,7 @@ class Revoked(ResponseModel):
 class CoverageShare(ResponseModel):
     """What one guard checked of the calls of one key to one tool, in one phase.
 
-    `missing` counts calls without a check that the guard must have made, and `failed` failed
+    `missing` counts calls without a check that the guard must have made, and `failed` counts failed
     checks: both are gaps. `exempt` counts calls that needed no check, because an earlier
     configuration decided them. `attached_by` are the levels and entries that attach the guard.
     """

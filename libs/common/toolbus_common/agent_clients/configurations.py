@@ -11,17 +11,18 @@ DEFAULT_NAME = "toolbus"
 
 @dataclass(frozen=True, slots=True)
 class AgentClient:
-    """An MCP client: where its servers are, and how its file refers to a key.
+    """An MCP client: where its file lists servers, and how the file refers to a key.
 
-    `reference` stands in the file for the secret; the client replaces it by the variable
-    TOOLBUS_KEY or asks for it. It is empty if the client has no such reference.
+    `reference` is the text that the file contains instead of the secret; the client replaces it
+    with the variable TOOLBUS_KEY, or asks for the key. It is empty if the client supports no
+    references.
     """
 
     name: str
     title: str
-    file: str  # as a page shows it; empty if the place depends on the system
+    file: str  # as pages show it; empty if it depends on the operating system
     section: str
-    entry: Callable[[str, str], dict[str, Any]]  # of the endpoint and the key's secret
+    entry: Callable[[str, str], dict[str, Any]]  # from the endpoint and the key's secret
     reference: str = ""
     asks: bool = False  # the client asks for the key, so the secret is never in the file
     toml: bool = False
@@ -85,7 +86,7 @@ CLIENTS = {
 def configuration(
     client: AgentClient, endpoint: str, secret: str, name: str = DEFAULT_NAME
 ) -> dict[str, Any]:
-    """Return what a client's file needs to use the gateway, and nothing else."""
+    """Return the part of a client's file that configures the gateway."""
     entry = client.entry(endpoint, client.reference if client.asks else secret)
     prompts = {"inputs": [dict(VSCODE_INPUT)]} if client.asks else {}
     return {**prompts, client.section: {name: entry}}

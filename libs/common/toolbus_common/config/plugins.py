@@ -18,7 +18,7 @@ Sight = Literal["arguments", "result"]
 Deed = Literal["change", "refuse"]
 
 _LIMITS = Limits(memory=1024, processes=64)
-# What the content of each point is a part of.
+# The content of each point: a call's arguments or its result.
 _CONTENT: dict[Point, Sight] = {
     "before_decision": "arguments",
     "after_decision": "arguments",
@@ -55,9 +55,9 @@ class Plugin(ConfigModel):
     lets it pass and records an alarm. Without it, plugins that may change or refuse fail closed,
     others fail open.
 
-    `customers`, `keys`, `servers` and `tools` limit the calls about which the plugin is asked; each
-    of them without an entry means all. `tools` are patterns of tools, or of models
-    (`provider/model`); providers of models count as servers.
+    `customers`, `keys`, `servers` and `tools` limit the calls about which the plugin is asked; an
+    empty list means all. `tools` are patterns of tools, or of models (`provider/model`); providers
+    of models count as servers.
     """
 
     hooks: tuple[Point, ...] = Field(min_length=1, max_length=16)
@@ -79,7 +79,7 @@ class Plugin(ConfigModel):
 
     @property
     def fails_closed(self) -> bool:
-        """Whether a call is refused about which the plugin gave no valid answer."""
+        """Whether a call is refused if the plugin gives no valid answer about it."""
         return (self.fail or ("closed" if self.may else "open")) == "closed"
 
     @property
@@ -89,7 +89,7 @@ class Plugin(ConfigModel):
 
     @property
     def on_bus(self) -> bool:
-        """Whether the plugin has a user of the bus."""
+        """Whether the plugin connects to the bus, with a user of its own."""
         return not self.url
 
     @property

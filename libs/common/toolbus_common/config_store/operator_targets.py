@@ -45,8 +45,8 @@ _HARMLESS = frozenset(
 def digest_of(entry: Target) -> str:
     """Return the digest of the destination of an entry.
 
-    That of a provider or a guard also covers its kind, and whether the machine's credentials are
-    sent there.
+    The digest of a provider or guard also covers its kind, and whether the machine's credentials
+    are sent there.
     """
     destination: Any
     if isinstance(entry, Server):

@@ -56,10 +56,10 @@ class Identified(Plain):
 class CallRequested(Plain):
     """A client requests something of a server. Sent by ingress and codemode, consumed by policy.
 
-    `method` is the MCP method. `tool` is its target: the name of a tool or prompt, or a URI, as
-    the server knows it. `arguments` is raw JSON: the arguments of a tool or prompt, else the
-    request's params without `_meta`. `capabilities` is the client's declared capabilities as raw
-    JSON. `extra` is the other params (`inputResponses`, `requestState`, `task`, foreign members of
+    `method` is the MCP method. `tool` is its target: the name of a tool or prompt, or a URI, as the
+    server knows it. `arguments` is raw JSON: the arguments of a tool or prompt, else the request's
+    params without `_meta`. `capabilities` is the client's declared capabilities as raw JSON.
+    `extra` is the other params (`inputResponses`, `requestState`, `task`, foreign members of
     `_meta`) as one raw JSON object, or empty. `restriction` holds tuples of patterns: at least one
     pattern of each tuple must match the call, in addition to the key's grants. `run` names the
     agent run: the client's trace, else its session, else empty. `idempotency_key` is the caller's
@@ -68,9 +68,9 @@ class CallRequested(Plain):
     `terms` is raw JSON for the built-in server only (`toolbus_common.mcp.code_mode_options`).
     `tracestate` and `baggage` are the caller's trace headers. `session` names the client's session;
     empty for none. `suggested_by` is the id of the model request whose response suggested this
-    call, and which the sender has verified to be one of the same principal; empty for none. `flow`
+    call; empty for none. The sender has verified that the request is of the same principal. `flow`
     is set for the calls of a program or of a run of agent mode: a `FlowInputs` with the sealed
-    `CallAdmitted.flow` of the call that started it. Only codemode can have that.
+    `CallAdmitted.flow` of the call that started it. Only codemode receives that field.
 
     `log_level` is the lowest level of server log messages that the caller accepts. If it is empty,
     `default_logs` says whether the caller accepts the messages that the server sends unrequested.

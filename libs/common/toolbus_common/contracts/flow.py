@@ -20,7 +20,7 @@ class FlowState(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def chain(self) -> tuple[FlowRead, ...]:
-        """The calls that read, in their order."""
+        """The calls that read private or untrusted data, in their order."""
         found = [each for each in (self.private, self.untrusted) if each is not None]
         return tuple(dict.fromkeys(sorted(found, key=lambda each: each.at)))
 

@@ -1,4 +1,4 @@
-"""Requests to plugins, and their answers: plain JSON, because plugins are in any language."""
+"""Requests to plugins, and their answers: plain JSON, for plugins in any language."""
 
 from typing import Any, ClassVar, Literal
 
@@ -31,8 +31,8 @@ class HookRequest(Plain):
 class HookReply(Message):
     """The answer of a plugin.
 
-    `verdict` is what it decided. `content` is the changed content, with `change`. `reason` is a
-    text for the caller, with `refuse`, or says why the plugin could not decide, with `fail`.
+    `verdict` is what it decided. With `change`, `content` is the changed content. With `refuse`,
+    `reason` is a text for the caller; with `fail`, it says why the plugin could not decide.
     `version` is that of the plugin, for the event of the call.
     """
 

@@ -32,8 +32,8 @@ class DeadlineExtended(Struct, frozen=True):
 class Notification(Struct, frozen=True):
     """Another notification about this call; `body` is the raw JSON of its params.
 
-    `number` counts the parts of a stream from 1, so that the caller notices a lost part; 0 is no
-    part of a stream.
+    `number` counts the parts of a stream from 1, so that the caller notices a lost part; it is 0
+    for a notification that is not part of a stream.
     """
 
     method: str
@@ -60,7 +60,7 @@ class StreamPaused(Struct, frozen=True):
 class CallResult(Struct, frozen=True):
     """The result, as raw JSON in the form of the caller's protocol family.
 
-    `parts` is the number of the parts of a stream, after which `body` is empty; 0 for any other
+    `parts` is the number of parts of a streamed result, whose `body` is empty; 0 for any other
     result.
     """
 
@@ -168,9 +168,9 @@ class CallContext(Protocol):
     """The caller of one call, as its handler sees it. Messages arrive in order."""
 
     async def send(self, message: ReplyMessage) -> None:
-        """Send a message before the final reply, which the handler returns.
+        """Send a message before the final reply, which is the handler's return value.
 
-        Only a handler that returned None sends a final reply, if no other process does. Messages
-        after the final reply are dropped.
+        If the handler has returned None, another process or a later call of this method sends the
+        final reply. Messages after the final reply are dropped.
         """
         ...

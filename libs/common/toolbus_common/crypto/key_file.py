@@ -44,9 +44,10 @@ def read_key(path: Path) -> bytes:
 
 
 def accepted_keys(path: Path) -> list[bytes]:
-    """Return the key in a file, which is created if it is missing, and those accepted beside it.
+    """Return the key in a file, which is created if it is missing, and the other accepted keys.
 
-    Of `policy.key`, they are in files `policy.*.key`: earlier keys, and the next key of a rotation.
+    For `policy.key`, the other keys are in files `policy.*.key`: earlier keys, and the next key of
+    a rotation.
 
     Raises:
         ValueError: a file contains no key.

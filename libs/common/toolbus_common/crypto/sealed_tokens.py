@@ -24,7 +24,7 @@ class Claims(msgspec.Struct, array_like=True, frozen=True):
 
 
 class TokenSealer:
-    """Encrypts claims of any class with one key, and decrypts them with it or an accepted one."""
+    """Encrypts claims of any class with one key; decrypts with it and with other accepted keys."""
 
     def __init__(self, key: bytes, *accepted: bytes) -> None:
         self._aead = Aead(key)
@@ -54,7 +54,7 @@ class TokenSealer:
             return None
 
     def resealed(self, text: str, kind: type[Claims]) -> str | None:
-        """Return a token of an accepted key, encrypted with the key in use.
+        """Return a token of another accepted key, encrypted again with the key in use.
 
         Return None for any other token.
         """
@@ -67,7 +67,7 @@ class TokenSealer:
         return None
 
     def _opened_by_accepted(self, sealed: bytes, kind: bytes) -> bytes:
-        """Return what another accepted key decrypts. Raises `DecryptionError`."""
+        """Decrypt a token with one of the other accepted keys. Raises `DecryptionError`."""
         for aead in self._accepted:
             with suppress(DecryptionError):
                 return aead.open(sealed, kind)

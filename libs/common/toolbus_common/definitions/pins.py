@@ -48,7 +48,7 @@ class Case:
     offered: CatalogEntry
     pin: Pin
     revision: int  # the pin's revision in the bucket; 0 if there is no pin
-    labels: Labels | None = None  # of a tool: what approving it makes callable
+    labels: Labels | None = None  # of a tool, for information flow
 
     @property
     def name(self) -> str:

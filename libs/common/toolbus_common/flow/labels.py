@@ -76,10 +76,11 @@ def labels_of_call(
 ) -> Labels:
     """Return the labels of a call of a server by its method and target.
 
-    A read of a resource, a prompt, or a completion of their arguments has the labels of its
-    server. It is a sink only if the server is declared to write outside, because the URI or the
-    arguments are then sent outside. A task can be of any tool of the server, so a request about it
-    reads what any of them reads, and further input for it (`tasks/update`) is a sink if one is.
+    A read of a resource, a prompt, or a completion of their arguments has the labels of its server.
+    It is a sink only if the server is declared to write outside, because the URI or the arguments
+    are then sent outside. A task can belong to any tool of the server. A request about a task
+    therefore reads everything that any of these tools reads, and further input for a task
+    (`tasks/update`) is a sink if any of these tools is a sink.
     """
     tools = listing.tools if listing is not None else ()
     if method == TOOLS_CALL:
@@ -117,7 +118,7 @@ def _guess(server: Server | None, annotations: Any) -> tuple[tuple[Reads, ...], 
     read_only, open_world = hints.get("readOnlyHint") is True, hints.get("openWorldHint")
     if server is not None and _is_offline(server):
         open_world = False  # the sandbox enforces it, whatever the server says
-    if open_world is True:  # the arguments of a search or of a fetched URL leave, too
+    if open_world is True:  # its arguments, such as a search or a URL, are sent outside
         return (UNTRUSTED,), OUTSIDE
     if open_world is False:
         return (PRIVATE,), "nothing" if read_only else "inside"

@@ -15,7 +15,7 @@ OF_MODELS: Final[tuple[Phase, ...]] = ("prompts", "completions")
 
 
 def phases_of(method: str) -> tuple[Phase, ...]:
-    """Return the phases of a call with this method: the one before it, and the one after it."""
+    """Return the phases of a call with this method: before the call, and after it."""
     return OF_MODELS if is_model_method(method) else OF_TOOLS
 
 

@@ -11,7 +11,7 @@ class Content:
     """A JSON document, as bytes, as its parsed form, and as texts. Each is computed when needed."""
 
     def __init__(self, body: bytes | None, value: Any = msgspec.UNSET, size: int = 0) -> None:
-        """`value` is the parsed form, if it is known; `size` that of a document without `body`."""
+        """Take a document as bytes, or its parsed form as `value` and its `size` in bytes."""
         self._body = body
         self._value = value
         self._texts: dict[frozenset[str], JsonTexts] = {}
@@ -45,7 +45,7 @@ class Content:
 
     def without(self, except_fields: frozenset[str]) -> bytes:
         """Return the document with null as the value of some members. Raises `ValueError`."""
-        value = self.value  # a service receives only documents that the receiver reads alike
+        value = self.value  # raises if two parsers could read it differently
         return msgspec.json.encode(_masked(value, except_fields)) if except_fields else self.body
 
     def replace(self, value: Any) -> None:

@@ -19,9 +19,9 @@ MOST_IDS = 5  # call ids of one gap
 class Share:
     """What one guard checked of the calls of one key to one tool, in one phase.
 
-    `missing` counts calls that the guard must have checked, by the configuration that decided them,
-    without a check. `failed` counts failed checks. All other calls without a check are `exempt`:
-    the guard is not attached to them, or an earlier configuration decided them.
+    `missing` counts calls without a check that the configuration at the time of the call required.
+    `failed` counts failed checks. All other calls without a check are `exempt`: the guard is not
+    attached to them, or an earlier configuration decided them.
     """
 
     customer: str
@@ -50,7 +50,7 @@ class Share:
 
     @property
     def exempt(self) -> int:
-        """The calls without a check that needed none."""
+        """The number of calls that needed no check."""
         return self.calls - self.checked - self.missing - self.failed
 
     def add(self, row: Mapping[str, Any], *, expected: bool) -> None:

@@ -92,8 +92,8 @@ class Inspector:
     def applicable(self, names: Sequence[str], phase: Phase) -> tuple[str, ...]:
         """Return the guards among `names` that check this phase, in the order of declaration.
 
-        Plugins that may change the content are before them, the others after them. An unknown guard
-        is returned too, as the last: its check fails.
+        Plugins that may change the content come before the guards, and other plugins after them.
+        Unknown guards come last: their checks fail.
         """
         known = {each for each in names if each in self.guards and phase in self.guards[each].on}
         guards = sorted(known, key=self._order.__getitem__)
@@ -106,7 +106,7 @@ class Inspector:
         return (*first, *guards, *later, *(each for each in others if not is_plugin(each)))
 
     def fails_closed(self, name: str) -> bool:
-        """Return whether a call is rejected that a guard or a plugin could not check."""
+        """Return whether a call is rejected if this guard or plugin could not check it."""
         if is_plugin(name):
             return self._plugins is None or self._plugins.fails_closed(name)
         guard = self.guards.get(name)
@@ -287,7 +287,7 @@ class Inspector:
             raise _GuardFaultError(f"it took longer than {guard.timeout:g} s") from None
         except ToolbusError as error:
             raise _GuardFaultError(error.reason) from error
-        except ValueError as error:  # also of the parser: our own texts, without the content
+        except ValueError as error:  # also from the parser
             raise _GuardFaultError(_own_text(error)) from None
         except _GuardFaultError:
             raise
@@ -356,7 +356,7 @@ def _verdict(guard: Guard, found: _Found, *, may_ask: bool) -> Verdict:
 
 
 def _own_text(error: ValueError) -> str:
-    """Return the reason of an error in the content's form; texts of libraries can contain it."""
+    """Return an error's text if it is from Toolbus; a library's text can contain the content."""
     module = type(error).__module__
     return (
         str(error)

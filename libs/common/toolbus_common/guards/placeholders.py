@@ -56,7 +56,7 @@ class Placeholders:
 
     @property
     def unstored(self) -> "Placeholders":
-        """These placeholders without their values: none is stored or restored."""
+        """The same placeholders, but without a bucket: no value is stored or restored."""
         without = copy(self)
         without._bucket = None  # noqa: SLF001 - of this class
         return without
@@ -72,8 +72,8 @@ class Placeholders:
     ) -> None:
         """Store the values of placeholders. Raises `BusDownError`.
 
-        `values` maps placeholders to values. Longer values than `LARGEST_VALUE`, and more than
-        `MOST_VALUES`, are not stored: their placeholders cannot be restored.
+        `values` maps placeholders to values. Values longer than `LARGEST_VALUE`, and values beyond
+        the first `MOST_VALUES`, are not stored: their placeholders cannot be restored.
         """
         if self._bucket is None or not values:
             return
@@ -133,11 +133,11 @@ class Placeholders:
             return None
 
     def _entry(self, principal_id: str, run: str, placeholder: str) -> str:
-        """Return the name of the entry of a placeholder, which the rule's name is no part of."""
+        """Return the name of a placeholder's entry, which does not depend on the rule's name."""
         digits = placeholder[-17:-1]
         return hmac.digest(self._names, _joined(principal_id, run, digits), sha256).hex()
 
 
 def _joined(*parts: str) -> bytes:
-    """Return parts as bytes, so that other parts give other bytes."""
+    """Join parts without ambiguity: different parts give different bytes."""
     return msgspec.msgpack.encode(parts)

@@ -32,9 +32,9 @@ def redact(
 ) -> Redacted:
     """Return a document with its findings replaced by `placeholder(rule, value)`.
 
-    A value that a rule matched is replaced in all texts: a structured result and the text that
-    repeats it have the same placeholders, although rules can need the context of one of them.
-    Raises `CollisionError`.
+    A value that a rule matched is replaced in all texts, because a rule can need a context that
+    only one of them has: a structured result and the text that repeats it get the same
+    placeholders. Raises `CollisionError`.
     """
     spans: dict[int, list[tuple[int, int, str]]] = defaultdict(list)
     for each in findings:
@@ -95,7 +95,7 @@ def _add_repeated(spans: dict[int, list[tuple[int, int, str]]], texts: Sequence[
 
 
 def _places(text: str, value: str) -> Iterator[tuple[int, int]]:
-    """Yield the positions of a value in a text; after `MOST_MATCHES`, the rest of the text."""
+    """Yield the spans of a value in a text; after `MOST_MATCHES`, one span for the rest."""
     at, found = text.find(value), 0
     while at >= 0 and found < MOST_MATCHES:
         yield at, at + len(value)

@@ -12,7 +12,7 @@ _TYPES = ("complete", "input_required", "task")
 
 
 def parted(result: Content) -> tuple[Any, dict[str, Any]]:
-    """Return a result without its opaque members, and these; none if it is no JSON object."""
+    """Return a result without its opaque members, and the opaque members by name."""
     try:
         value = result.value
     except ValueError:

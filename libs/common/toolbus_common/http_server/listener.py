@@ -71,7 +71,7 @@ class Listener:
         return True
 
     def may_begin(self, handshakes: int) -> bool:
-        """Return whether a handshake can begin in addition to others."""
+        """Return whether another handshake can begin while `handshakes` are in progress."""
         return len(self.connections) + handshakes < self._maximum or self._reject("total")
 
     def expect(self, connection: HttpConnection, client: str) -> bool:

@@ -1,4 +1,4 @@
-"""Classes of clients by capabilities. A server can list other tools to each class (no I/O)."""
+"""Classes of clients by capabilities. A server can list different tools for each (no I/O)."""
 
 from functools import lru_cache
 from itertools import combinations

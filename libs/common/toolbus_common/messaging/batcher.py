@@ -113,7 +113,7 @@ class Batcher(Generic[T, R]):
                 await self._batch_ended.wait()
 
     def _start(self) -> None:
-        """Flush waiting items. `_scheduled` remains set meanwhile, against recursion."""
+        """Flush waiting items. `_scheduled` remains set meanwhile, to prevent recursion."""
         self._scheduled = True
         while self._items and len(self._in_flight) < self._concurrency:
             size = self._max_items

@@ -243,7 +243,7 @@ class ServiceBroker(NatsBroker):
 
 
 async def _give_back(messages: Sequence[Msg]) -> None:
-    """Let another replica have the messages now, not after the time for their acknowledgement."""
+    """Release messages to other replicas now, before the time for acknowledgement ends."""
     with suppress(NatsError):
         for message in messages:
             await message.nak()

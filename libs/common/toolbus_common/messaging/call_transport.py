@@ -33,7 +33,7 @@ T = TypeVar("T")
 Call = CallRequested | CallAdmitted
 Undelivered = Callable[[], Coroutine[Any, Any, None]]  # replies to a call that no executor took
 REPLY_SECONDS = 1.0  # for the reply to a call whose resources were closed
-EXPIRY_SECONDS = 0.5  # between two looks for calls past their deadline
+EXPIRY_SECONDS = 0.5  # between two checks for calls past their deadline
 FORGET_SECONDS = 5.0  # NATS reports "no responders" within milliseconds or never
 
 
@@ -47,7 +47,7 @@ class NatsContext:
         self._address = address
 
     async def send(self, message: ReplyMessage) -> None:
-        """Publish; a caller that cannot be reached any more times out at its own deadline."""
+        """Publish a message; an unreachable caller times out at its own deadline."""
         # The message would be published with this service's permissions.
         if not answerable(self._address):
             log.warning("call.reply_rejected", extra={"address": self._address})

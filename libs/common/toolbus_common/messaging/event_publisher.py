@@ -31,8 +31,8 @@ class EventPublisher:
     """One producer of events; `producer` identifies this process.
 
     For each customer, `seq` counts its events without gaps and `prev` is the hash of the previous
-    one (SHA-256 of its line, in hex), so that lost or altered events show to readers of that
-    customer.
+    one (SHA-256 of its line, in hex), so that readers of that customer's events detect a lost or
+    altered event.
 
     Events of one subject that are published at the same time are sent as one message with one line
     per event, so that one acknowledgement of the stream covers all of them.
@@ -58,8 +58,8 @@ class EventPublisher:
     def publish_durable(self, event: Event) -> asyncio.Future[None]:
         """Publish an event; the future ends when it is durable, or with `BusDownError`.
 
-        After an error the event may still reach the stream later, under the same id: publish
-        another event with its outcome.
+        After an error, the event can still reach the stream later. Do not publish it again; publish
+        another event with the outcome.
         """
         return self._add(self._awaited, event)
 

@@ -92,7 +92,7 @@ class PendingReply:
             self.deliver(CallError(error))
 
     def expire(self, now: float) -> None:
-        """End the call if its deadline has passed for too long; `now` is in epoch seconds.
+        """End the call if its deadline passed too long ago; `now` is in seconds since the epoch.
 
         A handler of this process is cancelled: it reports the end of the call itself. It is
         cancelled again if it is still running later, because a cancellation can get lost.

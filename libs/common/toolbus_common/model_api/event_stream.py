@@ -11,7 +11,7 @@ HEADERS = (
 
 
 class EventSplitter:
-    """Splitter of a stream, received in pieces of any size, after its last complete event.
+    """Splits a stream, received in pieces of any size, after the last complete event.
 
     `rest` is the beginning of an incomplete event.
     """

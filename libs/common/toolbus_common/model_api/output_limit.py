@@ -2,9 +2,9 @@
 
 
 def chat_limit_field(*, serves_responses: bool) -> str:
-    """Return the member, by whether the provider itself serves the responses API.
+    """Return the name of the member, by whether the provider serves the responses API.
 
-    A provider of that API knows the current member, and OpenAI's reasoning models refuse the old
-    one. Of other providers only the old member is certain to be effective.
+    A provider of that API accepts the current name, and OpenAI's reasoning models reject the old
+    one. Other providers are certain to apply only the old name.
     """
     return "max_completion_tokens" if serves_responses else "max_tokens"

@@ -146,7 +146,7 @@ def _usable(target: ModelTarget, principal: Principal, configuration: Configurat
 
 
 def _direct(name: str) -> tuple[ModelTarget, ...]:
-    """Return the target of the form `provider/model`; none if the name has another form."""
+    """Return the target of a name `provider/model`; empty if the name has another form."""
     provider, _, model = name.partition(SEPARATOR)
     valid = model.isascii() and model.isprintable() and " " not in model
     if not provider or not model or not valid or len(model) > _LONGEST_MODEL:

@@ -65,7 +65,7 @@ def shown_urls(urls: str) -> str:
 def servers_of(urls: str) -> list[str]:
     """Return the URLs that commas separate, in random order.
 
-    Raises `BusDownError`, which does not quote them.
+    Raises `BusDownError`, whose message does not contain them.
     """
     found = [each.strip() for each in urls.split(",")]
     try:
@@ -85,7 +85,7 @@ def client_of(files: TlsFiles | None) -> MovableClient:
 
 
 def cannot_connect(urls: str, name: str, cause: Exception) -> BusDownError:
-    """Return the error of a failed connection; a client does not receive why it is rejected."""
+    """Return the error of a failed connection; a server does not tell why it rejects a client."""
     why = str(cause)
     if isinstance(cause, ConnectionResetError):
         why += "; NATS closes the connection when it rejects a user: check the seed file"
@@ -93,10 +93,10 @@ def cannot_connect(urls: str, name: str, cause: Exception) -> BusDownError:
 
 
 async def until_led(store: Callable[[], Awaitable[None]], seconds: float) -> None:
-    """Store a message, again while its stream has no leader that acknowledges it, for `seconds`.
+    """Store a message; retry for `seconds` while its stream has no leader that acknowledges it.
 
-    `store` raises `LookupError` without a leader, and `BusDownError` by `TimeoutError` without an
-    acknowledgement. Raises `BusDownError`.
+    `store` raises `LookupError` if there is no leader, and `BusDownError` with the cause
+    `TimeoutError` if there is no acknowledgement. Raises `BusDownError`.
     """
     loop = asyncio.get_running_loop()
     due = loop.time() + seconds
@@ -129,7 +129,7 @@ def bus_down(cause: Exception | None = None) -> BusDownError:
 
 
 async def closed(client: Client) -> None:
-    """Close a client, which waits for the server's end of a TLS connection without a limit."""
+    """Close a client, and limit its wait for the server to end a TLS connection."""
     with suppress(TimeoutError):
         async with asyncio.timeout(CLOSE_SECONDS):
             await client.close()

@@ -41,7 +41,7 @@ from toolbus_common.tls_files import TlsFiles
 log = logging.getLogger(__name__)
 
 SPANS = "Toolbus-Spans"  # header for `Envelope.spans`
-ACK_SECONDS = 4.5  # most elections end within it, and it ends within the time of a shutdown
+ACK_SECONDS = 4.5  # longer than most elections, and shorter than a shutdown
 RESEND_SECONDS = 1.5  # without an acknowledgement, with the same id
 PING_SECONDS, PINGS = 1, 3  # unanswered pings after which a server is given up, in 3 to 4 s
 LATE_SECONDS = 3.0  # additional time for busy responders
@@ -142,7 +142,7 @@ class Bus:
             "nkeys_seed_str": self._seed,
             "inbox_prefix": f"_INBOX.{self.name}",
             "connect_timeout": 2,
-            "dont_randomize": True,  # the lost server is the last one of a reconnection
+            "dont_randomize": True,  # a reconnection tries the lost server last
         }
         servers = servers_of(self._url)
         departure = Departure(client, lambda: client_of(self._tls), servers, identity)

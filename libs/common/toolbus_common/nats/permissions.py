@@ -347,7 +347,7 @@ def public_key(seed: str) -> str:
 
 
 def create_seeds(directory: Path, *others: str) -> dict[str, str]:
-    """Create the missing seed files, and return the public key of each user, with `others`.
+    """Create missing seed files for all users and `others`, and return their public keys.
 
     Only the owner of a file can read it.
     """

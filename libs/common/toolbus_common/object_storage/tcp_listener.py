@@ -1,4 +1,4 @@
-"""TCP listener that knows each of its connections from the accept on.
+"""TCP listener that knows each of its connections as soon as it is accepted.
 
 A server of `asyncio.start_server` does not know a connection before its TLS handshake has ended. A
 connection that is accepted while the server closes is then never closed.

@@ -16,7 +16,7 @@ class _Metrics(NamedTuple):
 def record_check(check: GuardCheck, *, fails_closed: bool) -> None:
     """Count one check and its duration; `fails_closed` is that of its guard.
 
-    A check from the memory of a cache is counted, but its duration is not.
+    A check whose verdict comes from a cache is counted, but its duration is not.
     """
     metrics = _metrics(check.guard, check.phase, check.verdict)
     metrics.checks.count += 1
@@ -29,6 +29,6 @@ def record_check(check: GuardCheck, *, fails_closed: bool) -> None:
 
 @cache
 def _metrics(guard: str, phase: str, verdict: str) -> _Metrics:
-    """Return the metrics of these labels. Their names are configured, so they are few."""
+    """Return the metrics of these labels, whose values are few configured names."""
     counted = call_count(GUARD_CHECKS.labels(guard, phase, verdict))
     return _Metrics(counted, GUARD_SECONDS.labels(guard))

@@ -21,7 +21,7 @@ _STANDARD_FIELDS = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asc
 
 
 def redacted(text: str) -> str:
-    """Return the text with everything redacted that looks like a credential."""
+    """Return the text with everything that looks like a credential redacted."""
     return _SECRETS.sub("[redacted]", text)
 
 

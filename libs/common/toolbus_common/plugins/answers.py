@@ -25,7 +25,7 @@ def decoded(data: bytes) -> HookReply:
     try:
         return HookReply.decode(data)
     except (ValidationError, RecursionError):
-        raise AnswerError("its answer has not the form of an answer") from None
+        raise AnswerError("its answer does not have the form of an answer") from None
 
 
 def check(answer: HookReply, plugin: Plugin, point: str) -> None:
@@ -39,7 +39,7 @@ def check(answer: HookReply, plugin: Plugin, point: str) -> None:
 
 
 def changed(before: Any, after: Any) -> Any:
-    """Return a changed content of the same form as before. Raises `AnswerError`.
+    """Return the changed content. Raises `AnswerError` if its form differs from before.
 
     An object keeps its members at the top level, and the types of their values. A list keeps its
     length, and the types of its values.

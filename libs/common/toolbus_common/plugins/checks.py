@@ -60,7 +60,7 @@ class PluginChecks:
         return plugin is not None and plugin.changes
 
     def fails_closed(self, checker: str) -> bool:
-        """Return whether a call is refused that a plugin could not check."""
+        """Return whether a call is refused if this plugin could not check it."""
         plugin = self._plugin(checker)
         return plugin is None or plugin.fails_closed
 

@@ -19,11 +19,11 @@ class _Call(Protocol):
 def document_of(call: _Call) -> bytes:
     """Return the arguments of a call, and the URI of a resource, as one document.
 
-    Arguments that are no JSON are returned as they are, so that no plugin can read them.
+    Arguments that are not JSON are returned unchanged; no plugin can then read the document.
     """
     arguments = call.arguments or b"null"
     try:
-        strict_json.parse(arguments)  # it becomes a part of another document
+        strict_json.parse(arguments)  # else they could alter the document around them
     except strict_json.StrictJSONError:
         return arguments
     members = {"arguments": msgspec.Raw(arguments)}

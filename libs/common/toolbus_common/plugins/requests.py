@@ -1,4 +1,4 @@
-"""Requests to plugins over the bus, within a time box, and the breaker of each plugin."""
+"""Requests to plugins over the bus, within a time limit, and the breaker of each plugin."""
 
 import asyncio
 import logging
@@ -19,7 +19,7 @@ from toolbus_common.plugins.answers import AnswerError
 from toolbus_common.plugins.subjects import PREFIX, checker_of, is_plugin, subject_of
 
 log = logging.getLogger(__name__)
-CONNECTING_SECONDS = (0.02, 0.08)  # pauses before a program that is not there is asked again
+CONNECTING_SECONDS = (0.02, 0.08)  # pauses before a program that has not connected is asked again
 _request = trusted(HookRequest)
 
 
@@ -39,7 +39,7 @@ class PluginRequests:
     """Requests of one process to plugins. `configured` returns the plugins that are declared now.
 
     A plugin that gave no valid answer several times in a row is ejected for a while: it is not
-    asked, so that it slows down no call. `ejected` shows it.
+    asked, so that it slows down no call. `ejected` returns these plugins.
     """
 
     def __init__(self, bus: Bus, configured: Callable[[], Mapping[str, Plugin]]) -> None:
@@ -68,7 +68,7 @@ class PluginRequests:
             answer = await self._answer(name, plugin, point, call, content)
         except PluginFaultError as fault:
             if call.deadline - began < plugin.timeout:
-                # A caller chose a time that is too short, which must not eject it for others.
+                # The caller's deadline was too short; this must not eject the plugin for others.
                 breaker.abandoned(monotonic())
                 raise
             state.fault = str(fault)

@@ -30,8 +30,8 @@ def entries() -> Mapping[str, CatalogueEntry]:
 def matching(found: Iterable[CatalogueEntry], text: str) -> list[CatalogueEntry]:
     """Return the entries that contain every word of a text, best first.
 
-    A word in the name counts more than one in the title, the publisher or a topic, and those more
-    than one in the description.
+    Words in the name count most, then words in the title, the publisher and the topics, then words
+    in the description.
     """
     words = text.lower().split()
     rated = [(_rating(each, words), each.name, each) for each in found]

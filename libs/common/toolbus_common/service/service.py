@@ -180,7 +180,7 @@ class Service:
 
     async def _refused(self) -> bool:
         """Return whether this replica may not work. It then answers status queries only."""
-        self._refusal = self._unreadable_entry()  # without it, this replica would reject callers
+        self._refusal = self._unreadable_entry()  # it could reject callers without it
         if self.shared_keys and not self._refusal:
             bucket = await self.bucket(INSTALLATION)
             self._refusal = await self._compared_keys(bucket)

@@ -51,7 +51,7 @@ class SharedKeys:
 
 
 async def _agreed(bucket: Bucket, entry: str, mine: list[str]) -> bool:
-    """Return whether the bus has none or one of `mine`; in this case, store the first of them."""
+    """Return whether the entry is missing or one of `mine`; if so, store the first of `mine`."""
     found = await bucket.get(entry)
     if found is None or not found.value:
         if await bucket.swap(entry, mine[0].encode(), 0) is not None:

@@ -5,7 +5,7 @@ from toolbus_common.errors import ToolbusError
 from toolbus_common.messaging.request_reply import RequestReply
 
 SECONDS = 5.0
-# The event `guard.failed` includes content that is not that of a call, such as definitions.
+# The event `guard.failed` also reports content outside of calls, such as definitions.
 OPEN_FAILURES = (
     "SELECT guard, count() AS times, any(reason) AS reason FROM ("
     " SELECT DISTINCT call_id, guard, error AS reason FROM guard_checks"
@@ -18,7 +18,7 @@ OPEN_FAILURES = (
 
 
 async def open_failures(queries: RequestReply) -> list[str] | None:
-    """Return a message for each guard that failed open; None if audit cannot say it."""
+    """Return a message for each guard that failed open; None if audit does not reply."""
     try:
         found = await queries.request(AuditQuery(sql=OPEN_FAILURES), RowsReply, SECONDS)
     except ToolbusError:

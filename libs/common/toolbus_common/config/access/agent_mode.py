@@ -13,8 +13,8 @@ Injection = Literal["tools", "code", "search"]
 class InjectionLimits(ConfigModel):
     """Limits of the tools that are added to a model request.
 
-    `tools` is the most tools of a request, with the client's own. `tokens` is the most tokens of
-    the added tools, estimated at three bytes for each token.
+    `tools` is the maximum number of tools in a request, with the client's own. `tokens` is the
+    maximum number of tokens of the added tools, estimated at three bytes for each token.
     """
 
     tools: int = Field(default=128, ge=1, le=10_000)

@@ -21,8 +21,8 @@ class Group(ConfigModel):
     """Named patterns that levels can refer to: `tools` and `models` are granted, `deny` is denied.
 
     A group without `tools` only denies the tools that match `deny`. `guards` apply to all calls of
-    the levels that refer to the group. With `scope`, the group is also
-    an OAuth scope. A client requests the scope at `first`, or `later` when it needs these tools.
+    the levels that refer to the group. With `scope`, the group is also an OAuth scope: clients
+    request it at the first sign-in (`first`), or when they need these tools (`later`).
     """
 
     tools: Patterns | None = None
@@ -145,7 +145,7 @@ class KeyTerms(Level):
 
     A key without `tools` and `groups` has no access to tools, and a key without `models` and
     `groups` has no access to models.
-    `rights` are tasks of operators that the holder is permitted to do: the decision of approvals.
+    `rights` are the operator's tasks that the holder may perform: `approve` decides on approvals.
     `auto_execute` matches the tools that an agent loop may run without a confirmation by the
     client. All other tools need this confirmation.
     `inject` adds tools to the key's model requests: the key's own `tools`, or the tools of code

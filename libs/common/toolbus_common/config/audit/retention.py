@@ -12,7 +12,7 @@ from toolbus_common.config.base import ConfigModel, Name
 
 SHORTEST = 183  # days: half a year, which the EU's AI Act requires of deployers (Art. 26(6))
 USUAL = 400
-_COSIGNATURE, _KEY_BYTES = b"\x04", 33  # algorithm number; its length with the public key
+_COSIGNATURE, _KEY_BYTES = b"\x04", 33  # algorithm number; bytes of number and public key
 _DAYS = re.compile(r"(\d{1,5})d")
 
 

@@ -33,7 +33,7 @@ _ATTACHED = ("customers", "teams", "users", "keys", "groups", "access", "servers
 
 
 def problems(document: Document) -> Iterator[ConfigProblem]:
-    """Yield a problem for each unknown name of a guard, its server or rule, and wrong limits."""
+    """Yield a problem for each unknown name of a guard, server or rule, and each wrong option."""
     data = document.data
     guards = _object(data.get("guards"))
     for path, name in _attachments(data):

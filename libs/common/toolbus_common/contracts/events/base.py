@@ -61,7 +61,7 @@ class Event(Plain):
     def impersonal(self) -> bool:
         """Whether the event neither names a person nor contains text to encrypt.
 
-        Most events are so.
+        This is true of most events.
         """
         fields = self.__dict__
         return not (fields.get(self.PERSON) or any(map(fields.get, self.CONTENT)))

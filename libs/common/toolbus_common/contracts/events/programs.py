@@ -40,11 +40,11 @@ class RunStarted(RunEvent):
 class RunEnded(RunEvent):
     """The resource usage of a program.
 
-    `calls` is the number of its calls; `denied` and `failed` count some of them. `cost` is in
-    micro-dollars, as counted against the program's limit. A call without a known outcome counts in
-    full. `latency_us` is the duration and `cpu_us` is the CPU time, both in microseconds.
-    `output_bytes` is the size of the output. `stored` is the number of results that were stored
-    because they were too large to return.
+    `calls` is the number of its calls; `denied` and `failed` are the numbers of those that were
+    denied and that failed. `cost` is in micro-dollars, as counted against the program's limit. A
+    call without a known outcome counts in full. `latency_us` is the duration and `cpu_us` is the
+    CPU time, both in microseconds. `output_bytes` is the size of the output. `stored` is the number
+    of results that were stored because they were too large to return.
     """
 
     calls: int = 0

@@ -16,8 +16,8 @@ class AdminRequest(Query):
     Ingress sends this query to policy. Policy resolves `key_digest` itself, so ingress cannot
     assert an identity. `match` is the revision that the client has read (`If-Match`), or `*` for
     any revision. `form` is the format of `body`. `limit` and `after` select a page of a list, and
-    `search` the entries whose names contain it. With `everything`, a list has
-    also what it otherwise leaves out.
+    `search` the entries whose names contain it. With `everything`, a list also contains the entries
+    that it otherwise omits.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.admin"
@@ -71,8 +71,8 @@ class ExplainQuery(Query):
 class OwnExplainQuery(Query):
     """Like `ExplainQuery`, for the caller's own key. Ingress sends this query to policy.
 
-    Policy resolves `key_digest` itself, so ingress cannot assert an identity. The explanation has
-    only what the caller may see: what is not granted is unknown.
+    Policy resolves `key_digest` itself, so ingress cannot assert an identity. The explanation
+    contains only what the caller may see; other tools and models are reported as unknown.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.policy.explain_own"

@@ -112,11 +112,11 @@ class SpendingQuery(Query):
     """Return a customer's charges for tools, from the events. Policy sends this query to audit.
 
     A call counts at the time when it was allowed, from `start` and before `end` (seconds since the
-    epoch), in steps of `step` seconds (0 means one step). With `aliases`, a last column has the
-    aliases that contained a model when its request was allowed, separated by spaces. With `last`,
-    the stored messages of the customer are counted: those of the stream `stream` with sequence
-    numbers from `first` to `last`. `sequences` and `ids` are messages of this stream, and events of
-    the customer, of which the reply names the stored ones.
+    epoch), in steps of `step` seconds (0 means one step). With `aliases`, the last column contains
+    the aliases that contained the model when its request was allowed, separated by spaces. With
+    `last`, the stored messages of the customer are counted: those of the stream `stream` with
+    sequence numbers from `first` to `last`. `sequences` are messages of this stream, and `ids` are
+    events of the customer; the reply lists those of them that are stored.
     """
 
     SUBJECT: ClassVar[str] = "tb.query.audit.spending"
@@ -138,8 +138,8 @@ class SpendingReply(Message):
 
     `since` is the time of the oldest stored event. `more` is true if there are too many rows or
     calls for one reply. In this case, query a shorter interval. `store` is the id of the store, and
-    `messages` the number of stored messages that the query asks for. `sequences` and `ids` are
-    those of the query that are stored.
+    `messages` is the number of the customer's stored messages, for a query with `last`. `sequences`
+    and `ids` are those in the query that are stored.
     """
 
     rows: tuple[tuple[Any, ...], ...]
@@ -171,7 +171,7 @@ class OpenCall(Message):
 
     `unknown_at` is the time when the call was charged as unknown, or 0. `charge` is in
     micro-dollars. `stream_seq` is the sequence number of its `call.allowed` event in the stream
-    EVENTS. `aliases` are those that contained a model then, separated by spaces.
+    EVENTS. `aliases` are the aliases that contained the model at that time, separated by spaces.
     """
 
     call_id: str

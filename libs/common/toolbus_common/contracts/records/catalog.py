@@ -81,8 +81,8 @@ class Listing(Message):
     `handshake` is set for a server that supports both protocol families; `family` is then the newer
     one. `hints` are the cache lifetimes in milliseconds that the server gives for results, by
     method. `depends` is true if the lists depend on the client's capabilities, and None if this is
-    unknown. `awaits_comparison` is set while it is unknown what only some clients get. `signals`
-    and `held` concern the instructions of the server.
+    unknown. `awaits_comparison` is set while it is unknown which entries only some clients receive.
+    `signals` and `held` concern the instructions of the server.
     """
 
     server: str

@@ -72,7 +72,7 @@ class InjectionDetector:
     """The detector of a guard of kind injection.
 
     `rules` are the names of the rules that apply; all of them if None. With `definitions`, the
-    texts belong to the definition of a tool, where instructions have less reason to be.
+    texts belong to the definition of a tool, where instructions are less likely to be harmless.
     """
 
     def __init__(
@@ -197,7 +197,7 @@ def _limited(found: Iterator[Finding], text: str) -> list[Finding]:
 
 
 def _is_unusual(text: str) -> bool:
-    """Return whether more than the patterns in the plain text must be searched."""
+    """Return whether other forms of the text must be searched, in addition to the plain text."""
     return has_invisible(text) or _UNUSUAL.search(encoded(text)) is not None
 
 

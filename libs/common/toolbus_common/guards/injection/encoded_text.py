@@ -14,9 +14,9 @@ _ENCODED = re2.compile(
     r"|(?P<percent>(?:%[0-9a-fA-F]{2}|[A-Za-z0-9._~+-]){8,})"
 )
 _GATE = re2.compile(r"[A-Za-z0-9+/_-]{32}|%[0-9a-fA-F]{2}[A-Za-z0-9._~+-]{0,40}%[0-9a-fA-F]{2}")
-MOST_BLOBS = 256  # of one text
+MOST_BLOBS = 256  # encoded parts of one text
 SHORTEST = 16  # decoded characters
-LARGEST_BLOB = 64 * 1024  # decoded characters; of a longer one, the beginning
+LARGEST_BLOB = 64 * 1024  # decoded characters; the rest of a longer part is ignored
 
 
 def decoded_texts(text: str) -> Iterator[View]:

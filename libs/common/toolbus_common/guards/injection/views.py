@@ -37,7 +37,7 @@ _ANY_INVISIBLE = re2.compile(
 class View(Struct, frozen=True):
     """A form of a text. `positions` are those of its characters in the original; empty if equal.
 
-    `width` is how many characters of the original one character stands for.
+    `width` is the number of characters of the original that one character stands for.
     """
 
     text: str
@@ -73,8 +73,8 @@ def plain_view(text: str) -> View:
 def views_without_codes(text: str) -> list[View]:
     """Return the forms of a text without the codes of terminals, if it has any.
 
-    One of them has the last letter of each code: a terminal takes the first letter behind an
-    unfinished code for its end, but a model reads it.
+    One of them retains the last letter of each code. After an unfinished code, a terminal reads the
+    next letter as the end of the code, but a model reads it as text.
     """
     data = text.encode("latin-1", "replace")
     found = ([*each.finditer(data)] for each in (_TERMINAL, _UNFINISHED))

@@ -58,13 +58,13 @@ def _varied(digits: str) -> bool:
 
 
 def email(value: str) -> bool:
-    """Return whether it is an address of a person and not a file or a login of a repository."""
+    """Return whether a value is a person's address, not a file or a login of a repository."""
     local, _, domain = value.rpartition("@")
     return domain.rpartition(".")[2].lower() not in _NO_DOMAINS and local.lower() != "git"
 
 
 def card(value: str) -> bool:
-    """Return whether it is a card number: prefix and length of an issuer, and the Luhn checksum."""
+    """Return whether a value has the prefix and length of an issuer, and the Luhn checksum."""
     digits = _digits(value)
     issued = any(
         first <= int(digits[: len(str(first))]) <= last and len(digits) in sizes
@@ -74,7 +74,7 @@ def card(value: str) -> bool:
 
 
 def phone(value: str) -> bool:
-    """Return whether it has the digits of an international phone number."""
+    """Return whether a value has the digits of an international phone number."""
     digits = _digits(value)
     return _SHORTEST_PHONE <= len(digits) <= _LONGEST_PHONE and _varied(digits)
 
@@ -104,7 +104,7 @@ def australian_medicare(value: str) -> bool:
 
 
 def document(value: str) -> bool:
-    """Return whether it has as many digits as the number of a passport or a licence."""
+    """Return whether a value has enough digits for the number of a passport or a licence."""
     return len(_digits(value)) >= _FEWEST_DIGITS
 
 
@@ -122,7 +122,7 @@ def internet_address(value: str) -> bool:
 
 
 def ipv6_address(value: str) -> bool:
-    """Return whether it is an address of IP version 6."""
+    """Return whether a value is an address of IP version 6."""
     try:
         return IPv6Address(value).is_global
     except ValueError:

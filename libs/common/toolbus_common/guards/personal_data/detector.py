@@ -34,7 +34,7 @@ _POINTS = frozenset(b".-/,")
 
 
 class PersonalDataDetector:
-    """Finds personal data that has a form of its own, or a telling word near it.
+    """Finds personal data that has a recognizable form, or a word near it that names it.
 
     Addresses of IP and network devices are found only if the rules for them are named.
     """

@@ -16,8 +16,8 @@ _MONTH: Final = r"(?:jan|feb|mar|apr|may|jun|jul|aug|sep|oct|nov|dec)[a-z]{0,6}"
 class Rule(Struct, frozen=True):
     """A rule: `pattern` finds candidates, in the first group if it has one; `check` decides.
 
-    With `words`, a match near one of them has the score `near`. If `alone` is 0, only matches near
-    a word count: each of them has to be before the number.
+    With `words`, a match near one of them has the score `near`. If `alone` is 0, a match counts
+    only if one of the words precedes it.
     """
 
     id: str
@@ -39,7 +39,7 @@ class Rule(Struct, frozen=True):
 def words_of(words: str) -> str:
     """Return an expression for words, which may be parts of names: `tax_id`, `userTaxId`.
 
-    Short words must end there.
+    A short word matches only if no further lower-case letter follows.
     """
     return "|".join(_word(each) for each in words.split("|"))
 

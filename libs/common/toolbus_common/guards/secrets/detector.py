@@ -44,8 +44,9 @@ _WORDS = compiled("(?i)passw|sumo")
 class SecretsDetector:
     """Finds secrets by the rules of gitleaks and of Toolbus.
 
-    Two state machines read the text once each: one for secrets with a form of their own, one for
-    values with a telling name. Only at their matches are the expressions of single rules evaluated.
+    Two state machines read the text once each: one for secrets with a recognizable form, one for
+    values after a name such as `api_key`. The expressions of single rules are evaluated only at
+    their matches.
     """
 
     def __init__(
@@ -158,7 +159,7 @@ def _checked(rule: Rule, found: Any, data: bytes) -> Iterator[Match]:
 
 
 def _with_name(data: bytes, start: int, end: int) -> bytes:
-    """Return a match with the whole name before it, of which the expression may begin inside."""
+    """Return a match, extended to the start of its name: an expression can begin inside a name."""
     first = max(0, start - _LONGEST_NAME)
     before = data[first:start]
     return data[start - len(before) + len(before.rstrip(_NAME_CHARACTERS)) : end].strip(b"\n")

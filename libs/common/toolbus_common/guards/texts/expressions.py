@@ -32,17 +32,17 @@ _Item = TypeVar("_Item")
 
 
 def selected(items: Sequence[_Item], numbers: list[int] | None) -> Sequence[_Item]:
-    """Return the items that a set matched; all items, if it could not tell."""
+    """Return the items with these numbers; all items if there are no numbers."""
     return [items[each] for each in sorted(numbers)] if numbers else items
 
 
 def any_of(expressions: Sequence[str]) -> str:
-    """Return an expression that matches what one of the expressions matches."""
+    """Return an expression that matches if one of the expressions matches."""
     return "|".join(f"(?:{each})" for each in expressions)
 
 
 def shortened(expression: str) -> str:
-    """Return an expression without long counts, which matches at least the same texts.
+    """Return an expression without long repetition counts; it matches at least the same texts.
 
     The state machine of an expression with long counts has too many states.
     """

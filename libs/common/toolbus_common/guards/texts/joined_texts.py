@@ -10,9 +10,9 @@ from toolbus_common.guards.texts.findings import Finding
 from toolbus_common.guards.texts.time_limit import check_time
 
 # Between two texts. It reads like an assignment, so that the name of a JSON member counts as the
-# name of its value. No secret contains a line break, so none goes on behind it.
+# name of its value. No secret contains a line break, so no match of a secret continues after it.
 SEPARATOR = "\n=\n"
-MOST_MATCHES = 4096  # of one pass in one text; behind them, the rest of the text is one match
+MOST_MATCHES = 4096  # of one pass in one text; after these, the rest of the text is one match
 Match = tuple[int, int, str, float]  # start, end, rule, score
 
 
@@ -98,7 +98,7 @@ class MatchLimit:
 
 
 def without_overlap(findings: Iterable[Finding]) -> list[Finding]:
-    """Return findings in texts sorted, with those that overlap joined."""
+    """Return the findings, sorted, with overlapping findings merged."""
     by_text: dict[int, list[Match]] = {}
     for each in findings:
         by_text.setdefault(each.text, []).append((each.start, each.end, each.rule, each.score))
@@ -110,7 +110,7 @@ def without_overlap(findings: Iterable[Finding]) -> list[Finding]:
 
 
 def _merged(matches: list[Match]) -> Iterator[Match]:
-    """Yield the matches, which are sorted, with those that overlap joined."""
+    """Yield the sorted matches, with overlapping matches merged."""
     if not matches:
         return
     start, end, rule, score = matches[0]

@@ -120,7 +120,7 @@ class _Renewal:
 def parsed(body: bytes) -> Any:
     """Return the parsed form of a document; None for an empty one. Raises `ValueError`.
 
-    Documents are rejected that two parsers could read differently: a guard would check one reading,
+    A document that two parsers could read differently is rejected: a guard would check one reading,
     and the receiver could use the other.
     """
     try:

@@ -37,7 +37,7 @@ _ANY_PERCENT = re2.compile(b"(?i)%(?:" + b"|".join(_PERCENT) + b")")
 def with_plain_escapes(data: bytes) -> bytes:
     """Return a text of the same length in which usual escapes of JSON and URLs are plain.
 
-    Placeholders are only brackets in it.
+    Placeholders of redactions are replaced with brackets.
     """
     if _REDACTED in data:
         data = _without_placeholders(data)

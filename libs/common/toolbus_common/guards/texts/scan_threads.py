@@ -1,4 +1,4 @@
-"""Threads in which large contents are scanned, so that the event loop and other callers go on."""
+"""Threads in which large contents are scanned, so that the event loop is not blocked."""
 
 import asyncio
 from collections import Counter
@@ -15,7 +15,8 @@ from toolbus_common.contracts.guards import CheckedCall
 LARGE = 8 << 10  # bytes; larger contents are checked in a thread
 THREADS = 8
 MOST_OF_ONE = 2  # threads that the contents of one caller use at the same time
-# Threads that stay free for callers who use none, and of these for customers who use none.
+# Threads that are reserved for callers that use none, and those of them that are reserved for
+# customers that use none.
 FOR_OTHERS, FOR_CUSTOMERS = 4, 1
 Caller = tuple[str, str]  # the customer and the key
 T = TypeVar("T")
@@ -72,7 +73,7 @@ class ScanThreads:
                 self._pool.submit(self._work, caller, scan)
 
     def _may_begin(self, caller: Caller) -> bool:
-        """Return whether a caller may use a thread more."""
+        """Return whether a caller may use one more thread."""
         running = self._running[caller]
         if running and (running >= MOST_OF_ONE or self._free <= FOR_OTHERS):
             return False
@@ -116,7 +117,7 @@ _threads = ScanThreads()
 
 
 async def scanned(size: int, call: CheckedCall, work: Callable[[], T]) -> T:
-    """Return the result of work on a content: if it is large, in a thread of its caller."""
+    """Return the result of `work`, which runs in a thread of the caller if `size` is large."""
     if size < LARGE:
         return work()
     return await _threads.run((call.customer, call.key), work)

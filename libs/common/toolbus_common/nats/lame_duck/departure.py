@@ -16,8 +16,8 @@ from toolbus_common.nats.lame_duck.movable_client import MovableClient
 log = logging.getLogger(__name__)
 
 CONNECT_SECONDS = 2.0
-LOOK_SECONDS = 1.0  # between two looks at the server, and between two attempts to leave it
-LOOKS = 2  # failed ones in a row after which the server is left
+LOOK_SECONDS = 1.0  # between two checks of the server, and between two attempts to leave it
+LOOKS = 2  # consecutive failed checks after which the server is left
 ATTEMPTS = 8  # to leave a server that announces its end
 # Seconds for the last messages of a server that announces its end, and of one that is cut off.
 PATIENCE, SHORT_PATIENCE = 5.0, 1.0
@@ -44,7 +44,7 @@ class Departure:
         self._watching: asyncio.Task[None] | None = None
 
     def watch(self) -> None:
-        """From now on, leave a server that is cut from the others."""
+        """Start to check the server, and leave it if it is cut off from the others."""
         if len(self._servers) > 1:
             self._watching = asyncio.get_running_loop().create_task(self._watch())
 
@@ -66,7 +66,7 @@ class Departure:
                 failed = 0
                 continue
             failed = failed + 1 if await is_isolated(self._client) else 0
-            if failed >= LOOKS:  # again every second until a server is better
+            if failed >= LOOKS:  # repeated until another server is not cut off
                 await self._leave(1, SHORT_PATIENCE)
 
     async def _leave(self, attempts: int, patience: float) -> None:

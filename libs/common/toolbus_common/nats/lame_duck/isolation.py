@@ -15,7 +15,7 @@ _STATE = f"$JS.API.STREAM.INFO.KV_{CONFIG}"  # every service may read it
 
 
 async def is_isolated(client: Client) -> bool:
-    """Return whether this server cannot reach the leader of the configuration with most copies.
+    """Return whether the server cannot reach a leader that sees most copies of the configuration.
 
     A leader that is cut off continues to reply for some seconds, so its reply counts only if it has
     seen most copies.

@@ -31,9 +31,9 @@ class MovableClient(Client):
     async def move(self, other: Client, patience: float) -> bool:
         """Continue on the connection of `other`; after this, `other` is not a client any more.
 
-        If the old server does not send its last messages within `patience`, callbacks learn of the
-        move as of a loss and return of the connection. Return whether this client has moved. It
-        does not if it is not connected.
+        If the old server does not send its last messages within `patience`, the callbacks for a
+        lost and for a restored connection are called. Return whether this client has moved. It does
+        not if it is not connected.
         """
         await _stopped(other)
         if not self.is_connected or self._left is not None:
@@ -88,7 +88,7 @@ class MovableClient(Client):
 
 
 class _LeftConnection:
-    """The old connection. The parser passes what the server sends to it.
+    """The old connection, to which the parser passes everything that the server sends.
 
     While both connections are subscribed, each delivers a copy of a message, except to a queue.
     """
@@ -148,7 +148,7 @@ class _LeftConnection:
         """Ignore the state of a server that is left."""
 
     async def _process_err(self, message: str) -> None:
-        """Ignore errors; the end of the connection follows or nothing."""
+        """Ignore errors: after an error, the connection ends or continues as before."""
 
 
 async def _stopped(client: Client) -> None:

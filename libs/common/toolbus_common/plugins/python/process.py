@@ -110,7 +110,7 @@ class _Inherited(TcpTransport):
         buffer_size: int,
         connect_timeout: int,  # noqa: ARG002
     ) -> None:
-        """Use the socket in place of standard input."""
+        """Use the socket that is the standard input."""
         opened = socket.socket(fileno=os.dup(0))
         opened.setblocking(False)  # noqa: FBT003 - of the library
         reader, writer = await asyncio.open_connection(sock=opened, limit=buffer_size)
