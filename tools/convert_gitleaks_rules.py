@@ -15,7 +15,7 @@ from typing import Any
 DATA = (
     Path(__file__).parents[1] / "libs" / "common" / "toolbus_common" / "guards" / "secrets" / "data"
 )
-# Rules that look only at names of files, and one that needs them to be precise.
+# Rules that match only names of files, and one that is not precise without them.
 LEFT_OUT = {"pkcs12-file", "kubernetes-secret-yaml"}
 
 

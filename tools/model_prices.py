@@ -11,7 +11,8 @@ from zipfile import ZipFile
 
 TABLE = Path(__file__).parents[1] / "services/policy/toolbus_policy/models/prices.json"
 SOURCE = "litellm/model_prices_and_context_window_backup.json"
-# The tables, and the providers of each in the file. Its names begin with that of the table.
+# By table: the values of the file's field `litellm_provider`. A model's name can begin with its
+# table's name.
 PROVIDERS = {
     **{name: (name,) for name in ("openai", "anthropic", "gemini", "mistral", "groq", "deepseek")},
     "vertex_ai": (

@@ -90,7 +90,7 @@ class CommandLine(TyperGroup):
 def new_app(**options: Any) -> typer.Typer:
     """Return an application without commands, whose help is plain text."""
     app = typer.Typer(pretty_exceptions_enable=False, rich_markup_mode=None, **options)
-    app.callback()(_nothing)  # makes it a group, even with a single command
+    app.callback()(_nothing)  # makes the application a group, even with a single command
     return app
 
 

@@ -27,11 +27,11 @@ DESCRIPTION = """\
 The messages between the services of Toolbus on NATS. "receive" is a query or a call that a \
 service handles; "send" is an event that a service publishes to the stream EVENTS.
 
-A message is the JSON document of its schema. A field with the format "binary" is not part of that \
-document: its bytes follow after a newline. A message with events has one document a line. A reply \
-that begins with "!" is an error, followed by a JSON document with `code` and `reason`. The \
-publishers and subscribers of each subject, as the NATS server enforces them, are in the reference \
-page "Events and subjects"."""
+A message is the JSON document of its schema. A field with the format "binary" is not part of \
+that document: its bytes follow after a newline. A message with events has one document per line. \
+A reply that begins with "!" is an error, followed by a JSON document with `code` and `reason`. \
+The publishers and subscribers of each subject, as the NATS server enforces them, are in the \
+reference page "Events and subjects"."""
 
 
 def generated() -> str:

@@ -64,7 +64,7 @@ def default_of(field: FieldInfo, *, in_bytes: bool = False) -> str:
 
 
 def number(value: float, *, in_bytes: bool) -> str:
-    """Return a number; of bytes, also the value in KiB, MiB or GiB if that is whole."""
+    """Return a number; with `in_bytes`, also in KiB, MiB or GiB if that is a whole number."""
     if in_bytes and isinstance(value, int) and value >= 64 * _KIB:
         for unit, name in ((_GIB, "GiB"), (_MIB, "MiB"), (_KIB, "KiB")):
             if value % unit == 0:

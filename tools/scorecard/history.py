@@ -1,4 +1,4 @@
-"""Whether a figure still is about the code that is there."""
+"""Check whether a stored figure still applies to the current code."""
 
 import subprocess
 from datetime import UTC, datetime, timedelta
@@ -10,7 +10,7 @@ OLD = timedelta(days=30)
 
 
 def commit_of(result: Result) -> str:
-    """Return the commit of a result: the one it names, or that which stored its file."""
+    """Return the commit that a result names, else the commit that stored its file."""
     return result.commit or _git("log", "-1", "--format=%h", "--", str(result.path)) or "unknown"
 
 
@@ -31,7 +31,7 @@ def _stale(card: Card, result: Result) -> str:
 
 
 def _git(*arguments: str) -> str | None:
-    """Return what git prints, or None if it fails or is not there."""
+    """Return what git prints, or None if it fails or is not installed."""
     try:
         done = subprocess.run(  # noqa: S603 - arguments of this module, no shell
             ["git", *arguments],  # noqa: S607 - the caller's own git

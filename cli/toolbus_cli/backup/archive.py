@@ -94,7 +94,7 @@ def add(tar: tarfile.TarFile, path: Path, name: str) -> int:
         if not _LINK.fullmatch(entry.linkname) or not _is_inside(name, entry.linkname):
             raise BackupError(
                 f"'{path}' is a link to '{entry.linkname}', which is outside of the state "
-                "directory; move the files to its place."
+                "directory; replace the link with the files."
             )
         tar.addfile(entry)
         return 0
@@ -184,7 +184,7 @@ def small_archive(data: bytes) -> dict[str, bytes]:
 
 
 class Extraction:
-    """The extraction of one part into a directory, or without one, only a check of it."""
+    """The extraction of one part into a directory; without a directory, only its check."""
 
     def __init__(self, part: Part, root: Path | None) -> None:
         self._part, self._root = part, root
@@ -192,7 +192,7 @@ class Extraction:
         self._links: list[tuple[str, str]] = []
 
     def run(self, target: Target) -> None:
-        """Check and extract all of it. Raises `BackupError`."""
+        """Check the whole part, and extract it. Raises `BackupError`."""
         reader = ChunkReader(target, self._part.chunks)
         self.read(cast("IO[bytes]", reader), "r|gz")
         reader.drain()
@@ -200,12 +200,12 @@ class Extraction:
 
     def read(self, file: IO[bytes], mode: str) -> None:
         """Extract an archive. Raises `BackupError`."""
-        opened: Any = tarfile.open  # its overloads name each mode
+        opened: Any = tarfile.open  # its type requires a literal mode
         try:
             with opened(fileobj=file, mode=mode, tarinfo=_Entry) as tar:
                 for entry in tar:
                     self._take(tar, entry)
-                    tar.members = []  # else it collects all entries
+                    tar.members = []  # else tarfile keeps all entries in memory
         except _UNREADABLE as error:
             raise self._damaged(f"it is truncated or not an archive: {error}") from error
         except (FileExistsError, NotADirectoryError) as error:
@@ -217,7 +217,7 @@ class Extraction:
             )
 
     def _make_links(self) -> None:
-        """Create the links: last, so that no file can be written through one."""
+        """Create the links last, so that no file can be written through one of them."""
         for name, to in self._links:
             self._link(name, to)
 
@@ -268,7 +268,7 @@ class Extraction:
 
 
 def _checked(name: str) -> str:
-    """Return a relative path inside the archive. Raises `BackupError` for another one."""
+    """Return a relative path inside the archive. Raises `BackupError` for any other path."""
     parts = name.split("/")
     if len(name) > _LONGEST_PATH or "\0" in name or not {"", ".", ".."}.isdisjoint(parts):
         raise BackupError(

@@ -61,7 +61,7 @@ class BucketFiles:
         )
 
     def prepare(self) -> None:
-        """Reject a prefix with a backup. Raises `BackupError`."""
+        """Reject a prefix that already has a backup. Raises `BackupError`."""
         try:
             self._run(self._bucket.get(FILE, MAX_MANIFEST))
         except MissingFileError:

@@ -39,7 +39,7 @@ CONTENTS = (
     ),
     Content(
         OUTBOX, ("spool",), "events that the bus has not acknowledged",
-        "events that were not acknowledged then are not in it",
+        "events that the bus had not acknowledged at that time are missing",
     ),
     Content(
         STREAM, ("nats/store",), "configuration, accounts, grants, connections and events",
@@ -78,7 +78,7 @@ def _rest(root: Path, folder: Path, parts: set[str]) -> list[Path]:
         if name in parts or name in _LEFT_OUT:
             continue
         if path.is_symlink():
-            raise BackupError(f"'{path}' is a link, which is not followed; move the file there.")
+            raise BackupError(f"'{path}' is a link; replace it with the file.")
         if path.is_dir():
             found += _rest(root, path, parts)
         elif path.is_file():

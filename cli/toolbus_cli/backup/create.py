@@ -32,9 +32,9 @@ from toolbus_common.nats.snapshots.consumer_pause import paused
 from toolbus_common.nats.topology import EVENTS
 
 KEYS = "state/"  # the files of the state directory in the sealed archive
-CONFIGURATION = "toolbus.yaml"  # the configuration file in it
+CONFIGURATION = "toolbus.yaml"  # the configuration file in the sealed archive
 STORE_SECONDS = 60.0  # in which audit stores what it has received
-BOUND = "manifest.sha256"  # the digest of the manifest in it
+BOUND = "manifest.sha256"  # the digest of the manifest in the sealed archive
 
 
 def create(state: State, config: Path | None, target: Target, lock: Lock) -> Manifest:

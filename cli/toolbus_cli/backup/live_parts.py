@@ -23,14 +23,14 @@ from toolbus_common.nats.snapshots import stream_snapshot as snapshots
 from toolbus_common.nats.topology import EVENTS
 
 FREEZE_SECONDS = 60.0
-AUDIT = "audit"  # its consumer
+AUDIT = "audit"  # audit's consumer of EVENTS
 _FOLDER, _PREFIX = "clickhouse", "backup"
 _NOT_IN_STORE = ("data", "metadata")
 
 
 @contextmanager
 def only_one(root: Path) -> Iterator[None]:
-    """Reject a concurrent second backup: the first one that ends would end the other's pause.
+    """Reject a second concurrent backup: at its end, it would resume the consumer of the first.
 
     Raises `BackupError`.
     """

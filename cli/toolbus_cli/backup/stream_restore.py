@@ -31,7 +31,7 @@ def restore_streams(root: Path, parts: list[Part], target: Target) -> None:
             asyncio.run(_restore(state, engine.url, parts, target))
         except BusDownError as error:
             raise BackupError(error.reason) from error
-    (root / "nats" / "nats.conf").unlink()  # it names this directory; the next start writes it
+    (root / "nats" / "nats.conf").unlink()  # it has this path; the next start writes it again
 
 
 async def _restore(state: State, url: str, parts: list[Part], target: Target) -> None:
@@ -40,7 +40,7 @@ async def _restore(state: State, url: str, parts: list[Part], target: Target) ->
     try:
         for part in parts:
             await restore_stream(bus, part, target)
-        await resume(bus, EVENTS, AUDIT)  # the snapshot was made during its pause
+        await resume(bus, EVENTS, AUDIT)  # it was paused in the snapshot
     finally:
         await bus.close()
 

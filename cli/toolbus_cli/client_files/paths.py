@@ -21,7 +21,7 @@ def project_file(client: str, project: Path) -> Path:
     if client not in _IN_PROJECT:
         raise CommandError(f"{client} has no configuration for a project; leave --project out.")
     if not project.is_dir():
-        raise CommandError(f"{project} is not a directory; give the project's with --project.")
+        raise CommandError(f"{project} is not a directory; give another with --project.")
     return project / _IN_PROJECT[client]
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from toolbus_cli.errors import CommandError
 
 LARGEST = 16 << 20  # Claude Code keeps its history in the same file
-_TAKEN = 100  # backups of one second
+_TAKEN = 100  # maximum number of backups in one second
 
 
 def text_of(path: Path) -> str:
@@ -24,7 +24,7 @@ def text_of(path: Path) -> str:
 
 
 def replaced(path: Path, text: str, *, private: bool) -> Path | None:
-    """Replace the contents of a file at once; return the path of the backup, if there was a file.
+    """Replace a file atomically; return the path of the backup, or None if there was no file.
 
     A symbolic link stays: the file that it names is replaced. A private file is readable by its
     owner only. Raises `CommandError`.

@@ -21,7 +21,7 @@ from toolbus_common.privacy.key_store import ERASED
 
 MOST_EXAMPLES = 5
 _METHODS = ", ".join(f"'{method}'" for method in (TOOLS_CALL, *sorted(MODEL_METHODS)))
-# The recorded content of calls, in the order of the stream. `after` continues a page.
+# The recorded content of calls, in the order of the stream, after the position `seq`, `line`.
 CONTENTS = f"""
 SELECT stream_seq, line, call_id, key, server, tool, method, event,
     JSONExtractString(detail, if(event = 'call.completed', 'result', 'arguments')) AS content
@@ -100,7 +100,7 @@ def observing(guard: Guard) -> Guard:
 
 
 def _whole(content: str) -> bytes | None:
-    """Return recorded content; None if it was not recorded, truncated or erased."""
+    """Return recorded content; None if it is missing, truncated or erased."""
     if not content or content.endswith(CUT) or content == ERASED:
         return None
     try:

@@ -101,7 +101,7 @@ class Laboratory:
         return self.guards[guard]
 
     async def results(self, number: int, sample: Sample, guard: str) -> list[Result]:
-        """Return the checks of one sample by its guard, by `guard`, or by all of its phase."""
+        """Check a sample with its guard, else with `guard`, else with all guards of its phase."""
         chosen = sample.guard or guard
         names = [chosen] if chosen else [
             name for name, each in self.guards.items() if sample.phase in each.on
@@ -151,7 +151,7 @@ def text_of(path: Path) -> str:
 
 
 def document(text: str) -> bytes:
-    """Return a text as a JSON document: as it is if it is an object or a list, else as a string."""
+    """Return a text as a JSON document: a JSON object or list unchanged, else a JSON string."""
     if text.lstrip()[:1] in ("{", "["):
         try:
             json.loads(text)

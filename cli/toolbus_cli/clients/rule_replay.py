@@ -89,7 +89,7 @@ class Replay:
             self.report.count(call, "unknown", part.verdict)  # events do not record the sizes
             return
         if part.reads_run or self._book.reads_flow_labels:
-            self.report.count(call, "unknown", part.verdict)  # recorded calls have neither
+            self.report.count(call, "unknown", part.verdict)  # events record neither
             return
         verdict = part.decide(call.arguments, call.at)
         self.report.count(call, self._outcome(call, part, verdict), verdict)

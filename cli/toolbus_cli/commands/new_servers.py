@@ -20,7 +20,7 @@ def added(
 ) -> None:
     """Add all servers, or none if one of their names is taken. Raises `CommandError`.
 
-    `servers` are the fields as the operator wrote them, and `named` is the same as a configuration.
+    `servers` are the fields as the operator wrote them; `named` has the same servers, validated.
     """
     if (context := contexts.chosen()) is not None:
         _put(context, servers)

@@ -27,7 +27,8 @@ def without_credentials(
 ) -> tuple[list[str], dict[str, str]]:
     """Return a command that reads its credentials from variables, and those variables.
 
-    A command has no references, so a shell passes the variables on. `moved` receives the variables.
+    A command cannot contain references, so the result is a shell command that uses variables of its
+    environment. `moved` receives their names.
     """
     shown: list[str] = []
     variables: dict[str, str] = {}

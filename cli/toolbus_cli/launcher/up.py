@@ -306,7 +306,7 @@ def _write_run_file(launch: Launch) -> None:
 
 
 async def _follow(launch: Launch, repository: ConfigRepository) -> None:
-    """Until a signal, apply changes of the file and store the process ids of restarts."""
+    """Apply changes of the file and store new process ids, until a signal arrives."""
     pids = launch.group.pids
     while not launch.stop.is_set():
         with suppress(TimeoutError):
@@ -321,13 +321,13 @@ async def _follow(launch: Launch, repository: ConfigRepository) -> None:
 
 
 async def _give_plugins_users(launch: Launch, repository: ConfigRepository) -> None:
-    """Give the plugins that are declared now a user of the embedded NATS server."""
+    """Create a user of the embedded NATS server for each plugin that is declared now."""
     pid = launch.group.pids.get("nats")
     if launch.nats.program is None or pid is None:
         return
     try:
         hooks = bus_hooks((await repository.declared()).configuration.plugins)
-    except ToolbusError:  # without a connection, the next time
+    except ToolbusError:  # no connection: the next round retries
         return
     launch.configured.clear()
     if hooks != launch.hooks:
@@ -339,7 +339,7 @@ async def _give_plugins_users(launch: Launch, repository: ConfigRepository) -> N
 async def _watch_configuration(launch: Launch, bus: Bus) -> None:
     """Note each change of the stored configuration, also by commands."""
     await bus.subscribe(watched(CONFIG), lambda *_: launch.configured.set())
-    bus.on_lost.append(launch.configured.set)  # a change can be missed then
+    bus.on_lost.append(launch.configured.set)  # a change could be missed
 
 
 async def _reload(launch: Launch, repository: ConfigRepository) -> None:

@@ -51,9 +51,9 @@ def labels(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> N
     guessed = sum(bool(each.guessed) for each in found.values())
     if refusing and guessed:
         say(
-            f"Warning: {guessed} of these tools have guessed labels, and calls are refused by "
-            f"them at: {', '.join(refusing)}. Confirm a guess with 'toolbus flow confirm SERVER "
-            "TOOL', or declare 'reads' and 'writes'."
+            f"Warning: {guessed} of these tools have guessed labels, by which these levels can "
+            f"refuse calls: {', '.join(refusing)}. Confirm a guess with 'toolbus flow confirm "
+            "SERVER TOOL', or declare 'reads' and 'writes'."
         )
 
 

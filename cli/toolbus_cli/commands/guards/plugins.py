@@ -59,8 +59,8 @@ def new(
 ) -> None:
     """Write a working plugin with tests.
 
-    In Python it masks members of arguments and results, in Go it limits the sum of an argument, in
-    Node it writes calls to a file.
+    The Python plugin masks members of arguments and results, the Go plugin limits the daily sum of
+    an argument, and the Node plugin writes calls to a file.
     """
     module = name.replace("-", "_")
     if not (module.isidentifier() and module == module.lower() and len(name) <= 32):  # noqa: PLR2004

@@ -54,7 +54,7 @@ async def laboratory(config: Path | None, state_dir: Path) -> AsyncIterator[Labo
 
 
 def asking(queries: RequestReply, stored: Mapping[str, Guard], wanted: Mapping[str, Guard]) -> Any:
-    """Return a function that asks the services of stored guards. Others are not asked."""
+    """Return a function that asks the services of stored guards, and no service of other guards."""
 
     async def ask(guard: str, phase: str, call: CheckedCall, content: bytes) -> ServiceVerdict:
         if stored.get(guard) is None or _service(stored[guard]) != _service(wanted[guard]):

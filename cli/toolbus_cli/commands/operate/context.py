@@ -81,7 +81,7 @@ def _key(key_file: str) -> str:
     if not key_file and sys.stdin.isatty():
         key = str(typer.prompt("Admin key", hide_input=True))
     elif not key_file:
-        raise CommandError("There is no terminal for a prompt; name the key's --key-file.")
+        raise CommandError("There is no terminal for a prompt; give a file with --key-file.")
     else:
         try:
             key = sys.stdin.read() if key_file == "-" else Path(key_file).read_text()

@@ -70,7 +70,7 @@ class ServerTls:
     def settings(self, name: str, *, verify: bool = False) -> dict[str, Any]:
         """Return the `tls` section of the server `name`. The server reads the files again on HUP.
 
-        With `verify`, the other side needs a certificate in any case.
+        With `verify`, the other side needs a certificate even if `self.verify` is false.
         """
         folder = PurePosixPath(self.directory)
         return {
@@ -105,14 +105,14 @@ def cluster_settings(
     pings = {"ping_interval": f"{PING_SECONDS}s", "ping_max": PINGS}
     return {
         "server_name": node.name,
-        # A client that cannot be reached gets calls of its queues until the server gives it up.
+        # The server sends calls to an unreachable client until it closes the client's connection.
         **pings,
         "cluster": {
             **secured,
             "name": CLUSTER,
             "host": "0.0.0.0",  # noqa: S104 - other machines connect; the password is required
             "port": node.port,
-            # A server that hangs gets calls through its routes until the others give it up.
+            # Other servers send calls to a hung server until they close their routes to it.
             **pings,
             "authorization": {"user": CLUSTER, "password": password},
             "routes": [

@@ -21,7 +21,7 @@ PAGE = "docs/how-to/key-rotation.md"
 
 
 class Stage(StrEnum):
-    """A stage of a rotation. All replicas restart after each."""
+    """A stage of a rotation. All replicas restart after each stage."""
 
     PREPARE = "prepare"
     SWITCH = "switch"
@@ -88,8 +88,8 @@ def rotate(
 ) -> None:
     """List the keys of an installation, or replace a key that its services share.
 
-    A rotation has three stages, after each of which all replicas of the service restart one after
-    the other: 'prepare' adds the next key, 'switch' uses it, 'finish' removes the earlier ones.
+    A rotation has three stages: 'prepare' adds the next key, 'switch' uses it, and 'finish' removes
+    the earlier keys. After each stage, restart all replicas of the service, one after the other.
     """
     if listed or not key:
         _show(state_dir, as_json=as_json)
@@ -143,7 +143,7 @@ def _switched(path: Path) -> str:
     if not following.exists():
         raise CommandError(f"There is no next key '{following}'; run '--stage prepare' first.")
     earlier = _beside(path, time.strftime("%Y%m%dT%H%M%S", time.gmtime()))
-    os.link(path, earlier)  # at no time is there no key: a start would create one
+    os.link(path, earlier)  # the key always exists: without it, a start would create another
     following.replace(path)
     return f"'{path}' has the new key. The earlier one is in '{earlier}', and is accepted."
 

@@ -203,8 +203,8 @@ def _described(found: list[Provisioned]) -> Iterator[str]:
         yield f"{same} of {len(found)} streams and buckets were left as they are."
     if single := [each.stream for each in found if each.is_single_copy]:
         yield (
-            f"Warning: {len(single)} of them have one copy only, on one server of the cluster. If "
-            "it is lost, so are they: run 'toolbus provision --replicas 3'."
+            f"Warning: {len(single)} of them have only one copy, on one server of the cluster, and "
+            "are lost with that server: run 'toolbus provision --replicas 3'."
         )
 
 

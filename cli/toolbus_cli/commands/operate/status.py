@@ -237,7 +237,7 @@ def doctor(
 
 
 def _remote(context: Context) -> list[Check]:
-    """Return the checks of the gateway of a context, which it makes itself."""
+    """Return the checks that the gateway of a context makes of its own installation."""
     administrator = request(context, "GET", "/self")
     how = ", with TLS" if context.url.startswith("https://") else ""
     message = f"connected to {context.url} as {administrator['name']}{how}"
@@ -260,7 +260,7 @@ def _machine() -> Iterator[Check]:
 
 
 def _has_servers() -> bool:
-    """Return whether NATS is a server of its own, so that this machine runs no engine."""
+    """Return whether NATS is an external server; this machine then runs no engine."""
     return "TOOLBUS_NATS_URL" in os.environ
 
 

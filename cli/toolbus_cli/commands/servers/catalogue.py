@@ -110,8 +110,8 @@ def add(  # noqa: PLR0913 - one for each option
 ) -> None:
     """Add a server from the catalogue, at a fixed version, to the current configuration.
 
-    At a terminal, the command asks for the settings that are missing. Its tools get no other
-    treatment than those of a server that you write yourself: the first listing is pinned.
+    At a terminal, the command asks for the settings that are missing. The server's tools are
+    treated like those of a server that you configure yourself: the first listing is pinned.
     """
     entry = selection.chosen(name, registry, version, transport)
     server_name = called or entry.name
