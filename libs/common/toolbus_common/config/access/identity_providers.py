@@ -20,7 +20,7 @@ class Issuer(ConfigModel):
     """An OpenID provider. Toolbus accepts its access tokens.
 
     With `client_id`, people can also sign in with this provider. The audience of a token must be
-    this gateway's URL, or `audience` if that is set. `user` is the name of the claim that contains
+    a URL of this gateway, or `audience`. `user` is the name of the claim that contains
     the name of an entry of `users`. If `user` is empty, signed-in people have no entry of `users`.
     `secret` can be a reference such as `${env:NAME}`, which oauth resolves.
     """

@@ -1,4 +1,4 @@
--- Runs in which a call was refused, asked or flagged for what the run had read, and resets; chain is what it read.
+-- Runs in which a call was refused, asked or flagged for what the run had read, and resets; chain lists the calls that read.
 -- since: DateTime = 7d | start of the period
 -- run: String = % | only this run (a pattern of LIKE)
 SELECT at, customer, key, run, verdict, concat(server, if(tool = '', '', '__'), tool) AS sink, chain,

@@ -1,4 +1,4 @@
--- Share of calls and bytes that each guard checked, by key and tool; without a guard, the guard is empty.
+-- Share of calls and bytes that each guard checked, by key and tool; the guard is empty for calls without a guard.
 -- since: DateTime = 7d | start of the period
 SELECT calls.customer AS customer, calls.key AS key, calls.tool AS tool, calls.stage AS stage,
     checks.guard AS guard, calls.n AS calls, checks.checked AS checked, checks.failed AS failed,

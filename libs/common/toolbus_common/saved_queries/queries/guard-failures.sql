@@ -1,4 +1,4 @@
--- Checks that a guard could not make, by reason, and how many calls were rejected or passed without.
+-- Checks that a guard could not make, by reason, and how many calls were rejected or passed without a check.
 -- since: DateTime = 7d | start of the period
 SELECT customer, guard, phase, error,
     uniqExactIf(call_id, event IN ('call.denied', 'call.failed')) AS rejected,

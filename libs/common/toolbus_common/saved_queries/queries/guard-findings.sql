@@ -1,4 +1,4 @@
--- What guards found, by guard, rule and tool; calls that an observing guard would have changed included.
+-- What guards found, by guard, rule and tool, including calls that an observing guard would have changed.
 -- since: DateTime = 7d | start of the period
 SELECT customer, guard, finding AS rule, phase, concat(server, '__', tool) AS tool,
     uniqExact(call_id) AS calls, uniqExact(key) AS keys, groupUniqArray(verdict) AS verdicts,
