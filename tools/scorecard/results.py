@@ -121,5 +121,5 @@ def _read(path: Path) -> Result:
         )
         at = at if isinstance(at, datetime) else datetime.fromisoformat(at)
     except (ValueError, AttributeError) as error:
-        raise ScorecardError(f"{path.name} is no report with a time: {error}") from error
+        raise ScorecardError(f"{path.name} is not a report with a time: {error}") from error
     return Result(path, at.astimezone(UTC), report)

@@ -12,7 +12,7 @@ TABLES, STREAM, COUNTERS, OUTBOX, CHECKPOINTS = (
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """A part's files, what it is, and what its absence means."""
+    """The paths of a part, its contents (`holds`), and the effect of its absence (`without`)."""
 
     part: str
     paths: tuple[str, ...]

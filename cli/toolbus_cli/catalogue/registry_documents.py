@@ -48,7 +48,7 @@ def is_latest(server: Mapping[str, Any]) -> bool:
 
 
 def _unwrapped(listed: Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the server of an item of a list, with what the registry adds to it."""
+    """Return the server in an item of a list, with the metadata that the registry adds."""
     server = _first(listed, "server")
     return listed if server is None else {**server, "_meta": listed.get("_meta")}
 

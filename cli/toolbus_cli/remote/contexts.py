@@ -1,4 +1,4 @@
-"""Contexts: gateways on other machines that commands administer, and which of them is used.
+"""Contexts: gateways on other machines that commands administer, and the one in use.
 
 They are stored in `contexts.json` of the user's configuration directory, with an admin key each, so
 only the user may read the file.

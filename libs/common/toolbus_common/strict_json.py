@@ -63,7 +63,7 @@ def typed(text: bytes | str, kind: type[T]) -> T:
 def members(text: bytes | str) -> dict[str, Any]:
     """Return the value of one document that is an object.
 
-    Raises `StrictJSONError`, also if the value is no object.
+    Raises `StrictJSONError`, also if the value is not an object.
     """
     return typed(text, dict[str, Any])
 

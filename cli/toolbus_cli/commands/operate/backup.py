@@ -229,7 +229,7 @@ def _show(manifest: Manifest, found: list[Verdict]) -> None:
         "",
     )
     rows = [(each.part, _shown(each.size), "damaged" if each.fault else "sound") for each in found]
-    rows += [(name, "", f"not in it: {why}") for name, why in _absent(manifest).items()]
+    rows += [(name, "", f"not in the backup: {why}") for name, why in _absent(manifest).items()]
     show_table(("part", "size", "state"), rows, "The backup has no part.")
     say("")
 

@@ -100,7 +100,7 @@ def optional_settings(
 def cluster_settings(
     node: Node, nodes: Sequence[Node], password: str, tls: ServerTls | None = None
 ) -> dict[str, Any]:
-    """Return the settings of one server in addition to those of a single server."""
+    """Return the additional settings of a server that belongs to a cluster."""
     secured = {"tls": tls.settings(node.name, verify=True)} if tls is not None else {}
     pings = {"ping_interval": f"{PING_SECONDS}s", "ping_max": PINGS}
     return {

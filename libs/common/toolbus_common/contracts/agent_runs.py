@@ -22,7 +22,7 @@ class AgentCall(Struct, frozen=True, omit_defaults=True):
     restrictions of models. `names` maps the names of the tools that ingress has added to their full
     names. `sticky` selects the first target of an alias. `resumed` is the id of an earlier run that
     this call continues; empty for a new run. `cache` is the client's header `Cache-Control` as in
-    `ModelCall`. `body_digest` is that of the client's body, before ingress added tools.
+    `ModelCall`. `body_digest` is the digest of the client's body, before ingress added tools.
     """
 
     method: str

@@ -33,7 +33,7 @@ class HookReply(Message):
 
     `verdict` is what it decided. With `change`, `content` is the changed content. With `refuse`,
     `reason` is a text for the caller; with `fail`, it says why the plugin could not decide.
-    `version` is that of the plugin, for the event of the call.
+    `version` is the plugin's version, for the event of the call.
     """
 
     verdict: Literal["pass", "change", "refuse", "fail"] = "pass"

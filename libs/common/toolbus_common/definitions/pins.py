@@ -126,7 +126,7 @@ class Pinboard:
         key = pin_key(case.kind, case.server, case.offered.name)
         if await self._pins.swap(key, pin.encode(), case.revision) is None:
             raise ConflictError(
-                f"Another operator decided about '{case.name}' meanwhile; list them again."
+                f"Another operator decided about '{case.name}' meanwhile; list definitions again."
             )
 
     async def _case(self, declared: Server, server: str, kind: str, offered: CatalogEntry) -> Case:

@@ -1,7 +1,7 @@
 """Inspection of content by the guards that apply to it, in the order of their declaration.
 
 The redactions of one guard are the input of the next. Each guard produces one `GuardCheck`. After a
-guard rejects the content, the later guards do not check it: it goes nowhere, and no further service
+guard rejects the content, the later guards do not check it: it is not sent, and no further service
 receives it.
 """
 

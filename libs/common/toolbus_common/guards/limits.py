@@ -49,7 +49,7 @@ def exceeded(
     schema. The option `output_schema` is exceeded by content that does not fit it, or is absent.
 
     Raises:
-        msgspec.DecodeError: the document is no JSON.
+        msgspec.DecodeError: the document is not JSON.
 
     """
     found = []
@@ -98,5 +98,5 @@ def _fits(body: bytes, output_schema: Fits) -> bool:
     try:
         structured = bytes(_structured(body).structuredContent)
     except msgspec.ValidationError:
-        return False  # the result is no object
+        return False  # the result is not an object
     return bool(structured) and output_schema(structured)

@@ -1,8 +1,8 @@
-"""Placeholders: the texts that replace what a guard redacts, and the values behind them.
+"""Placeholders: the texts that replace what a guard redacts, and the original values.
 
 A placeholder is `[redacted:<rule>:<16 hex digits>]`. The digits are an HMAC of the value with a key
 of the run, so equal values have equal placeholders within a run, and no other run can compare them.
-All services derive the key from the same file, that of the person keys.
+All services derive the key from the same file, the key file of the person keys.
 
 Values that a guard may restore are stored encrypted, for a day. The name of an entry is an HMAC
 of the principal, the run and the digits, so no other principal and no other run can read it.

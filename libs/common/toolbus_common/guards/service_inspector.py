@@ -101,7 +101,7 @@ class InspectorProvider:
 
 
 def placeholders_of(service: Service) -> Placeholders:
-    """Return the placeholders of a service. Their key is derived from that of the person keys."""
+    """Return the placeholders of a service; their key is derived from the person keys' file."""
 
     async def bucket() -> Bucket:
         return await service.bucket(PLACEHOLDERS)

@@ -74,7 +74,7 @@ def _event(item: tuple[_Kind, _Counted]) -> AccessRejected:
 
 
 def _grouped(address: str) -> str:
-    """Return the address under which a client is counted; empty if it is no IP address."""
+    """Return the address under which a client is counted; empty without an IP address."""
     try:
         found = ip_address(address.partition("%")[0])
     except ValueError:

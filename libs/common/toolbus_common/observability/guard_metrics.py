@@ -14,7 +14,7 @@ class _Metrics(NamedTuple):
 
 
 def record_check(check: GuardCheck, *, fails_closed: bool) -> None:
-    """Count one check and its duration; `fails_closed` is that of its guard.
+    """Count one check and its duration; `fails_closed` is the setting of its guard.
 
     A check whose verdict comes from a cache is counted, but its duration is not.
     """

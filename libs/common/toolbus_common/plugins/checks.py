@@ -69,7 +69,7 @@ class PluginChecks:
     ) -> PluginCheck:
         """Ask a plugin about a call. `read` returns the content, parsed, and is used if needed.
 
-        `read` raises `ValueError` for a content that is no document.
+        `read` raises `ValueError` for a content that is not a document.
         """
         name, plugin, began = checker.removeprefix(PREFIX), self._plugin(checker), perf_counter()
         if plugin is None:

@@ -37,7 +37,7 @@ class Reference:
 
     @property
     def named(self) -> str:
-        """The name that permissions use: that of a variable, or the text of another reference."""
+        """The name that permissions use: a variable's name, or the text of any other reference."""
         return self.path if self.store == ENVIRONMENT else str(self)
 
 

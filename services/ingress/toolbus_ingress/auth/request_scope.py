@@ -41,7 +41,7 @@ def restrictions_of(headers: Headers) -> tuple[Patterns, ...]:
 def model_restrictions_of(headers: Headers) -> tuple[Patterns, ...]:
     """Return the restrictions that a model request sets for itself, as patterns of model names.
 
-    `x-toolbus-models` is a list like those of `restrictions_of`. A name is an alias or
+    `x-toolbus-models` has the form of the lists of `restrictions_of`. A name is an alias or
     `provider/model`.
 
     Raises:

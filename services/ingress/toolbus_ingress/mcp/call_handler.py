@@ -143,7 +143,7 @@ class CallHandler:
     ) -> bytes:
         """Return the raw result of a call whose caller cannot provide input.
 
-        Notifications are passed to `on_notification`, except for those of a server that samples.
+        Notifications are passed to `on_notification`, except from a server that samples models.
         Raises `ToolbusError`, also if the call requires input.
         """
         trace = trace_context_of(request.meta, context.headers)

@@ -141,7 +141,7 @@ def read_request(method: str, body: bytes) -> ModelRequest:
     """Decode the body of a model request in part. The caller must limit the size of the body.
 
     Raises:
-        InvalidBodyError: the body is no JSON object, or a field has the wrong type or value.
+        InvalidBodyError: the body is not a JSON object, or a field has a wrong type or value.
 
     """
     try:

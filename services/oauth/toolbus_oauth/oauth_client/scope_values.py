@@ -8,7 +8,7 @@ _SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 
 def scopes_in(value: Any) -> tuple[str, ...]:
-    """Return the distinct valid scopes in a list, at most `MAX_SCOPES`; empty if it is no list."""
+    """Return the distinct valid scopes in a list, at most `MAX_SCOPES`; empty for other values."""
     listed = value if isinstance(value, list) else []
     valid = (
         each

@@ -26,10 +26,9 @@ class AgentMode(ConfigModel):
 
     The loop executes the suggested calls of tools in `auto_execute`; every other suggested call is
     returned to the client, which ends the run. `turns` is the maximum number of model requests,
-    `calls` is the maximum number of tool calls, and `calls_per_tool` is that of one tool.
-    `repeats` is how often the same call can be made with the same arguments. `usd` and `tokens`
-    are the maximum of all model requests and tool calls together. `seconds` is the maximum
-    duration.
+    `calls` is the maximum number of tool calls, and `calls_per_tool` is the maximum for one tool.
+    `repeats` is how often the same call can be made with the same arguments. `usd` and `tokens` are
+    the maximum of all model requests and tool calls together. `seconds` is the maximum duration.
     """
 
     turns: int = Field(default=16, ge=1, le=1000)

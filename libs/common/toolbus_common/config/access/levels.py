@@ -49,8 +49,8 @@ class Level(ConfigModel):
     `approve` wait for approval; `deny` and `approve` do not apply to models.
 
     `model_regions` permits only providers of models with one of these regions, and `model_labels`
-    only those with all of these labels. A provider without a region has none of them. All levels
-    that set these fields apply.
+    only those with all of these labels. If `model_regions` is set, a provider without a region is
+    not permitted. All levels that set these fields apply.
 
     `code_mode` requires the use of tools through programs (true), or forbids it (false). If it is
     not set, each request can choose. `code_mode` can also limit each program.

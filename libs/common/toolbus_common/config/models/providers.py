@@ -44,16 +44,17 @@ class Provider(ConfigModel):
     each request.
     `models` are the names of its models, for the list of models. `apis` are the APIs of an
     OpenAI-compatible provider; requests to other APIs are translated. `max_output` is the limit of
-    output tokens of a request without a limit, if the model has a price. `max_input` is the most
-    input tokens that a request can have. With `unpriced`, models without a
-    price are permitted and cost nothing.
+    output tokens of a request without a limit, if the model has a price. `max_input` is the
+    maximum of input tokens of a request. With `unpriced`, models without a price are permitted and
+    cost nothing.
     `timeout` is the longest time in seconds without a part of a streamed response, and
     `max_total_timeout` is the longest time of a request. `concurrency` limits
     the concurrent requests. A health probe is sent after `probe` idle seconds; 0 disables probes.
     `cache` stores responses and returns them for equal requests; without it, none is stored.
     `guards` are names of guards that apply to all requests to this provider.
     `region` and `labels` are words that a target or a level can require. `proxy`, `ca`,
-    `certificate` and `certificate_key` are those of a server (`proxy`, `ca`, `certificate`, `key`).
+    `certificate` and `certificate_key` have the meaning of a server's `proxy`, `ca`, `certificate`
+    and `key`.
     """
 
     kind: Kind

@@ -46,8 +46,8 @@ class CatalogEntry(Message):
 class Quarantined(CatalogEntry):
     """A quarantined definition. It is hidden from all clients.
 
-    `kind` is that of its list, or `instructions`, `approved` is the pinned digest, and `why` is the
-    reason.
+    `kind` is the kind of its list, or `instructions`. `approved` is the pinned digest, and `why` is
+    the reason.
     """
 
     kind: str

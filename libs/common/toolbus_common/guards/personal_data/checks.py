@@ -109,7 +109,7 @@ def document(value: str) -> bool:
 
 
 def birth_date(value: str) -> bool:
-    """Return whether a date can be that of a living person's birth."""
+    """Return whether a date can be the birth date of a living person."""
     parts = value.replace("/", "-").replace(".", "-").replace(" ", "-").split("-")
     years = [int(part) for part in parts if len(part) == _YEAR and part.isdigit()]
     return all(_FIRST_YEAR <= year <= datetime.now(UTC).year for year in years)

@@ -55,7 +55,7 @@ class Rule(Struct, frozen=True):
     """A rule: its expression and the conditions of its matches.
 
     Rules of the form `named` match a value after a name that `name` matches. Rules of the form
-    `gated` apply only to texts with a keyword. The form `key` is that of private keys.
+    `gated` apply only to texts with a keyword. Rules of the form `key` match private keys.
     """
 
     id: str

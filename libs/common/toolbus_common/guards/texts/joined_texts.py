@@ -29,7 +29,7 @@ class JoinedTexts:
 
     @cached_property
     def ends(self) -> Sequence[int]:
-        """The end of each text, behind its separator; needed only if there is a match."""
+        """The end of each text, after its separator; computed only if there is a match."""
         return [*accumulate(len(each) + len(SEPARATOR) for each in self._texts)]
 
     def limit(self) -> "MatchLimit":

@@ -1,8 +1,9 @@
 """A NATS client that moves to another server while the old one still serves it.
 
-A reconnection of the client library closes the old connection first: what the server has already
-sent to it is lost, and so is what others send until the subscriptions exist again. A move connects
-first, subscribes on both connections, and leaves the old one when it has delivered everything.
+A reconnection of the client library closes the old connection first: messages that the server has
+already sent are lost, and so are messages that others send before the subscriptions exist again. A
+move connects first, subscribes on both connections, and leaves the old one when it has delivered
+everything.
 """
 # ruff: noqa: SLF001 - the client library has no public access to its connection
 

@@ -110,7 +110,7 @@ def proposed_servers(text: str) -> dict[str, dict[str, Any]]:
     """Return the servers of a client's JSON, or of a JSON object of servers.
 
     Raises:
-        ValueError: the text is no such JSON; the message says what is missing.
+        ValueError: the text is not such JSON; the message says what is missing.
 
     """
     try:
