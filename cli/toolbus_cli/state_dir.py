@@ -24,17 +24,17 @@ class State:
 
     @property
     def seeds(self) -> Path:
-        """NATS seeds, one file per user."""
+        """The directory of NATS seeds, one file per user."""
         return self.root / "nkeys"
 
     @property
     def run_file(self) -> Path:
-        """The description of the running launcher."""
+        """The file that describes the running launcher."""
         return self.root / "run.json"
 
     @property
     def ports_file(self) -> Path:
-        """The ports of the last start, which the next start reuses."""
+        """The file with the ports of the last start, which the next start reuses."""
         return self.root / "ports.json"
 
     def prepare(self) -> None:

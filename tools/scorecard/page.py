@@ -1,4 +1,4 @@
-"""The scorecard as docs/explanation/scorecard.md."""
+"""Renderer of the scorecard's page, docs/explanation/scorecard.md."""
 
 import re
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Commands that show and confirm the labels of tools, show what runs have read, and reset one."""
+"""Commands that show and confirm the labels of tools, show what runs have read, and reset a run."""
 
 import asyncio
 from collections.abc import Mapping

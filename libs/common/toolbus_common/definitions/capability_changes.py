@@ -20,7 +20,7 @@ _SECRETS = ("password", "passwd", "passphrase", "secret", "credential", "apikey"
 
 
 def capability_changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
-    """Return each way in which a definition allows or requests more; empty without an old one."""
+    """Return what a definition allows or requests in addition; empty without an old definition."""
     return [*_hints(old, new), *_parameters(old, new)] if old else []
 
 

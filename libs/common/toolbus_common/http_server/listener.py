@@ -138,7 +138,7 @@ class Listener:
         self._check_connections()
 
     def announce_end(self) -> None:
-        """From now on, close each connection after its response. New ones are still accepted."""
+        """Close each connection after its next response. New connections are still accepted."""
         if not self.leaving:
             self.leaving, self._announced = True, self.loop.time()
             log.info("http.draining", extra={"connections": len(self.connections)})

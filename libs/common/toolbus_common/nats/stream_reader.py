@@ -111,7 +111,7 @@ class _Response(msgspec.Struct):
 
 
 def created(info: StreamInfo) -> datetime | None:
-    """Return the creation time of a stream; of one restored from a snapshot, the original's."""
+    """Return the creation time of a stream; for a restored stream, the time of the original."""
     if original := (info.config.metadata or {}).get(ORIGINAL_CREATION):
         return datetime.fromisoformat(original)
     found: datetime | None = info.created

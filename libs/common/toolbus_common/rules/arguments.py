@@ -1,9 +1,9 @@
 """Conversion of a call's arguments to Cedar values.
 
 Cedar cannot represent fractions, numbers beyond 64 bits, and null. Each of these values becomes the
-record `{unrepresentable: "1.5"}`, which equals only the same record. To order it (`<`) or to match
-it with a pattern is an evaluation error, so that a rule cannot ignore it. Arguments that are too
-large, too deep or use a reserved name are rejected as a whole.
+record `{unrepresentable: "1.5"}`, which equals only the same record. Ordering such a record (`<`)
+or matching it with a pattern is an evaluation error, so that a rule cannot ignore it. Arguments
+that are too large, too deep or use a reserved name are rejected as a whole.
 """
 
 from typing import Any

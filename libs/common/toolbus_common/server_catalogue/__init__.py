@@ -1,1 +1,1 @@
-"""Ready entries for widely used MCP servers, and the configuration of a server made from one."""
+"""Entries for widely used MCP servers, and the configuration of a server from an entry."""

@@ -111,7 +111,7 @@ def _data(name: str) -> str:
 
 
 def _rules_of(rule: dict[str, Any]) -> list[Rule]:
-    """Return the rule; an expression of two forms is two rules of the same id."""
+    """Return the rules of an entry: two with the same id if its expression has two forms."""
     expression = rule["regex"].replace(_END, _LATER_END)
     prefix = next((each for each in _NAME_STARTS if expression.startswith(each)), None)
     if prefix is None or _OPERATOR not in expression:

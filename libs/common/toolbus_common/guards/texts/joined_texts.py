@@ -19,7 +19,7 @@ Match = tuple[int, int, str, float]  # start, end, rule, score
 class JoinedTexts:
     """Texts as one sequence of bytes, one byte per character.
 
-    Every other character than ASCII is a question mark, so that positions are those in the texts.
+    Every non-ASCII character is a question mark, so that positions are the same as in the texts.
     """
 
     def __init__(self, texts: Sequence[str]) -> None:
