@@ -11,7 +11,7 @@ from toolbus_common.guards.coverage import Coverage, selected
 from toolbus_policy.admin.pagination import page
 from toolbus_policy.admin.request_parser import parse_body
 
-SECONDS = 18.0  # less than ingress waits
+SECONDS = 18.0  # shorter than the timeout of ingress
 MOST_UNGUARDED = 1000
 
 

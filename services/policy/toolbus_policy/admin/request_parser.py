@@ -49,7 +49,7 @@ def parse_body(wanted: Any, body: bytes) -> Any:
 def _is_another_form(error: Any, every: list[Any]) -> bool:
     """Return whether an error can be ignored, because another form of the union fits the value.
 
-    The other form fits if it has a semantic error for the same value: the shape is valid then.
+    A form with a semantic error for the same value fits: its shape was valid.
     """
     place, value = error["loc"][:-1], error["input"]
     return (

@@ -51,7 +51,7 @@ ANY = "*"
 
 @dataclass(frozen=True, slots=True)
 class AdminService:
-    """Administration operations. The methods are those of `OPERATIONS`, with `others`."""
+    """Administration operations: a method here or in `others` for each of `OPERATIONS`."""
 
     administrator: Callable[[str], Awaitable[Administrator | None]]
     repository_for: Callable[[str], ConfigRepository]

@@ -25,9 +25,9 @@ def caller_identity_of(
 
 
 def _actors(snapshot: ConfigSnapshot, key_digest: str, name: str) -> tuple[str, ...]:
-    """Return the actors of a key; `UNKNOWN` if a person's token ended during the suspension.
+    """Return the actors of a key; `UNKNOWN` if a person's token ended during the call.
 
-    An empty result would claim that the person acts alone.
+    A suspended call can outlive the token. An empty result would claim that the person acts alone.
     """
     if is_person(name) and snapshot.bearers.known(hash_of(key_digest)) is None:
         return UNKNOWN

@@ -124,14 +124,14 @@ async def judge_and_decide(
 async def after_decision(
     inspector: Inspector, decision: Decision, call: CallRequested
 ) -> tuple[Decision, ToolbusError | None]:
-    """Return the decision with the checks of the plugins asked after it, and their refusal."""
+    """Ask plugins about a decision; return it with their checks, and the error of a refusal."""
     with _tracer.below("toolbus.plugins"):
         found = await ask_decided(inspector, call, decision.admission)
     return replace(decision, checks=(*decision.checks, *found.checks)), found.error
 
 
 def _flow_cause(judged: Judgement, call: CallRequested, cause: Cause | None) -> Cause:
-    """Return the cause of an approval that the flow requires, and a guard if `cause` is set."""
+    """Return the cause of an approval that the flow requires, joined with a guard's `cause`."""
     why = judged.why(call)
     if cause is None:
         return Cause(FLOW, why, chain=judged.chain)
@@ -141,7 +141,8 @@ def _flow_cause(judged: Judgement, call: CallRequested, cause: Cause | None) -> 
 def approval_cause(call: CallRequested, decision: Decision) -> Cause:
     """Return the level, guard, flow or rule that requires approval.
 
-    A task's call was approved already, but its further input was not checked by a guard then.
+    Rules do not require a second approval for requests about a task, but guards can: the further
+    input of a task was not part of the approved call.
     """
     admission, verdict, cause = decision.admission, decision.verdict, decision.cause
     if cause is not None:
@@ -156,7 +157,7 @@ async def check_approval(
 ) -> ApprovalResult:
     """Return whether a call needs an approval, and whether it has one.
 
-    If information flow requires the approval, the data of an error has the decision as `flow`.
+    If information flow requires the approval, the member `flow` of an error's data explains why.
     """
     principal, judged = decision.admission.payer.principal, decision.flow
     try:
@@ -173,8 +174,9 @@ def may_record(
 ) -> bool:
     """Return whether the event of a denied call may contain its arguments.
 
-    Only if its guards have redacted them, or no guard checks this call. The guards of a call that
-    is not authorized are not known.
+    It may if the call's guards have redacted them, or if no guard checks the call. The guards of a
+    call that is not authorized are not known: its arguments are recorded only if no guard is
+    configured.
     """
     if admission is None:
         return not declared.guards

@@ -123,7 +123,7 @@ class AdmissionHandler:
         call: CallRequested,
         context: CallContext,
     ) -> Reply | None:
-        """Check what the call sends before anything else uses it, then admit it."""
+        """Check the content of a call, then admit the call. Nothing uses unchecked content."""
         inspected = await self._inspect(call, admission)
         try:
             decision = await judge_and_decide(self.flow, authorizer, admission, inspected)
@@ -165,7 +165,7 @@ class AdmissionHandler:
         principal = decision.admission.payer.principal
         try:
             claim = await self.idempotency.claim(call, principal, decision.original)
-            if isinstance(claim, StoredOutcome):  # a replayed result is read, too
+            if isinstance(claim, StoredOutcome):  # the run reads a replayed result, too
                 await self.flow.commit(decision.flow, call)
         except ToolbusError as error:
             return await self._deny(call, error, decision.admission, checks=decision.checks)
@@ -182,7 +182,7 @@ class AdmissionHandler:
         return self._dispatch(decision, call, context)
 
     async def _replay(self, stored: StoredOutcome, call: CallRequested, given: Admission) -> Reply:
-        """Return the outcome of the first call that had this idempotency key, after its guards."""
+        """Return the outcome of the first call with this idempotency key, checked by the guards."""
         found, principal = replay_reply(stored, call.family), given.payer.principal
         outcome, checks = await checked_outcome(self.inspector(), call, given, found)
         self.service.events.publish(build_replayed(stored, call, principal, outcome, checks))
@@ -192,7 +192,7 @@ class AdmissionHandler:
     async def _admit_with_approval(
         self, decision: Decision, call: CallRequested, context: CallContext
     ) -> Reply | None:
-        """Admit a call that may need approval. A call that has waited is decided about again."""
+        """Admit a call that may need approval. After a wait, the call is decided again."""
         claim, admission, checks = decision.claim, decision.admission, decision.checks
         try:
             while (result := await check_approval(self.approvals, call, decision)) is None:

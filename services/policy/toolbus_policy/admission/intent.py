@@ -68,10 +68,10 @@ async def record_intent(events: EventPublisher, intent: CallAllowed) -> None:
 
 
 def error_in_time(call: CallRequested, error: ToolbusError) -> ToolbusError:
-    """Return the error of a call that was not dispatched, by its deadline.
+    """Return the error for the caller of a call that was not dispatched.
 
-    After its deadline, ingress may have replied that the outcome is unknown. This reply, and the
-    record, then state the same.
+    It is `error` until the call's deadline. Later, ingress may have replied that the outcome is
+    unknown, so the reply and the record state the same.
     """
     if time() <= call.deadline:
         return error

@@ -32,7 +32,7 @@ _allowed, _admitted = trusted(CallAllowed), trusted(CallAdmitted)
 def build_admitted(
     decision: Decision, call: CallRequested, flow: str = "", *, reserved: bool
 ) -> CallAdmitted:
-    """Return the call as executor receives it. `flow` is for codemode, to follow a program."""
+    """Return the call as executor receives it. `flow` is the sealed start of a followed program."""
     admission, payer = decision.admission, decision.admission.payer
     admitted = _admitted(
         call_id=call.call_id,

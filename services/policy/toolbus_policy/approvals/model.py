@@ -120,7 +120,7 @@ def covers(approval: Approval, cause: Cause) -> bool:
 def new_approval(
     call: CallRequested, principal: Principal, cause: Cause, binding: str, span: tuple[float, float]
 ) -> Approval:
-    """Return a pending approval for a call; `span` is the time of the request and of its expiry."""
+    """Return a pending approval for a call. `span` is its start and end in epoch seconds."""
     levels = dict(principal.levels)
     return Approval(
         id=secrets.token_hex(16),

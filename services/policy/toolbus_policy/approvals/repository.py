@@ -79,7 +79,7 @@ class ApprovalRepository:
         return self._stored.get(self._bindings.get(approval_id, ""))
 
     async def wait_for_change(self, than: StoredApproval, seconds: float) -> bool:
-        """Wait for an approval to change; return whether it did."""
+        """Wait until an approval is newer than `than`; return whether it became so in time."""
         binding = than.approval.binding
 
         def changed() -> bool:

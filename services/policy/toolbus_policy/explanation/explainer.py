@@ -71,7 +71,8 @@ class ExplanationDraft:
     def deny(self, error: ToolbusError, step: str) -> None:
         """Set the error of the call, unless an earlier step has decided.
 
-        The first denied step decides; without one, the error becomes the step.
+        If a step is marked as denied already, the first such step decides. Otherwise, the error is
+        added as the step `step`.
         """
         if self.is_decided:
             return

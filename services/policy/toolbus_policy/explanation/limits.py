@@ -30,7 +30,7 @@ class LimitState(Struct, frozen=True):
 
 
 def limit_state(reply: list[Any] | None, admission: Admission) -> LimitState:
-    """Return the state of the limits by the reply of the ledger; None for no counters yet."""
+    """Return the state of the limits from the ledger's reply (None: no counters exist yet)."""
     if reply is not None:
         answer, budgets, rates, loops = reply
         return LimitState(answer, [tuple(each) for each in budgets], rates, loops)

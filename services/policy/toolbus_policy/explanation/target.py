@@ -24,7 +24,7 @@ SECONDS = 60.0
 
 
 class Target(Struct, frozen=True):
-    """The call of a name. `error` is set if ingress would deny it itself."""
+    """The call that a name stands for. `error` is set if ingress itself would deny the call."""
 
     call: CallRequested
     is_model: bool

@@ -8,10 +8,11 @@ _OWN = ("key:", "user:")
 
 
 def own_view(found: Explanation) -> Explanation:
-    """Return an explanation without what the caller's own call would not show.
+    """Return the part of an explanation that the caller could also learn from a real call.
 
-    What is not granted is unknown, and the spending of other keys is not shown. The error of an
-    exceeded limit names its level, so the step that decides remains.
+    A name that is not granted appears as unknown, and the spending of other keys is hidden. The
+    step that decides remains, because the error of a real call also names the level of an exceeded
+    limit.
     """
     if found.code in _HIDING:
         step = ExplainedStep(step="name", result="denied", text=found.reason, decides=True)

@@ -36,7 +36,7 @@ from toolbus_policy.flow.terms import FlowTerms, Run, agent_run_of, run_of
 
 ATTEMPTS = 16  # while concurrent calls of one run conflict
 MAX_EARLIER = 64  # runs whose results one run of agent mode has received
-FRESH_SECONDS = 1.0  # a judgement that waited longer, for an approval, is not used to write
+FRESH_SECONDS = 1.0  # after a longer wait for an approval, the state is loaded again
 
 LabelsOf = Callable[[str], Labels]  # by the full name of a tool
 
@@ -64,7 +64,7 @@ class Judgement(Struct, frozen=True):
 
     `before` is what may have reached the call: what its run had read, or, in a program, the part
     that can reach the arguments of this call (`narrowed`). `inherited` is what earlier runs had
-    read whose results this run of agent mode has received.
+    read, if this run of agent mode has received their results.
     """
 
     terms: FlowTerms
@@ -198,7 +198,7 @@ class FlowFollower:
         raise BusDownError("Concurrent calls of this run kept conflicting; retry.")
 
     def sealed(self, judged: Judgement | None, call: CallRequested) -> str:
-        """Return the sealed start of a program or agent run, which its calls repeat; else empty."""
+        """Return the sealed start, which all calls of a program or agent run repeat; else empty."""
         if judged is None or not judged.terms.starts:
             return ""
         is_program = call.method != AGENT_RUN

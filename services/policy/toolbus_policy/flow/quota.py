@@ -21,7 +21,7 @@ class RunQuota:
         """Count a new run. Raises `OverloadedError` if the principal has too many.
 
         Without this bound, one client that begins a session for each call could fill the bucket,
-        and then no call of anybody that reads could be recorded.
+        and then no principal's reads could be recorded.
         """
         day = time() // DAY
         if day != self._day:

@@ -33,14 +33,14 @@ class FlowTerms(Struct, frozen=True):
 
 
 class Run(Struct, frozen=True):
-    """A run whose reading counts together. `id` is a digest that reveals nothing."""
+    """Calls whose reads are counted together. `id` is a digest that reveals nothing."""
 
     id: str
     scope: FlowScope
     seconds: float
 
     def renewed(self, ends: float, now: float) -> float:
-        """Return when an entry ends that ends at `ends` and is used now."""
+        """Return the new end of an entry that ended at `ends` before its use at `now`."""
         return ends if ends - now >= self.seconds else now + self.seconds * _SPARE
 
 

@@ -53,8 +53,8 @@ async def inspect_call(
 ) -> InspectedCall:
     """Check what a call sends to its server or model: the arguments, the URI, and `extra`.
 
-    `extra` contains responses to requests of the server, and foreign members of `_meta`. That of a
-    model request is written by ingress and goes nowhere.
+    `extra` contains responses to requests of the server, and foreign members of `_meta`. The
+    `extra` of a model request is not checked: ingress writes it, and no provider receives it.
     """
     if not guards.checking:
         return InspectedCall(call)
@@ -76,7 +76,7 @@ async def inspect_call(
         return await _with_shown(inspector, made) if made.ask else made
     arguments = msgspec.Raw(call.arguments or b"null")
     try:
-        strict_json.parse(call.arguments or b"null")  # it becomes a part of another document
+        strict_json.parse(call.arguments or b"null")  # a part of `body`, so it must be JSON
         body = msgspec.json.encode({"arguments": arguments, **rest})
     except strict_json.StrictJSONError:
         body = call.arguments  # not JSON: every guard fails
@@ -158,7 +158,7 @@ def _parts(call: CallRequested, before: bytes, after: bytes) -> dict[str, Any]:
     old, new = _members(before), _members(after)
     if new.keys() != old.keys() or ("uri" in old and bytes(new["uri"]) != bytes(old["uri"])):
         raise _TargetRedactedError
-    if bytes(new["arguments"])[:1] != bytes(old["arguments"])[:1]:  # another type
+    if bytes(new["arguments"])[:1] != bytes(old["arguments"])[:1]:  # of another JSON type
         raise _TargetRedactedError
     changed: dict[str, Any] = {"arguments": bytes(new["arguments"])}
     if "extra" in new:

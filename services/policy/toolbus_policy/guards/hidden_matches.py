@@ -17,8 +17,8 @@ def without_matches(
 ) -> str:
     """Return arguments with `[hidden:RULE]` where built-in guards require an approval.
 
-    A service does not say where its findings are, so nothing is hidden for it. Equal values have
-    equal marks.
+    A guard that asks a service receives no positions of findings, so nothing is hidden for such a
+    guard. Equal values have equal marks.
     """
     content, numbers = Content(arguments), count(1)
     known: dict[tuple[str, str], str] = {}

@@ -87,7 +87,8 @@ class IdempotencyClaims:
     async def _withdraw(self, name: str, mine: StoredOutcome, seal: RecordKey, before: int) -> None:
         """Release a claim if it was written although the write was not acknowledged.
 
-        The call was not made, and without this the key would be blocked until its deadline.
+        The call was not made. An unreleased claim would block the idempotency key until the
+        deadline.
         """
         self._withdrawn += 1
         try:
@@ -116,7 +117,10 @@ class IdempotencyClaims:
 
 
 def _equal_digests(keys: list[bytes], arguments: bytes, original: bytes) -> set[str]:
-    """Return the digests of equal requests: with other guards, in another run, or earlier keys."""
+    """Return each digest that an equal request may have stored.
+
+    The stored digest depends on the guards, the run, and the key at that time.
+    """
     sent = digest_of_arguments(arguments)
     first = digest_of_arguments(original) if original else sent
     return {sent, first, *(_keyed(key, first) for key in keys)}

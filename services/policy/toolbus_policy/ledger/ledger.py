@@ -337,7 +337,7 @@ def _bind_group(
 def _errors_of(
     state: CounterState, requests: Sequence[ReservationRequest], answer: list[Any]
 ) -> list[ToolbusError | None]:
-    """Return the error of each reservation by the script's reply, which also has the new tick.
+    """Return each reservation's error, or None, from the script's reply; note the reply's tick.
 
     Raises `LedgerDownError` for a reply of another form. The calls are then denied, and their
     reservations are refunded when they are due.

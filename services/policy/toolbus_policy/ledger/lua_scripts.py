@@ -159,7 +159,7 @@ class ScriptRunner:
 class ClusterScriptRunner:
     """Runs scripts in a cluster, each at the primary of its keys.
 
-    A script is sent again, once, as by `ScriptRunner`. A primary that does not have it gets its
+    A script is sent again, once, as by `ScriptRunner`. A primary without the script receives its
     source.
     """
 

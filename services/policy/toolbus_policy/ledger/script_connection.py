@@ -20,7 +20,7 @@ _NOT_PRIMARY = ("READONLY", "MASTERDOWN")
 
 
 class Command:
-    """A command, the future of its reply, and when that is due by the event loop's clock."""
+    """A command, the future of its reply, and the due time of the reply by the loop's clock."""
 
     __slots__ = ("arguments", "due", "loaded", "reply", "resent")
 
@@ -35,10 +35,10 @@ class Command:
 class ScriptConnection(asyncio.Protocol):
     """Sends commands and ends the oldest one with each reply.
 
-    The connection is closed, and `on_lost` receives the unanswered commands, if it breaks, if a
-    reply is late, if the server is a replica, or if the server sends a message that no command
-    requested, because the order of the replies is then unknown. A script that the server does not
-    have is loaded and sent again.
+    The connection is closed if it breaks, if a reply is late, if the server is a replica, or if the
+    server sends a message that no command requested (the order of the replies is then unknown).
+    `on_lost` then receives the unanswered commands. A script that the server does not have is
+    loaded and sent again.
     """
 
     def __init__(

@@ -1,8 +1,8 @@
 """Prices of models: those of the configuration, then those of the bundled table.
 
-`prices.json` is made by `tools/model_prices.py`; its entry `source` says from what. It has the base
-prices of text tokens. It does not include the surcharges for long contexts, for priority, for
-regions, for audio and for tools that the provider runs.
+`prices.json` is made by `tools/model_prices.py`; its entry `source` names the origin of the prices.
+It has the base prices of text tokens. It does not include the surcharges for long contexts, for
+priority, for regions, for audio and for tools that the provider runs.
 """
 
 import json
@@ -70,7 +70,8 @@ def bundled_price(provider: Provider, model: str) -> ModelPrice | None:
 def micro_dollars_of(price: ModelPrice) -> Prices:
     """Return the micro-dollars per token of each kind and per request; empty for a free model.
 
-    The price of a token that is cached for an hour is the last one, if it is not `cache_write`.
+    If a token that is cached for an hour has another price than `cache_write`, this price is the
+    last.
     """
     # One dollar per million tokens is one micro-dollar per token.
     cached = price.input if price.cached_input is None else price.cached_input

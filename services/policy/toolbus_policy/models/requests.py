@@ -35,7 +35,7 @@ BYTES_PER_TOKEN = (
 )
 # How a body can name a cache of one hour: the value `1h`, also with escaped characters.
 _HOUR = re.compile(rb'"(?:1|\\u0031)(?:h|\\u0068)"')
-_BASE_PRICES = 6  # those of every model; a price of caches of one hour follows
+_BASE_PRICES = 6  # of every model; the price of caches of one hour may follow
 MAX_OUTPUT = 100_000_000  # tokens: a charge remains exact in every counter
 
 

@@ -30,8 +30,8 @@ from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.saved_queries.catalogue import Saved, chosen, known
 from toolbus_policy.admin.request_parser import parse_body
 
-SECONDS = 18.0  # less than ingress waits
-AT_ONCE = 2  # queries of events, so that they do not delay other administrators
+SECONDS = 18.0  # shorter than the timeout of ingress
+AT_ONCE = 2  # concurrent queries of events; more would delay other administrators
 WAIT_SECONDS = 2.0
 PAGE_BYTES = 5 << 20  # in base64, a page fits into a message of the bus
 

@@ -58,7 +58,7 @@ def leaf_hash(line: bytes) -> bytes:
 
 
 def root_of(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
-    """Return the root that a proof leads to. Raises `ValueError` if its length is wrong."""
+    """Return the root that a proof leads to. Raises `ValueError` for a proof of wrong length."""
     sides = []
     start, end = 0, size
     while end - start > 1:

@@ -14,8 +14,8 @@ from toolbus_common.evidence.verify import Checkpoint, Key, MalformedError, Unre
 from toolbus_policy.admin.records.event_queries import SECONDS, EventQueries, json_reply
 from toolbus_policy.admin.records.inclusion import Tree, proves
 
-MOST_LEAVES = 100_000  # between two checkpoints
-PAGE = 10_000  # of `_LEAVES`
+MOST_LEAVES = 100_000  # between two checkpoints of one proof
+PAGE = 10_000  # rows, the `LIMIT` of `_LEAVES`
 _OF_CALL = """
 SELECT customer, stream, stream_seq, line, event, hex(SHA256(concat(char(0), detail))) AS leaf
 FROM events WHERE call_id = {call:String} AND stream != ''
@@ -38,7 +38,9 @@ SELECT leaf FROM (
 )
 ORDER BY stream_seq, line LIMIT 10000 OFFSET {skipped:UInt64}
 """
-_WAITING = "No checkpoint contains it yet. Checkpoints follow some seconds after their events."
+_WAITING = (
+    "No checkpoint contains this event yet. Checkpoints follow some seconds after their events."
+)
 _MISSING = (
     "Events between its checkpoints are not in the tables, or are too many for this proof. "
     "Export a bundle, and verify it."
@@ -102,7 +104,7 @@ class LogProofs(EventQueries):
         }  # fmt: skip
 
     async def _part(self, customer: str, stream: str, number: int) -> _Part | str:
-        """Return the checkpoint that first contains a message, or why there is none."""
+        """Return the first checkpoint that contains a message, or why it cannot be used."""
         named = {"customer": customer, "stream": stream, "number": str(number)}
         later = await self._rows(_sorted("to >= {number:UInt64}", "ASC"), **named)
         if not later:

@@ -30,11 +30,11 @@ from toolbus_policy.approvals.elicitation import rejection_error
 from toolbus_policy.approvals.model import Approval, State
 
 EXTENSION = "io.modelcontextprotocol/tasks"
-RETENTION_SECONDS = 3600.0  # for which an ended task can be read
+RETENTION_SECONDS = 3600.0  # how long an ended task can be read
 MAX_METADATA_BYTES = 16 * 1024  # of request fields and capabilities together, without the arguments
 MAX_RESULT_BYTES = 1 << 20
 RETRY_SECONDS = 1.0
-MAX_TASKS_PER_KEY = 100  # in every stage
+MAX_TASKS_PER_KEY = 100  # in all stages together
 
 _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 

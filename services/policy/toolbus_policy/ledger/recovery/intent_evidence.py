@@ -95,10 +95,10 @@ def _calls_of(message: StreamEntry, wanted: Collection[str]) -> set[str]:
 
 
 def _would_be_stored(late: ExpiredReservation, extent: Extent) -> bool:
-    """Return whether the stream, as it is now, would have an intent of this call.
+    """Return whether the stream would still have the intent of this call, if one was stored.
 
-    It would not if messages were removed since the reservation, or if the stream was created or
-    restored from a copy after it.
+    It would not if messages were removed since the reservation, or if the stream was created, or
+    restored from a copy, after the reservation.
     """
     after = late.about.after
     return extent.first <= after + 1 and after <= extent.last and extent.created < late.at + 1

@@ -127,8 +127,8 @@ class CounterRebuild:
     ) -> list[BudgetLimit]:
         """Return the budgets that count a tool, or a provider's model, at this price.
 
-        `aliases` are those that contained the model when the call was allowed. It counts against
-        their budgets, although the model may have been removed from them.
+        `aliases` are those that contained the model when the call was allowed. The call counts
+        against the budgets of these aliases, even if the model was removed from an alias since.
         """
         levels = (f"key:{key}", f"user:{user}", f"team:{team}", f"customer:{self._customer}")
         limits = [limit for level in levels for limit in self._limits.get(level, ())]

@@ -117,5 +117,5 @@ def _ids_of(message: StreamEntry) -> list[str]:
     """Return the ids of the message's events. Raises `MessageMissingError` if it is unreadable."""
     try:
         return [_event(line).id for line in message.data.split(b"\n")]
-    except msgspec.MsgspecError:  # audit would have a dead letter of it
+    except msgspec.MsgspecError:  # audit stores it as a dead letter
         raise MessageMissingError(message.sequence) from None
