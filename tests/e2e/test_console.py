@@ -221,6 +221,11 @@ def test_pasted_servers_are_added_or_refused_one_by_one(gateway: Launched) -> No
     assert sends(browser, "servers/add", **form, held="yes").location == "/console/servers/api"
     value = at(gateway, SECRETS["admin"]).request("GET", named("servers", "api")).json["value"]
     assert value == {"openapi": form["address"], "definitions": "each"}
+    reviewed = {**value, "definitions": "review"}  # another word for the same
+    for stored in (value, reviewed):
+        put = at(gateway, SECRETS["admin"]).request("PUT", named("servers", "api"), stored)
+        assert put.status == 200, put.text
+        assert "hidden until each is approved" in shows(browser, "servers/api").text
     assert sends(browser, "servers/add", **{**form, "address": ""}).status == 422
     entry = re.search(r"servers/add\?entry=[^\"]+", shows(browser, "servers/add").text)
     assert entry is not None
