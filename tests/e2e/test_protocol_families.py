@@ -61,7 +61,8 @@ class Families:
         self.web = Classic(directory / "web")
         self.one = Classic(directory / "one", "modern")
         self.again = Classic(directory / "again")
-        self.cluster = Cluster(directory / "cluster")
+        # A call can start a process of the SDK, which is slow on a busy machine.
+        self.cluster = Cluster(directory / "cluster", TOOLBUS_CALL_TIMEOUT="90")
 
     @property
     def configuration(self) -> Configuration:
@@ -131,7 +132,7 @@ class Families:
 
         able = {"elicitation_callback": answer, "sampling_callback": think}
         headers = {"Authorization": f"Bearer {ROOT}"}
-        async with httpx2.AsyncClient(headers=headers, timeout=30) as http:
+        async with httpx2.AsyncClient(headers=headers, timeout=100) as http:
             endpoint = self.client(server=server).endpoint
             transport = streamable_http_client(endpoint, http_client=http)
             async with SdkClient(transport, mode=mode, **able | more) as client:

@@ -26,7 +26,8 @@ def cluster(
 ) -> Iterator[Cluster]:
     """Run a gateway with a stateful server of each kind; separate services have two replicas."""
     over = [Stateful(tmp_path_factory.mktemp(kind), kind) for kind in SERVERS[1:]]
-    cluster = Cluster(tmp_path_factory.mktemp("cluster"))
+    # Each owner has a process, which starts slowly on a busy machine.
+    cluster = Cluster(tmp_path_factory.mktemp("cluster"), TOOLBUS_CALL_TIMEOUT="90")
     fused = request.param == "fused"
     try:
         for each in over:
