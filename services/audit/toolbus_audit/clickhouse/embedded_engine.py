@@ -31,7 +31,7 @@ def _hidden(name: str) -> Iterator[None]:
 
 
 def load() -> ModuleType:
-    """Import the engine. The first call must precede other threads, which may import pyarrow.
+    """Import the engine. Call it before starting other threads, which may import pyarrow.
 
     Raises:
         SettingError: the engine is not installed.

@@ -379,7 +379,7 @@ class ClickHouse:
             yield
         except MigrationError as error:
             raise StoreDownError(str(error)) from error
-        except DatabaseError as error:  # of the client, if it cannot encode a value: `DataError`
+        except DatabaseError as error:  # `DataError`: the client cannot encode a value
             if isinstance(error, DataError) or error.code in REJECTED_CODES:
                 raise RowsRejectedError(message_of(error)) from error
             raise StoreDownError(self._down_message(error)) from error

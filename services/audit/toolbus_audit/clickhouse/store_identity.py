@@ -1,4 +1,4 @@
-"""Identity of the store: an id in the store, which must be the one that the bus has.
+"""Identity of the store: the id in the store must equal the id in the bucket.
 
 With two stores, each would have a part of the events: counts, evidence and rebuilt budgets would
 be wrong.

@@ -120,7 +120,7 @@ class Backfill:
             messages += [message for message in found if message.sequence == number]
         more = len(numbers) == MAX_DEAD_LETTERS
         reply = await self._write(messages, numbers[-1] + 1 if more else 0, until)
-        # An export would contain a line twice that is both a row and a dead letter.
+        # A line that is both a row and a dead letter would be in an export twice.
         known = await self._store.stored(sorted({number for number, _, _ in letters}))
         rows = {(number, line) for number, line, _ in known - set(letters)}
         if recovered := [each for each in letters if each[:2] in rows]:

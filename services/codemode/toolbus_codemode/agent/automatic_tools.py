@@ -13,7 +13,7 @@ _READING = frozenset(full_name(BUILT_IN, each) for each in (LIST, READ, DOCS, SE
 
 
 class AutomaticTools:
-    """Maps a name to the full name of a tool that a run may execute; to an empty one if it may not.
+    """Map of names to the full names of the tools that a run may execute itself.
 
     These are the added tools that match `auto_execute`, and those that a person approves each time.
     `names` are the full names of the added tools.
@@ -27,7 +27,7 @@ class AutomaticTools:
         self.refresh()
 
     def __call__(self, name: str) -> str:
-        """Return the full name of a tool that runs automatically; else an empty one."""
+        """Return the full name of a tool that runs automatically; empty for any other name."""
         return self._allowed.get(name, "")
 
     def refresh(self) -> None:

@@ -111,7 +111,7 @@ def run_budget(limits: AgentMode) -> Reached:
 
 
 def out_of_time(limits: AgentMode) -> Reached:
-    """Return the limit of time, for a step that ended at it."""
+    """Return the limit `seconds`, which ended a step."""
     return _reached("seconds", f"{limits.seconds:g} seconds")
 
 

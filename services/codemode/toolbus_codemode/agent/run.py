@@ -42,7 +42,7 @@ LARGEST_CONVERSATION = LARGEST_MESSAGE - (1 << 20)  # bytes; a call has other fi
 LARGEST_RESULTS = 2 << 20  # bytes of the results of one turn
 LARGEST_KEPT = 1 << 20  # characters of the content of a run that has completed
 PROGRAM = full_name(BUILT_IN, EXECUTE)
-CLOCK_SECONDS = 0.5  # by which a step can end before the deadline of its run
+CLOCK_SECONDS = 0.5  # a step that ends this long before the deadline of its run has reached it
 AT_ONCE = 16  # tool calls of one turn
 
 
@@ -374,7 +374,7 @@ class _Recording(Waiting):
 
 
 def interrupted_calls(entry: RunEntry) -> list[str]:
-    """Return the calls that an interrupted request has left and that need not continue.
+    """Return the calls of an interrupted request that still run but need not continue.
 
     These are model requests, whose response has no receiver, and calls that wait for approval.
     """

@@ -30,7 +30,7 @@ class RunEvents:
         self.publish(RunStarted(id=f"{self.call.call_id}.run.started", **self._about()))
 
     def completed(self) -> None:
-        """Publish the completion; a run that a limit ended has failed."""
+        """Publish the completion, or the failure of a run that was ended by a limit."""
         code = self.record.code
         if code:
             self.failed(code, "")

@@ -26,7 +26,7 @@ def missing_stub(namespace: ToolNamespace, name: str, *, listing: bool = False) 
 
 
 def missing_tool(namespace: ToolNamespace, name: str, space: str, function: str) -> str:
-    """Return the error for a file of no tool, although its server `space` exists."""
+    """Return the error for a file that names no tool of the existing server `space`."""
     near = [] if "/" in function else namespace.near(space, function[:LONGEST_PATH])
     if near:
         return f"There is no {_quoted(name)}; the nearest tools are {', '.join(near)}."

@@ -6,9 +6,10 @@ directly, a function, a class, a stored result of an earlier program. Both langu
 Python; a Starlark program that is not valid Python has no analysis. A method that can change its
 object is followed only as a statement, or as the whole value of an assignment.
 
-An expression that can fail ends the program, so its values decide whether later calls are made. Two
-things can end it that are not followed: a limit of the program, and a tool that fails, which
-reveals one bit of what this tool reads. In a loop it would reveal more, and is followed.
+An expression that fails ends the program, so its values decide whether later calls are made. The
+analysis does not follow two other ends of a program: a reached limit, and a failed call of a tool.
+A failed call reveals one bit of what its tool reads. In a loop, failures would reveal more bits, so
+the analysis follows them there.
 """
 
 import ast
@@ -89,12 +90,12 @@ class _DataFlow:
         self.group: dict[str, str] = {}  # a name -> another name of its group, or itself
         self.reach: dict[str, Sources] = {}  # by the first name of a group
         self.inputs: dict[str, Sources] = {}
-        # Values that decide whether all later statements run; by loop, whether its statements run.
+        # Tools whose results decide whether all later statements run, and, by loop, its statements.
         self.always = NOTHING
         self.repeated: dict[int, Sources] = {}
         self.looped = NOTHING  # the tools in the loops around a statement
         self.top = {id(node) for node in tree.body}
-        self.bound: set[str] = set()  # names that a statement of the top level has set before
+        self.bound: set[str] = set()  # names that an earlier top-level statement has set
         self.changed = True
         self._check()
 
@@ -177,11 +178,11 @@ class _DataFlow:
                 self._block((*node.body, *node.orelse), inner)
             case ast.While(test=test):
                 inner = control | self._evaluate([test], control)
-                self.always |= inner  # it may not end
+                self.always |= inner  # the loop may not end
                 self._loop(node, inner)
             case ast.For(target=target, iter=iterated):
                 inner = control | self._evaluate([target, iterated], control)
-                self.always |= inner  # it fails for what is no list
+                self.always |= inner  # the loop fails if the value is not a list
                 self._add(self._names(target), inner)
                 self._loop(node, inner)
             case _:
@@ -224,7 +225,7 @@ class _DataFlow:
         known = control | self._reaching(parts)
         for at, tool in enumerate(calls):
             others = frozenset((*calls[:at], *calls[at + 1 :]))
-            # That a call of a loop has failed before is known to its own server anyway.
+            # A tool's own server knows anyway whether earlier calls of the tool in the loop failed.
             self._note(tool, known | others | (self.looped - {tool}))
         self._unite(self._aliased(parts))
         failing = list(self._failing(parts))
@@ -285,7 +286,7 @@ class _DataFlow:
     def _aliased(self, parts: Iterable[ast.AST]) -> list[str]:
         """Return the variables that can share a list or dictionary after these expressions.
 
-        A tool, and a function that copies, receives values: they share nothing with the result.
+        The result of a tool, or of a function that copies, shares nothing with the arguments.
         """
         found: list[str] = []
         waiting = list(parts)

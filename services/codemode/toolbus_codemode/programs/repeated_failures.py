@@ -1,4 +1,4 @@
-"""Calls that a caller repeats without a change and without success, which get another answer."""
+"""Change the answer to a call that a caller repeats unchanged and without success."""
 
 import re
 from collections import OrderedDict
@@ -13,7 +13,7 @@ from toolbus_common.contracts import CallAdmitted
 from toolbus_common.mcp.builtin_server import EXECUTE
 
 MAX_REMEMBERED = 4_096  # answers; the oldest is forgotten first
-SECONDS = 600.0  # after the last repetition an answer is forgotten
+SECONDS = 600.0  # how long an answer is remembered after its last repetition
 UNCHANGED = 2  # calls with the usual answer
 LONGEST_DOCUMENTATION = 3_000  # characters
 LONGEST_SEARCHED = 4_000  # characters of the answer and of the arguments
@@ -31,7 +31,7 @@ class RepeatedFailures:
         self._counts: OrderedDict[bytes, tuple[int, float]] = OrderedDict()
 
     def answer(self, call: CallAdmitted, failure: str, namespace: ToolNamespace) -> str:
-        """Count a failure and return its answer, with documentation after `UNCHANGED` failures."""
+        """Count a failure and return its answer; after `UNCHANGED` failures, add documentation."""
         times = self._count(call, failure)
         if times <= UNCHANGED:
             return failure

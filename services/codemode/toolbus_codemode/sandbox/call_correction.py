@@ -65,7 +65,8 @@ def corrected(program: Program, line: int | None, misused: str = "") -> str:
     """Return the correct form of the line's call as a hint, or an empty text.
 
     `misused` is the unknown name, or the path of the tool whose arguments were wrong; only a call
-    of it is corrected. Without it, only a call such as `server["tool"](…)` or `server("tool")` is.
+    of it is corrected. If `misused` is empty, only a call such as `server["tool"](…)` or
+    `server("tool")` is corrected.
     """
     lines = program.source.split("\n")
     if line is None or not 0 < line <= len(lines):

@@ -20,7 +20,7 @@ T = TypeVar("T")
 def file_tool(
     candidates: Iterable[tuple[str, Collection[str], T]], names: re.Pattern[str]
 ) -> tuple[T, str] | None:
-    """Return a tool with such a name, and its parameter for a path; text files come first.
+    """Return a tool whose name matches `names`, and its parameter for a path; text files first.
 
     A candidate is the name of a tool, its parameters, and the tool.
     """

@@ -1,10 +1,11 @@
-"""Changes of a program before it runs, of what models often write although it cannot work.
+"""Correct, before a program runs, what models often write although it cannot work.
 
-They write `result = files.read_file(path="a")` in Python without `await`. A program without `await`
-could not use any result, so each of its calls is awaited.
+Models write `result = files.read_file(path="a")` in Python without `await`. A program without
+`await` could not use any result, so each of its calls is awaited.
 
-They also write `import files`, although the server is there without it. In Starlark, the line is an
-error, and in Python, it can hide the server by a module of the same name. So it is removed.
+Models also write `import files`, although a program has its servers without an import. In Starlark,
+the line is an error, and in Python, a module of the same name can hide the server. So the line is
+removed.
 """
 
 import ast
@@ -31,9 +32,10 @@ def prepared(program: Program) -> str:
 
 
 def without_imports(program: Program) -> str:
-    """Return the source without imports of what is there anyway: servers, and JSON in Starlark.
+    """Return the source without imports of built-in names: servers, and JSON in Starlark.
 
-    A program that uses other members of the name than the server's tools means another module.
+    If the program uses a member of the name that is not a tool, it means another module, and the
+    import stays.
     """
     source = program.source
     if (
