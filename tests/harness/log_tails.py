@@ -1,4 +1,4 @@
-"""Ends of the logs of gateways and engines, for the report of a failed test."""
+"""Ends of the logs of gateways, for the report of a failed test."""
 
 import time
 from collections.abc import Iterator
@@ -6,7 +6,7 @@ from contextlib import suppress
 from pathlib import Path
 
 RECENT_SECONDS = 180.0  # older logs belong to other tests
-MAX_LOGS = 6
+MAX_LOGS = 4
 MAX_LINES = 30
 
 
@@ -21,7 +21,7 @@ def _recent_logs(directory: Path) -> Iterator[tuple[float, Path]]:
     for path in directory.rglob("*"):
         with suppress(OSError):  # another worker removes its directories
             written = path.stat().st_mtime
-            is_log = path.suffix == ".log" or path.name in ("log", "output")
+            is_log = path.suffix == ".log" or path.name == "output"
             if is_log and written > earliest and path.is_file():
                 yield written, path
 

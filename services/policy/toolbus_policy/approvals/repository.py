@@ -112,9 +112,13 @@ class ApprovalRepository:
         return True
 
     def evict_ended(self, now: float) -> None:
-        """Remove ended approvals from memory. The bucket expires its entries by age."""
+        """Remove ended approvals from memory. The bucket expires its entries by age.
+
+        A withdrawn approval is kept until it would have expired, so that a late decision fails with
+        the reason.
+        """
         for stored in self.all():
-            if stored.approval.state not in OPEN and not stored.approval.is_current(now):
+            if stored.approval.state not in OPEN and now >= stored.approval.ends:
                 self._forget(stored.approval.binding)
 
     def _remember(self, stored: StoredApproval) -> None:
