@@ -19,8 +19,8 @@ log = logging.getLogger(__name__)
 
 LEAVE_SECONDS = 2.0  # time for a process to exit after its input was closed
 # `SILENT_SECONDS` is the time for a process to exit after its output ended. `DEATH_SECONDS` is the
-# time for its supervisor to end all descendants. Both allow for busy machines, because a killed
-# supervisor neither reports the exit nor ends descendants.
+# time for its supervisor to end all descendants. Both are long enough for a busy machine, because a
+# supervisor that is killed too early neither reports the exit nor ends descendants.
 SILENT_SECONDS, DEATH_SECONDS = 5.0, 5.0
 _CHUNK = 64 * 1024
 
@@ -56,7 +56,7 @@ class Child:
     ) -> None:
         """Start the process in its isolation. Raises `UpstreamDeadError`.
 
-        `stdin` is the descriptor that becomes its standard input; by default, `write` fills it.
+        `stdin` is the descriptor of the process's standard input; by default a pipe for `write`.
         """
         self._gate = isolation.gate
         if isolation.confined:
@@ -88,7 +88,7 @@ class Child:
 
     @property
     def held(self) -> dict[str, bool]:
-        """The isolation in force. It is known when the program starts."""
+        """The isolation in force; empty until the program starts."""
         return self._errors.held
 
     @property

@@ -203,7 +203,7 @@ def _run_as_first(
         _become(plan, command, held, user)
     if user:
         user_ids.become(user)
-        kernel.die_with_parent(signal.SIGKILL)  # reset by the change
+        kernel.die_with_parent(signal.SIGKILL)  # the change of the user resets it
         if kernel.is_readable(alive):
             os._exit(1)
     kernel.forget_capabilities()
@@ -281,7 +281,7 @@ def _become(
 ) -> None:
     """Confine this process, report the isolation, and execute the program.
 
-    `alone` is set without namespaces.
+    `alone` is set if this process has no namespaces.
     """
     try:
         held |= confine(plan, held, user)

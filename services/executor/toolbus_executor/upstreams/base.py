@@ -199,7 +199,7 @@ def is_isolated_failure(upstream: object, call: CallAdmitted) -> bool:
 
 @contextmanager
 def sent_before() -> Iterator[None]:
-    """Mark errors in this context as raised after a request was sent.
+    """Remove `sent` from errors in this context, because an earlier request was sent.
 
     The call may therefore have been executed.
     """

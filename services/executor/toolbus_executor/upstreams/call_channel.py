@@ -42,7 +42,7 @@ class Question:
 class Caller:
     """The channel to the caller of one call.
 
-    After input requests, the call that continues uses the same channel.
+    A call that was suspended for input and the call that continues it use the same channel.
     """
 
     __slots__ = (
@@ -149,8 +149,8 @@ class Caller:
         """Forward a log message of this severity.
 
         A caller without a level receives all messages that the server sends by default. If the
-        server's level was changed for other callers (`raised`), it receives messages of the usual
-        default level and above.
+        server's level was changed for other callers (`raised`), a caller without a level receives
+        only messages of the usual default level and above.
         """
         least = (DEFAULT if raised else 0) if self._unasked else self._least
         if rank >= least:
@@ -196,7 +196,7 @@ class Caller:
         body, self._held = self._held, b""
         if body and self._pace is not None:
             self._pace.tell(asyncio.get_running_loop().time())
-            self._put(Progress(body))  # the rate limit is the bound
+            self._put(Progress(body))  # not limited by `MAX_WAITING`: the rate is limited
 
     def _extend(self, deadline: float) -> None:
         """Send the call's new deadline to the service that waits for the reply."""

@@ -76,7 +76,7 @@ class CallDeadline:
 class Limit:
     """Timer that fails a future with `TimeoutError`.
 
-    If `left` returns a number of seconds above 0 at the end, the timer continues for these seconds.
+    If `left` returns more than 0 seconds when the timer ends, the timer continues for that time.
     """
 
     __slots__ = ("_future", "_left", "_timer")

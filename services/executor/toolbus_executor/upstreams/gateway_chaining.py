@@ -1,7 +1,7 @@
 """Limits for chained Toolbus gateways: on the hops of a call, and on the length of names.
 
 No gateway knows the length of a chain. Therefore each gateway forwards the number of hops that a
-call has made, and drops names from gateways that a call could not reach.
+call has made, and omits list entries of gateways that are too many hops away.
 """
 
 from typing import Any

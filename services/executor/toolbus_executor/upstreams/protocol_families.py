@@ -38,7 +38,7 @@ from toolbus_executor.upstreams.sessions.separate_sessions import Separated, Sep
 
 log = logging.getLogger(__name__)
 
-CONNECT_SECONDS = {False: 5.0, True: 20.0}  # by `is_process`: over HTTP, and for a new process
+CONNECT_SECONDS = {False: 5.0, True: 20.0}  # timeout by `is_process`: a process takes longer
 RETRY_SECONDS = 30.0  # pause before the other family is tried again after a temporary failure
 MAX_TASKS = 5_000
 
@@ -124,7 +124,7 @@ class BothFamilies:
 
     @property
     def handshake(self) -> Handshake | None:
-        """The server's description in the other family; None while that is not connected."""
+        """The server's description in the other family; None if that family is not connected."""
         if self._other is None:
             return None
         described = self._other.described
@@ -295,7 +295,7 @@ class BothFamilies:
     async def _watch_other(self, connected: _Other) -> None:
         """Close the other family when its connection is lost.
 
-        The next call that needs it reconnects it.
+        The next call that needs the other family connects it again.
         """
         await connected.upstream.wait_lost()
         await self._drop(connected)

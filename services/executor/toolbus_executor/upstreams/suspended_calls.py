@@ -98,7 +98,7 @@ class SuspendedCalls:
         )
 
     def take(self, state: str, call: CallAdmitted) -> SuspendedCall:
-        """Return the suspended call of a state. It is no longer suspended then.
+        """Return the suspended call of a state, and remove it from the suspended calls.
 
         Raises:
             UpstreamRefusedError: the state is unknown or expired, or belongs to another principal.
@@ -152,7 +152,7 @@ def owner_of(state: str) -> str:
 
 
 def answers_in(extra: str) -> tuple[str, Mapping[str, msgspec.Raw] | None]:
-    """Return the state and the answers that a call contains. Without answers, these are None."""
+    """Return the state and the answers in a call; empty without a state, None without answers."""
     if not extra:
         return "", None
     members = _members(extra)

@@ -161,7 +161,8 @@ def _make_devices(stage: str, devices: list[tuple[str, int]], shared: int) -> No
 def _process_files(stage: str, fallback: int, *, writable: bool) -> bool:
     """Mount a private /proc, or the machine's /proc if the kernel rejects a private one.
 
-    Return whether /proc is private. Raises `OSError` if there is no fallback.
+    `fallback` is a detached copy of the machine's /proc, or -1 for none. Return whether /proc is
+    private. Raises `OSError` if the kernel rejects a private one and there is no fallback.
     """
     os.makedirs(f"{stage}/proc", exist_ok=True)
     try:
@@ -220,7 +221,7 @@ def _make_links_and_accounts(
         try:
             os.makedirs(os.path.dirname(target_path), exist_ok=True)
             os.symlink(text, target_path)
-        except OSError:  # the link is in a visible tree that no longer contains it
+        except OSError:  # the link was deleted meanwhile, and its tree is read-only
             continue
     os.makedirs(f"{stage}/etc", exist_ok=True)
     number, group = (user, user) if user else (os.getuid(), os.getgid())

@@ -9,7 +9,8 @@ import os
 import select
 import struct
 
-# PyDLL instead of CDLL: the child of `clone` must not wait for a lock that another thread held.
+# PyDLL instead of CDLL, which releases the interpreter lock during `clone`: if another thread then
+# acquired the lock, the child would wait for it forever.
 libc = ctypes.PyDLL(None, use_errno=True)
 
 PR_SET_PDEATHSIG, PR_SET_DUMPABLE, PR_CAPBSET_DROP = 1, 4, 24
@@ -65,7 +66,7 @@ def drop_capabilities(kept: int = -1) -> None:
 
 
 def forget_capabilities(kept: int = -1) -> None:
-    """Drop the capabilities of this process, except `kept`, which started programs inherit."""
+    """Drop this process's capabilities except `kept`. Programs that it starts inherit `kept`."""
     bits = 1 << kept if kept >= 0 else 0
     libc.capset(struct.pack("=Ii", _CAPABILITIES_3, 0), struct.pack("=6I", *[bits] * 3, 0, 0, 0))
     if kept >= 0:
@@ -119,7 +120,7 @@ def write_kernel_file(path: str, text: str) -> None:
 
 
 def is_readable(descriptor: int) -> bool:
-    """Return whether a read returns at once, for descriptors of any number."""
+    """Return whether a read returns at once. Descriptors above 1023 are supported."""
     poll = select.poll()
     poll.register(descriptor, select.POLLIN)
     return bool(poll.poll(0))

@@ -56,10 +56,10 @@ def right_for(user: int, read: list[str], write: list[str]) -> int:
 
 
 def mapping(user: int) -> int:
-    """Return a user namespace that maps root's files to the user; -1 if that is impossible.
+    """Return a namespace that maps root's files to the user, as a descriptor; -1 if impossible.
 
-    The namespace is returned as a descriptor. Through a tree that is mounted with this mapping, the
-    server has the executor's access rights. No other process uses that tree.
+    Through a tree that is mounted with this mapping, the server has the executor's access rights.
+    No other process uses that tree.
     """
     if not user:
         return -1

@@ -30,7 +30,7 @@ class Artifact:
 
 @dataclass(slots=True)
 class Answer:
-    """What an agent has answered so far. An empty `state` means that nothing arrived yet."""
+    """The agent's answer so far. `state` is empty until the first event arrives."""
 
     task: str = ""
     context: str = ""
@@ -40,7 +40,7 @@ class Answer:
 
     @property
     def ended(self) -> bool:
-        """Whether the agent is not working any more: it has finished, or needs something."""
+        """Whether the agent has stopped: the task has ended, or the agent waits for the caller."""
         return bool(self.state) and self.state not in WORKING
 
     def take(self, result: Any, size: int) -> str:
@@ -68,7 +68,7 @@ class Answer:
         return kind
 
     def take_task(self, task: Any, size: int) -> None:
-        """Replace what is known by a whole task. Raises like `take`."""
+        """Apply a complete task. Its artifacts, if any, replace all others. Raises like `take`."""
         if not isinstance(task, dict):
             raise GarbageError("The agent's task is not an object; fix the agent.")
         self._note(task.get("id"), task.get("contextId"))

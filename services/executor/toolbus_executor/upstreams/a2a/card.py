@@ -41,7 +41,7 @@ class _Capabilities(msgspec.Struct):
 
 
 class _Written(msgspec.Struct):
-    """The members of a card that are read."""
+    """The members of a card that Toolbus reads."""
 
     name: str
     description: str | None = None
@@ -68,7 +68,7 @@ class Interface:
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """What is used of a card."""
+    """The parts of a card that Toolbus uses."""
 
     name: str
     description: str
@@ -79,10 +79,10 @@ class Card:
 
 
 def card_in(body: bytes, source: str, base_url: str) -> Card:
-    """Return the card that was read at `source`. Its requests go to `base_url`, if that is set.
+    """Return the card that was read at `source`.
 
-    Without `base_url`, the address must have the origin of `source`, because requests contain
-    the credentials that were configured for it.
+    If `base_url` is set, requests to the agent go to this address. Otherwise the card's address
+    must have the origin of `source`, because requests contain credentials for that origin.
 
     Raises:
         CardError: the card is too large, malformed, or names no usable address.

@@ -38,15 +38,16 @@ class Exchange:
     _limit: asyncio.Timeout | None = None
 
     async def run(self, message: Json | None, seconds: float) -> None:
-        """Send the message, or without one only follow the task of `answer`, until it has ended.
+        """Send the message, and follow its task until the task has ended.
 
-        After `seconds` without progress, the task is left to the agent, and `answer` shows its
-        state. If the caller cancels the call, the task that its message began is cancelled.
+        Without a message, only follow the task of `answer`. After `seconds` without progress,
+        return: the agent continues the task, and `answer` contains the task's state. If the caller
+        cancels the call, the task that the message began is cancelled.
 
         Raises:
             AgentError: the agent rejected a request.
             ToolbusError: the agent cannot be reached, or its response is malformed or too large.
-            TimeoutError: the agent did not respond in time, and there is no task to return to.
+            TimeoutError: the agent did not respond in time, and `answer` contains no task.
 
         """
         try:
@@ -90,7 +91,7 @@ class Exchange:
         try:
             await self.requests.send(protocol.stream, params, self._take)
         except UpstreamDeadError:
-            # A task that was reported is polled if its stream breaks.
+            # If the stream breaks after the agent reported a new task, the task is polled.
             if known or not self.answer.task:
                 raise
 
@@ -110,7 +111,7 @@ class Exchange:
         return True
 
     def _report(self) -> None:
-        """Extend the deadline, and report the agent's words to the caller."""
+        """Extend the deadline, and send the agent's latest message to the caller as progress."""
         if self.caller is None or self._limit is None or self.answer.ended:
             return
         works_on(self._limit, self.caller)

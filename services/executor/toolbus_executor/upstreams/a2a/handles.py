@@ -26,13 +26,13 @@ class Handles:
         self._server = server
 
     def of(self, kind: str, own_id: str, call: CallAdmitted) -> str:
-        """Return the id for the caller of this call. Raises `GarbageError`."""
+        """Return the id that the caller receives. Raises `GarbageError` if the id is too long."""
         if len(own_id) > LONGEST_ID:
             raise GarbageError(f"The agent's {kind} is longer than {LONGEST_ID}; fix the agent.")
         return f"{own_id}.{self._digest(kind, own_id, call)}"
 
     def own(self, kind: str, handle: str, call: CallAdmitted) -> str:
-        """Return the agent's id in a caller's argument; empty if the argument is.
+        """Return the agent's id in a caller's argument; empty if the argument is empty.
 
         Raises:
             InvalidArgumentsError: the id was not created for this principal at this server.

@@ -25,7 +25,7 @@ _REDIRECTIONS = range(300, 400)
 _ERRORS = 400
 _IN_PATHS = "/?%:@!$&'()*+,;=~-._[]"
 
-# Receives the result of a response and its size in bytes. Returns True after the last one.
+# Receives the result of a response and its size in bytes. Returns True after the last result.
 OnResult = Callable[[Any, int], bool]
 
 
@@ -108,7 +108,7 @@ class Requests:
 
 
 class _Stream:
-    """Receiver of the events of one response. Errors are stored, because it runs in a callback."""
+    """Receiver of the events of one response. It is a callback, so it stores errors in `error`."""
 
     def __init__(self, struck: Callable[[bytes], bytes], on_result: OnResult) -> None:
         self._struck = struck
@@ -155,7 +155,7 @@ def result_in(raw: bytes) -> Any:
 
 
 def refuse_dead(head: Head) -> None:
-    """Raise `UpstreamDeadError` if the agent is unavailable, because that counts as a failure."""
+    """Raise `UpstreamDeadError`, which counts as a failure, if the agent is unavailable."""
     if head.status in _DEAD:
         raise UpstreamDeadError(f"The agent returned HTTP {head.status}; check its log.")
 

@@ -23,7 +23,7 @@ _SCALARS: dict[str, dict[str, Any]] = {
 
 
 class Inputs:
-    """Schemas of one tool's arguments. `definitions` contains the input objects they refer to."""
+    """Schemas of one tool's arguments. `definitions` contains the referenced input objects."""
 
     def __init__(self, types: Types) -> None:
         self._types = types

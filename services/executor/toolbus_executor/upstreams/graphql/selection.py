@@ -29,7 +29,7 @@ def usual(types: Types, field: Field) -> Tree:
 def chosen(types: Types, field: Field, paths: Iterable[str]) -> Tree:
     """Return the selection for a caller's dotted paths.
 
-    For an object at the end of a path, its leaf fields are selected.
+    If a path ends at an object, the leaf fields of the object are selected.
 
     Raises:
         SelectionError: a path does not exist.

@@ -72,7 +72,7 @@ class GrpcUpstream(ApiUpstream[Method]):
     async def open(self) -> Described:
         """Connect and read the services.
 
-        All calls use the addresses that are resolved and allowed now.
+        The host name is resolved and checked only here. All calls use the resulting addresses.
         """
         self._channel = await self._connected()
         await self._read()

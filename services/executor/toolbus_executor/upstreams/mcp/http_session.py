@@ -246,9 +246,10 @@ class HttpSession:
         self._posting.start(self._post(body, self._cancelling))
 
     async def _post(self, body: bytes, after: "asyncio.Task[None] | None" = None) -> None:
-        """Send a message after an earlier one, so that a server learns first that a call ended.
+        """Send a message, but first wait until the cancellation `after` is sent.
 
-        It would otherwise take the answers to the call's requests for answers of the client.
+        The server must learn first that the call has ended. Otherwise the server treats the
+        answers to the call's requests as answers of the client.
         """
         if after is not None and not after.done():
             await asyncio.wait((after,), timeout=_ORDER_SECONDS)
@@ -281,7 +282,7 @@ class HttpSession:
     async def _restart_listening(self) -> None:
         """Open the GET stream, because the server can send messages of calls on it.
 
-        Wait a short time until it is open.
+        Return when the stream is open, or after `_BEGIN_SECONDS`.
         """
         if self._listening is not None:
             self._listening.cancel()

@@ -313,7 +313,7 @@ class Transport:
     def result_of(self, message: messages.Incoming, news: UpstreamCallbacks) -> bytes:
         """Return the raw result of a call. Raises like `messages.result_of`.
 
-        The first response after a transport failure may come from a changed server.
+        After a transport failure, the server may have changed, so it is listed or reconnected.
         """
         if message.error is not None or self.failed_since_response:
             failed, self.failed_since_response = self.failed_since_response, False

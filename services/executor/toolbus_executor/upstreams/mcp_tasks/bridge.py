@@ -81,12 +81,12 @@ class OverModern(Bridge):
         await self._itself()
 
     async def _outcome(self) -> bytes:
-        """Wait until the task ends or requests input. Return its result or these requests."""
+        """Wait until the task ends or requests input. Return its result or its requests."""
         answered = await self._pass_answers()
         async with asyncio.timeout(self.seconds) as limit:
             while True:
                 task = task_formats.read(await self._get())
-                if not self.caller.task:  # a client that sends tasks/result can retry
+                if not self.caller.task:  # not for tasks/result: its client can retry
                     works_on(limit, self.caller)
                 if task.status in ENDED:
                     return outcome(task)
@@ -144,7 +144,7 @@ class OverLegacy(Bridge):
     async def _ended(self) -> dict[str, Any]:
         """Return the members of an ended task.
 
-        In 2026-07-28, a task whose tool reported an error is completed.
+        In MCP 2026-07-28, a task is `completed` even if its tool reported an error.
         """
         try:
             result = await self._ask(RESULT)
@@ -153,7 +153,7 @@ class OverLegacy(Bridge):
         return {"status": "completed", "result": task_formats.whole(result)}
 
     async def _cancel(self) -> bytes:
-        """Cancel the task. If the task has ended, this is no error in the caller's family."""
+        """Cancel the task. In the caller's family, cancelling an ended task is no error."""
         try:
             await self._itself()
         except UpstreamRefusedError as error:

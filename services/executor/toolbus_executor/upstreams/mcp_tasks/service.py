@@ -74,7 +74,7 @@ class TaskSupport:
         return await _checked(run_modern(call, seconds, caller, once))
 
     def _crosses(self, call: CallAdmitted, *, modern: bool) -> bool:
-        """Return whether a call is about a task, if caller and server have different families."""
+        """Return whether a call concerns a task. Caller and server must differ in family."""
         if call.method != TOOLS_CALL:
             return call.method.startswith("tasks/")
         if modern:
@@ -166,7 +166,7 @@ def _resumed(extra: str) -> str:
 
 
 def _with_state(raw: bytes, task: str) -> bytes:
-    """Return the result. A result that requests input gets a state with the task's id."""
+    """Return the result; if it requests input, with the task's id in `requestState`."""
     members = _members(raw)
     if members.get("resultType") != _INPUT_REQUIRED:
         return raw
@@ -176,8 +176,7 @@ def _with_state(raw: bytes, task: str) -> bytes:
 def insists(error: UpstreamRefusedError, call: CallAdmitted) -> bool:
     """Return whether a modern server requires task support that the caller does not have.
 
-    This applies to session-based callers. The error is returned to a modern caller, because it can
-    declare the support.
+    Always false for a modern caller: it receives the error, and can declare the support itself.
     """
     data = error.data.get("upstream_data")
     wanted = data.get("requiredCapabilities") if isinstance(data, dict) else None

@@ -45,7 +45,7 @@ class _Started:
 
 
 class TokenProcess:
-    """A process as an upstream. `start` creates it for a token, with a token file if configured.
+    """A process as an upstream. `start` creates the process and its token file, if any.
 
     A new token is written to the file, and the process continues. Without a file, the next call
     starts a new process, and the previous process ends after its last call. A process for listing
@@ -213,7 +213,7 @@ class TokenProcess:
         return described
 
     async def _check(self) -> None:
-        """End the process when its token is revoked. Pass every new token to it."""
+        """Poll the token. End the process if the token is revoked; pass a new token to it."""
         while True:
             await asyncio.sleep(CHECK_SECONDS)
             line = await self._bearer.line()
@@ -226,7 +226,7 @@ class TokenProcess:
                 await self._follow_token()
 
     def _starts_with_calls(self, started: _Started) -> bool:
-        """Return whether a new token is first used by the next call."""
+        """Return whether the process for a new token starts with the next call, not at once."""
         return self._one_account and started.file is None
 
     async def _follow_token(self) -> None:

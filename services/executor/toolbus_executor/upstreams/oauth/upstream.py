@@ -253,7 +253,7 @@ class Authorized:
             own.calls -= 1
 
     async def _consented(self, own: _Own, patience: float) -> None:
-        """Wait for a token. Without one, close the user's connection and raise the error."""
+        """Wait for a token. On `ConsentRequiredError`, close the user's connection and re-raise."""
         try:
             await own.bearer.needed(patience)
         except ConsentRequiredError:
@@ -276,7 +276,7 @@ class Authorized:
         return user
 
     def _own_of(self, call: CallAdmitted) -> _Own:
-        """Return the connection of a call's user; of its caller, if Toolbus issues the tokens."""
+        """Return the connection of a call's user, or of its caller if Toolbus issues the tokens."""
         if not self._issued:
             user = self._user(call)
             return self._own(user, user, "")

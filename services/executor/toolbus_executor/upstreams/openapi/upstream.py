@@ -228,7 +228,7 @@ class OpenApiUpstream(ApiUpstream[Operation]):
 
 
 def _refuse_dead(head: Head) -> None:
-    """Raise `UpstreamDeadError` if the API is unavailable, because that counts as a failure."""
+    """Raise `UpstreamDeadError`, which counts as a failure, if the API is unavailable."""
     if head.status in _DEAD:
         raise UpstreamDeadError(f"The upstream returned HTTP {head.status}; check its log.")
 

@@ -33,9 +33,9 @@ def next_in_turn(able: Sequence[W]) -> W:
 def uncrowded(able: Sequence[W]) -> Sequence[W]:
     """Return the replicas that are not overloaded.
 
-    A replica that does not reply therefore cannot use all slots. A replica is overloaded if it has
-    more than `FEW` running calls above twice the smallest number of any replica. The smallest
-    number is scaled to the replica's weight.
+    A replica is overloaded if it has more than `2 * least * weight + FEW` calls in progress.
+    `least` is the smallest number of calls per unit of weight of any replica. Therefore a replica
+    that does not reply cannot use all slots.
     """
     least = min(each.in_progress / each.weight for each in able)
     return [each for each in able if each.in_progress <= 2 * least * each.weight + FEW]

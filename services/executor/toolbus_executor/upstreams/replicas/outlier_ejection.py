@@ -3,7 +3,7 @@
 from enum import StrEnum
 
 FAILURES = 3  # consecutive failures before an ejection
-BASE, LONGEST = 10.0, 300.0  # seconds per counted ejection, and at most
+BASE, LONGEST = 10.0, 300.0  # seconds per counted ejection, and the maximum
 
 
 class Place(StrEnum):

@@ -93,7 +93,7 @@ class ReplicatedUpstream:
         self._failed_at: OrderedDict[str, list[Replica]] = OrderedDict()
         self.separation: Separation | None = None  # set before connecting
         self.authorize: Callable[..., Upstream] | None = None  # set if the replicas require tokens
-        # Owner: the replica with its session.
+        # By owner: the replica with the owner's session.
         self._homes: OrderedDict[str, Replica] = OrderedDict()
         self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
         self._replicas: list[Replica] = []
@@ -306,7 +306,7 @@ class ReplicatedUpstream:
     # -- choosing a replica --------------------------------------------------------------------
 
     def _chosen(self, call: CallAdmitted) -> Replica:
-        """Return the replica for a call, or an ejected one. Raises `UpstreamDeadError`."""
+        """Return the replica for a call, at worst an ejected one. Raises `UpstreamDeadError`."""
         can = [each for each in self._replicas if each.can(call)]
         able = [each for each in can if each.takes(call)] or can
         if not able:

@@ -14,10 +14,10 @@ MAX_KNOWN = 10_000  # recorded tools
 class ExclusiveConnections:
     """Connections for calls during which the server can send requests, one call per connection.
 
-    A request on a pipe or on an HTTP+SSE stream contains no call id. It can be attributed only if a
-    single call in progress is possible. The connections of an owner are numbered. Calls that need
-    no exclusive connection use number 0. A tool needs no exclusive connection if it completed a
-    call without a request, until it sends a request.
+    A request on a pipe or on an HTTP+SSE stream contains no call id. It can be attributed only if
+    exactly one call in progress can have caused it. The connections of an owner are numbered. Calls
+    that need no exclusive connection use number 0. After a call of a tool has completed without a
+    request, the tool needs no exclusive connection until the server sends a request for it.
     """
 
     def __init__(self) -> None:

@@ -13,7 +13,7 @@ from toolbus_common.errors import ToolbusError
 log = logging.getLogger(__name__)
 
 MAX_SECONDS = 60.0
-WAIT_SECONDS = 10.0  # time that a listing waits for a result; the next one uses a later result
+WAIT_SECONDS = 10.0  # wait of a listing for a result; the next listing uses a late result
 BEGIN_SECONDS = 15.0  # for the start of the server and the wait of its first listing
 MIN_SECONDS = 1.0
 

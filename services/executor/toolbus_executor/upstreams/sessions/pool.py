@@ -94,7 +94,7 @@ class Pool(Generic[K]):
 
     @property
     def names(self) -> list[str]:
-        """The ids of the owners whose sessions are in use; they need the server to run."""
+        """The ids of the owners with sessions in use. The server must stay running for them."""
         every = self._sessions.values()
         return [each.owner.id for each in every if each.kept is not None and each.kept.in_use]
 
@@ -162,7 +162,7 @@ class Pool(Generic[K]):
         await self.close(lambda _key: True)
 
     async def close(self, mine: Callable[[Hashable], bool]) -> None:
-        """Close all sessions for whose key `mine` is true."""
+        """Close all sessions with a key for which `mine` returns true."""
         for session in tuple(self._sessions.values()):
             if mine(session.key):
                 self._remove(session)

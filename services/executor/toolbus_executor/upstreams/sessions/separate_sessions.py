@@ -231,7 +231,7 @@ class Separated:
             await self._main.close()
 
     def spared(self, call: CallAdmitted) -> bool:
-        """Return whether another principal's session is healthy, so that only this one failed."""
+        """Return whether another principal's session is healthy, so the server has not failed."""
         if not self.separates:
             return False
         mine = self._how.ownership.of(call).principal_id
@@ -253,7 +253,7 @@ class Separated:
     async def _in_turn(
         self, call: CallAdmitted, seconds: float, caller: Caller, owner: Owner
     ) -> bytes:
-        """Send a call on a connection without another call during which requests can arrive."""
+        """Send a call. Calls during which requests can arrive get separate connections."""
         caller.likely = caller.likely and self._turns.needed(call)
         if not caller.likely or not kinds_of(call.capabilities):
             return await self._call(call, seconds, caller, 0)
@@ -362,7 +362,7 @@ class Separated:
             self._lose(reason)
 
     def _again(self, before: Connection) -> Callable[[], Awaitable[Connection]] | None:
-        """Return a function that reopens a session with its subscriptions; None without any."""
+        """Return a function that reopens a session with its subscriptions; None if it has none."""
         owner, kinds = before.owner, before.kinds
         subscriptions = before.watched.names, before.followed.names
         if owner is None or not any(subscriptions):

@@ -118,7 +118,7 @@ class SessionClaims:
                 return self.instance
 
     def _lose(self, key: str) -> None:
-        """Report that a session was taken over, because this executor's lease had expired."""
+        """Report a session that another executor took over after this executor's lease expired."""
         if self._mine.pop(key, None) is not None:
             log.warning("session.taken_over")
             self.on_taken(key)
