@@ -273,7 +273,7 @@ class ServerRegistry:
                 supervisor.separation.hear_client(message)
 
     def _connection_created(self, lines: bytes, *_: str) -> None:
-        """Retry to connect a server now, because a user has connected an account to it."""
+        """Reconnect to a server now, because a user has connected an account to it."""
         for line in lines.split(b"\n"):
             supervisor = self._supervisors.get(ConnectionCreated.decode(line).server)
             if supervisor is not None:

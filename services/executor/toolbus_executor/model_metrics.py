@@ -31,7 +31,7 @@ def record_model_use(used: ModelUsed) -> None:
     """Count the tokens and the time to the first token of a model request.
 
     The labels are the provider and the API. The model is not a label: with a grant such as
-    `provider/*`, the caller chooses its name.
+    `provider/*`, the caller chooses the model's name.
     """
     metrics = _metrics(used.server, _APIS.get(used.method, "other"))
     metrics.input.count += max(used.input_tokens - used.cached_tokens, 0)

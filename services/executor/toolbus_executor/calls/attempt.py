@@ -72,7 +72,7 @@ class Attempts:
                 if caller.used:
                     await caller.flushed()
         except TimeoutError as error:
-            if call.method == RESULT:  # it waits for a task, so its duration is not measured
+            if call.method == RESULT:  # waits for a task: its duration is not measured
                 self._breaker.abandoned()
                 raise UpstreamTimeoutError(
                     f"The task has not ended within {seconds:.3g} s; request its result again."
@@ -100,7 +100,7 @@ class Attempts:
     async def _subscribe(
         self, upstream: Upstream, call: CallAdmitted, seconds: float, _caller: Caller
     ) -> bytes:
-        """Subscribe to a resource or a task, in the session of its owner if there is one."""
+        """Subscribe to a resource or a task, in its owner's session if sessions have owners."""
         if separates(upstream, call):
             return await cast("Separated", upstream).subscribe(call, seconds)
         if call.method == SUBSCRIBE:

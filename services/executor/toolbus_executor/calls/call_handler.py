@@ -160,7 +160,7 @@ class CallHandler:
         return outcome.reply
 
     def ask(self, call: CallAdmitted, context: CallContext) -> Awaitable[bytes]:
-        """Return the raw result of a call of Toolbus itself, which has no outcome and no guards."""
+        """Return the raw result of a call that Toolbus itself makes, without outcome and guards."""
         return self._in_slot(self.plans.find(call, self.upstream), call, context)
 
     def cancel(self, call_id: str) -> bool:
@@ -214,7 +214,7 @@ class CallHandler:
         began = perf_counter()
 
         async def owner_gone() -> None:
-            if call.method == UPDATE:  # it has an empty result, and a task sends its request again
+            if call.method == UPDATE:  # empty result; the task repeats its request
                 await context.send(await self.run_here(call, context))
             else:
                 await context.send(await self.outcomes.failed(call, expired(), began))

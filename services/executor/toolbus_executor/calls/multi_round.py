@@ -50,7 +50,7 @@ class RoundTrips:
     def send(
         self, upstream: Upstream, call: CallAdmitted, seconds: float, caller: Caller
     ) -> Awaitable[bytes]:
-        """Return the raw result of one round trip, as an awaitable that raises like `call`."""
+        """Return the raw result of one round trip, as an awaitable. Raises like `Upstream.call`."""
         attempt = tracing.start_attempt(call)
         if not isinstance(attempt, Span):
             return self._send(upstream, call, seconds, caller)
@@ -84,7 +84,7 @@ class RoundTrips:
         suspended = self.suspended_calls.take(state, call)
         _, answers = answers_in(call.extra)
         suspended.caller.answer_to(call, caller.context, self._extending)
-        # Answers to another call of the same client may arrive with this one.
+        # This call may also bring answers to another call of the same client.
         answer(suspended.caller, answers or {})
         if suspended.caller.questions and not suspended.task.done():
             suspended.caller.suspend()
@@ -151,7 +151,7 @@ def _pages_as_questions(error: UpstreamRefusedError, call: CallAdmitted) -> byte
 
 
 def _page(page: dict[str, Any]) -> dict[str, Any]:
-    """Convert a request to open a page to the stateless family, whose form has no id."""
+    """Convert a request to open a page to the form of the stateless family, which has no id."""
     return {name: value for name, value in page.items() if name != "elicitationId"} | {
         "mode": "url"
     }
@@ -177,7 +177,9 @@ def _declined_result() -> bytes:
 def _reject_error_answers(call: CallAdmitted) -> None:
     """Reject an error in a client's answers, which stateless servers do not support.
 
-    A cancelled elicitation is an `action` there, not an error. Raises `InvalidError`.
+    In the stateless family, a cancelled elicitation is an `action`, not an error.
+
+    Raises `InvalidError`.
     """
     for raw in (answers_in(call.extra)[1] or {}).values():
         found = error_in(raw)

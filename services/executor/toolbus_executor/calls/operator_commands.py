@@ -15,7 +15,7 @@ _NO_COMMAND = ServerCommand()
 
 
 class OperatorCommands:
-    """The newest operator command for each server. They are stored in a bucket."""
+    """The newest operator command for each server, read from the configuration bucket."""
 
     def __init__(self) -> None:
         self._commands: dict[str, ServerCommand] = {}

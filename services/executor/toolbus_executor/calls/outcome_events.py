@@ -107,7 +107,7 @@ def failed(
     """Return the event about a call without a result.
 
     A call that was not dispatched (`sent` is false) costs 0. `charge` is the charge of a dispatched
-    call; if it is None, it follows from the error.
+    call; if `charge` is None, it is computed from the error.
     """
     if charge is None:
         charge = charge_of_failure(call, error)

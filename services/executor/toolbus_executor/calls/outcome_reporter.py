@@ -26,7 +26,7 @@ class OutcomeReporter:
     def __init__(self, name: str, events: EventPublisher, failures: FailureLog) -> None:
         self.idempotency_store: OutcomeStore | None = None  # for calls with an idempotency key
         self.misfits: dict[str, str] = {}  # validation errors of the arguments of calls in progress
-        self.checks: dict[str, tuple[GuardCheck, ...]] = {}  # of guards, of calls in progress
+        self.checks: dict[str, tuple[GuardCheck, ...]] = {}  # guard checks of calls in progress
         self._name = name
         self._events = events
         self._failures = failures

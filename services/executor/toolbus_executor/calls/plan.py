@@ -58,8 +58,8 @@ class ExecutionPlans:
     def find(self, call: CallAdmitted, upstream: Upstream | None) -> ExecutionPlan:
         """Return the plan of a call over the connection that the server has now."""
         tool = call.tool if call.method == TOOLS_CALL else ""
-        # Other features need more than the adapter: input responses, tasks and foreign members of
-        # `_meta`; callers of the session-based family; recorded spans.
+        # A call is not plain if it has input responses, a task or foreign members of `_meta`
+        # (`extra`), if a family is session-based, or if its spans are recorded.
         is_plain = (
             not call.extra
             and call.family is _MODERN
@@ -74,7 +74,7 @@ class ExecutionPlans:
             or plan.generation != self._checks.generation
         ):
             if plan is not None or len(self._plans) >= MAX_PLANS:
-                self._plans.clear()  # with one plan, all others have become invalid
+                self._plans.clear()  # if one plan is invalid, all others are too
             plan = self._plans[key] = self._make(call, upstream, is_plain=is_plain)
         return plan
 

@@ -141,5 +141,5 @@ def _digests(listing: Listing) -> dict[str, dict[str, str]]:
 
 
 def _compared(kind: str, entry: CatalogEntry) -> str:
-    """Return what must be equal in the lists of all clients; of a resource, only its URI."""
+    """Return what must be equal in all lists besides the name; empty if the URI is enough."""
     return entry.digest if kind in NAMED else ""

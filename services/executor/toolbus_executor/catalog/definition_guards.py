@@ -21,8 +21,8 @@ GUARD_SCORE = 0.5  # of a signal from a guard that gives no score
 class DefinitionGuards:
     """The guards of one server's definitions.
 
-    A definition that a guard rejects, or that a guard could not check and fails closed, is held. A
-    redacted definition is shown in its redacted form; its digest stays that of the original.
+    A definition is quarantined if a guard rejects it, or if a guard that fails closed could not
+    check it. A redacted definition is shown in its redacted form, with the original's digest.
     """
 
     def __init__(

@@ -104,11 +104,12 @@ class Pins:
         """Pin the definitions of a server's first listing, if the mode trusts the first listing.
 
         `known` is set if the catalogue contains an earlier listing of this server. If the server
-        then has no stored first listing, the pins were lost, and nothing is trusted. A first
-        listing without entries is completed by the next one that has some, once: a server that is
-        starting lists nothing yet. One that awaits the comparison of client classes is completed by
-        its result. The first listing of an earlier version is completed by the kinds that it does
-        not cover.
+        then has no stored first listing, the pins were lost, and nothing is trusted.
+
+        A stored first listing is completed in three cases. If it has no entries, because the server
+        was starting, the next listing with entries completes it once. If the comparison of client
+        classes was pending, the result completes it. If an earlier version of Toolbus stored it,
+        the kinds that it does not cover are added.
         """
         if mode == TRUST:
             return
@@ -189,7 +190,7 @@ def apply_pins(
     """Return the listing, with each entry either shown or quarantined according to its pin.
 
     A server's listing from before its first connection is returned unchanged. Entries of other
-    kinds than `kinds` are shown unless they were rejected: no listing with them was pinned yet.
+    kinds than `kinds` are shown unless they were rejected, because these kinds are not pinned yet.
     With `later_resources`, the mode `first` shows resources without a pin and without signals.
     """
     later_resources = later_resources and mode == FIRST_ONLY

@@ -99,7 +99,8 @@ class OtherServers:
     def _of_resource(self, server: str, entry: CatalogEntry) -> CatalogEntry:
         """Return a resource, with a signal if its URI equals or resembles another server's.
 
-        On the shared endpoint, a URI belongs to the first of its servers by name.
+        On the shared endpoint, a URI that several servers list belongs to the first server by
+        name.
         """
         shape, takes, alike = _shape(entry.name), False, False
         for other, uris in self._uris.items():

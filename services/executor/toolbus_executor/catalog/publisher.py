@@ -33,7 +33,7 @@ class CatalogPublisher:
     """The catalogue entry of one server.
 
     `on_uncallable` receives each method and name whose calls must be rejected. `guards` are those
-    of the phase definitions.
+    of the phase `definitions`.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class CatalogPublisher:
             self._events.publish(quarantined_event(self.name, quarantined))
 
     def _within_rate(self, found: list[T]) -> list[T]:
-        """Return the first of these, as many as events may be published now."""
+        """Return the first items of `found`: as many as there may be events now."""
         at = monotonic()
         self._events_left = min(MAX_EVENTS, self._events_left + at - self._counted_at)
         self._counted_at = at

@@ -133,7 +133,7 @@ class Bearer:
         """
         async with self._rejection_lock:
             if self._line not in (b"", refused) and monotonic() < self._valid_until:
-                return self._line  # another rejected call has renewed it already
+                return self._line  # another rejected call has already renewed the token
             self._renew_at = self._valid_until = 0.0
             if self._renewal is not None and not self._renewal.done():
                 await asyncio.shield(self._renewal)

@@ -112,7 +112,7 @@ class GuardedContent:
 
     @property
     def checks(self) -> tuple[GuardCheck, ...]:
-        """One check of each guard, and of each plugin and point: what it did in the call."""
+        """What each guard did in the call, and each plugin at each point: one check each."""
         return tuple(self._checks.values())[:MOST_CHECKS]
 
     @property
@@ -187,7 +187,7 @@ class GuardedContent:
                 raise GuardFailedError(text, guard=name, phase=self.phase)
 
     def _report(self, check: GuardCheck) -> None:
-        """Publish that a guard let a content pass that it could not check."""
+        """Publish that a guard could not check a content, but allowed it because it fails open."""
         if self.inspector.fails_closed(check.guard):
             return  # the call fails
         call = self.call

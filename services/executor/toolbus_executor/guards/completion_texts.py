@@ -27,8 +27,8 @@ LABELS = frozenset(
 OPAQUE = frozenset(
     {"signature", "thought_signature", "encrypted_content", "b64_json", "partial_image_b64"}
 )
-# What the gateway leaves out: probabilities repeat the text token by token, and a random text that
-# hides the length of a piece has no use after the pieces were changed.
+# Members that the gateway removes. `logprobs` repeats the text token by token. `obfuscation` is
+# random text that hides the length of a piece; it has no use after the pieces were changed.
 DROPPED = frozenset({"logprobs", "obfuscation"})
 _REQUEST = frozenset({"tools", "tool_choice"})  # repeats what the client sent
 # Members that contain the arguments of a tool call: as an object, and as a text with JSON.
@@ -39,7 +39,7 @@ _IDENTIFIER = re.compile(r"[A-Za-z0-9_.:/+=|~@-]*")
 _WORDS = frozenset({"role", "type", "object", "status", "finish_reason", "stop_reason"})
 _BASE64 = re.compile(r"[A-Za-z0-9_+/=-]*")
 _PLAIN_NAME = re.compile(r"[A-Za-z_]{1,32}")
-_SMALL, _COUNT = 10**7, 10**12  # numbers below have no checked form; counts are below the other
+_SMALL, _COUNT = 10**7, 10**12  # smaller integers and smaller counts are not checked
 _LONGEST_FLOAT = 8
 _COUNTS = frozenset({"usage", "created", "created_at", "completed_at", "seed", "logprob"})
 
@@ -59,8 +59,8 @@ class Member(NamedTuple):
 class TextsOfResponse:
     """The members to check of a decoded response, or of one event of its stream.
 
-    `except_places` are places (`id(holder), name`) that are checked otherwise, and `known` has the
-    values, by their paths, that were checked before.
+    `except_places` are places (`id(holder), name`) that are checked elsewhere. `known` has
+    the values that were checked before, by their paths.
     """
 
     def __init__(
@@ -72,7 +72,7 @@ class TextsOfResponse:
         """Raise `ValueError` for a response that is nested too deeply."""
         self.value = value
         self.members: list[Member] = []
-        self.was_changed = False  # `value` is not what was received
+        self.was_changed = False  # `value` differs from the received value
         self._except = except_places
         self._known = known or {}
         self._visit(value, (), MAX_DEPTH, is_label=False)
@@ -194,7 +194,7 @@ def decoded_arguments(text: str) -> Any:
 def unambiguous(text: str) -> str:
     """Return the arguments of a tool call so that all parsers read them alike.
 
-    Of a repeated name, the last member stays: it is the one that is checked.
+    If a name is repeated, only its last member stays, because only that one is checked.
     """
     arguments = decoded_arguments(text)
     if arguments is None:

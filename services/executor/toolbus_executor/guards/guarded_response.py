@@ -36,7 +36,7 @@ class GuardedResponse:
         secrets: HeldSecrets | None = None,
     ) -> None:
         self.content = GuardedContent(guards, call, "completions")
-        self.parts = 0  # of the stream, that were sent
+        self.parts = 0  # parts of the stream that were sent
         self._context = context
         self._secrets = secrets
         guard = None if secrets is None else secrets.guard_of(self.content)
@@ -60,7 +60,7 @@ class GuardedResponse:
                 raise
 
     async def send(self, message: ReplyMessage) -> None:
-        """Send a message; of a streamed response, the checked part. Raises the error of a guard."""
+        """Send a message; check a part of a stream first. Raises the error of a guard."""
         if not (isinstance(message, Notification) and message.method == CHUNK):
             await self._context.send(message)
             return
@@ -71,7 +71,7 @@ class GuardedResponse:
         )
 
     async def finished(self, body: bytes) -> bytes:
-        """Return the checked body of a response; send the rest of a stream, which has no body.
+        """Return the checked body of a response. Of a streamed response, send the rest instead.
 
         Raises the error of a guard.
         """
@@ -82,7 +82,7 @@ class GuardedResponse:
         return await self._checked(body) if self._has_text and body else body
 
     async def error(self, error: ToolbusError) -> ToolbusError:
-        """Return an error as the caller may receive it. A text of the provider can be in it."""
+        """Return an error after its check, because it can contain text of the provider."""
         if not (isinstance(error, UpstreamError) and self._has_text):
             return error
         named = {name: each for name, each in error.data.items() if isinstance(each, str)}

@@ -24,7 +24,7 @@ from toolbus_executor.guards.call_guards import CallGuards, GuardedContent
 from toolbus_executor.guards.own_secrets import RULE, OwnSecrets
 
 MOST_OWNERS = 1024  # servers, providers and people whose secrets are known
-# Names of headers whose literal values are secrets; `Accept: application/json` is none.
+# Names of headers whose literal values count as secrets. `Accept` is not such a name.
 _SECRET_NAME = re.compile(
     r"auth|cookie|credential|key|passw|secret|session|sign|token", re.IGNORECASE
 )

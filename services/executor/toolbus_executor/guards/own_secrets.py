@@ -19,7 +19,7 @@ RULE = "toolbus-own-secret"
 SHORTEST = 8  # shorter values are not searched, because they would match everywhere
 _LONGEST = 8192  # characters of a value
 _PIECE = 12  # characters from the middle of a spelling, by which it is found
-_Spellings = dict[int, frozenset[str]]  # by their length
+_Spellings = dict[int, frozenset[str]]  # spellings, by their length
 
 
 class OwnSecrets:
@@ -51,7 +51,7 @@ class OwnSecrets:
             self._index = _Index(values, self._key)
 
     def add(self, value: str) -> None:
-        """Search for a value more."""
+        """Search for this value too, from now on."""
         with self._lock:
             self._index = _Index([*self._index.values, value], self._key)
 

@@ -103,7 +103,7 @@ def old(raw: bytes) -> bytes:
 def new(raw: bytes, kind: str = "complete", **more: Any) -> bytes:
     """Return a task of 2025-11-25 in the form of 2026-07-28.
 
-    `kind` is its result type; the members `more` are added.
+    `kind` is the `resultType` of the returned object. The members in `more` are added.
     """
     members: dict[str, Any] = {
         _NEW_NAMES.get(name, name): value for name, value in _members(raw).items()

@@ -1,7 +1,7 @@
 """Plugins that are webhooks: executor answers their requests with the responses of a URL.
 
-Only executor connects to other services, so requests to a webhook reach it like those to any
-plugin: on the bus.
+Only executor connects to URLs outside of Toolbus. The other services therefore request a webhook on
+the bus, like any other plugin, and executor forwards the request.
 """
 
 import asyncio
@@ -100,7 +100,7 @@ class _Webhook:
         try:
             answer = await self._response(data)
         except TimeoutError:
-            return  # the time of the request is over
+            return  # the deadline of the request has passed
         except (ToolbusError, SecretError, ValueError, LookupError) as error:
             reason = (
                 error.reason

@@ -30,8 +30,8 @@ class ApiKeys:
     """The API keys of a provider. A key pauses after an error that concerns the key.
 
     HTTP 401 pauses the key for all models. The other statuses of `COOLING_STATUSES` can concern
-    one model or one large request, so they pause it for that model: a caller cannot block the other
-    models. Times are monotonic seconds.
+    one model or one large request. They pause the key only for that model, so that a caller cannot
+    block the other models. Times are monotonic seconds.
     """
 
     def __init__(self, keys: Collection[ApiKey]) -> None:

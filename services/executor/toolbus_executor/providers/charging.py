@@ -17,8 +17,9 @@ def charge_of_usage(usage: Usage, price: tuple[float, ...]) -> int:
     """Return the charge in micro-dollars, rounded up once. It can exceed the reserved amount.
 
     `price` is `CallAdmitted.price` of a model request: micro-dollars per token of input, cached
-    input, cache writes, output and reasoning, per request, and per token that is cached for an hour
-    if this has a price of its own. It is empty for a free model.
+    input, cache writes, output and reasoning, then per request. An optional last value is the price
+    per token that is cached for an hour; without it, the price of cache writes applies. `price` is
+    empty for a free model.
     """
     if not price:
         return 0

@@ -263,7 +263,7 @@ class Exchange:
         """Estimate the output of a stream that ended before its first text and without usage.
 
         Models can reason without sending text, and their providers charge for it. So the output is
-        estimated by the time, up to the limit of the request; also if its caller did not wait.
+        estimated by the elapsed time, up to the request's limit, even after an early cancellation.
         """
         usage = self.usage
         if self.stream is None or usage.output or not usage.estimated:
@@ -302,7 +302,7 @@ class Exchange:
             "alias": self.model_call.alias,
             "provider_kind": self._provider.kind,
             "streamed": self.model_call.stream,
-            "charge": self.charge - self.added_charge,  # that has an event of its own
+            "charge": self.charge - self.added_charge,  # the embedding has its own event
             "input_tokens": usage.input,
             "cached_tokens": usage.cached,
             "cache_write_tokens": usage.cache_write,
@@ -326,7 +326,7 @@ class Exchange:
         """Send the request once."""
         stream = self.stream = self._new_stream(client) if self.model_call.stream else None
         seconds = self._deadline - time()
-        if stream is not None:  # another response has no parts before its end
+        if stream is not None:  # only a stream has parts before its end
             seconds = min(self._provider.timeout, seconds)
         untranslated = self._translation is None and self._method in _ANTHROPIC
         beta = self.model_call.beta.encode() if untranslated else b""

@@ -52,7 +52,8 @@ def stream_failure(
 ) -> ToolbusError:
     """Return the error for a failure within a stream, without the secrets that Toolbus sent.
 
-    After a part of the response was sent to the caller, it is no refusal: what was made is charged.
+    If a part of the response was already sent to the caller (`is_partial`), the error is not a
+    `ModelRefusedError`, so that the generated part is charged.
     """
     if not isinstance(failure, ModelRefusedError):
         return failure

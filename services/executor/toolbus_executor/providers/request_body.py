@@ -66,7 +66,7 @@ def rewritten(
 def raw_prediction(body: bytes, method: str) -> bytes:
     """Return the body of a request to a model of Anthropic on Vertex AI.
 
-    The URL has the model, but for a count of tokens.
+    The body names the model only for a count of tokens. Otherwise, the URL names it.
     """
     members = _members(body)
     members["anthropic_version"] = _VERTEX_VERSION

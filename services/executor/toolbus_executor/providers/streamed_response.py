@@ -240,7 +240,9 @@ def _without_usage(part: bytes) -> bytes:
 
 
 def _checked(translate: Callable[[], bytes]) -> bytes:
-    """Return the result of a translation. Its unexpected errors do not look like lost connections.
+    """Return the result of a translation, and convert unexpected errors.
+
+    Without the conversion, such an error would look like a lost connection.
 
     Raises:
         UpstreamInvalidError: the event cannot be translated.

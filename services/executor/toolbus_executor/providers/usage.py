@@ -34,7 +34,8 @@ _TEXTS = {
     RESPONSES: re.compile(rb'"(?:delta|text|arguments)":\s*+' + _STRING),
     MESSAGES: re.compile(rb'"(?:text|partial_json|thinking)":\s*+' + _STRING),
 }
-_DELTAS = _TEXTS | {RESPONSES: re.compile(rb'"delta":\s*+' + _STRING)}  # its last events repeat all
+# The last events of a stream of the responses API repeat all texts, so only deltas are counted.
+_DELTAS = _TEXTS | {RESPONSES: re.compile(rb'"delta":\s*+' + _STRING)}
 # Patterns of events that are decoded; all other events have no usage.
 _SIGNS = {
     CHAT: re.compile(rb'"usage":\s*+\{|"finish_reason":\s*+"|"tool_calls":\s*+\[|data: ?\[DONE\]'),

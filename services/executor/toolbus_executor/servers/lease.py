@@ -28,7 +28,8 @@ class Lease:
     def elsewhere(self) -> bool:
         """Whether another running replica holds the lease.
 
-        False while the entry could still be that of a replica that no longer runs.
+        False until this replica has waited longer than `LEASE_SECONDS`: until then, the entry may
+        belong to a replica that no longer runs.
         """
         return self._denied * RENEW_SECONDS > LEASE_SECONDS
 

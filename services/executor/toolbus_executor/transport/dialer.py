@@ -42,8 +42,8 @@ class Dialer:
     """Dialer of one server. Its defaults allow only direct connections to public addresses.
 
     `named` returns whether the operator configured the target; each check calls it. With
-    `only_proxy_named`, this concerns only the proxy: the target is another host. `identity` is set
-    if the server receives the caller's identity.
+    `only_proxy_named`, `named` applies only to the proxy, because the target is not the configured
+    host. `identity` is set if the server receives the caller's identity.
     """
 
     egress: Egress = STRICT

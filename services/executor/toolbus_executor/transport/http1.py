@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
             self._deadline = inf
         else:
             self._deadline = monotonic() + seconds
-            # A running timer that ends before the deadline is restarted then.
+            # A timer that fires before the deadline restarts itself, so it can stay.
             if self._timer is None or self._timer_at > self._deadline:
                 self._start_timer(seconds)
         return waiting

@@ -23,7 +23,7 @@ LONGEST = 10_000  # Unicode characters of one request, in both APIs
 KEY_HEADER = "Ocp-Apim-Subscription-Key"
 _HIGHEST = {4: 6, 8: 7}  # severity, by the number of levels
 _LEVELS = {4: "FourSeverityLevels", 8: "EightSeverityLevels"}
-# Phases whose content a user or an agent has written; that of the other phases are documents.
+# In these phases, a user or an agent wrote the content; in all others, it is a document.
 _PROMPTS = frozenset({"prompts", "arguments"})
 
 

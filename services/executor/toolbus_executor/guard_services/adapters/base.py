@@ -52,8 +52,9 @@ class ServiceFindings(Struct, frozen=True):
     """What a service found in the sent texts.
 
     `rules` are the names of the findings with their scores. `spans` are their places. `replaced`
-    are the sent texts without the findings, if the service returned them, and `content` is the
-    document without them. A rule that is not in `located` was found, but its place is unknown.
+    are the sent texts without the findings; None if the service did not return such texts.
+    `content` is the document without the findings; unset if the service did not return one. A
+    rule that is not in `located` was found, but its place is unknown.
     """
 
     rules: dict[str, float] = {}
@@ -87,7 +88,7 @@ class ServiceAdapter(Protocol):
 
         Raises:
             UpstreamDeadError: the service is unavailable.
-            UpstreamInvalidError: it rejected the request, or its response is not that of its API.
+            UpstreamInvalidError: it rejected the request, or its response is invalid.
             TimeoutError: it did not respond in time.
 
         """
@@ -99,7 +100,7 @@ class ServiceAdapter(Protocol):
 
 
 def rule_name(*parts: object) -> str:
-    """Return the name of a finding. A service's text cannot bring content into events."""
+    """Return the name of a finding, in a restricted form that keeps content out of events."""
     name = _UNNAMED.sub("_", ":".join(str(part) for part in parts if part)).strip("_:")
     return name[:LONGEST_NAME] or "finding"
 
@@ -142,7 +143,7 @@ def occurrences(rule: str, texts: Sequence[str], match: str) -> list[Span]:
 
 
 def invalid(reason: str) -> UpstreamInvalidError:
-    """Return the error for a response that is not that of the API. `reason` has no content."""
+    """Return the error for an invalid response. `reason` must not contain checked content."""
     return UpstreamInvalidError(
         f"The response of the service is not that of its API: {reason}. Check the guard's 'kind' "
         "and 'url'."

@@ -69,7 +69,7 @@ class BedrockService:
 
 
 def _found(assessments: list[dict[str, Any]]) -> Iterator[tuple[str, float, str]]:
-    """Yield the name, the score and the matched text of each finding; empty without a match."""
+    """Yield the name, the score and the matched text (possibly empty) of each finding."""
     for each in assessments:
         for topic in _acted(each, "topicPolicy", "topics"):
             yield rule_name("topic", topic.get("name")), 1.0, ""

@@ -32,9 +32,9 @@ _MACHINE = ApiKey("key", b"")
 
 
 class ServiceClient:
-    """Client of one service. It sends the same header lines with each request.
+    """Client of one service. It sends the configured header lines with each request.
 
-    `authorization` is set if the header lines of a request depend on it.
+    `authorization` is set if some header lines are computed for each request.
 
     Raises:
         UpstreamDeadError: a header line contains a line break.

@@ -69,7 +69,7 @@ class LakeraService:
 
 
 def _spans_of(payload: list[dict[str, Any]], text: str) -> list[Span]:
-    """Return the places of the matches. A place that has another text than the match is wrong."""
+    """Return the places of the matches. Search for a match whose reported place is wrong."""
     spans: list[Span] = []
     for each in payload:
         rule, match = rule_name(each.get("detector_type")), each.get("text")

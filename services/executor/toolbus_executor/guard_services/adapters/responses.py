@@ -96,7 +96,10 @@ def _rules_of(response: dict[str, Any]) -> tuple[dict[str, float | None], list[S
 
 
 def _reason(response: dict[str, Any]) -> str:
-    """Return the name of a finding that the service did not name. Reasons can contain content."""
+    """Return a name for an unnamed finding: its first category, or `flagged`.
+
+    The reasons that a service sends are not used, because they can contain content.
+    """
     categories = response.get("categories")
     if isinstance(categories, dict):
         for name, value in categories.items():

@@ -65,7 +65,7 @@ class Requests:
         """Return the verdict on the document.
 
         `found` are the results of the requests, in their order. Only the findings of `rules` count;
-        None means all. Those of `but` do not count.
+        None means all rules. Findings of the rules in `but` do not count.
         """
         scores: dict[str, float] = {}
         unlocated = False

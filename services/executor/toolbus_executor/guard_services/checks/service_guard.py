@@ -175,7 +175,7 @@ class ServiceGuard:
         return ToolbusError("Internal error of the guard; see the executor log.")
 
     def _failed(self, error: ToolbusError) -> ToolbusError:
-        """Count a failure. Only an unavailable service opens the breaker, not a content."""
+        """Count a failure. Only an unavailable service opens the breaker, not rejected content."""
         self._breaker.failures.note(error)
         if isinstance(error, UpstreamDeadError | UpstreamTimeoutError):
             self._breaker.failed()

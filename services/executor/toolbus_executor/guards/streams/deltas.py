@@ -195,7 +195,7 @@ def _has_more(value: Any) -> bool:
 
 
 def _places(event: dict[str, Any]) -> Key:
-    """Return the place of an event of the responses API. Its index identifies the item."""
+    """Return the place of an event of the responses API. The item's id replaces a missing index."""
     output = _place(event, "output_index")
     item = _place(event, "item_id") if output is None else None
     return item, output, _place(event, "content_index"), _place(event, "summary_index")

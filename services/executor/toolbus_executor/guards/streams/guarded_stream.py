@@ -1,10 +1,10 @@
 """Guards on the streamed response of a model, in the form of any API for clients.
 
-Each text of the response is checked while it arrives, and the end of it is delayed until it
-cannot belong to a match anymore. The arguments of a tool call are delayed until they are
-complete, because no client can use them earlier. All other members of an event, such as the whole
-text at the end of a response, are checked as they are. Every event is written again: nothing else
-of what the provider sent reaches the client.
+Each text of the response is checked while it arrives. The end of a text is delayed as long as it
+can be part of a match. The arguments of a tool call are delayed until they are complete, because
+no client can use them earlier. All other members of an event, such as the whole text at the end of
+a response, are checked without a delay. Every event is encoded again from its checked members, so
+nothing else that the provider sent reaches the client.
 """
 
 import re
@@ -50,9 +50,9 @@ class _OpenText:
         self.checked = GuardedText(content, secrets)
         self.arguments: list[str] = []
         self.size = 0  # characters that are kept
-        self.last: dict[str, Any] = {}  # the last event with a piece of it
-        self.delta: Delta | None = None  # that piece
-        self.is_named = False  # that event
+        self.last: dict[str, Any] = {}  # the last event with a piece of this text
+        self.delta: Delta | None = None  # the piece in the last event
+        self.is_named = False  # whether the last event has a name
 
 
 class GuardedStream:
@@ -67,7 +67,7 @@ class GuardedStream:
         self._held = 0  # characters of all open texts
         self._is_done = False
         self._error: ToolbusError | None = None
-        self._number: int | None = None  # of the last event of the responses API
+        self._number: int | None = None  # sequence number of the last event
 
     async def feed(self, part: bytes) -> bytes:
         """Accept complete events, and return those that were checked.
@@ -183,7 +183,7 @@ class GuardedStream:
     def _written(self, event: dict[str, Any], *, is_named: bool) -> bytes:
         """Return an event in its written form, with the next number if events have numbers.
 
-        Events are named by their type; in the other form, only errors have a name.
+        With `is_named`, the name is the event's type. Without a type, only an error gets a name.
         """
         if isinstance(event.get(_NUMBER), int):
             self._number = event[_NUMBER] if self._number is None else self._number + 1

@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 HOLD = 256  # characters; a phrase that a rule matches must not be longer, but a word can be
-STEP = 64  # characters that arrive before the text is searched again, at least
-_SHARE = 16  # of a long delayed text, the share that arrives before that
+STEP = 64  # minimum of new characters before the text is searched again
+_SHARE = 16  # a search also needs a 16th of the delayed text as new characters
 CONTEXT = 1024  # characters before the held text that are searched with it
 LONGEST_WORD = 8192  # characters without white space that are delayed together
 LONGEST_BLOCK = 16_384  # characters of a block that are delayed together

@@ -1,8 +1,8 @@
-"""The check of the members of a stream's events that are no pieces of texts.
+"""The check of all members of a stream's events that are not pieces of texts.
 
-A value that its member also had in the event before is not checked again: most events repeat their
-identifiers. A client could join the values of one member over the events, so the end of what was
-sent is checked together with the next value.
+A value is not checked again if the same member had it in the previous event, because most events
+repeat their identifiers. A client could join the values of one member over the events, so the end
+of what was sent is checked together with the next value.
 """
 
 from typing import Any

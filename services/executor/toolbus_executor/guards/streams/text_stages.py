@@ -21,7 +21,7 @@ from toolbus_executor.guards.own_secrets import RULE
 from toolbus_executor.guards.streams.held_text import HeldText, Match
 
 SEGMENT = 2000  # new characters that a guard of another service checks at a time
-OVERLAP = 400  # characters before them that it checks again
+OVERLAP = 400  # characters before the new ones that are checked again
 
 _encode = msgspec.json.Encoder().encode
 
@@ -279,7 +279,7 @@ class _CollectedText:
     def __init__(self, check: Callable[[str], Awaitable[str]], segment: int | None) -> None:
         self._check = check
         self._segment = segment
-        self._tail = ""  # was checked
+        self._tail = ""  # the end of the last segment; it was checked once
         self._new: list[str] = []
         self._new_size = 0
 

@@ -1,8 +1,8 @@
 """Comparison of requests by the meaning of their last user message.
 
-The embeddings of a context are compared exactly by usearch: a context has few entries, because
-everything else in the request must be equal, and the wording of the text too. Embeddings are
-decrypted for each comparison, so none stays in memory.
+usearch compares a request with all embeddings of its context, without an approximate index. A
+context has few entries, because the requests must have equal wording and be equal in everything
+else. Embeddings are decrypted for each comparison, so none stays in memory.
 """
 
 import asyncio
@@ -61,7 +61,7 @@ class Comparer:
         A failure is not an error, because the request can be sent to the provider.
         """
         semantic = cache.semantic
-        assert semantic is not None  # noqa: S101 - the text exists only then
+        assert semantic is not None  # noqa: S101 - only then `text` exists
         try:
             vector = await self._vector(exchange, text.text, terms, semantic)
             if vector is None:

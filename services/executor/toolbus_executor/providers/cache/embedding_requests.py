@@ -29,7 +29,7 @@ class _Embeddings(Struct):
 
 _decode = msgspec.json.Decoder(_Embeddings).decode
 _encode = msgspec.json.Encoder().encode
-# Its request can have been processed when it is interrupted, for example by its caller.
+# The provider may have processed a request that was interrupted, for example by its caller.
 _UNKNOWN = OutcomeUnknownError("The request for an embedding was interrupted.")
 
 
@@ -102,5 +102,5 @@ class EmbeddingRequests:
 
 
 def _bound(text: str, price: tuple[float, ...]) -> int:
-    """Return the charge of an embedding whose outcome is unknown. It is within the reservation."""
+    """Return the charge of an embedding with an unknown outcome: at most the reserved amount."""
     return charge_of_usage(Usage(input=ceil(len(text) / BYTES_PER_TOKEN)), price)

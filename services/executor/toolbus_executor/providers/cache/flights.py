@@ -34,9 +34,9 @@ class Flights:
         return name in self._flights
 
     async def ended(self, name: str, seconds: float) -> bool:
-        """Wait until the equal request in progress ends, at most some seconds.
+        """Wait until the equal request in progress ends, for at most `seconds`.
 
-        Return whether another request should take its place, because its caller cancelled it.
+        Return whether its caller cancelled it, so that another request should take its place.
         """
         if self._waiting >= MAX_WAITING or seconds <= 0:
             return False

@@ -52,7 +52,7 @@ class Index:
         self._contexts: dict[bytes, dict[str, None]] = {}
         # By name: the revision, the purge, and the time when it is removed; the oldest first.
         self._purges: OrderedDict[str, tuple[int, Purge, float]] = OrderedDict()
-        self._newest_purge = 0  # its revision
+        self._newest_purge = 0  # revision of the newest purge
         self._oldest_seen = 0  # entries of requests before this revision are ignored
 
     def __len__(self) -> int:
@@ -79,7 +79,8 @@ class Index:
     ) -> list[str]:
         """Return the entries of a group to remove before one of `size` bytes is added.
 
-        These are the entries of before `oldest`, and the oldest ones above a limit.
+        These are entries that are older than `oldest` (seconds since the epoch), and the oldest
+        entries while the group exceeds a limit.
         """
         totals = self._groups.get(group)
         found: list[str] = []

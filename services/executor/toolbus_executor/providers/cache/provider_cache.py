@@ -99,8 +99,9 @@ class ProviderCache:
         """Return the body of a cached response, or that of `send`, which is then stored.
 
         A failure of the cache is not an error: the request is then sent to the provider. A request
-        that equals one in progress waits for its response, at most the provider's timeout. If that
-        one was cancelled, one of those that wait is sent in its place; otherwise all are sent.
+        that equals one in progress waits for its response, at most the provider's timeout. If the
+        request in progress is cancelled, one waiting request is sent in its place. If it ends
+        without a cached response or the timeout passes, all waiting requests are sent.
         """
         exchange.describe()
         lookup = await self._lookup(exchange)

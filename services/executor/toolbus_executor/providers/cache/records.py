@@ -92,7 +92,7 @@ def owner_name(call: CallAdmitted) -> str:
 
 
 def entry_name(customer: str, person: PersonKey, digest: bytes) -> str:
-    """Return the name of an entry. Only with the customer's key can it be computed."""
+    """Return the name of an entry. It can be computed only with the customer's key."""
     return f"{ENTRY}{customer}.{keyed(person, digest).hex()}"
 
 

@@ -25,7 +25,7 @@ from toolbus_executor.providers.cache.text_identity import wording_of
 
 CACHEABLE = frozenset({CHAT, RESPONSES, MESSAGES, EMBEDDINGS})
 _NOT_COMPARED = frozenset({"model", "stream"})
-# Members that change state or data at the provider, or refer to it, although it can change.
+# Members that change state or data at the provider, or refer to data that can change there.
 _STATEFUL = frozenset(
     {
         "previous_response_id",

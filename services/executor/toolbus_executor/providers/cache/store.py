@@ -197,7 +197,8 @@ class CacheStore:
     async def purge(self, purge: Purge) -> int:
         """Remove the selected entries, and those of requests in progress. Return their number.
 
-        From the return on, they are not used. Their content is deleted in the background.
+        After the return, the removed entries are not used. Their content is deleted in the
+        background.
 
         Raises `ToolbusError`.
         """

@@ -20,11 +20,11 @@ _OPEN_QUESTION = re.compile(r"(?:how|what|when|where|which|who|why) ", re.IGNORE
 
 
 def wording_of(text: str) -> str | None:
-    """Return the words of a text in their order; None if only an equal text can be similar.
+    """Return the words of a text in their order; None if only an equal text may share a response.
 
-    Ignored are spaces, "please" at an end, the capital letter of the first word, the final
-    question mark of an open question, and which of "What is the", "What's the" and "Tell me the"
-    begins the text.
+    The wording does not depend on spaces, "please" at an end, the capital letter of the first word
+    and the final question mark of an open question. "What is the", "What's the" and "Tell me the"
+    at the beginning are treated as equal.
     """
     if not text or len(text) > LONGEST_TEXT or _EXACT.search(text):
         return None

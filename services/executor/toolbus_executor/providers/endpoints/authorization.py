@@ -27,12 +27,12 @@ def authorization_of(
 ) -> Authorization | None:
     """Return the authorization; None if the header line of a key is always the same.
 
-    `values` are the resolved credentials. `secrets` learns the tokens that are made of them. The
-    libraries are imported here, because most providers need none.
+    `values` are the resolved credentials. Tokens that are made from them are added to
+    `secrets`. The libraries are imported here, because most providers need none.
 
     Raises:
-        UpstreamDeadError: a library is missing, the credentials are invalid, or they are those of
-            the machine without permission.
+        UpstreamDeadError: a library is missing, the credentials are invalid, or the provider may
+            not use those of the machine.
 
     """
     if provider.ambient and not confirmed.has(provider):

@@ -98,7 +98,7 @@ class GoogleTokens:
         return credentials
 
     def _transport(self) -> Any:
-        """Return the transport of google-auth. Only with `ambient` it has no egress check."""
+        """Return the transport of google-auth. It has an egress check unless `ambient` is set."""
         if self._ambient:
             return library("google.auth.transport.requests", "gcp").Request()
         return _CheckedRequest(self._dialer, asyncio.get_running_loop())

@@ -97,7 +97,7 @@ def _sse(streamed: bool) -> tuple[str, ...]:  # noqa: FBT001
 
 
 def _quoted(model: str) -> str:
-    """Return a model's name as one segment of a path. A name can contain no segment of dots."""
+    """Return a model's name as one segment of a path. Raises `InvalidError` for `.` and `..`."""
     if model in (".", ".."):
         raise InvalidError(f"The model '{model}' does not exist; correct its name.", sent=False)
     return quote(model, safe="")

@@ -45,7 +45,7 @@ _body = msgspec.json.Decoder(_Body).decode
 
 
 def error_of(data: bytes) -> ModelRefusedError | None:
-    """Return the error that a body or the data of an event is; None for any other.
+    """Return the error in a body or in the data of an event; None if it is not an error.
 
     A failed response of the responses API is an answer: it has an id, and clients read its error.
     """

@@ -1,10 +1,11 @@
 """The chat completions API: what translations read of it, and the bodies that they write.
 
 Source: the OpenAPI document of OpenAI. `reasoning_content` and `reasoning` are extensions of
-DeepSeek, vLLM, llama.cpp and OpenRouter; a `content` of parts in a response is one of Mistral.
-`thinking_blocks` is an extension of LiteLLM: the thinking blocks of the messages API, which a
-client returns unchanged so that the model can continue. `is_error` of a tool result is our own
-extension, for messages that are translated twice. `extra_content` of a tool call is one of Google.
+DeepSeek, vLLM, llama.cpp and OpenRouter; a list of parts as `content` of a response is an
+extension of Mistral. `thinking_blocks` is an extension of LiteLLM: the thinking blocks of the
+messages API, which a client returns unchanged so that the model can continue. `is_error` of a tool
+result is our own extension, for messages that are translated twice. `extra_content` of a tool call
+is an extension of Google.
 """
 
 from math import isfinite

@@ -16,7 +16,7 @@ STOP_REASONS = {  # by the finish reason of the chat completions API
     "function_call": "tool_use",
     "content_filter": "refusal",
 }
-FINISH_REASONS = {  # of the chat completions API
+FINISH_REASONS = {  # of the chat completions API, by the stop reason
     "max_tokens": "length",
     "model_context_window_exceeded": "length",
     "tool_use": "tool_calls",

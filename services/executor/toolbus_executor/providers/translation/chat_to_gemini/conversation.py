@@ -28,7 +28,8 @@ def conversation(
     """Return the parts of the system instruction, and the contents.
 
     Messages of the roles `system` and `developer` become the system instruction, in their order.
-    Consecutive messages of one side become one content, as the results of parallel calls must.
+    Consecutive messages of one role become one content, because Gemini requires the results of
+    parallel calls in one content.
     """
     system: list[dict[str, Any]] = []
     made: list[dict[str, Any]] = []
@@ -91,7 +92,7 @@ def _extra_signature(extra: Any) -> str | None:
 
 
 def _id(call_id: str) -> dict[str, Any]:
-    """Return the id of a call if Gemini has made it."""
+    """Return the field `id` of a call if Gemini has made the id; otherwise no field."""
     return {} if _OWN_ID.fullmatch(call_id) else {"id": call_id}
 
 

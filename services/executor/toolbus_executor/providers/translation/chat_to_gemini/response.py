@@ -107,5 +107,5 @@ def finish_reason(candidate: gemini.Candidate, *, has_calls: bool) -> str:
         raise UpstreamInvalidError(
             f"The model's response ended with {found}{detail}. Repeat the request."
         )
-    reason = gemini.FINISH_REASONS.get(found, "content_filter")  # a new reason is no success
+    reason = gemini.FINISH_REASONS.get(found, "content_filter")  # an unknown reason is no success
     return "tool_calls" if has_calls and reason == "stop" else reason

@@ -12,7 +12,7 @@ _BUDGET_MODELS = re.compile(
 )
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 24576}
 _BUDGETS |= {"xhigh": 32768, "max": 32768}
-_SMALLEST = 1024  # tokens of the smallest budget, and at least left for the answer
+_SMALLEST = 1024  # the smallest budget, and the minimum left for the answer, in tokens
 
 
 def thinking(

@@ -29,10 +29,10 @@ class ChatStream:
         self._chunks = ChunkWriter(include_usage=include_usage)
         self._usage = messages.Usage()
         self._calls = -1  # the index of the last tool call
-        self._without_arguments = False  # whether the open tool call has none
+        self._without_arguments = False  # whether the open tool call has no arguments
         self._thinking: messages.Block | None = None  # the open thinking block
-        self._thoughts: list[str] = []  # the parts of its text
-        self._blocks = 0  # thinking blocks
+        self._thoughts: list[str] = []  # the parts of the thinking block's text
+        self._blocks = 0  # number of completed thinking blocks
         self._finished = self._ended = False
 
     def feed(self, _event: str, data: bytes) -> bytes:

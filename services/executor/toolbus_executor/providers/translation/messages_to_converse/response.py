@@ -49,7 +49,7 @@ def stop_reason(reason: str | None) -> str:
     """Return the stop reason. Raises `UpstreamInvalidError` for a response that failed."""
     if reason in converse.FAILURES:
         raise UpstreamInvalidError(f"The model's response ended with {reason}. Repeat the request.")
-    return converse.STOP_REASONS.get(reason or "", "refusal")  # a new reason is no success
+    return converse.STOP_REASONS.get(reason or "", "refusal")  # an unknown reason is no success
 
 
 def _source(response: converse.Response) -> list[converse.Block]:
