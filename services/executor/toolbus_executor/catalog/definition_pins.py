@@ -108,8 +108,9 @@ class Pins:
 
         A stored first listing is completed in three cases. If it has no entries, because the server
         was starting, the next listing with entries completes it once. If the comparison of client
-        classes was pending, the result completes it. If an earlier version of Toolbus stored it,
-        the kinds that it does not cover are added.
+        classes was pending, the result completes it, unless the result comes too late (`completed`
+        has the limit). If an earlier version of Toolbus stored it, the kinds that it does not cover
+        are added.
         """
         if mode == TRUST:
             return

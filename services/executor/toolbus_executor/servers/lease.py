@@ -26,10 +26,10 @@ class Lease:
 
     @property
     def elsewhere(self) -> bool:
-        """Whether another running replica holds the lease.
+        """Whether another running replica probably holds the lease.
 
-        False until this replica has waited longer than `LEASE_SECONDS`: until then, the entry may
-        belong to a replica that no longer runs.
+        False until this replica has tried to acquire the lease for longer than `LEASE_SECONDS`.
+        Before that, the entry may belong to a replica that no longer runs.
         """
         return self._denied * RENEW_SECONDS > LEASE_SECONDS
 
