@@ -76,7 +76,7 @@ async def test_a_response_that_is_no_verdict_fails_without_its_text(
     [
         (302, "redirects requests (HTTP 302); configure its current URL"),
         (403, "rejected the credentials (HTTP 403)"),
-        (404, "has no such address (HTTP 404); correct the guard's 'url'"),
+        (404, "does not serve the requested URL (HTTP 404); correct the guard's 'url'"),
         (422, "rejected the request (HTTP 422); check the guard's 'options'"),
         (503, "is unavailable (HTTP 503)"),
     ],

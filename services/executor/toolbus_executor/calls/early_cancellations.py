@@ -36,4 +36,6 @@ class EarlyCancellations:
 
 def cancelled_early() -> CallCancelledError:
     """Return the error for a call that was cancelled before it was dispatched."""
-    return CallCancelledError("The caller cancelled the call before it was dispatched.", sent=False)
+    return CallCancelledError(
+        "The caller cancelled the call before it was dispatched; it was not executed.", sent=False
+    )

@@ -170,7 +170,7 @@ def _all_accepted(answers: Iterable[msgspec.Raw]) -> bool:
 
 
 def _declined_result() -> bytes:
-    text = "The page required by the server was declined, so the call was not sent again."
+    text = "The user declined to open the page that the server requires; the call was not repeated."
     return msgspec.json.encode({"content": [{"type": "text", "text": text}], "isError": True})
 
 

@@ -63,7 +63,9 @@ class CallGuards:
         """Ask the service of a guard. Raises `ToolbusError`."""
         if self.ask_service is None:
             raise GuardFailedError(
-                "This process cannot send content to guard services.", guard=guard, phase=phase
+                "This process cannot send content to guard services; see its log.",
+                guard=guard,
+                phase=phase,
             )
         return await self.ask_service(guard, phase, call, content)
 

@@ -98,7 +98,8 @@ class TextsOfResponse:
                 continue
             if member.holder is None:
                 raise ValueError(
-                    "The upstream's response has a member whose name its guards reject."
+                    "The guards redact the name of a member of the upstream's response, which "
+                    "would change the response's structure. Request another response."
                 )
             encoded = member.name in ENCODED
             member.holder[member.name] = encoded_arguments(after) if encoded else after
@@ -128,7 +129,9 @@ class TextsOfResponse:
 
     def _name(self, name: str, path: Path) -> None:
         if len(name) > LONGEST_NAME:
-            raise ValueError(f"A member of the response has a name of over {LONGEST_NAME} bytes.")
+            raise ValueError(
+                f"A member of the response has a name of more than {LONGEST_NAME} characters."
+            )
         if self._known.get(here := (*path, f"{name} ")) != name:
             self.members.append(Member(here, None, None, name, is_label=False))
 

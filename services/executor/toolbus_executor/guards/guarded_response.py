@@ -17,7 +17,7 @@ from toolbus_common.errors import (
 from toolbus_common.guards.content import Content
 from toolbus_common.guards.texts.scan_threads import scanned
 from toolbus_executor.guards.call_guards import CallGuards, GuardedContent
-from toolbus_executor.guards.completion_texts import TextsOfResponse
+from toolbus_executor.guards.completion_texts import LONGEST_NAME, TextsOfResponse
 from toolbus_executor.guards.held_secrets import HeldSecrets, cleaned
 from toolbus_executor.guards.streams.guarded_stream import GuardedStream
 
@@ -108,7 +108,9 @@ class GuardedResponse:
             texts, is_strict = await scanned(len(body), checked, lambda: _opened(body))
         except (ValueError, RecursionError) as error:
             raise UpstreamInvalidError(
-                "The upstream's response is not JSON that its guards can check."
+                "The guards cannot check the upstream's response: it is invalid JSON, nested too "
+                f"deeply, or has a member name of more than {LONGEST_NAME} characters. Request "
+                "another response, and check the provider's 'url'."
             ) from error
         try:
             changed = await self._replaced(texts, len(body))

@@ -116,7 +116,8 @@ class _Process:
         """Return a new connection to the bus, for the process. Raises `UpstreamDeadError`."""
         if self._settings.nats_tls is not None:
             raise UpstreamDeadError(
-                "Python plugins cannot use a bus with TLS; run the plugin as a program of its own"
+                "Toolbus cannot run Python plugins on a bus with TLS; run the plugin as a separate "
+                "program"
             )
         failure: Exception | None = None
         for url in self._settings.nats_url.split(","):
@@ -135,7 +136,8 @@ class _Process:
             seed = seed_file.read_text().strip()
         except OSError as error:
             raise UpstreamDeadError(
-                f"its user is unknown here: {seed_file} cannot be read ({error.strerror})"
+                f"the key of its NATS user, {seed_file}, cannot be read ({error.strerror}); "
+                "'toolbus up' creates it when it starts"
             ) from error
         settings: dict[str, Any] = {
             "name": self._name,

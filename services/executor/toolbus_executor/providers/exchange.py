@@ -109,7 +109,7 @@ class Exchange:
             self.model_call = decode_model_call(call.extra) if call.extra else ModelCall()
         except UNREADABLE as error:
             raise InvalidError(
-                "The call has no valid description of a model request.", sent=False
+                "The model request is malformed; check the versions of all services.", sent=False
             ) from error
 
     def prepare(self) -> None:
@@ -367,7 +367,7 @@ class Exchange:
             or stream.facts.facts.finish_reason
             or any(name in head.headers for name in _CODED)
         ):
-            raise UpstreamDeadError("The upstream closed the connection within the stream.")
+            raise UpstreamDeadError("The upstream closed the connection during the stream. Retry.")
         await stream.finish()
         return b""
 
@@ -385,7 +385,9 @@ class Exchange:
                 return raw
             return msgspec.json.encode(translation.response(msgspec.json.decode(raw)))
         except UNREADABLE as error:
-            raise GarbageError("The upstream's response is not a valid JSON object.") from error
+            raise GarbageError(
+                "The upstream's response is not a valid JSON object. Check the provider's 'url'."
+            ) from error
 
     def _read_own_api(self, raw: bytes, translation: Translation) -> bytes:
         """Read the usage while the response is translated, so that it is decoded once."""

@@ -188,8 +188,9 @@ class ProviderHandler:
         except TimeoutError as error:
             self.breaker.failed()
             raise UpstreamTimeoutError(
-                f"The provider '{self.name}' sent nothing more within the time limit, after "
-                f"{monotonic() - began:.3g} s; its 'timeout' is {self.provider.timeout:g} s."
+                f"The provider '{self.name}' sent no further data in time, so the request failed "
+                f"after {monotonic() - began:.3g} s. Retry, or raise the provider's 'timeout' "
+                f"({self.provider.timeout:g} s)."
             ) from error
         except UpstreamDeadError:
             self.breaker.failed()
@@ -256,7 +257,10 @@ def _error_of(call: CallAdmitted, raised: BaseException, *, cancelled: bool) -> 
         log.error("call.internal_error", extra={"call_id": call.call_id}, exc_info=raised)
         return ToolbusError("Internal error in the executor; see the executor log.")
     if cancelled:
-        return CallCancelledError("The caller cancelled the request to the model.")
+        return CallCancelledError(
+            "The caller cancelled the request to the model; it may have been processed and charged."
+        )
     return OutcomeUnknownError(
-        "The executor stopped during the request to the model; it may have been processed."
+        "The executor stopped during the request to the model; it may have been processed. Check "
+        "the audit log before repeating it."
     )

@@ -103,7 +103,8 @@ class ProviderClient:
         head, raw = await self._exchange(request, stream, seconds, on_written)
         if REDIRECTION <= head.status < ERROR:
             raise UpstreamInvalidError(
-                "The upstream redirects requests; configure its current URL."
+                "The upstream redirects requests. Configure its current URL as the provider's "
+                "'url'."
             )
         return head, raw
 
@@ -147,13 +148,19 @@ class ProviderClient:
         try:
             return await self._pool.request(request, stream, seconds, stream, on_written)
         except TooLargeError as error:
-            raise UpstreamInvalidError(f"The upstream's response is too large: {error}.") from error
+            raise UpstreamInvalidError(
+                f"The upstream's response is too large: {error}. Request less."
+            ) from error
         except NotSentError as error:
             raise UpstreamDeadError(
-                f"The upstream cannot be reached: {error}.", sent=False
+                f"The upstream cannot be reached: {error}. Retry later, or check the provider's "
+                "'url'.",
+                sent=False,
             ) from error
         except BrokenError as error:
-            raise UpstreamDeadError(f"The upstream broke the connection: {error}.") from error
+            raise UpstreamDeadError(
+                f"The connection to the upstream failed: {error}. Retry."
+            ) from error
 
 
 def _one_line(name: str, value: str) -> str:

@@ -85,7 +85,9 @@ class StreamedResponse(MessageSpill):
             return False
         self.size += len(piece)
         if self.size > LARGEST_STREAM:
-            raise UpstreamInvalidError(f"The upstream's stream exceeds {LARGEST_STREAM} bytes.")
+            raise UpstreamInvalidError(
+                f"The upstream's stream exceeds {LARGEST_STREAM} bytes. Request a shorter response."
+            )
         if self.framing is not None:
             self._forward_framed(self.framing, piece)
         elif part := self._complete_events(piece):
@@ -135,7 +137,9 @@ class StreamedResponse(MessageSpill):
     def _complete_events(self, piece: bytes) -> bytes:
         part = self._splitter.feed(piece)
         if len(self._splitter.rest) > LARGEST_EVENT:
-            raise UpstreamInvalidError(f"The upstream's event exceeds {LARGEST_EVENT} bytes.")
+            raise UpstreamInvalidError(
+                f"The upstream's event exceeds {LARGEST_EVENT} bytes. Request a shorter response."
+            )
         return part
 
     def _forward(self, part: bytes) -> None:
@@ -255,5 +259,5 @@ def _checked(translate: Callable[[], bytes]) -> bytes:
     except Exception as error:
         log.exception("model.translation_failed")
         raise UpstreamInvalidError(
-            "An event of the upstream could not be translated; see the executor log."
+            "An event of the upstream could not be translated. The executor log has the details."
         ) from error

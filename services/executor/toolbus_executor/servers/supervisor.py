@@ -239,7 +239,10 @@ class ServerSupervisor:
         except ToolbusError as error:
             return loss_reason(self.name, error, lambda: secrets_of(self.declared, secrets))
         except TimeoutError:
-            return f"It did not connect and list its tools within {CONNECT_SECONDS:g} s."
+            return (
+                f"It did not connect and list its tools within {CONNECT_SECONDS:g} s; check its "
+                "address, or its command and log."
+            )
         except Exception:
             log.exception("server.internal_error", extra={"server": self.name})
             return "Its reply could not be processed; see the executor log."

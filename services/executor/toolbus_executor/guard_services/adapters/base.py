@@ -145,8 +145,8 @@ def occurrences(rule: str, texts: Sequence[str], match: str) -> list[Span]:
 def invalid(reason: str) -> UpstreamInvalidError:
     """Return the error for an invalid response. `reason` must not contain checked content."""
     return UpstreamInvalidError(
-        f"The response of the service is not that of its API: {reason}. Check the guard's 'kind' "
-        "and 'url'."
+        f"The response of the guard service is invalid: {reason}. Check the guard's 'kind' and "
+        "'url'."
     )
 
 

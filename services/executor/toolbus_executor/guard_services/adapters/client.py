@@ -105,13 +105,16 @@ class ServiceClient:
                 return await self._pool.request(request, None, seconds)
             except TooLargeError as error:
                 raise UpstreamInvalidError(
-                    f"The response of the service is too large: {error}."
+                    f"The response of the service is too large: {error}; check the guard's 'url' "
+                    "and 'options'."
                 ) from error
             except (NotSentError, BrokenError) as error:
                 if attempt + 1 == _ATTEMPTS:
                     verb = "reached" if isinstance(error, NotSentError) else "used"
                     raise UpstreamDeadError(
-                        f"The service cannot be {verb}: {error}.", sent=False
+                        f"The service cannot be {verb}: {error}; check the guard's 'url', or retry "
+                        "later.",
+                        sent=False,
                     ) from error
         raise TimeoutError  # not reached
 
@@ -132,8 +135,8 @@ def _error_of(status: int) -> UpstreamDeadError | UpstreamInvalidError:
         )
     if status in _NO_ADDRESS:
         return UpstreamInvalidError(
-            f"The service has no such address (HTTP {status}); correct the guard's 'url' and "
-            "'options'."
+            f"The service does not serve the requested URL (HTTP {status}); correct the guard's "
+            "'url' and 'options'."
         )
     return UpstreamInvalidError(
         f"The service rejected the request (HTTP {status}); check the guard's 'options'."

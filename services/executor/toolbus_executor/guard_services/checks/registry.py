@@ -63,8 +63,8 @@ class GuardServices:
             supervisor = self._running.get(guard)
         if supervisor is None:
             raise GuardFailedError(
-                "The executor has no such guard in its configuration; retry, and check "
-                "'toolbus status'.",
+                f"The executor's configuration has no guard '{guard}'; retry. If this persists, "
+                "check 'toolbus status'.",
                 guard=guard,
                 phase=phase,
             )

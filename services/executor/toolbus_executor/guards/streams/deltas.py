@@ -22,6 +22,7 @@ _ENDS_OF_RESPONSE = (
 )  # fmt: skip
 _PARTS = ("response.content_part.done", "response.reasoning_summary_part.done")
 _LONGEST_PLACE, _LARGEST_PLACE = 256, 1 << 31
+_TOO_DEEP = "The response is nested too deeply for its guards. Request a simpler response."
 _KEPT = ("index", "type")  # members of an object that identify the place of its piece
 
 Key = tuple[Any, ...]
@@ -111,7 +112,7 @@ def with_rest(event: dict[str, Any], delta: Delta, text: str) -> dict[str, Any]:
 def _strings(value: Any, key: Key, depth: int) -> Iterator[Delta]:
     """Yield the texts in a choice or a delta."""
     if depth < 0:
-        raise UpstreamInvalidError("The response is nested too deeply for its guards.")
+        raise UpstreamInvalidError(_TOO_DEEP)
     for name, each in value.items():
         if isinstance(each, str):
             if each and name not in _COMPLETE:
@@ -138,7 +139,7 @@ def _listed(value: list[Any], key: Key, depth: int) -> Iterator[Delta]:
             yield from _strings(each, key if place is None else (*key, place), depth)
         elif isinstance(each, list):
             if depth < 0:
-                raise UpstreamInvalidError("The response is nested too deeply for its guards.")
+                raise UpstreamInvalidError(_TOO_DEEP)
             yield from _listed(each, key, depth - 1)
 
 

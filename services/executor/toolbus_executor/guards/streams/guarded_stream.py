@@ -96,7 +96,8 @@ class GuardedStream:
             return _COMMENT  # keeps the connection alive
         if self._is_done:
             raise UpstreamInvalidError(
-                "The upstream sent events after the end of its response, so the guards reject it."
+                "The upstream sent events after the end of its response, so the guards reject it. "
+                "Request it without a stream."
             )
         if data == _DONE:
             self._is_done = True
@@ -143,11 +144,12 @@ class GuardedStream:
         """Return a new text. Raises `UpstreamInvalidError`."""
         if key in self._ended:
             raise UpstreamInvalidError(
-                "The upstream continued a text after its end, so the guards reject the response."
+                "The upstream continued a text after its end, so the guards reject the response. "
+                "Request it without a stream."
             )
         if len(self._open) >= MOST_TEXTS or len(self._ended) >= MOST_ENDED:
             raise UpstreamInvalidError(
-                f"The response has more than {MOST_TEXTS} texts at once or {MOST_ENDED} together, "
+                f"The response has more than {MOST_TEXTS} open texts or {MOST_ENDED} ended texts, "
                 "so its guards cannot check it. Request fewer choices or tool calls."
             )
         text = self._open[key] = _OpenText(self._content, self._secrets)
@@ -217,6 +219,7 @@ def _decoded(data: bytes) -> dict[str, Any]:
         event = None
     if not isinstance(event, dict):
         raise UpstreamInvalidError(
-            "The upstream sent an event that is not a JSON object, so its guards cannot check it."
+            "The upstream sent an event that is not a JSON object, so its guards cannot check it. "
+            "Check the provider's 'url' and 'apis'."
         )
     return event

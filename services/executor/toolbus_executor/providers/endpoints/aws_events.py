@@ -35,7 +35,9 @@ class AwsEvents:
                 "'url' and 'kind'."
             ) from error
         if self._pending > LARGEST_EVENT:
-            raise UpstreamInvalidError(f"The upstream's event exceeds {LARGEST_EVENT} bytes.")
+            raise UpstreamInvalidError(
+                f"The upstream's event exceeds {LARGEST_EVENT} bytes. Request a shorter response."
+            )
 
 
 def _type_of(headers: dict[str, Any]) -> str:

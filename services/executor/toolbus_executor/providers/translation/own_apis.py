@@ -103,7 +103,9 @@ class _WithoutStream:
 
     def stream(self) -> StreamTranslation:
         """Raise `UpstreamInvalidError`: these APIs have no streams."""
-        raise UpstreamInvalidError("The provider sent a stream, which was not requested.")
+        raise UpstreamInvalidError(
+            "The provider sent a stream, which was not requested. Check the provider's 'url'."
+        )
 
 
 class Embeddings(_WithoutStream):
@@ -162,7 +164,10 @@ class TokenCount(_WithoutStream):
         name = "inputTokens" if self.provider_method == CONVERSE_COUNT else "totalTokens"
         count = body.get(name) if isinstance(body, dict) else None
         if not isinstance(count, int) or count < 0:
-            raise UpstreamInvalidError(f"The provider's response has no count '{name}'.")
+            raise UpstreamInvalidError(
+                f"The provider's response has no valid number '{name}'. Check the provider's "
+                "'apis'."
+            )
         self.facts = Facts(Usage())
         return {"input_tokens": count}
 

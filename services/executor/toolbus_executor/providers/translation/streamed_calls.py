@@ -11,7 +11,7 @@ def check_choice(choice: chat.Choice) -> None:
     if choice.index:
         raise UpstreamInvalidError(
             "The provider sent several choices, which the client's API cannot carry. Check the "
-            "provider."
+            "provider's 'url' and 'apis'."
         )
 
 

@@ -51,7 +51,8 @@ class GeminiStream:
         for candidate in response.candidates or ():
             if candidate.index:
                 raise UpstreamInvalidError(
-                    "The provider sent several candidates. Check the provider."
+                    "The provider sent several candidates, but one was requested. Check the "
+                    "provider's 'url' and 'apis'."
                 )
             for part in parts_of(candidate):
                 self._part(part, parts)
