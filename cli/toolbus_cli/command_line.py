@@ -27,7 +27,7 @@ SUMMARIES = {  # the first sentence of each command's help; a test compares both
     "get": "Show the configuration.",
     "tools": "List the tools of every server, or only the tools that a key can see.",
     "call": "Call a tool over HTTP; the call is authorized, charged and recorded.",
-    "explain": "Explain what a call of a key would get, and why; nothing is called.",
+    "explain": "Explain how a call with a key would be decided, and why; nothing is called.",
     "approvals": "List calls that wait for an approval, oldest first.",
     "approve": "Approve a waiting call once.",
     "reject": "Reject a waiting call, with a reason the caller can act on.",

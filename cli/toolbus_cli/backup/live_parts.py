@@ -30,7 +30,7 @@ _NOT_IN_STORE = ("data", "metadata")
 
 @contextmanager
 def only_one(root: Path) -> Iterator[None]:
-    """Reject a second concurrent backup: at its end, it would resume the consumer of the first.
+    """Reject a concurrent backup, whose end would resume the consumer that the first paused.
 
     Raises `BackupError`.
     """

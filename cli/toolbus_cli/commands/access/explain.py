@@ -35,7 +35,7 @@ def explain(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Explain what a call of a key would get, and why; nothing is called.
+    """Explain how a call with a key would be decided, and why; nothing is called.
 
     The steps are those of a real call: grants of each level, quarantine, guards, rules, approval,
     budgets, rates and the state of the server. The step that decides is marked with '>'. The exit

@@ -125,7 +125,7 @@ def rotate(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Replace a key's secret; the old secret stops working. A revoked key works again."""
+    """Replace a key's secret; the old secret stops working. This reactivates a revoked key."""
     if (context := contexts.chosen()) is not None:
         secret = remote_keys.rotate(context, name)
     else:

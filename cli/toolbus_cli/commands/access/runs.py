@@ -55,7 +55,7 @@ def show(run: Id, *, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = Fals
 
 
 def cancel(run: Id, *, state_dir: StateDir = DEFAULT_STATE) -> None:
-    """Cancel one run: its request ends with an error, and it cannot be continued."""
+    """Cancel one run: its request ends with an error, and the run cannot be continued."""
     _request(state_dir, RunsRequest(run=run, cancel=True))
     say(f"Cancelled {run}.")
 

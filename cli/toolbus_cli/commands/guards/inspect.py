@@ -88,7 +88,7 @@ def check(
     file: Annotated[
         Path | None, typer.Option("-f", "--file", help="Read the content from a file; - is stdin.")
     ] = None,
-    phase: Annotated[str, typer.Option(help="The phase; default: the first of the guard.")] = "",
+    phase: Annotated[str, typer.Option(help="The phase; default: the guard's first phase.")] = "",
     config: ConfigFile = None,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
@@ -122,7 +122,7 @@ def compare(
 ) -> None:
     """Check samples and compare the verdicts with the expected verdicts.
 
-    The exit code is 1 if one differs.
+    The exit code is 1 if a verdict differs.
     A sample has the fields phase (arguments, results, ...), content (a text or JSON) and expect (a
     verdict: passed, blocked, redacted, flagged, asked, would_...), and can have guard, findings
     (names of rules) and name. Without a guard, all guards of the phase check it.

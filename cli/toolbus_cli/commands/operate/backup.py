@@ -68,7 +68,7 @@ def create(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Back up an installation of one machine, stopped or running.
+    """Back up an installation on one machine. It may be running.
 
     The keys and the configuration file are encrypted; the other parts are not.
     """
@@ -112,7 +112,7 @@ def verify(
     ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Check the digests of a backup and decrypt its keys. The exit code is 1 for damage."""
+    """Check the digests of a backup and decrypt its keys. The exit code is 1 if it is damaged."""
     place = _target(target)
     manifest = read_manifest(place)
     lock = None if without_keys else _lock(manifest, passphrase_file, private_key)

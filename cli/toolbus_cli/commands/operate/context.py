@@ -29,11 +29,11 @@ def add(
     ] = "",
     ca: Annotated[
         Path | None,
-        typer.Option(help="A file of certificate authorities instead of those of the system."),
+        typer.Option(help="A file with certificate authorities to trust instead of the system's."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Add or replace a context, after a request with its admin key has succeeded."""
+    """Add or replace a context, if the gateway accepts its admin key."""
     if name == LOCAL or not name or name.startswith("-"):
         raise CommandError(
             f"'{name}' cannot be the name of a context; '{LOCAL}' is the installation on this "

@@ -148,8 +148,8 @@ def provision(
     forget: Annotated[
         list[str] | None,
         typer.Option(
-            help="Delete the recorded identity of a lost key or store, such as audit.store; the "
-            "next replica records its own; repeatable."
+            help="Delete the recorded identity of a lost key or store, such as audit.store, so "
+            "that the next replica can record its own; repeatable."
         ),
     ] = None,
     wait: Annotated[float, typer.Option(help="Seconds to wait for NATS.")] = 15.0,
@@ -247,8 +247,8 @@ def nats_config(  # noqa: PLR0913 - one for each option
     durability: Annotated[
         Durability,
         typer.Option(
-            help="strict: sync each message to disk before it is acknowledged; default: within a "
-            "second."
+            help="strict: sync each message to disk before acknowledging it; default: sync within "
+            "a second."
         ),
     ] = Durability.DEFAULT,
     as_json: AsJson = False,

@@ -46,14 +46,15 @@ def install(  # noqa: PLR0913 - one for each option
     project: Annotated[
         Path | None,
         typer.Option(
-            "--project", help="Change the project's file in this directory; without the secret."
+            "--project",
+            help="Change the project's file in this directory; the secret is not stored.",
         ),
     ] = None,
     name: Annotated[
         str, typer.Option("--name", help="The name of the entry in the client.")
     ] = DEFAULT_NAME,
     server: Annotated[
-        str, typer.Option(help="Only this server, with tool names without prefix.")
+        str, typer.Option(help="Expose only this server, with tool names without prefix.")
     ] = "",
     show_only: Annotated[
         bool, typer.Option("--print", help="Only print the entry, without the secret.")

@@ -137,7 +137,7 @@ async def _provision_stream(
 
 
 async def _placed(change: Callable[[], Awaitable[StreamInfo]]) -> StreamInfo:
-    """Return the result of a change, which is repeated while servers still join the cluster."""
+    """Make a change and return its result. Retry while too few servers have joined the cluster."""
     give_up = asyncio.get_running_loop().time() + JOIN_SECONDS
     while True:
         try:

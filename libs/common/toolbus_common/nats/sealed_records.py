@@ -36,7 +36,7 @@ class RecordKey:
 
     @classmethod
     def decode(cls, text: str) -> "RecordKey":
-        """Return the key of a text that `encode` returned."""
+        """Return the key from a text that `encode` returned."""
         raw = urlsafe_b64decode(text)
         return cls(raw[:_ID_BYTES], raw[_ID_BYTES:])
 

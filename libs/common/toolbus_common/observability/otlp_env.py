@@ -25,11 +25,11 @@ def reading_variables() -> Iterator[None]:
     try:
         yield
     except ValueError as error:
-        raise OtlpError(f"A variable OTEL_… has an invalid value: {error}") from error
+        raise OtlpError(f"Correct the value of a variable OTEL_…: {error}") from error
 
 
 def exports_traces(environ: Mapping[str, str]) -> bool:
-    """Return whether spans are exported, which an endpoint or an exporter variable enables.
+    """Return whether spans are exported. An endpoint or an exporter variable enables the export.
 
     Raises:
         OtlpError: a variable has an invalid value.

@@ -28,8 +28,8 @@ class CatalogueItem(BaseModel):
     variable for each required secret. In it, `{name}` stands for each setting of `missing`, which
     has no default. `program` is true if the server runs as a process of executor; API callers can
     add such a server only where the operator allows it. `registration` says how Toolbus becomes a
-    client of the server's authorization server. `grants` are patterns of the server's own tools
-    for a first key. `source_url` is the document of the entry, and `source_date` its date.
+    client of the server's authorization server. `grants` are suggested patterns of the server's
+    tools for a first key. `source_url` is the document of the entry, and `source_date` its date.
     """
 
     name: str

@@ -120,7 +120,7 @@ class ClickHouse:
         await self._in_write_thread(self._insert, table, batch, token)
 
     async def stored(self, sequences: Sequence[int]) -> set[Position]:
-        """Return positions of stored events and dead letters of the messages `sequences`."""
+        """Return the positions of all events and dead letters that are stored of these messages."""
         return await self._in_write_thread(self._stored, sequences)
 
     async def last_sequence(self) -> int:

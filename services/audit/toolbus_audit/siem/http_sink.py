@@ -62,7 +62,7 @@ class HttpTransport:
         for batch in _batches(records):
             rejected += await self._send_batch(batch, attempt)
         if rejected and not attempt.accepted:
-            raise SinkError(f"{attempt.reason}; it rejects every event")
+            raise SinkError(f"{attempt.reason}; the collector rejects every event")
         return rejected
 
     def mark_sent(self, sequence: int) -> None:
@@ -91,7 +91,7 @@ class HttpTransport:
         attempt.rejections += 1
         attempt.reason = reason
         if attempt.rejections > MAX_REJECTIONS and not attempt.accepted:
-            raise SinkError(f"{reason}; it rejects every event")
+            raise SinkError(f"{reason}; the collector rejects every event")
         if len(records) == 1:
             return list(records)
         half = len(records) // 2

@@ -1,4 +1,4 @@
-"""Consistency proofs between two sizes of a log (RFC 6962, section 2.1.2), from its right edge."""
+"""Consistency proofs between two sizes of a log (RFC 6962, 2.1.2), made of its right edges."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field

@@ -106,12 +106,12 @@ def count_calls(
 
 
 def run_budget(limits: AgentMode) -> Reached:
-    """Return the limit `usd`, which a model request would exceed."""
+    """Return the reached limit `usd`, for a run whose next model request would exceed it."""
     return _reached("usd", f"${limits.usd or 0:g}")
 
 
 def out_of_time(limits: AgentMode) -> Reached:
-    """Return the limit `seconds`, which ended a step."""
+    """Return the reached limit `seconds`, for a run whose step it ended."""
     return _reached("seconds", f"{limits.seconds:g} seconds")
 
 

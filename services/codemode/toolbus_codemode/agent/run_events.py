@@ -26,7 +26,7 @@ class RunEvents:
     _began: float = field(default_factory=time)
 
     def started(self) -> None:
-        """Publish the start."""
+        """Publish the start of the run."""
         self.publish(RunStarted(id=f"{self.call.call_id}.run.started", **self._about()))
 
     def completed(self) -> None:

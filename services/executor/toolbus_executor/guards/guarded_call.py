@@ -88,7 +88,7 @@ class GuardedCall:
         return _CheckedContext(context, self)
 
     async def sendable(self) -> CallAdmitted:
-        """Return the call with the values of its placeholders. Only the server may receive it.
+        """Return the call with the values of its placeholders restored, for the server only.
 
         Raises:
             GuardBlockedError: the arguments contain a secret of Toolbus, or a plugin refuses.

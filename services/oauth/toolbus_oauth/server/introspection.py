@@ -82,7 +82,7 @@ class TokenValidator:
         except ProviderError as error:
             raise UnauthorizedError(f"The token is invalid: {error}.") from error
         except HttpError as error:
-            raise UnavailableError(f"The token's issuer is unavailable: {error}.") from error
+            raise UnavailableError(f"The token's issuer is unavailable: {error}; retry.") from error
         kind = str(parse_unverified(token)[0].get("typ", "")).lower()
         if kind not in _EXTERNAL_TYPES or (kind == "jwt" and {"nonce", "at_hash"} & set(claims)):
             raise UnauthorizedError("This is another kind of token; send an access token.")

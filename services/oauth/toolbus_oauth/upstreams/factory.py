@@ -27,7 +27,7 @@ from toolbus_oauth.web.request import Handler, Request, cacheable_response
 
 @dataclass(frozen=True, slots=True)
 class UpstreamOAuth:
-    """Components for upstream tokens; `token_provider` serves executor, `counter` operators."""
+    """Components for upstream tokens. `token_provider` serves executor, and `counter` operators."""
 
     token_provider: TokenProvider
     counter: ConnectionsAdmin

@@ -63,7 +63,7 @@ class InstallationOperations(HoldOperations):
         return json_reply(entry_response(known[request.name]).model_dump())
 
     async def show_explanation(self, request: AdminRequest, _by: Administrator) -> AdminReply:
-        """Return what a call of a key would get, and why."""
+        """Return how a call with a key would be decided, and why."""
         call: ExplainedCall = parse_body(ExplainedCall, request.body)
         arguments = msgspec.json.encode(call.arguments).decode()
         query = ExplainQuery(key=request.name, name=call.name, arguments=arguments)

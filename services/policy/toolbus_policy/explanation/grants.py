@@ -127,7 +127,7 @@ def _built_in(principal: Principal, name: str, declared: Configuration) -> Itera
 def _granted(
     level: str, terms: Level, name: str, declared: Configuration, kind: str
 ) -> Iterator[ExplainedStep]:
-    """Yield whether a level grants the name, with the pattern and its group."""
+    """Yield the step of one level: whether it grants the name, by which pattern and group."""
     sources = list(_sources(terms, declared, kind))
     is_key = level.startswith("key:")
     if not sources and not is_key:

@@ -1,4 +1,4 @@
-"""All guards that ask a service: their secrets, their adapters, and the checks of other services.
+"""All guards that ask a service: their secrets, their adapters, and checks for other processes.
 
 The guards of the phases `arguments` and `prompts` are run by policy, those of programs by codemode.
 Both send their content here, because only executor connects to other services.

@@ -170,6 +170,6 @@ def greeted(message: Incoming) -> Described:
     version = result.get("protocolVersion")
     if version not in revisions.LEGACY:
         raise UpstreamInvalidError(
-            "The upstream uses an MCP revision that Toolbus does not support; update it."
+            "The upstream uses an MCP revision that Toolbus does not support; update the server."
         )
     return described(result, "legacy", version)

@@ -153,7 +153,7 @@ class Server:
             return {"tools": tools, "resultType": "complete"}
         if method == "tools/call":
             return {**await self._call_function(params), "resultType": "complete"}
-        raise RefusedError(METHOD_NOT_FOUND, f"There is no method {method[:64]}; use one of MCP.")
+        raise RefusedError(METHOD_NOT_FOUND, f"There is no method {method[:64]}; see MCP.")
 
     async def _call_function(self, params: dict[str, Any]) -> dict[str, Any]:
         function = self._functions.get(str(params.get("name")))

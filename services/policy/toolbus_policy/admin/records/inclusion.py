@@ -29,7 +29,7 @@ class Tree:
         return self._hash(0, self.size)
 
     def path(self, index: int) -> list[bytes]:
-        """Return the hashes that lead from a leaf, at or after `first`, to the root."""
+        """Return the inclusion proof of a leaf at or after `first`: hashes, from the leaf up."""
         found, start, end = list[bytes](), 0, self.size
         while end - start > 1:
             middle = start + _split(end - start)

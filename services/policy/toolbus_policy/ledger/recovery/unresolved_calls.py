@@ -114,7 +114,9 @@ class UnresolvedCallSweeper:
         newest, timeout = await self.service.bus.newest(EVENTS), monotonic() + CATCH_UP_SECONDS
         while await self.service.bus.finished(EVENTS, AUDIT) < newest:
             if monotonic() > timeout:
-                raise UnavailableError("Audit has not stored every event yet.")
+                raise UnavailableError(
+                    "Audit has not stored every event yet; start audit, or see 'toolbus status'."
+                )
             await asyncio.sleep(0.2)
         return await self.service.requests.request(query, UnresolvedCallsReply, QUERY_SECONDS)
 
