@@ -32,7 +32,7 @@ def main(words: Sequence[str]) -> int:
 
 
 def _without_option(words: list[str]) -> list[str]:
-    """Return a command line without `--context NAME`, whose name is then used.
+    """Select the context of `--context NAME`, and return the command line without this option.
 
     Raises:
         CommandError: the name is missing.

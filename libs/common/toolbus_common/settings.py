@@ -19,9 +19,9 @@ class Settings(BaseSettings):
     """The settings that all services share. Each service adds further settings in a subclass.
 
     `nats_url` is the URL of NATS, or several separated with commas: the servers of one cluster.
-    `nats_ca` is a file with the authorities that its certificate is checked with, instead of those
-    of the system; `nats_cert` and `nats_key` are the files of this client's certificate. With one
-    of them, or a URL with `tls://`, connections without TLS are refused.
+    `nats_ca` is a file with the authorities that replace those of the system for the certificate of
+    NATS; `nats_cert` and `nats_key` are the files of this client's certificate. With one of these
+    files, or a URL with `tls://`, connections without TLS are refused.
     `nkey_seed_file` is the file with this service's NATS seed. If it is empty,
     `<state_dir>/nkeys/<service>.seed` is used; without such a file, the service connects without
     credentials. `egress_allow` contains allowed destinations in addition to the public Internet.

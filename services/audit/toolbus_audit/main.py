@@ -129,7 +129,7 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
 
 
 def _admit_store(service: Service, store: ClickHouse) -> None:
-    """Work with the one store of the installation only."""
+    """Reject any store other than the one store of the installation."""
 
     async def admit(ids: list[str]) -> None:
         bucket = await service.bucket(INSTALLATION)

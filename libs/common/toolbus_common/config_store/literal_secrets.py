@@ -129,7 +129,7 @@ class Writer:
 
 
 def keys_at(service: str, directory: Path) -> list[bytes]:
-    """Return the key in `<service>.key`, which is created if it is missing, and earlier ones."""
+    """Return the key in `<service>.key`, created if missing, then the service's earlier keys."""
     return accepted_keys(directory / f"{service}.key")
 
 

@@ -106,7 +106,7 @@ def _number(value: float) -> str:
 
 
 def _placed(digits: str, point: int) -> str:
-    """Return the digits with a decimal point, or with an exponent if that would be too long."""
+    """Return the digits with a decimal point, or with an exponent if that form is too long."""
     if len(digits) <= point <= _LONGEST_PLAIN:
         return digits.ljust(point, "0")
     if 0 < point <= _LONGEST_PLAIN:

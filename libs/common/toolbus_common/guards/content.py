@@ -27,7 +27,7 @@ class Content:
 
     @property
     def is_encoded(self) -> bool:
-        """Whether the document is known as bytes."""
+        """Whether the encoded form of the document exists already."""
         return self._body is not None
 
     @property

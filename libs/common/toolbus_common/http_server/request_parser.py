@@ -12,7 +12,7 @@ _ASGI = {"version": "3.0", "spec_version": "2.3"}
 
 
 class TooManyPipelinedError(Exception):
-    """The client sends more requests than wait for their responses on one connection."""
+    """The client sends more requests on one connection than may wait for responses."""
 
 
 class NoTunnelError(Exception):

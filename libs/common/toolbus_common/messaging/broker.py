@@ -79,7 +79,7 @@ class ContractCodec:
 
 
 class Failures(BaseMiddleware):
-    """Middleware that replies with errors of queries, and requests redelivery of failed batches."""
+    """Middleware that replies to failed queries, and requests redelivery of failed batches."""
 
     async def consume_scope(self, call_next: Any, msg: StreamMessage[Any]) -> Any:
         """Process one query or one batch."""

@@ -197,8 +197,9 @@ async def _answered(client: Client, on_lost: list[Callable[[], None]]) -> bool:
 async def _ping_twice(client: Client) -> None:
     """Wait for the replies to two consecutive pings.
 
-    The client writes a ping immediately, but a subscription from a queue. The first ping can
-    therefore overtake an earlier subscription. When its reply arrives, the queue has been written.
+    The client writes a ping immediately, but it queues a subscription. The first ping can therefore
+    overtake an earlier subscription. When the reply to the first ping arrives, the queue has been
+    written.
     """
     for _ in range(2):
         await client.flush(timeout=NEVER)

@@ -73,7 +73,7 @@ async def provision(
 
     `replicas` applies to every stream, and `events_bytes` to the stream of events. Without them,
     existing streams keep what they have. A new stream of events gets `default_events_bytes`, and
-    other new streams get its replicas.
+    each other new stream gets as many replicas as the stream of events.
 
     Raises:
         OlderStateError: the server has streams of an older build. Nothing is created.

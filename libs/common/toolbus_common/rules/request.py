@@ -51,7 +51,7 @@ class Case:
 
     @property
     def settled(self) -> dict[str, Any]:
-        """The part of Cedar's context that follows from this case alone."""
+        """The attributes of Cedar's context that depend on this case only."""
         return {"cost": self.cost, "family": self.family}
 
 

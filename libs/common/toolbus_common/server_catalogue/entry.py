@@ -28,7 +28,7 @@ _VERSION = r"^[0-9][0-9A-Za-z.+!-]{0,63}$"  # one release; never a range or a ta
 
 
 class Package(ConfigModel):
-    """A program in a package registry. `program` is its command, if that is not the name."""
+    """A program in a package registry. `program` is its command, if that differs from the name."""
 
     registry: Literal["npm", "pypi"]
     name: Annotated[str, Field(max_length=214)]

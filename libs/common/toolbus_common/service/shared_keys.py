@@ -36,8 +36,8 @@ class SharedKeys:
     async def refusal(self, bucket: Bucket, service: str) -> str:
         """Return why this replica may not work with the other replicas; empty if it may.
 
-        A replica with a new key and the stored key among its earlier ones replaces the stored one.
-        Raises `BusDownError`.
+        If the stored key is one of the earlier keys of this replica, the replica's current key
+        replaces it. Raises `BusDownError`.
         """
         for name, mine in sorted(self._fingerprints.items()):
             if not await _agreed(bucket, f"{service}.{name}", mine):

@@ -51,7 +51,7 @@ class Used(Struct):
             self.asking, self.held = False, None
 
     def left_to_program(self, limits: AgentMode) -> CodeModeOptions:
-        """Return the number of calls that the run leaves to a program, and those it has made."""
+        """Return the options of a program: the calls left in the run, and those already made."""
         run = RunTerms(limits.calls_per_tool, dict(self.by_tool))
         return CodeModeOptions(Mode.CODE, calls=max(0, limits.calls - self.calls), run=run)
 

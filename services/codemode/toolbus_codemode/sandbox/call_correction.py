@@ -176,7 +176,7 @@ def _meant(call: _Call, program: Program, spaces: dict[str, Namespace]) -> tuple
 
 
 def _written(call: _Call, tool: Tool, used: int, program: Program) -> str:
-    """Return the call of a tool with its arguments by name; empty if it was written like that."""
+    """Return the call of a tool with its arguments by name; empty if it has this form already."""
     space, function = tool
     given = _arguments(call, used, function)
     order = {name: place for place, name in enumerate(function.parameters)}

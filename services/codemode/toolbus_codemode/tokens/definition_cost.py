@@ -34,7 +34,7 @@ class DefinitionCounter:
         return found
 
     def servers(self, namespace: ToolNamespace, maximum: int, others: str) -> dict[str, int]:
-        """Return the tokens of the `maximum` largest servers; `others` names the other sum."""
+        """Return the tokens of the `maximum` largest servers, and of the others as `others`."""
         sums = Counter({name: sum(tools.values()) for name, tools in self.tools(namespace).items()})
         largest = dict(sums.most_common(maximum))
         rest = sums.total() - sum(largest.values())

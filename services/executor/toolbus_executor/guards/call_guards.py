@@ -174,9 +174,9 @@ class GuardedContent:
                 self._report(each)
 
     def fail(self, reason: str, size: int) -> None:
-        """Record that no guard could check a content. Raises `GuardFailedError`.
+        """Record that no guard could check a content.
 
-        It is raised only if one of the guards fails closed.
+        Raises `GuardFailedError` if one of the guards fails closed.
         """
         checks = [
             GuardCheck(guard=name, phase=self.phase, verdict="failed", bytes=size, error=reason)

@@ -36,7 +36,10 @@ _COMMAND = (sys.executable, "-P", "-m", "toolbus_common.plugins.python.process")
 
 
 class PythonPlugins:
-    """The processes of the current configuration. A changed plugin restarts only its own one."""
+    """The processes of the current configuration.
+
+    A changed plugin restarts only its own process.
+    """
 
     def __init__(self, settings: Settings, plugins: Callable[[], Mapping[str, Plugin]]) -> None:
         self._settings = settings

@@ -291,7 +291,7 @@ class Exchange:
         return self.charge if self.has_usage else self.call.charge
 
     def event_fields(self, began: float, *, cut: bool) -> dict[str, Any]:
-        """Return the fields of `ModelUsed` but the duration. `began` is of `perf_counter`."""
+        """Return the fields of `ModelUsed` except the duration. `began` is of `perf_counter`."""
         call, usage, stream = self.call, self.usage, self.stream
         facts = self._facts or (stream.facts.facts if stream is not None else Facts())
         first_at = stream.first_at if stream is not None else self._first_at

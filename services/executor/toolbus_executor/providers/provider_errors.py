@@ -95,7 +95,7 @@ def _number(value: bytes) -> float:
 
 
 def status_of(head: Head, body: bytes) -> int:
-    """Return the status of an error. Google answers 400 for an invalid key, which is 401."""
+    """Return the status of an error. The 400 of Google for an invalid key becomes 401."""
     if head.status == BAD_REQUEST and _INVALID_KEY in body[:MAX_PARSED]:
         return UNAUTHORIZED
     if head.status == FAILED_DEPENDENCY and head.headers.get(_AWS_TYPE):

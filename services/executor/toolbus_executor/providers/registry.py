@@ -17,7 +17,10 @@ from toolbus_executor.providers.supervisor import ProviderSupervisor
 
 
 class ProviderRegistry:
-    """The supervisors of all configured providers. A changed provider restarts only its own."""
+    """The supervisors of all configured providers.
+
+    A changed provider restarts only its own supervisor.
+    """
 
     def __init__(
         self,

@@ -129,7 +129,8 @@ class _Program:
     def started(self, token: str = "", place: tuple[str, str] = ("", "")) -> StdioUpstream:
         """Return an upstream whose process is not started yet.
 
-        `place` is the directory of its token file, and the path of this directory below the home.
+        `place` contains the directory of the process's token file, and the path of this directory
+        relative to the home that the process sees.
         """
         passed: tuple[str, ...] = _PASSED_ON
         declared = self.declared

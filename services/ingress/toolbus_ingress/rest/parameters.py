@@ -30,7 +30,7 @@ register_url_convertor("approval", _ApprovalConvertor())
 
 
 def matching(pattern: str, reason: str) -> BeforeValidator:
-    """Return a validator that rejects a text for this reason."""
+    """Return a validator that rejects a text outside the pattern, with this reason."""
     compiled = re.compile(pattern)
 
     def check(text: object) -> object:

@@ -60,7 +60,7 @@ async def execute_tool_calls(
 
 
 def _searching(caller: Caller, endpoint: Endpoint, headers: Headers) -> Caller:
-    """Return the caller in the mode of its injected tools: tool search answers without stubs."""
+    """Return the caller; in the mode `search`, which omits stubs, if tool search is injected."""
     principal = endpoint.directory.now.principal_for(caller.key_digest, time())
     configured = principal.own.inject if principal is not None else None
     if injection_of(headers, configured) is not Mode.SEARCH:

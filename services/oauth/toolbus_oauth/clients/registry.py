@@ -124,7 +124,7 @@ class ClientRegistry:
             form.get("client_id") or str(parse_unverified(assertion)[1].get("sub", ""))
         )
         if client.method != BY_KEY:
-            raise invalid_client(f"This client does not authenticate with {BY_KEY}.")
+            raise invalid_client(f"This client does not use {BY_KEY}; use its configured method.")
         claims = _verified(assertion, client)
         self._check_assertion(claims, client)
         if not await self.brief.swap(f"assertion {client.id} {claims['jti']}", Used(), 0):

@@ -128,10 +128,10 @@ class Grants:
         """
         found = self.keys.verified(token)
         if found is None or found[0].get("typ") != ACCESS_TOKEN:
-            raise TokenError("This is not an access token of this server.")
+            raise TokenError("This is not an access token of this server; sign in here.")
         claims = found[1]
         if claims.get("iss") != self.issuer:
-            raise TokenError("This is not an access token of this server.")
+            raise TokenError("This is not an access token of this server; sign in here.")
         if claims["exp"] <= time():
             raise TokenError("This token has expired; refresh it, or sign in again.")
         grant = await self.active(str(claims.get("grant")))

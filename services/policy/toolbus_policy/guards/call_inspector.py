@@ -98,7 +98,7 @@ async def ask_decided(
 
 
 async def _with_shown(inspector: Inspector, made: InspectedCall) -> InspectedCall:
-    """Add the arguments without what the guards found, which an approver sees."""
+    """Add the arguments as an approver sees them: without what the guards found."""
     arguments = made.call.arguments
     if len(arguments) > MAX_ARGUMENT_BYTES:
         return made  # it cannot wait for an approval
@@ -170,7 +170,7 @@ def _parts(call: CallRequested, before: bytes, after: bytes) -> dict[str, Any]:
 
 
 class _TargetRedactedError(Exception):
-    """A guard redacted the URI of a resource, which selects it, or a whole part of the call."""
+    """A guard redacted the URI that selects a resource, or a whole part of the call."""
 
 
 def _target_error(found: Inspection) -> GuardBlockedError:

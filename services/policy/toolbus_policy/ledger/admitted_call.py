@@ -105,9 +105,10 @@ class ModelSize:
 class CallGuards:
     """The names of the guards of a call.
 
-    `checking` check what the call sends, in the phase `phase`. `later` are those of the result,
-    and those that restore values in the arguments. `has_placeholders` is set if one of these makes
-    or restores placeholders. `decided` are the plugins that are asked after the decision.
+    `checking` are the guards that check what the call sends, in the phase `phase`. `later` are the
+    guards that check the result or restore values in the arguments. `has_placeholders` is set if
+    one of these makes or restores placeholders. `decided` are the plugins that are asked after the
+    decision.
     """
 
     phase: Phase

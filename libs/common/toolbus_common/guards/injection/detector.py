@@ -187,7 +187,7 @@ class InjectionDetector:
 
 
 def _limited(found: Iterator[Finding], text: str) -> list[Finding]:
-    """Return the findings in a text; if there are too many, one from the first to the end."""
+    """Return the findings in a text; if there are too many, one that covers all of them."""
     kept = [*islice(found, MOST_MATCHES + 1)]
     if len(kept) <= MOST_MATCHES:
         return kept

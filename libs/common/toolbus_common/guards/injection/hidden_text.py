@@ -61,7 +61,7 @@ class Hidden(Struct, frozen=True):
 
 
 def hidden_runs(text: str) -> Iterator[Hidden]:
-    """Return the hidden characters of a text that do more than its language needs."""
+    """Return the runs of hidden characters that the language of the text does not need."""
     if has_invisible(text):
         yield from _invisible(text)
     data = encoded(text)

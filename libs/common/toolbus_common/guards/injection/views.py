@@ -110,7 +110,7 @@ def further_views(view: View) -> list[View]:
 
 
 def folded(text: str) -> str:
-    """Return a text in small letters with as many characters."""
+    """Return a text in lower case with the same number of characters."""
     small = text.translate(_widths()).lower()
     return small if len(small) == len(text) else "".join(map(_small, text))
 

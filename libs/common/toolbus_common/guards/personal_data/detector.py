@@ -36,7 +36,7 @@ _POINTS = frozenset(b".-/,")
 class PersonalDataDetector:
     """Finds personal data that has a recognizable form, or a word near it that names it.
 
-    Addresses of IP and network devices are found only if the rules for them are named.
+    IP addresses and addresses of network devices are found only if their rules are named.
     """
 
     def __init__(

@@ -91,7 +91,8 @@ class MovableClient(Client):
 class _LeftConnection:
     """The old connection, to which the parser passes everything that the server sends.
 
-    While both connections are subscribed, each delivers a copy of a message, except to a queue.
+    While both connections are subscribed, each delivers a copy of a message. Messages to a queue
+    group are delivered once.
     """
 
     def __init__(self, client: MovableClient) -> None:

@@ -43,7 +43,7 @@ def conversation(body: Json, turns: list[Turn]) -> Json:
 
 
 def restored(body: Json) -> Json:
-    """Return the body with executed calls of earlier runs as the model has made them."""
+    """Return the body with executed calls of earlier runs restored to the model's own form."""
     messages: list[Json] = []
     open_results: list[Json] = []  # results whose user message is still to come
     for message in body["messages"]:
@@ -303,7 +303,7 @@ def _result(call: Suggested, turn: Turn) -> Json:
 
 
 def _shown(block: Json, turn: Turn | None, is_automatic: IsAutomatic) -> Json:
-    """Return a block for the client: a call that the gateway executes is no call for the client."""
+    """Return a block for the client. A call that the gateway executes becomes `mcp_tool_use`."""
     call_id, name = text_of(block.get("id")), text_of(block.get("name"))
     if block.get("type") != "tool_use" or not is_executed(call_id, name, turn, is_automatic):
         return block

@@ -50,7 +50,7 @@ def conversation(body: Json, turns: list[Turn]) -> Json:
 
 
 def restored(body: Json) -> Json:
-    """Return the body with executed calls of earlier runs as the model has made them."""
+    """Return the body with executed calls of earlier runs restored to the model's own form."""
     items: list[Json] = []
     for item in body["input"]:
         item_id = text_of(item.get("id"))
@@ -278,7 +278,7 @@ def _response(turns: list[Turn], ending: Ending, items: list[Json]) -> Json:
 def _shown(
     item: Json, turn: Turn | None, is_automatic: IsAutomatic, *, is_open: bool = False
 ) -> Json:
-    """Return an item for the client: a call that the gateway executes is no call for the client."""
+    """Return an item for the client. A call that the gateway executes becomes `mcp_call`."""
     call_id, name = text_of(item.get("call_id")), text_of(item.get("name"))
     if item.get("type") != CALL or not is_executed(call_id, name, turn, is_automatic):
         return item

@@ -20,7 +20,7 @@ def earlier_runs(method: str, body: Json) -> list[str]:
 
 
 def restored(method: str, body: Json, runs: dict[str, list[Turn]]) -> Json:
-    """Return the body with the executed calls of earlier runs as the model has made them."""
+    """Return the body with the executed calls of earlier runs restored to the model's own form."""
     if method == CHAT:
         return chat.restored(body, runs)
     return messages.restored(body) if method == MESSAGES else responses.restored(body)

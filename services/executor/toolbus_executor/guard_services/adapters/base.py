@@ -21,8 +21,9 @@ _UNNAMED = re.compile(r"[^A-Za-z0-9_.:/+-]+")
 class Limits(Struct, frozen=True):
     """The limits of one request to a service.
 
-    `longest` is the most characters of one text, `total` that of all texts, and `most` is the most
-    texts. If texts are `joined`, each text that is sent consists of several texts of the document.
+    `longest` is the maximum number of characters in one text, `total` is the maximum in all texts,
+    and `most` is the maximum number of texts. If texts are `joined`, each sent text consists of
+    several texts of the document.
     """
 
     longest: int

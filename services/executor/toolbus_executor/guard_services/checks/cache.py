@@ -34,7 +34,7 @@ class VerdictCache:
         return entry[1].model_copy(update={"cached": True})
 
     def store(self, key: bytes, verdict: ServiceVerdict) -> None:
-        """Store a verdict in place of the one that was not used for the longest time."""
+        """Store a verdict. If the cache is full, remove the least recently used verdict."""
         if not self._seconds or len(verdict.content) > LARGEST:
             return
         self._entries[key] = self._clock() + self._seconds, verdict

@@ -178,7 +178,7 @@ class HttpUpstream:
         return described
 
     async def list_as(self, kinds: Kinds, method: str, cursor: str | None) -> dict[str, Any]:
-        """Return one page of a list of a stateless server, for clients that declare these kinds."""
+        """Return one page of a list of a stateless server, for clients with these capabilities."""
         assert isinstance(self._face, ModernHttp)  # noqa: S101 - other families use a session for this
         able = msgspec.json.encode(declared(kinds)).decode()
         return self._without_far_names(

@@ -92,7 +92,7 @@ def _succeeded(task: "asyncio.Task[Found]") -> bool:
 
 
 def compare(replica: Replica, kind: str, own: dict[str, str], listed: dict[str, str]) -> None:
-    """Exclude a replica from calls of the entries that differ from the server's list."""
+    """Exclude a replica from calls of entries that it lists differently from the server's list."""
     names, methods = differing(own, listed), METHODS[kind]
     before = replica.otherwise
     others = {pair for pair in before if pair[0] not in methods}
