@@ -104,7 +104,8 @@ def _settings(url: str, environment: Mapping[str, str]) -> Place:
             given["service_account"] = Path(file).read_text()
         except (OSError, UnicodeError) as error:
             raise BackupError(
-                f"'{file}' of {VARIABLES[kind]['service_account']}: {error}."
+                f"'{file}', which {VARIABLES[kind]['service_account']} names, cannot be read "
+                f"({error}); correct the variable or the file."
             ) from error
     if kind == "az" and "account_name" in given and "endpoint" not in given:
         given["endpoint"] = f"https://{given['account_name']}.blob.core.windows.net"

@@ -112,7 +112,7 @@ PLAYS: dict[str, Play | str] = {
     "task": _ONE_SHOT,
     "cancellation": cancellation
     if GIVEN.flavour == "modern"
-    else "it can only be killed, and in the handshake family leaving does not cancel",
+    else "it can only be killed, and a disconnect does not cancel a call of a session",
 }
 
 if __name__ == "__main__":

@@ -22,7 +22,9 @@ async def place(
     """Place a legal hold. Raises `UnknownEntryError` if the customer is not configured."""
     customers = (await repository.declared()).configuration.customers
     if customer not in (*customers, DEFAULT_CUSTOMER):
-        raise UnknownEntryError(f"No customer '{customer}' is configured.")
+        raise UnknownEntryError(
+            f"No customer '{customer}' is configured; 'toolbus get customers' lists them."
+        )
     operator = f"{OPERATOR_KIND}{repository.by}"
     await people.learn([operator])
     entry = Hold(reason, time(), people.pseudonym(operator))

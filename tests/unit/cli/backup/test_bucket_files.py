@@ -28,7 +28,7 @@ def test_the_service_account_of_google_is_a_file(tmp_path: Path) -> None:
     place = BucketFiles("gs://backups/2026", environment)._settings
     assert place.credentials == {"service_account": "{}"}
     environment = {"GOOGLE_APPLICATION_CREDENTIALS": str(tmp_path / "missing")}
-    with pytest.raises(BackupError, match="of GOOGLE_APPLICATION_CREDENTIALS"):
+    with pytest.raises(BackupError, match="GOOGLE_APPLICATION_CREDENTIALS names"):
         BucketFiles("gs://backups/2026", environment)
 
 

@@ -126,7 +126,7 @@ class _OwnSecretsText:
 
 
 class _SearchedText:
-    """The search of a text by a built-in guard, with a bounded part delayed."""
+    """The search of a text by a built-in guard, which delays a part of limited size."""
 
     def __init__(self, content: GuardedContent, name: str, guard: Guard) -> None:
         self._content = content
