@@ -8,9 +8,9 @@ from harness.clients.chromium_browser import Person
 from harness.gateway.browser_gateway import BOT, Gateway
 
 PAGES = {
-    "": "Overview", "health": "Health", "live": "Live calls", "calls": "Recorded calls",
-    "calls/sql": "Query with SQL", "calls/nothing": "One call",
-    "analytics": "Analytics", "analytics/spend-by-day": "Spend by day",
+    "": "Overview", "overview?period=month": "Overview", "health": "Health",
+    "live": "Live calls", "calls": "Recorded calls", "calls/sql": "Query with SQL",
+    "calls/nothing": "One call", "analytics": "Analytics", "analytics/spend-by-day": "Spend by day",
     "analytics/who-called": "Who called", "analytics/one-call": "One call",
     "models": "Models", "guards": "Guards", "runs": "Agent runs", "settings": "Settings",
     "audit": "Audit", "audit/evidence": "Signed logs and exports",

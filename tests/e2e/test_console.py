@@ -11,16 +11,19 @@ from urllib.parse import quote, urlsplit
 import pytest
 
 from harness.clients.admin_client import at, named
+from harness.clients.console_browser import base_of, sends, shows, signed_in_with
 from harness.clients.form_browser import Browser, Page
 from harness.gateway.cluster import Upstream
 from harness.gateway.launched_gateway import Launched
+from harness.waits import until_blocking
 from toolbus_common.admin_api.roles import ROLES, may
 
 SECRETS: dict[str, str] = {role: f"tba_{role}_e2e-secret-of-the-console-1" for role in ROLES}
 BOT = "tbk_bot_e2e-secret-of-the-console-01"
 HOSTILE = "<img src=x onerror=alert(1)>"
 PAGES = {
-    "": None, "live": "calls", "health": "read", "calls": "audit", "calls/sql": None,
+    "": None, "overview?period=week": None, "overview?period=x": None, "live": "calls",
+    "health": "read", "calls": "audit", "calls/sql": None, "servers/fresh": "read",
     "calls/nothing": "audit", "approvals": "approvals", "servers": "read", "servers/echo": "read",
     "keys": "read", "keys/bot": "read", "budgets": "budgets", "entries/rules": "read",
     "keys/bot/explain?call=echo__say": "budgets", "servers/echo/tools": "read",
@@ -38,7 +41,7 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
     echo = Upstream(tmp_path_factory.mktemp("echo"))
     launched = Launched(tmp_path_factory.mktemp("console"))
     document = {
-        "servers": {"echo": {"url": echo.url}},
+        "servers": {"echo": {"url": echo.url}, "fresh": {"url": echo.url, "definitions": "each"}},
         "teams": {"support": {}},
         "prices": {HOSTILE: 0.5},
         "keys": {"bot": {"secret": BOT, "tools": ["*"], "budget": {"usd": 5, "per": "day"}}},
@@ -49,34 +52,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
         yield launched
 
 
-def base_of(gateway: Launched) -> str:
-    """Return the origin of the gateway."""
-    return str(gateway.ready["endpoint"]).removesuffix("/mcp")
-
-
 def signed_in(gateway: Launched, role: str = "admin") -> Browser:
     """Return a browser that is signed in with the admin key of a role."""
-    browser = Browser(base_of(gateway))
-    answer = browser.post("/console/sign-in", key=SECRETS[role])
-    assert (answer.status, answer.location) == (303, "/console"), answer.text
-    return browser
-
-
-def token_of(page: Page) -> str:
-    """Return the hidden token of the forms of a page."""
-    found = re.search(r'name="token" value="([^"]*)"', page.text)
-    assert found is not None, page.text
-    return unescape(found[1])
-
-
-def shows(browser: Browser, path: str) -> Page:
-    """Return a page of the console."""
-    return browser.get(f"{browser.base}/console/{path}".rstrip("/"))
-
-
-def sends(browser: Browser, path: str, **form: str) -> Page:
-    """Send a form of the console."""
-    return browser.post(f"/console/{path}", token=token_of(shows(browser, "")), **form)
+    return signed_in_with(gateway, SECRETS[role])
 
 
 # -- sign-in --------------------------------------------------------------------------------------
@@ -234,6 +212,25 @@ def test_pasted_servers_are_added_or_refused_one_by_one(gateway: Launched) -> No
         assert sends(browser, "servers/add", text=text).status == 422
 
 
+def test_hidden_definitions_of_a_new_server_are_approved_together(gateway: Launched) -> None:
+    browser, client = signed_in(gateway), gateway.client(BOT)
+    identity = r'name="kind" value="(\w+)">.*?name="name" value="(\w+)">.*?value="(\w{64})"'
+    found = until_blocking(
+        lambda: re.findall(identity, shows(browser, "servers/fresh").text), "its definitions"
+    )
+    items = [dict(zip(("kind", "name", "digest"), each, strict=True)) for each in found]
+    assert not client.sees("fresh__say")
+
+    def approves(text: str) -> Page:
+        return sends(browser, "servers/fresh/definitions", action="approve", shown=text)
+
+    assert approves(json.dumps([{**items[0], "digest": "0" * 64}])).status in (404, 409)
+    for malformed in ("{", "1", '[{"kind": "tool"}]', "null"):
+        assert approves(malformed).status == 400
+    assert approves(json.dumps(items)).status == 303
+    gateway.until_listed(client, "fresh__say")
+
+
 def test_a_key_is_rotated_and_revoked(gateway: Launched) -> None:
     browser = signed_in(gateway, "operator")
     sends(browser, "keys/add", name="brief", tools="echo__say")
@@ -276,7 +273,8 @@ def test_a_recorded_call_is_found_and_its_story_told(gateway: Launched) -> None:
     story = shows(auditor, found[1])
     assert ("call.allowed" in story.text, "call.completed" in story.text) == (True, True)
     assert "call.completed" not in shows(auditor, "calls?tool=no-such-tool").text
-    assert "Calls in the last 24 hours" in shows(auditor, "").text
+    assert "The last 24 hours" in shows(auditor, "").text
+    assert "no earlier period" in shows(auditor, "overview?period=month").text
 
 
 @pytest.mark.parametrize(("role", "status"), [("auditor", 200), ("operator", 403)])

@@ -4,14 +4,14 @@ import json
 import re
 from base64 import b64decode
 from collections.abc import Iterator
-from html import unescape
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness.clients.admin_client import at, named
-from harness.clients.form_browser import Browser, Page
+from harness.clients.console_browser import sends, shows, signed_in_with
+from harness.clients.form_browser import Browser
 from harness.gateway.cluster import Upstream
 from harness.gateway.launched_gateway import Launched
 from harness.waits import until_blocking
@@ -43,29 +43,9 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Launched]:
         yield launched
 
 
-def base_of(gateway: Launched) -> str:
-    """Return the origin of the gateway."""
-    return str(gateway.ready["endpoint"]).removesuffix("/mcp")
-
-
 def signed_in(gateway: Launched, role: str) -> Browser:
     """Return a browser that is signed in with the admin key of a role."""
-    browser = Browser(base_of(gateway))
-    assert browser.post("/console/sign-in", key=SECRETS[role]).status == 303
-    return browser
-
-
-def shows(browser: Browser, path: str) -> Page:
-    """Return a page of the console."""
-    return browser.get(f"{browser.base}/console/{path}".rstrip("/"))
-
-
-def sends(browser: Browser, path: str, **form: str) -> Page:
-    """Send a form of the console."""
-    page = shows(browser, "")
-    found = re.search(r'name="token" value="([^"]*)"', page.text)
-    assert found is not None, page.text
-    return browser.post(f"/console/{path}", token=unescape(found[1]), **form)
+    return signed_in_with(gateway, SECRETS[role])
 
 
 def proven(gateway: Launched) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from toolbus_common.http_server.body import Receive
 from toolbus_common.web import html
 from toolbus_ingress.console import PREFIX
 from toolbus_ingress.console.api_client import ProblemError
-from toolbus_ingress.console.operation import guards, models, runs, settings
+from toolbus_ingress.console.operation import guards, models, overview, runs, settings
 from toolbus_ingress.console.pages import (
     approvals,
     budgets,
@@ -23,7 +23,6 @@ from toolbus_ingress.console.pages import (
     health,
     keys,
     live,
-    overview,
     servers,
     tools,
 )

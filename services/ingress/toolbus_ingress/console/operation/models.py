@@ -7,6 +7,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from toolbus_ingress.console.pages.servers import server_states
 from toolbus_ingress.console.visitor import SignedIn, Visitor
 
 PAGE = 200
@@ -19,14 +20,13 @@ router = APIRouter(prefix="/models")
 @router.get("")
 async def list_models(visitor: SignedIn) -> Response:
     """Return the providers, and for auditors and admins the use of their models."""
-    providers, names, state, spend, latency = await asyncio.gather(
+    providers, names, states, spend, latency = await asyncio.gather(
         visitor.api.get("/api/v1/providers", limit=PAGE),
         visitor.api.get("/api/v1/models", limit=PAGE),
-        visitor.api.get("/api/v1/status", limit=1000),
+        server_states(visitor),
         saved_rows(visitor, "model-spend", since=DAYS),
         saved_rows(visitor, "model-latency", since="24h"),
     )
-    states = {each["name"]: each for each in state["servers"]}
     sums: dict[str, dict[str, float]] = defaultdict(lambda: dict.fromkeys(_SUMS, 0.0))
     for row in spend:
         for name in _SUMS:

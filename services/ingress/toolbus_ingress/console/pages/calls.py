@@ -1,7 +1,6 @@
 """Recorded calls: the newest calls, and all events of one call."""
 
 from dataclasses import dataclass
-from time import gmtime, strftime, time
 from typing import Any
 
 from fastapi import APIRouter
@@ -9,7 +8,6 @@ from starlette.responses import Response
 
 from toolbus_ingress.console.visitor import SignedIn, Visitor
 
-HOUR = 3600
 SHOWN = 100
 MOST_ROWS = 1000
 _API = "/api/v1/audit/query"
@@ -31,14 +29,6 @@ SELECT formatDateTime(at, '%F %T.%f') AS time, event, key, server, tool, code, r
 FROM events
 WHERE call_id = {call:String} OR parent_id = {call:String}
 ORDER BY events.at, stream_seq, line
-"""
-_HOURS = """
-SELECT toUnixTimestamp(hour) AS at, sum(calls) AS calls,
-    sum(failed) + sum(denied) AS failed, sum(charge) / 1e6 AS dollars
-FROM calls_by_hour
-WHERE hour >= now() - INTERVAL 24 HOUR
-GROUP BY hour
-ORDER BY hour
 """
 router = APIRouter(prefix="/calls")
 
@@ -62,17 +52,6 @@ async def queried(visitor: Visitor, sql: str, **parameters: str) -> Table:
     body = {"sql": sql, "parameters": parameters, "limit": MOST_ROWS}
     reply = (await visitor.api.send("POST", _API, body)).data
     return Table(reply["columns"], reply["rows"], reply["more"])
-
-
-async def hours(visitor: Visitor) -> list[dict[str, Any]]:
-    """Return calls, failures and charges of each of the last 24 hours."""
-    found = {row["at"]: row for row in (await queried(visitor, _HOURS)).records}
-    last = int(time()) // HOUR * HOUR
-    none = {"calls": 0, "failed": 0, "dollars": 0.0}
-    return [
-        {**none, **found.get(at, {}), "time": strftime("%H:00", gmtime(at))}
-        for at in range(last - 23 * HOUR, last + HOUR, HOUR)
-    ]
 
 
 @router.get("")

@@ -1,5 +1,6 @@
 """Servers: the list, one server, and adding servers from a client's JSON."""
 
+import asyncio
 import json
 import shlex
 from typing import Any
@@ -13,6 +14,8 @@ from toolbus_ingress.console.responses import redirect
 from toolbus_ingress.console.visitor import SignedIn, Visitor, address
 
 PAGE = 50
+MOST_STATES = 1000
+CHARACTERS = 4  # of a definition for one token of a model, on average
 EXAMPLE = '{\n  "mcpServers": {\n    "docs": {"url": "https://docs.example.com/mcp"}\n  }\n}'
 SUGGESTED = 12
 ADDED_KINDS = {
@@ -20,6 +23,7 @@ ADDED_KINDS = {
     "command": "program (command)",
 }  # fmt: skip
 _API, _CATALOGUE = "/api/v1/servers", "/api/v1/catalogue"
+_IDENTITY = ("kind", "name", "digest")
 _ADDRESSES = ("url", "openapi", "graphql", "grpc", "a2a", "command", "image", "python")
 router = APIRouter(prefix="/servers")
 
@@ -27,8 +31,13 @@ router = APIRouter(prefix="/servers")
 @router.get("")
 async def list_servers(visitor: SignedIn, after: str = "", search: str = "") -> Response:
     """Return one page of the servers."""
-    found = await visitor.api.get(_API, limit=PAGE, after=after, search=search)
-    rows = [{"name": each["name"], **_summary(each["value"])} for each in found["items"]]
+    found, states = await asyncio.gather(
+        visitor.api.get(_API, limit=PAGE, after=after, search=search), server_states(visitor)
+    )
+    rows = [
+        {"name": each["name"], "state": states.get(each["name"], {}), **_summary(each["value"])}
+        for each in found["items"]
+    ]
     return visitor.page(
         "servers.html", rows=rows, next=found.get("next"), search=search, after=after
     )
@@ -41,8 +50,7 @@ async def show_form(visitor: SignedIn, entry: str = "", search: str = "") -> Res
     if entry:
         found = await visitor.api.get(f"{_CATALOGUE}/{quote(entry, safe='')}")
         text, missing = json.dumps({entry: found["server"]}, indent=2), found["missing"]
-    offered = await visitor.api.get(_CATALOGUE, limit=SUGGESTED, search=search)
-    return _form(visitor, text=text, missing=missing, offered=offered["items"], search=search)
+    return await _form(visitor, text=text, missing=missing, search=search)
 
 
 @router.post("/add")
@@ -53,12 +61,12 @@ async def add_servers(visitor: SignedIn) -> Response:
     try:
         proposed = addressed_server(form) or proposed_servers(text)
     except ValueError as error:
-        return _form(visitor, 422, text=text, error=str(error))
+        return await _form(visitor, 422, text=text, error=str(error))
     held = {"definitions": "each"} if form.get("held") == "yes" else {}
     added = [await _add(visitor, name, {**held, **value}) for name, value in proposed.items()]
     if len(added) == 1 and not added[0]["detail"]:
         return redirect(address("servers", added[0]["name"]))
-    return _form(visitor, text=text, added=added)
+    return await _form(visitor, text=text, added=added)
 
 
 @router.get("/{name}")
@@ -69,12 +77,14 @@ async def show_server(visitor: SignedIn, name: str) -> Response:
 
 @router.post("/{name}/definitions")
 async def decide(visitor: SignedIn, name: str) -> Response:
-    """Approve or reject one definition, exactly as it was shown."""
+    """Approve or reject one definition, or approve several, exactly as they were shown."""
     form = visitor.form
-    action = "approve" if form.get("action") == "approve" else "reject"
-    body = {field: form.get(field, "") for field in ("kind", "name", "digest")}
+    action = "reject" if form.get("action") == "reject" else "approve"
+    path = f"{_API}/{quote(name, safe='')}/definitions/{action}"
+    shown = shown_definitions(form.get("shown", "")) if action == "approve" else []
     try:
-        await visitor.api.send("POST", f"{_API}/{quote(name, safe='')}/definitions/{action}", body)
+        for body in shown or [{field: form.get(field, "") for field in _IDENTITY}]:
+            await visitor.api.send("POST", path, body)
     except ProblemError as problem:
         return await _server(visitor, name, problem)
     return redirect(address("servers", name))
@@ -82,12 +92,37 @@ async def decide(visitor: SignedIn, name: str) -> Response:
 
 async def _server(visitor: Visitor, name: str, problem: ProblemError | None = None) -> Response:
     path = f"{_API}/{quote(name, safe='')}"
-    entry = await visitor.api.get(path)
-    held = await visitor.api.get(f"{path}/definitions", limit=PAGE)
+    entry, held, states = await asyncio.gather(
+        visitor.api.get(path),
+        visitor.api.get(f"{path}/definitions", limit=PAGE),
+        server_states(visitor),
+    )
+    calm = [
+        {field: each[field] for field in _IDENTITY}
+        for each in held["items"]
+        if not each["signals"] and not each["hidden"]
+    ]
     return visitor.page(
         "server.html", 200 if problem is None else problem.status, entry=entry, held=held,
-        summary=_summary(entry["value"]), problem=problem,
+        summary=_summary(entry["value"]), state=states.get(name, {}), problem=problem,
+        calm=len(calm), shown=json.dumps(calm),
+        tokens=sum(len(json.dumps(each["definition"])) for each in held["items"]) // CHARACTERS,
     )  # fmt: skip
+
+
+def shown_definitions(text: str) -> list[dict[str, str]]:
+    """Return the definitions named in a field of the page's form; none if it is malformed."""
+    try:
+        found = json.loads(text)
+        return [{field: str(each[field]) for field in _IDENTITY} for each in found[:PAGE]]
+    except (ValueError, TypeError, KeyError, IndexError):
+        return []
+
+
+async def server_states(visitor: Visitor) -> dict[str, dict[str, Any]]:
+    """Return the state of each server and provider by name, at most `MOST_STATES` of them."""
+    state = await visitor.api.get("/api/v1/status", limit=MOST_STATES)
+    return {each["name"]: each for each in state["servers"]}
 
 
 def addressed_server(form: dict[str, str]) -> dict[str, dict[str, Any]]:
@@ -101,9 +136,14 @@ def addressed_server(form: dict[str, str]) -> dict[str, dict[str, Any]]:
     return {name: {kind: shlex.split(place) if kind == "command" else place}}
 
 
-def _form(visitor: Visitor, status: int = 200, **shown: Any) -> Response:
-    values = {"added": [], "missing": [], "offered": [], "search": "", "kinds": ADDED_KINDS}
-    return visitor.page("servers_add.html", status, **{**values, **shown})
+async def _form(visitor: Visitor, status: int = 200, *, search: str = "", **shown: Any) -> Response:
+    """Return the form that adds servers, with what was entered before."""
+    offered = await visitor.api.get(_CATALOGUE, limit=SUGGESTED, search=search)
+    values = {"added": [], "missing": [], "text": "", **shown}
+    return visitor.page(
+        "servers_add.html", status, **{**values, "text": values["text"] or EXAMPLE},
+        kinds=ADDED_KINDS, entered=visitor.form, offered=offered["items"], search=search,
+    )  # fmt: skip
 
 
 def proposed_servers(text: str) -> dict[str, dict[str, Any]]:

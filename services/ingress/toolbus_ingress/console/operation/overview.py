@@ -6,7 +6,8 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
-from toolbus_ingress.console.pages.calls import hours
+from toolbus_ingress.console.api_client import ProblemError
+from toolbus_ingress.console.operation.traffic import PERIODS, Traffic, traffic_of
 from toolbus_ingress.console.visitor import SignedIn, Visitor
 
 NEAR = 0.8  # used share of a budget that needs attention
@@ -16,14 +17,15 @@ router = APIRouter()
 
 @router.get("")
 @router.get("/overview")
-async def show_overview(visitor: SignedIn) -> Response:
-    """Return the overview."""
-    servers, keys, budgets, approvals, state = await asyncio.gather(
+async def show_overview(visitor: SignedIn, period: str = "day") -> Response:
+    """Return the overview, with the traffic of a period."""
+    servers, keys, budgets, approvals, state, traffic = await asyncio.gather(
         _read(visitor, "read", "/api/v1/servers"),
         _read(visitor, "read", "/api/v1/keys"),
         _read(visitor, "budgets", "/api/v1/budgets"),
         _read(visitor, "approvals", "/api/v1/approvals"),
         _read(visitor, "read", "/api/v1/status"),
+        _traffic(visitor, period),
     )
     near = sorted(
         (each for each in _with_share(budgets) if each["share"] >= NEAR),
@@ -35,7 +37,10 @@ async def show_overview(visitor: SignedIn) -> Response:
         more_servers=bool(servers.get("next")),
         keys=keys.get("items", []),
         near=near[:MAX_SHOWN],
-        hours=await hours(visitor) if "audit" in visitor.rights else [],
+        traffic=traffic if isinstance(traffic, Traffic) else None,
+        unknown=traffic if isinstance(traffic, str) else "",
+        periods=PERIODS,
+        period=period if period in PERIODS else "day",
         troubles=troubles(state),
         approvals=approvals.get("approvals", [])[:MAX_SHOWN],
     )
@@ -61,6 +66,16 @@ def troubles(state: dict[str, Any]) -> list[str]:
         *services,
         *servers,
     ]
+
+
+async def _traffic(visitor: Visitor, period: str) -> Traffic | str | None:
+    """Return the traffic, or why it is not known; None if the person may not query events."""
+    if "audit" not in visitor.rights:
+        return None
+    try:
+        return await traffic_of(visitor, period)
+    except ProblemError as problem:
+        return f"Calls and spending are not known: {problem.detail} {problem.fix}"
 
 
 async def _read(visitor: Visitor, right: str, path: str) -> dict[str, Any]:
