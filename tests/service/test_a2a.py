@@ -35,7 +35,7 @@ def agent(
 
 async def opened(url: str, name: str = "s", **declared: Any) -> CallRunner:
     client = CallRunner()
-    server, handles = Server(a2a=url, **declared), Handles(SECRET, name)
+    server, handles = Server(a2a=url, **declared), Handles(lambda: [SECRET], name)
     headers = {"Authorization": TOKEN}
     await client.open(A2aUpstream(server, headers, client.news, AT_LOOPBACK, handles))
     return client
@@ -128,6 +128,20 @@ async def test_a_question_is_answered_with_the_task_id(client: CallRunner) -> No
     assert result["content"][0]["text"] == "Thanks for Q3"
 
 
+def test_ids_of_every_accepted_key_are_accepted() -> None:
+    accepted, call = [b"1" * 32], admitted(REPORT)
+    handles = Handles(lambda: accepted, "s")
+    earlier = handles.of("task_id", "t", call)
+    accepted.insert(0, b"2" * 32)
+    later = handles.of("task_id", "t", call)
+    assert later != earlier
+    assert [handles.own("task_id", each, call) for each in (earlier, later)] == ["t", "t"]
+    accepted.pop()
+    assert handles.own("task_id", later, call) == "t"
+    with pytest.raises(InvalidArgumentsError, match="Unknown task_id"):
+        handles.own("task_id", earlier, call)
+
+
 async def test_a_task_belongs_to_the_principal_that_began_it(
     agent: Agent, client: CallRunner
 ) -> None:
@@ -156,7 +170,7 @@ async def test_a_task_belongs_to_the_principal_that_began_it(
 async def test_a_task_that_outlasts_the_call_can_be_awaited_by_another(agent: Agent) -> None:
     client = await opened(agent.origin)
     short = CallRunner(timeout=0.6, max_total_timeout=0.6)
-    handles = Handles(SECRET, "s")
+    handles = Handles(lambda: [SECRET], "s")
     server = Server(a2a=agent.origin)
     await short.open(A2aUpstream(server, {}, short.news, AT_LOOPBACK, handles))
     begun = (await short.call(REPORT, {"message": "wait 2"})).last
@@ -186,7 +200,7 @@ async def test_a_cancelled_call_cancels_its_task(agent: Agent, client: CallRunne
 
 
 async def test_an_error_of_the_agent_is_a_tool_error(agent: Agent, client: CallRunner) -> None:
-    unknown = Handles(SECRET, "s").of("task_id", "no-such-task", admitted(REPORT))
+    unknown = Handles(lambda: [SECRET], "s").of("task_id", "no-such-task", admitted(REPORT))
     result = (await client.call(REPORT, {"task_id": unknown})).last
     assert result["isError"] is True
     assert "error -32001" in result["content"][0]["text"]

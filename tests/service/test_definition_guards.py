@@ -36,7 +36,7 @@ def guarded(one: PinningExecutor, *names: str, **guards: dict[str, Any]) -> None
         raise UnavailableError(f"{guard} is down: {phase} {call.tool} {len(content)}")
 
     declared = {name: Guard(on=("definitions",), **each) for name, each in guards.items()}
-    inspector = Inspector(declared, unreachable, Placeholders(b"k" * 32))
+    inspector = Inspector(declared, unreachable, Placeholders(lambda: [b"k" * 32]))
     server = Server(url="http://127.0.0.1:1/mcp", guards=names)
     one.entry.guards = DefinitionGuards("docs", server, lambda: inspector)
 

@@ -80,7 +80,7 @@ def task(state: str = "COMPLETED", **more: Any) -> dict[str, Any]:
 @asynccontextmanager
 async def opened(url: str, limit: float = 20, **declared: Any) -> AsyncIterator[CallRunner]:
     client = CallRunner(timeout=limit, max_total_timeout=limit)
-    server, handles = Server(a2a=url, **declared), Handles(b"k" * 32, "s")
+    server, handles = Server(a2a=url, **declared), Handles(lambda: [b"k" * 32], "s")
     upstream = A2aUpstream(server, {"Authorization": TOKEN}, client.news, AT_LOOPBACK, handles)
     try:
         await client.open(upstream)

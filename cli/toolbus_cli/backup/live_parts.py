@@ -32,6 +32,8 @@ _NOT_IN_STORE = ("data", "metadata")
 def only_one(root: Path) -> Iterator[None]:
     """Reject a concurrent backup, whose end would resume the consumer that the first paused.
 
+    A rotation of keys is rejected too: it could remove a key that is not in the backup yet.
+
     Raises `BackupError`.
     """
     descriptor = os.open(root / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -40,7 +42,8 @@ def only_one(root: Path) -> Iterator[None]:
         yield
     except BlockingIOError as error:
         raise BackupError(
-            f"Another backup of '{root}' is being made; wait until it has ended."
+            f"Another backup of '{root}', or a rotation of its keys, is in progress; wait until it "
+            "has ended."
         ) from error
     finally:
         os.close(descriptor)

@@ -72,7 +72,8 @@ class Laboratory:
 
     def __init__(self, guards: Mapping[str, Guard], ask_service: ServiceCheck = offline) -> None:
         self.guards = guards
-        self._inspector = Inspector(guards, ask_service, Placeholders(token_bytes(32)))
+        secrets = [token_bytes(32)]
+        self._inspector = Inspector(guards, ask_service, Placeholders(lambda: secrets))
 
     async def check(self, guard: str, phase: Phase, content: bytes) -> GuardCheck:
         """Return the check of a JSON document by one guard.

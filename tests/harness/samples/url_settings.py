@@ -234,7 +234,7 @@ class Tried:
 
     async def a2a(self, url: str) -> None:
         """Read the card of an agent."""
-        handles = Handles(b"k" * 32, "s")
+        handles = Handles(lambda: [b"k" * 32], "s")
         server, news = Server(a2a=url), CallRunner().news
         await _opened(A2aUpstream(server, {}, news, self.way, handles))
 

@@ -43,4 +43,6 @@ def guards_of(
     async def opened() -> Bucket:
         return cast("Bucket", bucket)
 
-    return CallGuards(lambda: declared, Placeholders(b"k" * 32, opened), events, plugins=plugins)
+    return CallGuards(
+        lambda: declared, Placeholders(lambda: [b"k" * 32], opened), events, plugins=plugins
+    )

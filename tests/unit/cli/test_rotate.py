@@ -78,7 +78,25 @@ def test_stages_are_refused_out_of_order(tmp_path: Path) -> None:
     assert run(tmp_path, "policy")[0] == 0
     assert (tmp_path / "policy.next.key").read_bytes() == key
     assert "run '--stage switch' first" in run(tmp_path, "policy", "--stage", "finish")[1]
-    assert "only client-state, policy, oauth" in run(tmp_path, "people")[1]
+    assert "only client-state, policy, oauth, people" in run(tmp_path, "encryption")[1]
+
+
+def test_a_switch_can_be_repeated_within_the_second_in_which_it_was_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "policy.key"
+    monkeypatch.setattr("time.time", lambda: 1e9)
+    keys = [load_key(path)]
+    for _ in range(2):
+        run(tmp_path, "policy")
+        keys.append((tmp_path / "policy.next.key").read_bytes())
+        with monkeypatch.context() as killed:
+            killed.delattr(Path, "replace")
+            assert run(tmp_path, "policy", "--stage", "switch")[0] != 0
+        assert path.read_bytes() == keys[-2]
+        assert run(tmp_path, "policy", "--stage", "switch")[0] == 0
+        assert sorted(accepted_keys(path)) == sorted(keys), "none is lost or there twice"
+    assert accepted_keys(path)[0] == keys[-1]
 
 
 def test_the_list_has_every_key_with_its_age(

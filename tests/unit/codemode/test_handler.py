@@ -67,7 +67,7 @@ async def test_a_result_is_checked_before_it_is_sent_or_recorded(
     handler = ProgramHandler(
         service, directory, Catalogue(directory), unused, spending, unused, unused
     )
-    inspector = Inspector({"g": guard}, unused, Placeholders(b"k" * 32))
+    inspector = Inspector({"g": guard}, unused, Placeholders(lambda: [b"k" * 32]))
     handler.checked.inspector = lambda: inspector
     secret = "ghp_" + "a1B2c3D4e5F6g7H8i9J0k1L2m3N4o5P6q7R8"
     call = admitted_call(

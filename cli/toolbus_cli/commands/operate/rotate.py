@@ -1,5 +1,6 @@
 """The command that lists the keys of an installation, and replaces keys that replicas share."""
 
+import asyncio
 import os
 import time
 from collections.abc import Iterator
@@ -10,12 +11,13 @@ from typing import Annotated
 
 import typer
 
+from toolbus_cli.backup.live_parts import only_one
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_table
 from toolbus_cli.errors import CommandError
-from toolbus_common.crypto.key_file import KEY_BYTES, create_key
+from toolbus_cli.installation import find, joined
+from toolbus_cli.rotation import key_files, people
 
-NEXT = "next"
 DAY_SECONDS = 86_400.0
 PAGE = "docs/how-to/key-rotation.md"
 
@@ -63,7 +65,7 @@ KEYS = (
     Key("oauth-identity", "oauth-identity.json", _MONTHLY, "TOOLBUS_OAUTH_IDENTITY_FILE"),
     Key("vault", "oauth-vault.key", "TOOLBUS_OAUTH_EARLIER_VAULTS", "TOOLBUS_OAUTH_VAULT_FILE"),
     Key("oauth", "oauth.key", _SHARED, "TOOLBUS_OAUTH_KEY_FILE", "oauth"),
-    Key("people", "people.key", "not possible yet", "TOOLBUS_PEOPLE_KEY"),
+    Key("people", "people.key", _SHARED, "TOOLBUS_PEOPLE_KEY"),
     Key("encryption", "encryption/*.key", "not possible yet"),
     Key("evidence", "evidence/key.pem", "a new log key", "TOOLBUS_EVIDENCE_KEY_FILE"),
     Key("nats", "nkeys/*.seed", "a second user at NATS"),
@@ -78,10 +80,13 @@ _ROTATED = {each.name: each for each in KEYS if each.how == _SHARED}
 
 def rotate(
     key: Annotated[
-        str, typer.Argument(help="The key to replace: client-state, policy or oauth.")
+        str, typer.Argument(help="The key to replace: client-state, policy, oauth or people.")
     ] = "",
     *,
     stage: Annotated[Stage, typer.Option(help="The stage of the rotation.")] = Stage.PREPARE,
+    now: Annotated[
+        bool, typer.Option("--now", help="Finish although values of redacted texts are lost.")
+    ] = False,
     listed: Annotated[bool, typer.Option("--list", help="List all keys and their age.")] = False,
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
@@ -90,6 +95,7 @@ def rotate(
 
     A rotation has three stages: 'prepare' adds the next key, 'switch' uses it, and 'finish' removes
     the earlier keys. After each stage, restart all replicas of the service, one after the other.
+    For 'people', copy the files to the replicas instead: they read them again by themselves.
     """
     if listed or not key:
         _show(state_dir, as_json=as_json)
@@ -103,8 +109,25 @@ def rotate(
     path = chosen.file(state_dir)
     if not path.exists():
         raise CommandError(f"There is no key file '{path}'; name the state directory that has it.")
-    say(_STAGES[stage](path), f"Restart all replicas of {chosen.users} with these files, one after "
-        "the other.")  # fmt: skip
+    if chosen.users:
+        say(_STAGES[stage](path), f"Restart all replicas of {chosen.users} with these files, one "
+            "after the other.")  # fmt: skip
+    else:
+        say(_people(stage, path, state_dir, now=now), "Copy these files to every replica.")
+
+
+def _people(stage: Stage, path: Path, state_dir: Path, *, now: bool) -> str:
+    place = find(state_dir)
+
+    async def work() -> str:
+        async with joined(place) as bus:
+            if stage is Stage.SWITCH:
+                return await people.switched(bus, path)
+            return await people.finished(bus, path, now=now)
+
+    # A backup copies the bucket before the key files, which must still have the bucket's keys then.
+    with only_one(place.state.root):
+        return key_files.prepared(path) if stage is Stage.PREPARE else asyncio.run(work())
 
 
 def _show(state_dir: Path, *, as_json: bool) -> None:
@@ -128,35 +151,8 @@ def _rows(state_dir: Path) -> Iterator[tuple[str, str, int | None, str]]:
             yield each.name, "", None, each.how
 
 
-def _beside(path: Path, name: str) -> Path:
-    return path.with_name(f"{path.stem}.{name}{path.suffix}")
-
-
-def _prepared(path: Path) -> str:
-    following = _beside(path, NEXT)
-    create_key(following, lambda: os.urandom(KEY_BYTES))
-    return f"The next key is in '{following}', and is accepted. The earlier one is still in use."
-
-
-def _switched(path: Path) -> str:
-    following = _beside(path, NEXT)
-    if not following.exists():
-        raise CommandError(f"There is no next key '{following}'; run '--stage prepare' first.")
-    earlier = _beside(path, time.strftime("%Y%m%dT%H%M%S", time.gmtime()))
-    os.link(path, earlier)  # the key always exists: without it, a start would create another
-    following.replace(path)
-    return f"'{path}' has the new key. The earlier one is in '{earlier}', and is accepted."
-
-
-def _finished(path: Path) -> str:
-    if _beside(path, NEXT).exists():
-        raise CommandError(
-            f"The next key '{_beside(path, NEXT)}' is not in use; run '--stage switch' first."
-        )
-    earlier = sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))
-    for each in earlier:
-        each.unlink()
-    return f"{len(earlier)} earlier keys were removed; what they encrypted can no longer be read."
-
-
-_STAGES = {Stage.PREPARE: _prepared, Stage.SWITCH: _switched, Stage.FINISH: _finished}
+_STAGES = {
+    Stage.PREPARE: key_files.prepared,
+    Stage.SWITCH: key_files.switched,
+    Stage.FINISH: key_files.finished,
+}

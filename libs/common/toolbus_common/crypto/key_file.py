@@ -7,6 +7,7 @@ from pathlib import Path
 from tempfile import mkstemp
 
 KEY_BYTES = 32
+_READS = 5  # of files that are replaced meanwhile
 
 
 def load_key(path: Path) -> bytes:
@@ -53,8 +54,61 @@ def accepted_keys(path: Path) -> list[bytes]:
         ValueError: a file contains no key.
 
     """
-    beside = sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))
-    return [load_key(path), *map(read_key, beside)]
+    return [load_key(path), *map(read_key, keys_beside(path))]
+
+
+def keys_beside(path: Path) -> list[Path]:
+    """Return the files of the other accepted keys, in the order of their names."""
+    return sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))
+
+
+class KeyFiles:
+    """The key in a file and those accepted beside it, read again when the files were changed.
+
+    `keys` begins with the key in use. Raises `ValueError` if a file contains no key.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.keys: tuple[bytes, ...] = ()
+        self._seen: list[tuple[str, int, int]] = []
+        for left in reversed(range(_READS)):
+            try:
+                self._read()
+                break
+            except ValueError:
+                if not left:
+                    raise
+
+    def refresh(self) -> bool:
+        """Read changed files again, and return whether there are other keys.
+
+        The keys remain as they were if a file cannot be read.
+        """
+        before = self.keys
+        with suppress(OSError, ValueError):
+            if self._listed() != self._seen:
+                self._read()
+        return self.keys != before
+
+    def current(self) -> tuple[bytes, ...]:
+        """Return the keys after reading changed files again."""
+        self.refresh()
+        return self.keys
+
+    def _read(self) -> None:
+        seen = self._listed()
+        self.keys = tuple(dict.fromkeys(accepted_keys(self.path)))
+        self._seen = seen or self._listed()
+
+    def _listed(self) -> list[tuple[str, int, int]]:
+        """Return the name, the number and the time of each file."""
+        found = []
+        for each in self.path.parent.glob(f"{self.path.stem}*{self.path.suffix}"):
+            with suppress(FileNotFoundError):
+                status = each.stat()
+                found.append((each.name, status.st_ino, status.st_mtime_ns))
+        return sorted(found)
 
 
 def create_key(path: Path, generate: Callable[[], bytes]) -> None:

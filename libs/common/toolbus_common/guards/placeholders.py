@@ -2,7 +2,8 @@
 
 A placeholder is `[redacted:<rule>:<16 hex digits>]`. The digits are an HMAC of the value with a key
 of the run, so equal values have equal placeholders within a run, and no other run can compare them.
-All services derive the key from the same file, the key file of the person keys.
+All services derive the key from the same file, the key file of the person keys. While that key is
+replaced, the values of every accepted key can be restored.
 
 Values that a guard may restore are stored encrypted, for a day. The name of an entry is an HMAC
 of the principal, the run and the digits, so no other principal and no other run can read it.
@@ -11,7 +12,8 @@ of the principal, the run and the digits, so no other principal and no other run
 import asyncio
 import hmac
 import re
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import suppress
 from copy import copy
 from hashlib import sha256
 
@@ -40,19 +42,41 @@ class _Stored(Struct):
     value: str
 
 
+class _Keys:
+    """The keys that are derived from one secret."""
+
+    def __init__(self, secret: bytes) -> None:
+        self.digits = derived_key(secret, b"toolbus placeholders: digits")
+        self._names = derived_key(secret, b"toolbus placeholders: names")
+        self.aead = Aead(derived_key(secret, b"toolbus placeholders: values"))
+
+    def entry(self, principal_id: str, run: str, placeholder: str) -> str:
+        """Return the name of a placeholder's entry, which does not depend on the rule's name."""
+        digits = placeholder[-17:-1]
+        return hmac.digest(self._names, _joined(principal_id, run, digits), sha256).hex()
+
+
 class Placeholders:
     """Placeholders of one service. `bucket` returns the bucket of the values (`tb_placeholders`).
 
-    Without a bucket, values cannot be stored or restored.
+    Without a bucket, values cannot be stored or restored. `secrets` returns the accepted secrets;
+    the first is in use.
     """
 
     def __init__(
-        self, secret: bytes, bucket: Callable[[], Awaitable[Bucket]] | None = None
+        self,
+        secrets: Callable[[], Sequence[bytes]],
+        bucket: Callable[[], Awaitable[Bucket]] | None = None,
     ) -> None:
-        self._digits = derived_key(secret, b"toolbus placeholders: digits")
-        self._names = derived_key(secret, b"toolbus placeholders: names")
-        self._aead = Aead(derived_key(secret, b"toolbus placeholders: values"))
+        self._secrets = secrets
+        self._derived: dict[bytes, _Keys] = {}
         self._bucket = bucket
+
+    def _keys(self) -> list[_Keys]:
+        accepted = self._secrets()
+        if self._derived.keys() != set(accepted):
+            self._derived = {each: _Keys(each) for each in accepted}
+        return [self._derived[each] for each in accepted]
 
     @property
     def unstored(self) -> "Placeholders":
@@ -63,7 +87,7 @@ class Placeholders:
 
     def text_of(self, principal_id: str, run: str, rule: str, value: str) -> str:
         """Return the placeholder of a value."""
-        run_key = hmac.digest(self._digits, _joined(principal_id, run), sha256)
+        run_key = hmac.digest(self._keys()[0].digits, _joined(principal_id, run), sha256)
         digits = hmac.digest(run_key, value.encode("utf-8", "surrogatepass"), sha256).hex()[:16]
         return f"[redacted:{_NOT_IN_RULES.sub('_', rule)[:64] or 'value'}:{digits}]"
 
@@ -81,9 +105,10 @@ class Placeholders:
         kept = [each for each in values.items() if len(each[1]) <= LARGEST_VALUE][:MOST_VALUES]
 
         async def put(placeholder: str, value: str) -> None:
-            entry = self._entry(principal_id, run, placeholder)
+            keys = self._keys()[0]
+            entry = keys.entry(principal_id, run, placeholder)
             plain = msgspec.msgpack.encode(_Stored(guard, value))
-            await bucket.put(entry, self._aead.seal(plain, entry.encode()))
+            await bucket.put(entry, keys.aead.seal(plain, entry.encode()))
 
         try:
             await asyncio.gather(*(put(*each) for each in kept))
@@ -122,20 +147,24 @@ class Placeholders:
     async def _value(
         self, bucket: Bucket, principal_id: str, run: str, placeholder: str
     ) -> _Stored | None:
-        entry = self._entry(principal_id, run, placeholder)
-        change = await bucket.get(entry)
-        if change is None or change.value is None:
-            return None
-        try:
-            plain = self._aead.open(change.value, entry.encode())
-            return msgspec.msgpack.decode(plain, type=_Stored)
-        except (DecryptionError, msgspec.MsgspecError):
-            return None
+        for keys in self._keys():
+            entry = keys.entry(principal_id, run, placeholder)
+            change = await bucket.get(entry)
+            if change is None or change.value is None:
+                continue
+            with suppress(DecryptionError, msgspec.MsgspecError):
+                plain = keys.aead.open(change.value, entry.encode())
+                return msgspec.msgpack.decode(plain, type=_Stored)
+        return None
 
-    def _entry(self, principal_id: str, run: str, placeholder: str) -> str:
-        """Return the name of a placeholder's entry, which does not depend on the rule's name."""
-        digits = placeholder[-17:-1]
-        return hmac.digest(self._names, _joined(principal_id, run, digits), sha256).hex()
+
+def is_stored_with(secret: bytes, entry: str, value: bytes) -> bool:
+    """Return whether the value of an entry was encrypted with this secret."""
+    try:
+        _Keys(secret).aead.open(value, entry.encode())
+    except DecryptionError:
+        return False
+    return True
 
 
 def _joined(*parts: str) -> bytes:

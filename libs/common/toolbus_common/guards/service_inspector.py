@@ -8,7 +8,6 @@ from toolbus_common.config import Configuration
 from toolbus_common.contracts.events.guards import GuardCheck, GuardFailed
 from toolbus_common.contracts.guards import CheckedCall, ServiceCheck, ServiceVerdict
 from toolbus_common.contracts.queries.base import GuardQuery
-from toolbus_common.crypto.key_file import load_key
 from toolbus_common.guards.inspector import Inspector
 from toolbus_common.guards.placeholders import Placeholders
 from toolbus_common.nats.kv_bucket import Bucket
@@ -106,4 +105,5 @@ def placeholders_of(service: Service) -> Placeholders:
     async def bucket() -> Bucket:
         return await service.bucket(PLACEHOLDERS)
 
-    return Placeholders(load_key(service.settings.people_key_file), bucket)
+    files = service.key_file("people", service.settings.people_key_file)
+    return Placeholders(lambda: files.keys, bucket)

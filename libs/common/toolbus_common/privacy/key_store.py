@@ -8,16 +8,15 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from toolbus_common.crypto.key_file import load_key
+from toolbus_common.crypto.key_file import KeyFiles
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.kv_bucket import Bucket, Change
-from toolbus_common.privacy.person_key import TOKEN, Master, Opened, PersonKey
+from toolbus_common.privacy.person_key import CHECK, TOKEN, Master, Opened, PersonKey
 
 log = logging.getLogger(__name__)
 
 LEARNED_SECONDS = 3.0
 ERASED = "(erased)"
-CHECK = "master"  # entry that identifies the master key
 OTHER_KEY = (
     "The person keys were encrypted with another people.key; give every service the same file "
     "(TOOLBUS_PEOPLE_KEY). Until then, events are published without personal data."
@@ -27,12 +26,18 @@ OTHER_KEY = (
 class PersonKeys:
     """The keys of all persons, in memory. Encryption for a known person needs no request.
 
-    If the master key differs from the key of the other services, keys are neither read nor created.
-    `fault` is then the reason.
+    The entry `CHECK` of the bucket says which of the accepted master keys encrypts new keys. If it
+    names another one, keys are neither read nor created; `fault` is then the reason.
     """
 
-    def __init__(self, key_file: Path) -> None:
-        self._master = Master(load_key(key_file))
+    def __init__(self, key_file: Path | KeyFiles) -> None:
+        self.files = key_file if isinstance(key_file, KeyFiles) else KeyFiles(key_file)
+        self._keys = self.files.keys
+        self._masters = [*map(Master, self._keys)]
+        self._lead = self._masters[0]  # encrypts new keys
+        self._names = self._lead.names
+        self._mark: bytes | None = None  # the entry `CHECK`
+        self._unread: dict[str, bytes] = {}  # entries of a master key that is not known yet
         self._by_entry: dict[str, PersonKey] = {}
         self._by_name: dict[str, PersonKey] = {}
         self._by_pseudonym: dict[str, PersonKey] = {}
@@ -53,6 +58,11 @@ class PersonKeys:
         self._drop(change.key)
         if change.value is not None:
             self._take(change.key, change.value)
+
+    def current_fault(self) -> str:
+        """Return `fault` after reading changed key files again."""
+        self.refresh()
+        return self.fault
 
     def known(self, name: str) -> PersonKey | None:
         """Return the key of a person; None if it is not in memory."""
@@ -92,17 +102,17 @@ class PersonKeys:
 
         Raises `BusDownError`. If the master key differs, its reason is `fault`.
         """
-        entry = self.entry_of(name)
         await self._check(self._opened())
+        entry = self.entry_of(name)
         found = await self._opened().get(entry)
         if found is None or found.value is None:
             return None
-        person = self._master.open(entry, found.value)
+        person = self._read(entry, found.value)
         return (person, found.revision) if person is not None else None
 
     def entry_of(self, name: str) -> str:
         """Return the name of the bucket entry that contains a person's key."""
-        return self._master.entry_of(name)
+        return self._names.entry_of(name)
 
     # -- reading -----------------------------------------------------------------------------
 
@@ -152,14 +162,17 @@ class PersonKeys:
     # -- storing -----------------------------------------------------------------------------
 
     async def _find_or_create(self, name: str) -> None:
-        entry, bucket = self._master.entry_of(name), self._opened()
+        bucket = self._opened()
         await self._check(bucket)
+        entry = self.entry_of(name)
         while name not in self._by_name:
             found = await bucket.get(entry)
             if found is not None and found.value is not None:
                 self._take(entry, found.value)
+                if name not in self._by_name:
+                    raise BusDownError(OTHER_KEY)
                 return
-            value = self._master.seal(PersonKey.new(name))
+            value = self._lead.seal(PersonKey.new(name), entry)
             if await bucket.swap(entry, value, 0) is not None:
                 self._take(entry, value)
 
@@ -170,8 +183,8 @@ class PersonKeys:
         """
         found = await bucket.get(CHECK)
         if found is None or found.value is None:
-            mark = self._master.entry_of(CHECK).encode()
-            if await bucket.swap(CHECK, mark, found.revision if found is not None else 0) is None:
+            last = found.revision if found is not None else 0
+            if await bucket.swap(CHECK, self._lead.mark, last) is None:
                 found = await bucket.get(CHECK)
         if found is not None:
             self._compare(found.value)
@@ -179,17 +192,51 @@ class PersonKeys:
             raise BusDownError(self.fault)
 
     def _compare(self, mark: bytes | None) -> None:
-        same = mark is None or mark == self._master.entry_of(CHECK).encode()
-        self.fault = "" if same else OTHER_KEY
+        self._mark = mark
+        if not self._follow():
+            self.refresh()
+
+    def _follow(self) -> bool:
+        """Use the master key that the entry `CHECK` names; return whether it is accepted."""
+        self.fault = ""
+        if self._mark is None:
+            self._lead, self._names = self._masters[0], self._masters[0].names
+            return True
+        for master in self._masters:
+            names = master.names_in(self._mark)
+            if names is not None:
+                self._lead, self._names = master, names
+                return True
+        self.fault = OTHER_KEY
+        return False
+
+    def refresh(self) -> None:
+        """Read changed key files again, and then the entries that no key could decrypt before."""
+        self.files.refresh()
+        if self.files.keys == self._keys:
+            return
+        self._keys = self.files.keys
+        self._masters = [*map(Master, self._keys)]
+        self._follow()
+        unread, self._unread = self._unread, {}
+        for entry, value in unread.items():
+            self._take(entry, value)
+
+    def _read(self, entry: str, value: bytes) -> PersonKey | None:
+        """Return a decrypted person key; None if its master key is not known."""
+        found = (each.open(entry, value) for each in self._masters)
+        return next((person for person in found if person is not None), None)
 
     def _take(self, entry: str, value: bytes) -> None:
-        person = self._master.open(entry, value)
+        person = self._read(entry, value)
         if person is None:
+            self._unread[entry] = value
             return
         self._by_entry[entry] = self._by_name[person.name] = person
         self._by_pseudonym[person.pseudonym] = person
 
     def _drop(self, entry: str) -> None:
+        self._unread.pop(entry, None)
         person = self._by_entry.pop(entry, None)
         if person is not None:
             self._by_name.pop(person.name, None)

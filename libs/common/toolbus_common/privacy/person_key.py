@@ -23,6 +23,8 @@ from toolbus_common.crypto.key_file import KEY_BYTES
 USER = "user:"
 TOKEN = re.compile(r"~[A-Za-z0-9_-]{22}(?:\.[A-Za-z0-9_-]+)?")
 _PSEUDONYM, _COMMITMENT, _SALT = 16, 32, 16  # bytes
+CHECK = "master"  # entry that identifies the master key in use
+_DOT = b"."
 
 
 class Entry(msgspec.Struct):
@@ -100,21 +102,53 @@ class PersonKey:
         return Aead(_derived(self.key, b"content"))
 
 
-class Master:
-    """The master key from the key file. It encrypts person keys."""
+class Names:
+    """The names of bucket entries. Their key stays the same when the master key is replaced."""
 
     def __init__(self, key: bytes) -> None:
-        self._names = _derived(key, b"names")
-        self._aead = Aead(_derived(key, b"entries"))
+        self.key = key
 
     def entry_of(self, name: str) -> str:
         """Return the name of a person's bucket entry: a keyed digest of the person's name."""
-        return _committed(self._names, name)[:_PSEUDONYM].hex()
+        return _committed(self.key, name)[:_PSEUDONYM].hex()
 
-    def seal(self, person: PersonKey) -> bytes:
-        """Return a person's key, encrypted for the bucket."""
+
+class Master:
+    """The master key from the key file. It encrypts person keys.
+
+    Its `mark` identifies it on the bus. Its `names` are those of the entries in a bucket whose
+    first master key it is.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        self.names = Names(_derived(key, b"names"))
+        self.mark = self.names.entry_of(CHECK).encode()
+        self._aead = Aead(_derived(key, b"entries"))
+
+    def check(self, names: Names) -> bytes:
+        """Return the content of the entry `CHECK`: the mark, and the encrypted key of the names.
+
+        The key is left out if it is derived from this master key.
+        """
+        if names.key == self.names.key:
+            return self.mark
+        return self.mark + _DOT + encoded(self._aead.seal(names.key, CHECK.encode())).encode()
+
+    def names_in(self, check: bytes) -> Names | None:
+        """Return the names of a bucket with this entry `CHECK`; None if it has another master."""
+        mark, _, sealed = check.partition(_DOT)
+        if mark != self.mark:
+            return None
+        try:
+            key = self._aead.open(decoded(sealed.decode()), CHECK.encode()) if sealed else b""
+        except ValueError:
+            return None
+        return Names(key) if key else self.names
+
+    def seal(self, person: PersonKey, entry: str) -> bytes:
+        """Return a person's key, encrypted for its bucket entry."""
         plain = msgspec.msgpack.encode(Entry(person.name, person.key))
-        return self._aead.seal(plain, self.entry_of(person.name).encode())
+        return self._aead.seal(plain, entry.encode())
 
     def open(self, entry: str, value: bytes) -> PersonKey | None:
         """Return a decrypted person key; None if it was encrypted with another master key."""

@@ -10,9 +10,9 @@ from toolbus_common.service.service import Service
 
 def use_person_keys(service: Service) -> PersonKeys:
     """Add person keys to a service, and return them. They connect when the service runs."""
-    people = PersonKeys(service.settings.people_key_file)
+    people = PersonKeys(service.key_file("people", service.settings.people_key_file))
     service.events.people = people
-    service.person_keys_fault = lambda: people.fault
+    service.person_keys_fault = people.current_fault
     service.watch_bucket(PEOPLE)(people.apply_change)
 
     @service.add_resource

@@ -5,11 +5,13 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from os import getpid
+from pathlib import Path
 from time import monotonic, time
 from typing import Any, TypeVar
 
 from toolbus_common.concurrency import Tasks, end
 from toolbus_common.contracts.queries.base import ServiceStatus, StatusQuery
+from toolbus_common.crypto.key_file import KeyFiles
 from toolbus_common.errors import BusDownError
 from toolbus_common.messaging.broker import ServiceBroker
 from toolbus_common.messaging.call_transport import Call, CallTransport
@@ -22,7 +24,7 @@ from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import INSTALLATION
 from toolbus_common.service.bucket_watch import BucketWatch
 from toolbus_common.service.process_context import P, ProcessContext, Projection
-from toolbus_common.service.shared_keys import SharedKeys
+from toolbus_common.service.shared_keys import SharedKeys, fingerprint
 from toolbus_common.settings import Settings
 
 log = logging.getLogger(__name__)
@@ -73,6 +75,7 @@ class Service:
         self._tasks = Tasks()
         self._since = time()
         self.shared_keys = SharedKeys()
+        self._key_files: dict[str, KeyFiles] = {}
         self._refusal = ""  # why this replica may not work
         self.ready = False
         self.details: Callable[[], dict[str, Any]] = dict
@@ -120,6 +123,13 @@ class Service:
         self._projections.append(projection)
         self._watches.append(watch)
         return projection
+
+    def key_file(self, name: str, path: Path) -> KeyFiles:
+        """Return the keys in a file that may be replaced while the service runs.
+
+        The status of the service has their digests. Raises `ValueError`.
+        """
+        return self._key_files.setdefault(name, KeyFiles(path))
 
     def add_resource(self, resource: Resource) -> None:
         """Register a resource. It is opened after connecting, and closed after the last call."""
@@ -228,6 +238,7 @@ class Service:
             reason=reason,
             details=self.details() | {name: fault for name, fault in faults.items() if fault},
             revisions=self._watched_revisions(),
+            keys={name: _digests(name, files) for name, files in self._key_files.items()},
         )
 
     def _unready_reason(self) -> str:
@@ -304,3 +315,8 @@ class Service:
         await self.events.close(2.0)
         await self.broker.stop()
         await self._tasks.end()
+
+
+def _digests(name: str, files: KeyFiles) -> tuple[str, ...]:
+    files.refresh()
+    return tuple(fingerprint(name, key) for key in files.keys)

@@ -14,6 +14,7 @@ import toolbus_common
 import toolbus_executor
 from toolbus_common.config import Server
 from toolbus_common.config.servers.isolation import Files, Hosts, Limits
+from toolbus_common.crypto.key_file import keys_beside
 from toolbus_executor.isolation.network.egress_proxy import EgressProxy
 from toolbus_executor.isolation.program_paths import is_below
 from toolbus_executor.isolation.visible_paths import (
@@ -127,7 +128,8 @@ def isolation_of(declared: Server, settings: Settings, name: str = "") -> Isolat
 def secrets_of(settings: Settings) -> tuple[str, ...]:
     """Return the paths of Toolbus' secrets: its directories, and all files in its settings."""
     words = (value for name, value in os.environ.items() if name.startswith(_SETTINGS))
-    named = [settings.nkey_seed_file, str(settings.people_key_file), *words]
+    people = settings.people_key_file
+    named = [settings.nkey_seed_file, str(people), *map(str, keys_beside(people)), *words]
     files = [Path(each).resolve() for each in named if each and _is_file(each)]
     places = (settings.state_dir.resolve(), settings.encryption.resolve(), *files)
     outside = (each for each in places[1:] if not is_below(str(each), str(places[0])))

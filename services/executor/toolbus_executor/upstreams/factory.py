@@ -9,7 +9,7 @@ from itertools import chain
 from toolbus_common.config import Server
 from toolbus_common.config.servers.isolation import Hosts
 from toolbus_common.config.servers.server import CREDENTIALS
-from toolbus_common.crypto.key_file import load_key
+from toolbus_common.crypto.key_file import KeyFiles
 from toolbus_common.egress import Allowed
 from toolbus_common.errors import UpstreamDeadError
 from toolbus_common.secrets import Values, filled
@@ -90,7 +90,7 @@ def reached(  # noqa: PLR0913 - only this function knows every kind
     if declared.graphql:
         return GraphQLUpstream(declared, headers, news, way, bearer)
     if declared.a2a:
-        handles = Handles(load_key((settings or Settings()).people_key_file), name)
+        handles = Handles(KeyFiles((settings or Settings()).people_key_file).current, name)
         return A2aUpstream(declared, headers, news, way, handles, bearer)
     if declared.grpc:
         return _grpc(declared, headers, news, way, bearer)

@@ -107,7 +107,7 @@ def test_texts_that_earlier_code_stored_still_open() -> None:
         "5c3eb8ce31992438d7e8f60cb44e579aad3ad06fa5b259489d3e1e15d747745b48536931d9e1e58a6c0838a7"
         "0483f7a3a56c0a344f85d5ef204e3780007ec83cc939805303ee85dacfd7e8fd87db27e1a2"
     )
-    assert Master(KEY).open(Master(KEY).entry_of("user:ann"), entry) == person
+    assert Master(KEY).open(Master(KEY).names.entry_of("user:ann"), entry) == person
     record = bytes.fromhex(
         "0171ce30fa67a540d610b32646a82df32cd6bce80075345f3778968ef87be0367469c404139cf7660eebcdc2"
         "5049"

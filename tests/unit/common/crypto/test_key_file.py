@@ -8,7 +8,7 @@ import pytest
 
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_audit.transparency_log.checkpoint import load_signer
-from toolbus_common.crypto.key_file import KEY_BYTES, load_key, read_key
+from toolbus_common.crypto.key_file import KEY_BYTES, KeyFiles, load_key, read_key
 from toolbus_common.nats.permissions import create_seeds
 
 
@@ -65,3 +65,20 @@ def test_creating_a_key_twice_keeps_the_first_and_no_temporary_file(
     assert create_seeds(tmp_path / "b") == create_seeds(tmp_path / "b")
     assert [each.name for each in (tmp_path / "a").iterdir()] == ["key.pem"]
     assert {each.suffix for each in (tmp_path / "b").iterdir()} == {".seed"}
+
+
+def test_changed_key_files_are_read_again_and_unreadable_ones_change_nothing(
+    tmp_path: Path,
+) -> None:
+    path, following = tmp_path / "people.key", tmp_path / "people.next.key"
+    files = KeyFiles(path)
+    first = path.read_bytes()
+    assert (files.current(), files.refresh()) == ((first,), False)
+    following.write_bytes(b"half")
+    assert files.current() == (first,)
+    following.write_bytes(b"n" * KEY_BYTES)
+    assert files.current() == (first, b"n" * KEY_BYTES)
+    following.replace(path)
+    assert (files.refresh(), files.keys) == (True, (b"n" * KEY_BYTES,))
+    (tmp_path / "people.copy.key").write_bytes(b"n" * KEY_BYTES)
+    assert (files.refresh(), files.keys) == (False, (b"n" * KEY_BYTES,))

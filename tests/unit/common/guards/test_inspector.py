@@ -81,7 +81,9 @@ async def inspected(
     **more: Any,
 ) -> Inspection:
     """Return the inspection by all guards."""
-    inspector = Inspector(guards, service, Placeholders(b"k" * 32), failures or Failures())
+    inspector = Inspector(
+        guards, service, Placeholders(lambda: [b"k" * 32]), failures or Failures()
+    )
     return await inspector.inspect(names or tuple(guards), phase, call(), body, **more)
 
 
@@ -151,7 +153,7 @@ async def test_member_names_are_redacted_too() -> None:
 
 async def test_equal_values_have_equal_placeholders_in_one_run_only() -> None:
     body = json.dumps([f"a {TOKEN} b", f"{TOKEN}", OTHER]).encode()
-    inspector = Inspector({"g": guard(action="redact")}, NOTHING, Placeholders(b"k" * 32))
+    inspector = Inspector({"g": guard(action="redact")}, NOTHING, Placeholders(lambda: [b"k" * 32]))
 
     async def in_run(**fields: Any) -> list[str]:
         found = await inspector.inspect(("g",), "arguments", call(**fields), body)

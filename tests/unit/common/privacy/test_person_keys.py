@@ -19,7 +19,7 @@ from toolbus_common.messaging.outbox import Outbox
 from toolbus_common.nats.connection import Envelope
 from toolbus_common.nats.kv_bucket import Change
 from toolbus_common.privacy.key_store import ERASED, PersonKeys
-from toolbus_common.privacy.person_key import TOKEN, PersonKey
+from toolbus_common.privacy.person_key import TOKEN, Master, PersonKey
 
 
 class SealingPublisher:
@@ -190,8 +190,9 @@ async def test_the_bucket_holds_neither_names_nor_keys_in_the_plain(tmp_path: Pa
 def test_revealed_text_inside_json_stays_valid_json(tmp_path: Path) -> None:
     book = PersonKeys(tmp_path / "people.key")
     ann = PersonKey.new("user:ann")
-    value = book._master.seal(ann)
-    book.apply_change(Change(book.entry_of("user:ann"), value, 1))
+    entry = book.entry_of("user:ann")
+    value = Master((tmp_path / "people.key").read_bytes()).seal(ann, entry)
+    book.apply_change(Change(entry, value, 1))
     detail = json.dumps({"user": ann.pseudonym, "arguments": ann.seal('{"q": "a\\nb"}')})
     assert json.loads(book.reveal(detail)) == {"user": "ann", "arguments": '{"q": "a\\nb"}'}
     assert book.revealed([1, {"a": (ann.pseudonym,)}]) == [1, {"a": ("ann",)}]

@@ -104,7 +104,7 @@ def test_a_users_program_is_readable_but_not_the_files_next_to_it(
 
 
 def test_the_secrets_of_toolbus_are_hidden(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    files = [tmp_path / name for name in ("own.seed", "people.key", "vault.key")]
+    files = [tmp_path / name for name in ("own.seed", "people.key", "vault.key", "people.next.key")]
     for each in files:
         each.touch()
     settings = Settings(
@@ -116,7 +116,7 @@ def test_the_secrets_of_toolbus_are_hidden(tmp_path: Path, monkeypatch: pytest.M
     apart = settings.model_copy(update={"encryption_dir": tmp_path / "credentials"})
     assert str(tmp_path / "credentials") in held(apart).hidden
     places = seen(held(settings, files={"read": [str(tmp_path)]}), "cat")
-    assert [places.shows(str(each)) for each in files] == ["", "", ""]
+    assert [places.shows(str(each)) for each in files] == [""] * 4
     assert places.shows(str(tmp_path / "else")) == "read"
 
 

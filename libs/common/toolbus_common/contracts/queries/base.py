@@ -30,7 +30,9 @@ class ServiceStatus(Message):
     """The status of one service in one process. `since` is in seconds since the epoch.
 
     `revisions` contains the newest received revision of each bucket that the process watches. It
-    shows which replica lags behind. `reason` is the cause if the service is not ready.
+    shows which replica lags behind. `reason` is the cause if the service is not ready. `keys`
+    contains the digests of keys that can be replaced while the service runs: of the one in use, and
+    of those that it accepts.
     """
 
     service: str
@@ -41,6 +43,7 @@ class ServiceStatus(Message):
     reason: str = ""
     details: dict[str, Any] = Field(default_factory=dict)
     revisions: dict[str, int] = Field(default_factory=dict)
+    keys: dict[str, tuple[str, ...]] = Field(default_factory=dict)
 
 
 class ServersQuery(Query):

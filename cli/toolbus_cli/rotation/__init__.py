@@ -1,0 +1,1 @@
+"""Replacement of keys: the files of each stage, and the data on the bus."""
