@@ -1,4 +1,4 @@
-"""The Helm chart is held against compose, the services' settings and the metrics, without helm."""
+"""The Helm chart agrees with compose, the services' settings and the metrics, without helm."""
 
 import importlib
 import json
@@ -77,7 +77,7 @@ def test_the_default_settings_are_accepted() -> None:
         assert set(given.get("settings", {})) <= known(service)
 
 
-def test_the_alerts_are_the_file_of_the_repository() -> None:
+def test_the_chart_has_the_alerts_of_the_repository() -> None:
     alerts = CHART / "files" / "alerts.yml"
     assert alerts.is_symlink()
     assert alerts.resolve() == ROOT / "deploy" / "prometheus" / "alerts.yml"

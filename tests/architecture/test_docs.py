@@ -1,4 +1,4 @@
-"""What the guides say is held against the code they speak of."""
+"""The guides agree with the code that they describe."""
 
 import re
 from pathlib import Path

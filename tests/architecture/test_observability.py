@@ -1,4 +1,4 @@
-"""The catalogue of metrics, the dashboard and the collector's file are held against the code."""
+"""The catalogue of metrics, the dashboard and the collector's file agree with the code."""
 
 import json
 import re

@@ -1,4 +1,4 @@
-"""What is deployed, held against what services are: seeds, settings, commands and permissions."""
+"""The deployment fits the services: their seeds, settings, commands and permissions."""
 
 import importlib
 import inspect

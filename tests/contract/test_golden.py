@@ -1,6 +1,6 @@
 """Every message as it is on the wire: a changed field shows as a difference in review.
 
-After a change that was meant, `TOOLBUS_WRITE_GOLDEN=1 pytest tests/contract` rewrites the files.
+After an intended change, `TOOLBUS_WRITE_GOLDEN=1 pytest tests/contract` rewrites the files.
 """
 
 import json

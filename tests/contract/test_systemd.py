@@ -1,4 +1,4 @@
-"""The systemd units, held against what services are: seeds, keys, settings and time to drain."""
+"""The systemd units fit the services: their seeds, keys, settings and time to drain."""
 
 import importlib
 import re

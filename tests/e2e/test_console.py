@@ -264,7 +264,7 @@ def test_the_configuration_is_previewed_and_applied_with_its_mistakes_shown(
 # -- recorded calls -------------------------------------------------------------------------------
 
 
-def test_a_recorded_call_is_found_and_its_story_told(gateway: Launched) -> None:
+def test_a_recorded_call_is_found_with_all_its_events(gateway: Launched) -> None:
     gateway.client(BOT).call("echo__say", {"text": "recorded"})
     gateway.eventual_rows("SELECT call_id FROM events WHERE event = 'call.completed'", bool)
     auditor = signed_in(gateway, "auditor")
@@ -278,7 +278,9 @@ def test_a_recorded_call_is_found_and_its_story_told(gateway: Launched) -> None:
 
 
 @pytest.mark.parametrize(("role", "status"), [("auditor", 200), ("operator", 403)])
-def test_sql_is_for_who_may_query_events(gateway: Launched, role: str, status: int) -> None:
+def test_only_roles_that_may_query_events_run_sql(
+    gateway: Launched, role: str, status: int
+) -> None:
     browser = signed_in(gateway, role)
     page = sends(browser, "calls/sql", sql="SELECT '<b>' AS bold, 41 + 1 AS answer")
     assert page.status == status
@@ -291,7 +293,7 @@ def test_sql_is_for_who_may_query_events(gateway: Launched, role: str, status: i
 # -- analytics ------------------------------------------------------------------------------------
 
 
-def test_every_saved_question_has_a_page(gateway: Launched) -> None:
+def test_every_saved_query_has_a_page(gateway: Launched) -> None:
     auditor = signed_in(gateway, "auditor")
     named = re.findall(r'href="/console/analytics/([a-z-]+)"', shows(auditor, "analytics").text)
     listed = at(gateway, SECRETS["auditor"]).request("GET", "/v1/audit/queries").json["items"]
@@ -303,7 +305,7 @@ def test_every_saved_question_has_a_page(gateway: Launched) -> None:
     assert shows(auditor, "analytics/nothing").status == 404
 
 
-def test_a_saved_question_is_filtered_linked_to_calls_and_downloaded(gateway: Launched) -> None:
+def test_a_saved_query_is_filtered_linked_to_calls_and_downloaded(gateway: Launched) -> None:
     gateway.client(BOT).call("echo__say", {"text": "counted"})
     gateway.client(BOT).call(f"echo__{HOSTILE}", {})
     gateway.eventual_rows("SELECT 1 FROM events WHERE position(tool, 'img') > 0", bool)

@@ -127,7 +127,7 @@ def test_a_bundle_is_downloaded_and_valid(gateway: Launched, tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("role", ROLES)
-def test_a_legal_hold_is_placed_by_who_may(gateway: Launched, role: str) -> None:
+def test_only_a_role_with_the_right_places_a_legal_hold(gateway: Launched, role: str) -> None:
     browser = signed_in(gateway, role)
     holds = at(gateway, SECRETS["auditor"])
     sends(browser, "audit/holds", customer="acme", reason=f"case {HOSTILE}")

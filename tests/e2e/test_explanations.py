@@ -331,7 +331,7 @@ def sends(browser: Browser, path: str, **form: str) -> Page:
     return browser.post(f"/console/{path}", token=token[1], **form)
 
 
-def test_a_denial_is_explained_from_its_story(gateway: Launched) -> None:
+def test_a_denial_is_explained_from_the_page_of_its_call(gateway: Launched) -> None:
     gateway.client(SECRET.format("bot")).call("echo__no_such_tool", {})
     denied = "SELECT call_id FROM events WHERE event = 'call.denied' AND tool = 'no_such_tool'"
     (found, *_) = gateway.eventual_rows(denied, bool)

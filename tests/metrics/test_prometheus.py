@@ -121,11 +121,11 @@ def test_every_service_is_scraped_and_ready(watched: Watched) -> None:
 
 
 @pytest.mark.parametrize("question", questions())
-def test_a_question_of_the_dashboard_has_an_answer(question: str, watched: Watched) -> None:
+def test_an_expression_of_the_dashboard_has_a_result(question: str, watched: Watched) -> None:
     assert watched.request(question)
 
 
-def test_the_numbers_are_those_of_what_was_done(watched: Watched) -> None:
+def test_the_metrics_count_what_was_done(watched: Watched) -> None:
     def until(expression: str, label: str, *wanted: str) -> None:
         def there() -> bool:
             found = watched.request(expression)
@@ -145,7 +145,7 @@ def test_the_numbers_are_those_of_what_was_done(watched: Watched) -> None:
     assert 0 < called.value <= answered.value
 
 
-def test_what_services_say_of_themselves_is_as_it_should_be(watched: Watched) -> None:
+def test_the_metrics_of_every_service_are_well_formed(watched: Watched) -> None:
     watched.use()
     client = watched.cluster.client(KEY)
     for address in addresses(watched.cluster).values():

@@ -1,4 +1,7 @@
-"""Erasure of persons and retention of events, on a real bus and ClickHouse; the rest verifies."""
+"""Erasure of persons and retention of events, on a real bus and ClickHouse.
+
+The remaining events still verify.
+"""
 
 import asyncio
 import time

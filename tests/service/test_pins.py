@@ -99,7 +99,7 @@ async def test_a_removed_tool_retains_its_pin(settings: Settings) -> None:
         assert listed_names(await one.lists(offered("a"), offered("b"))) == ["a", "b"]
 
 
-async def test_each_quarantines_everything_and_trust_nothing(settings: Settings) -> None:
+async def test_the_mode_each_quarantines_everything_and_trust_nothing(settings: Settings) -> None:
     async with executor(settings, "each") as one:
         assert held(await one.lists(offered("a"))) == {"a": "not approved yet"}
     async with executor(settings, "trust") as one:

@@ -70,7 +70,9 @@ def only_at(point: str, answer: dict[str, Any]) -> Answer:
     return lambda request: answer if request["point"] == point else {}
 
 
-async def test_both_points_see_their_content_and_stand_in_the_event(plugged: Plugged) -> None:
+async def test_both_points_see_their_content_and_are_recorded_in_the_event(
+    plugged: Plugged,
+) -> None:
     plugged.use(lambda _: {"version": "2"})
     reply = await plugged.client.call("say", {"text": "hi"}, **PLUGGED)
     before, after = plugged.program.requests

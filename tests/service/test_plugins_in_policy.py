@@ -72,7 +72,7 @@ def changing(**changes: Any) -> Answer:
     return answer
 
 
-async def test_a_plugin_that_sees_names_only_gets_no_content_and_stands_in_the_event(
+async def test_a_plugin_that_sees_names_only_gets_no_content_and_is_recorded(
     policy: PolicyReplicas, operator: Bus, probe: PluginProgram
 ) -> None:
     await policy.declare(plugged(probe={"hooks": ["before_decision", "after_decision"]}))
@@ -92,7 +92,7 @@ async def test_a_plugin_that_sees_names_only_gets_no_content_and_stands_in_the_e
     assert all(each["us"] > 0 for each in checks)
 
 
-async def test_changed_arguments_are_decided_about_sent_and_named_by_the_digest(
+async def test_rules_server_and_digest_use_the_changed_arguments(
     policy: PolicyReplicas, operator: Bus, nats_server: NatsAt
 ) -> None:
     may = {"sees": ["arguments"], "may": ["change"]}

@@ -25,7 +25,7 @@ CALL_PATH = ("executor", "policy", "ingress")
 
 
 class Balancer:
-    """Selects a ready ingress for each call, as a load balancer does that probes `/readyz`."""
+    """Selects a ready ingress for each call, like a load balancer that probes `/readyz`."""
 
     def __init__(self, edges: Mapping[str, str]) -> None:
         self._edges = edges  # endpoint -> HOST:PORT of its operations listener; may change
@@ -127,7 +127,7 @@ class RollingRestart:
             )
 
     def executed(self, load: Load) -> list[str]:
-        """Return the ids of the load's calls that the upstream has written down."""
+        """Return the ids of the load's calls that the upstream has recorded."""
         found = (str(each.get("id", "")) for each in self.upstream.arrived())
         return sorted(each for each in found if each.startswith(f"{load.run}."))
 

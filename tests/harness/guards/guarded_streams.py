@@ -51,7 +51,7 @@ def stream(
 
 
 async def sent(made: GuardedStream, *events: bytes) -> bytes:
-    """Return what the client receives, of which a guard rejects nothing."""
+    """Return what the client receives, if no guard rejects an event."""
     return b"".join([await made.feed(each) for each in events]) + await made.end()
 
 

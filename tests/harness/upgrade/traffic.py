@@ -1,4 +1,4 @@
-"""Load by keys and by access tokens through a balancer, and what its calls came to."""
+"""Load by keys and by access tokens through a balancer, and the results of its calls."""
 
 import asyncio
 from collections import Counter

@@ -183,7 +183,7 @@ def test_a_manifest_that_this_version_cannot_read_is_refused(
         read_manifest(installation.target)
 
 
-def test_a_backup_without_manifest_is_none(installation: Installation) -> None:
+def test_a_directory_without_manifest_is_no_backup(installation: Installation) -> None:
     (installation.backup / "manifest.json").unlink()
     with pytest.raises(BackupError, match="its creation did not end"):
         read_manifest(installation.target)

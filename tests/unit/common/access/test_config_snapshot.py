@@ -1,4 +1,4 @@
-"""A snapshot is whole and stays so: keys open what they should, a revoked one opens nothing."""
+"""A snapshot is complete and never changes; a revoked key has no access."""
 
 from collections.abc import Mapping
 from dataclasses import replace

@@ -1,4 +1,4 @@
-"""What operators declare is checked whole: unknown fields and impossible values are refused."""
+"""A configuration is validated as a whole: unknown fields and impossible values are refused."""
 
 from datetime import UTC, date, datetime
 from typing import Any

@@ -78,7 +78,7 @@ def test_tools_without_any_guard_are_listed_with_their_calls() -> None:
     assert list(found.unguarded()) == [("default", "free", "git__log", 4)]
 
 
-def test_a_key_of_its_own_and_a_signed_in_user_have_the_guards_of_their_levels() -> None:
+def test_individual_keys_and_signed_in_users_have_the_guards_of_their_levels() -> None:
     found = coverage(
         {"key": "own", "made": []}, {"key": "staff:5f1c", "user": "ann", "made": []},
         own=Key(team="ops"),

@@ -1,4 +1,4 @@
-"""The process of a Python plugin, without its process: loading, answers, faults of hooks."""
+"""The program of a Python plugin's process, run in the test: loading, answers, faulty hooks."""
 
 import json
 import sys

@@ -45,7 +45,7 @@ def test_a_value_that_is_too_short_is_not_searched() -> None:
     assert OwnSecrets(["a" * (SHORTEST - 1)]).find(["a" * 100]) == []
 
 
-def test_no_value_finds_nothing() -> None:
+def test_nothing_is_found_without_values() -> None:
     assert OwnSecrets().find(["text"]) == []
 
 

@@ -1,4 +1,4 @@
-"""Arguments repeated in headers: found in a schema, and held against the body."""
+"""Arguments repeated in headers: found in a schema, and compared with the body."""
 
 import base64
 from typing import Any

@@ -1,4 +1,4 @@
-"""Guards over HTTP: no model of one's own, and no name that is a path of the API."""
+"""Guards configured over HTTP: they load no model, and their names are no paths of the API."""
 
 from typing import Any
 

@@ -110,7 +110,7 @@ def test_excluded_rules_do_not_apply() -> None:
     assert _found(f"{GITHUB} {AWS}", except_rules=("github-pat",)) == [("aws-access-token", AWS)]
 
 
-def test_no_rules_find_nothing() -> None:
+def test_nothing_is_found_without_rules() -> None:
     assert _found(f"{GITHUB} {AWS}", rules=()) == []
 
 

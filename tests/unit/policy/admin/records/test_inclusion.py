@@ -1,4 +1,4 @@
-"""Proofs of inclusion agree with the log's own tree, and lead nowhere if anything is changed."""
+"""Proofs of inclusion agree with the log's own tree, and fail if anything is changed."""
 
 from itertools import pairwise
 
