@@ -27,7 +27,7 @@ def _pipeline(tmp_path: Path) -> str:
     return str(tmp_path / "pipeline")
 
 
-def test_names_and_places_are_found_with_the_patterns(pipeline: str) -> None:
+def test_names_and_places_are_found_beside_the_matches_of_patterns(pipeline: str) -> None:
     detector = PersonalDataDetector(options={"models": True, "model": pipeline})
     found = [(each.rule, TEXT[each.start : each.end]) for each in detector.find([TEXT])]
     assert found == [

@@ -32,7 +32,7 @@ class Case:
 
     @property
     def key(self) -> str:
-        """The key, which is the run."""
+        """The key of the calls, which also identifies their run."""
         return f"{self.step}-{self.number}"
 
     @property

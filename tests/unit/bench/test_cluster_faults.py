@@ -1,4 +1,4 @@
-"""The account of a fault finds each kind of loss, and its page is the newest of each."""
+"""The account of a fault finds each kind of loss; the page has the newest account of each."""
 
 from collections import Counter
 from typing import Any
