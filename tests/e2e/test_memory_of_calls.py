@@ -1,4 +1,4 @@
-"""Memory that the services keep of each call, exactly, and the check that finds a leak of 1 KB.
+"""The exact memory that services keep of each call, and the check that finds a leak of 1 KB.
 
 `make soak` measures the same over hours.
 """

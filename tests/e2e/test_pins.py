@@ -66,7 +66,7 @@ class Pinned:
         return json.loads(result.stdout)
 
     def held(self) -> dict[str, str]:
-        """Return the reason for each quarantined definition, without a command's process."""
+        """Return the reason for each quarantined definition, without starting a command."""
 
         async def look(board: Pinboard) -> dict[str, str]:
             return {case.name: case.why for case in await board.cases()}

@@ -1,7 +1,7 @@
 """MCP servers in containers, with a real engine: their user, what they may write, and orphans.
 
-An image has a digest only in a registry, so the tests run a registry on this machine. TOOLBUS_TEST_KILLS
-is the number of kills (100 for the long form).
+An image has a digest only in a registry, so the tests run a registry on this machine.
+TOOLBUS_TEST_KILLS is the number of kills (100 for the long form).
 """
 
 import json

@@ -1,4 +1,4 @@
-"""Instructions to a model: what is found, where, and what ordinary texts are not."""
+"""Instructions to a model: which are found and where, and which ordinary texts are not."""
 
 import pytest
 from hypothesis import given
