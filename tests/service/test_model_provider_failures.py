@@ -265,7 +265,7 @@ async def test_a_request_that_is_cancelled_while_it_connects_is_free(
         await reader.read()
 
     async with served(accept) as port:
-        declared = Provider(kind="openai", url=f"https://127.0.0.1:{port}/v1")
+        declared = Provider(kind="openai", url=f"https://127.0.0.1:{port}/v1", models=("m",))
         async with gateway.executor(p=declared):
             await gateway.begin("1", streamed=streamed)
             await connected.wait()

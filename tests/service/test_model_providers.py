@@ -19,7 +19,6 @@ from harness.apis.model_provider import (
 )
 from harness.services.model_gateway import RESERVED, ModelGateway, provider
 from harness.waits import until, until_async
-from toolbus_common.config import Provider
 from toolbus_common.contracts import (
     CallError,
     CallResult,
@@ -146,7 +145,7 @@ async def test_a_rejected_key_is_paused_and_the_request_is_sent_with_another_key
     model.answer = answer
     keys = {"bad": "bad-key", "good": "good-key"}
     weights = {"bad": 100}
-    declared = Provider(kind="anthropic", url=model.url, credentials=keys, weights=weights)
+    declared = provider(model, kind="anthropic", credentials=keys, weights=weights)
     async with gateway.executor(p=declared):
         for number in range(20):  # the bad key is chosen first with a probability of 1 - 1/101^20
             reply = await gateway.call(str(number), method=MESSAGES)

@@ -7,13 +7,17 @@ from typing import Any
 import pytest
 
 from harness.services.model_edge import (
+    DECLARED,
     LARGEST_BODY,
     NARROW,
     ORIGIN,
+    SECRET,
     OpenEdge,
     answers,
     fails,
 )
+from harness.waits import until_async
+from toolbus_common.contracts import Listing, ServerState
 from toolbus_common.contracts.model_calls import (
     CHAT,
     COUNT_TOKENS,
@@ -28,6 +32,7 @@ from toolbus_common.errors import (
     ModelRefusedError,
     RateExceededError,
 )
+from toolbus_common.nats.topology import CATALOGUE
 
 TRACE = "0af7651916cd43dd8448eb211c80319c"
 DOWN = ModelRefusedError("Down.", status=503)
@@ -230,7 +235,7 @@ async def test_scripts_of_listed_origins_may_read_responses(model_edge: OpenEdge
 async def test_sticky_requests_start_at_the_same_target(model_edge: OpenEdge) -> None:
     shared = [{"provider": "local", "model": f"m{n}", "weight": 1} for n in range(8)]
     async with model_edge(local=answers(b"{}")) as served:
-        served.declare(fast=shared)
+        served.declare(models={"fast": shared})
         for session in ("a", "b", "c", "d", "e", "f"):
             for _ in range(3):
                 await served.send("/v1/messages", {"model": "fast"}, x_toolbus_session=session)
@@ -240,3 +245,37 @@ async def test_sticky_requests_start_at_the_same_target(model_edge: OpenEdge) ->
     groups = [tools[start : start + 3] for start in range(0, len(tools), 3)]
     assert all(len(set(group)) == 1 for group in groups)
     assert len({group[0] for group in groups}) > 1
+
+
+async def test_models_that_a_provider_lists_are_shown_within_the_grants(
+    model_edge: OpenEdge,
+) -> None:
+    names = ("gemma", "qwen")
+    async with model_edge() as served:
+        catalogue = await served.made.executor.bus.bucket(CATALOGUE)
+
+        async def ids(key: str) -> list[str]:
+            found = await served.client.get("/v1/models", headers={"x-api-key": key})
+            return [each["id"] for each in found.json()["data"]]
+
+        async def is_listed(*expected: str) -> bool:
+            return await ids(SECRET) == ["fast", *expected]
+
+        providers = {
+            "local": {"kind": "openai", "url": "http://127.0.0.1:9/v1"},
+            "claude": {"kind": "anthropic", "key": "a-provider-key"},
+        }
+        served.declare(providers=providers)
+        assert await is_listed()
+        for name in ("claude", "gone", "local"):
+            listing = Listing(server=name, state=ServerState.READY, models=names)
+            await catalogue.put(name, listing.encode())
+        await until_async(lambda: is_listed("local/gemma", "local/qwen"), "the list")
+        assert await ids(NARROW) == ["claude/gemma", "claude/qwen"]
+        one = await served.client.get("/v1/models/local/qwen", headers=served.headers())
+        assert one.json()["owned_by"] == "local"
+        served.declare(providers={**providers, "local": DECLARED["providers"]["local"]})
+        assert await is_listed("local/gemma"), "configured names are the list"
+        served.declare(providers=providers)
+        await catalogue.delete("local")
+        await until_async(is_listed, "no list")

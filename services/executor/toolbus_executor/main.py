@@ -281,7 +281,8 @@ class ServerRegistry:
 
     async def _remove_stale_entries(self, catalogue: Bucket) -> None:
         """Remove the entries of servers that were removed while no executor was running."""
-        declared = self._directory.now.configuration.servers
+        configuration = self._directory.now.configuration
+        declared = configuration.servers.keys() | configuration.providers.keys()
         try:
             async for entry in catalogue.watch():
                 if entry is None:

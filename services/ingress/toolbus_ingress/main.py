@@ -30,6 +30,7 @@ from toolbus_ingress.auth.anonymous import AnonymousAccess
 from toolbus_ingress.auth.dpop import DPoPVerifier
 from toolbus_ingress.auth.protected_resource import ProtectedResource, public_names
 from toolbus_ingress.catalog.list_context import ListSizeCounter
+from toolbus_ingress.catalog.model_lists import ModelLists
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 from toolbus_ingress.console.session import SessionCookie
 from toolbus_ingress.http.request_guard import RequestGuard
@@ -83,7 +84,8 @@ def endpoint_of(service: Service, settings: Settings, sealer: ClaimSealer) -> En
     """Compose the MCP endpoint and connect its parts."""
     directory = ConfigView(service.share_projection(CONFIG, ConfigProjection))
     catalogue = Catalogue(directory)
-    service.watch_bucket(CATALOGUE)(catalogue.apply)
+    model_lists = ModelLists(catalogue.apply)
+    service.watch_bucket(CATALOGUE)(model_lists.apply)
     service.watch_bucket(TOKENS)(directory.bearers.apply_change)
 
     client_requests, event_logs = PendingClientRequests(), EventLogStore(settings.poll_after)
@@ -119,6 +121,7 @@ def endpoint_of(service: Service, settings: Settings, sealer: ClaimSealer) -> En
         guard=_guard(settings),
         directory=directory,
         catalogue=catalogue,
+        model_lists=model_lists,
         sessions=sessions,
         call_handler=call_handler,
         local_methods=LocalMethods(catalogue, sessions, call_handler, list_sizes),

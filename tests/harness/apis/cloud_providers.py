@@ -160,7 +160,7 @@ def _generated(text: str, reason: str, usage: dict[str, int]) -> dict[str, Any]:
 
 def cloud_provider(kind: str, model: ModelProvider, **more: Any) -> Provider:
     """Return the configuration of a provider of this kind."""
-    fields: dict[str, Any] = {"kind": kind, "url": model.url}
+    fields: dict[str, Any] = {"kind": kind, "url": model.url, "models": ["m"]}
     if kind == "gemini":
         fields["key"] = "key-of-gemini"
     elif kind == "vertex":

@@ -121,9 +121,9 @@ class ModelEdge:
         body = json.dumps({"model": "fast", "stream": True, **fields}).encode()
         return self.client.stream("POST", path, content=body, headers=self.headers())
 
-    def declare(self, **models: Any) -> None:
-        """Replace the aliases."""
-        changed = {**self.endpoint.directory.now.configuration.model_dump(), "models": models}
+    def declare(self, **sections: Any) -> None:
+        """Replace sections of the configuration."""
+        changed = {**self.endpoint.directory.now.configuration.model_dump(), **sections}
         self._revision += 1
         change = configuration_change(configured(**changed), self._revision)
         self.endpoint.directory.projection.apply_change(change)

@@ -57,9 +57,9 @@ class RestEdge:
             service=cast("Any", SimpleNamespace(bus=bus, requests=self.policy)),
             guard=RequestGuard(frozenset({"localhost"}), frozenset()),
             directory=directory,
-            catalogue=absent, sessions=absent, call_handler=absent, local_methods=absent,
-            notifications=absent, resumption=absent, event_logs=absent, anonymous=absent,
-            suggestions=absent,
+            catalogue=absent, model_lists=absent, sessions=absent, call_handler=absent,
+            local_methods=absent, notifications=absent, resumption=absent, event_logs=absent,
+            anonymous=absent, suggestions=absent,
             protected_resource=ProtectedResource(directory, absent, DPoPVerifier("")),
             largest_body=LARGEST_BODY, max_in_flight=8,
         )  # fmt: skip

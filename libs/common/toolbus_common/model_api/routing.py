@@ -1,6 +1,6 @@
 """Routing of a model request: the targets to try, in order (no I/O)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from hashlib import sha256
 from random import random
 
@@ -106,11 +106,15 @@ def falls_back(error: ToolbusError) -> bool:
 
 
 def model_names(
-    principal: Principal, configuration: Configuration, restrictions: Sequence[Patterns]
+    principal: Principal,
+    configuration: Configuration,
+    restrictions: Sequence[Patterns],
+    listed: Mapping[str, Sequence[str]],
 ) -> list[tuple[str, str]]:
     """Return the names that a principal may use, with their owners; aliases come first.
 
-    The owner of an alias is `toolbus`, and the owner of any other model is its provider.
+    The owner of an alias is `toolbus`, and the owner of any other model is its provider. `listed`
+    are the models that providers list themselves; they are used without configured `models`.
     """
     providers = configuration.providers
     names = [
@@ -122,7 +126,7 @@ def model_names(
         (model_name(provider, model), provider)
         for provider in sorted(providers)
         if may_use_provider(principal, providers[provider])
-        for model in providers[provider].models
+        for model in providers[provider].models or listed.get(provider, ())
     ]
     return [each for each in names if _visible(each[0], principal, restrictions)]
 

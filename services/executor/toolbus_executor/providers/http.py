@@ -10,7 +10,7 @@ from toolbus_executor.known_secrets import KnownSecrets
 from toolbus_executor.mcp_messages.request_builder import CLIENT
 from toolbus_executor.providers.api_keys import ApiKey, ApiKeys
 from toolbus_executor.providers.endpoints.authorization import Authorization
-from toolbus_executor.providers.endpoints.paths import path_of, probe_path_of
+from toolbus_executor.providers.endpoints.paths import list_path_of, path_of, probe_path_of
 from toolbus_executor.providers.streamed_response import StreamedResponse
 from toolbus_executor.resilience.health_probe import PROBE_SECONDS
 from toolbus_executor.transport.dialer import Dialer
@@ -24,7 +24,7 @@ from toolbus_executor.transport.http1 import (
 )
 
 ANTHROPIC_VERSION = "2023-06-01"
-REDIRECTION, ERROR, SERVER_ERROR = 300, 400, 500
+OK, REDIRECTION, ERROR, SERVER_ERROR = 200, 300, 400, 500
 
 
 class _ProviderConnection(Connection):
@@ -69,6 +69,9 @@ class ProviderClient:
         self.path_of = path_of(provider)
         self._authorization = authorization
         self._probe = f"GET {probe_path_of(provider)}".encode() + self._common
+        listed = list_path_of(provider)
+        self.lists_models = bool(listed)
+        self._list = f"GET {listed}".encode() + self._common
         self._pool = Pool(provider.base_url, dialer, _ProviderConnection)
 
     async def send(  # noqa: PLR0913, PLR0917 - one request, on the call path
@@ -128,15 +131,33 @@ class ProviderClient:
             TimeoutError: it did not respond in time.
 
         """
-        key = self.keys.choose("", 0.0)
-        line = key.line if key is not None else b""
-        head, _ = await self._exchange(b"%b%b\r\n" % (self._probe, line), None, PROBE_SECONDS)
+        head, _ = await self._get(self._probe)
         if head.status >= SERVER_ERROR:
             raise UpstreamDeadError(f"The upstream responded to a probe with HTTP {head.status}.")
+
+    async def model_list(self) -> bytes:
+        """Return the body of the list of models.
+
+        Raises:
+            UpstreamDeadError: the provider is unavailable, or refuses the list.
+            UpstreamInvalidError: the response is too large.
+            TimeoutError: it did not respond in time.
+
+        """
+        head, body = await self._get(self._list)
+        if head.status != OK:
+            raise UpstreamDeadError(f"The upstream responded to a list with HTTP {head.status}.")
+        return body
 
     def close(self) -> None:
         """Close the idle connections. Other connections are closed when their requests end."""
         self._pool.close()
+
+    async def _get(self, begin: bytes) -> tuple[Head, bytes]:
+        """Send a request without a body. `begin` has all its header lines but that of a key."""
+        key = self.keys.choose("", 0.0)
+        line = key.line if key is not None else b""
+        return await self._exchange(b"%b%b\r\n" % (begin, line), None, PROBE_SECONDS)
 
     async def _exchange(
         self,

@@ -43,7 +43,7 @@ class ProviderRegistry:
     def status(self) -> tuple[dict[str, Any], ...]:
         """Return a status row per provider, sorted by name."""
         supervisors = sorted(self._supervisors, key=lambda each: each.name)
-        return tuple(each.handler.status() for each in supervisors)
+        return tuple(each.status() for each in supervisors)
 
     async def reconcile(self, configured: Mapping[str, Provider]) -> None:
         """Start and stop supervisors according to the configuration and the operator's commands."""

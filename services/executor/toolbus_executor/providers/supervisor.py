@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from itertools import chain
+from typing import Any
 
 from toolbus_common.concurrency import completely, end, in_background
 from toolbus_common.config import Provider
@@ -16,6 +17,7 @@ from toolbus_executor.providers.api_keys import ApiKeys, key_lines
 from toolbus_executor.providers.endpoints.authorization import authorization_of
 from toolbus_executor.providers.handler import ProviderHandler
 from toolbus_executor.providers.http import ProviderClient
+from toolbus_executor.providers.model_lists.publisher import ModelListPublisher
 from toolbus_executor.providers.running_requests import RunningRequests
 
 log = logging.getLogger(__name__)
@@ -36,15 +38,22 @@ class ProviderSupervisor:
     ) -> None:
         self.name = name
         self.handler = ProviderHandler(name, provider, service.events, running)
+        self.models = ModelListPublisher(name, provider, service)
         self.handler.guards, self.handler.secrets = dependencies.guards, dependencies.held
         self._provider = provider
         self._service = service
         self._dependencies = dependencies
         self._task = asyncio.create_task(self._run())
 
-    async def stop(self, *, removed: bool) -> None:  # noqa: ARG002 - the reconciler's form
+    def status(self) -> dict[str, Any]:
+        """Return the row of this provider in `toolbus status`."""
+        return self.handler.status() | {"tools": len(self._provider.models or self.models.names)}
+
+    async def stop(self, *, removed: bool) -> None:
         """Stop serving calls. Calls in progress continue to their end."""
         await end(self._task)
+        if removed:
+            await self.models.remove()
 
     async def _run(self) -> None:
         """Serve calls until the task is cancelled. Restart after unexpected errors."""
@@ -68,7 +77,9 @@ class ProviderSupervisor:
                     pause = min(LONGEST_PAUSE, pause * 2)
                 else:
                     pause = FIRST_PAUSE
-                    async with in_background(self.handler.health.watch(self.handler.client)):
+                    client = self.handler.client
+                    probes, lists = self.handler.health.watch(client), self.models.follow(client)
+                    async with in_background(probes, lists):
                         reason = await self._dependencies.secrets.until_changed(secrets)
                     fields = {"server": self.name, "reason": reason}
                     log.info("provider.secret_changed", extra=fields)

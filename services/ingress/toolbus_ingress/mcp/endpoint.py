@@ -22,6 +22,7 @@ from toolbus_ingress.auth.known_callers import KnownCallers
 from toolbus_ingress.auth.protected_resource import INVALID_KEY, ProtectedResource, token_of
 from toolbus_ingress.auth.request_context import Caller, RequestContext
 from toolbus_ingress.auth.request_scope import code_mode_options_of, restrictions_of
+from toolbus_ingress.catalog.model_lists import ModelLists
 from toolbus_ingress.catalog.tool_catalog import Catalogue
 from toolbus_ingress.http import jsonrpc
 from toolbus_ingress.http.jsonrpc import Response
@@ -81,6 +82,7 @@ class Endpoint:
     guard: RequestGuard
     directory: ConfigView
     catalogue: Catalogue
+    model_lists: ModelLists
     sessions: Sessions
     call_handler: CallHandler
     local_methods: LocalMethods

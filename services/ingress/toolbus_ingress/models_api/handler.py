@@ -137,6 +137,7 @@ class ModelsApi:
             self._principal(caller),
             self.endpoint.directory.now.configuration,
             model_restrictions_of(headers),
+            self.endpoint.model_lists.names,
         )
         path, dialect = scope["path"], dialect_of(scope)
         if path == MODELS:

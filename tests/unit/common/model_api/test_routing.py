@@ -119,7 +119,7 @@ def test_restrictions_of_a_request_hide_names() -> None:
             targets("fast", "*", restrictions=(restrictions,))
     configuration = configuration_with("*")
     principal = principal_of(configuration)
-    shown = model_names(principal, configuration, (("local/*", "fast"), ("*s*", "*g*")))
+    shown = model_names(principal, configuration, (("local/*", "fast"), ("*s*", "*g*")), {})
     assert [name for name, _ in shown] == ["fast", "local/gemma", "local/org/qwen"]
     with pytest.raises(UnknownModelError):
         targets("fast", "local/*", restrictions=(("fast",),))
@@ -129,7 +129,7 @@ def test_a_token_of_a_smaller_scope_sees_what_its_user_may_use() -> None:
     configuration = configuration_with("fast", groups={"g": {"tools": ["*"], "scope": "first"}})
     whole = principal_of(configuration)
     found = scoped(whole, "tools:g")
-    assert model_names(found, configuration, ()) == [("fast", "toolbus")]
+    assert model_names(found, configuration, (), {}) == [("fast", "toolbus")]
     assert targets_of("fast", found, configuration, (), b"s")
 
 
@@ -146,18 +146,18 @@ def test_every_level_that_has_models_must_grant_the_model() -> None:
         **levels,
     )
     snapshot = ConfigSnapshot.of(configuration)
-    assert model_names(snapshot.principal("bot"), configuration, ()) == [("fast", "toolbus")]
-    assert model_names(snapshot.principal("none"), configuration, ()) == []
+    assert model_names(snapshot.principal("bot"), configuration, (), {}) == [("fast", "toolbus")]
+    assert model_names(snapshot.principal("none"), configuration, (), {}) == []
 
 
 def test_a_key_of_a_missing_team_may_use_no_model() -> None:
     configuration = configuration_with("*", key={"team": "gone"})
-    assert model_names(principal_of(configuration), configuration, ()) == []
+    assert model_names(principal_of(configuration), configuration, (), {}) == []
 
 
 def test_the_list_has_aliases_and_models_that_the_key_may_use() -> None:
     configuration = configuration_with("*")
-    assert model_names(principal_of(configuration), configuration, ()) == [
+    assert model_names(principal_of(configuration), configuration, (), {}) == [
         ("fast", "toolbus"),
         ("secret", "toolbus"),
         ("claude/haiku", "claude"),
@@ -165,8 +165,21 @@ def test_the_list_has_aliases_and_models_that_the_key_may_use() -> None:
         ("local/org/qwen", "local"),
     ]
     configuration = configuration_with("fast", "local/org/*")
-    assert model_names(principal_of(configuration), configuration, ()) == [
+    assert model_names(principal_of(configuration), configuration, (), {}) == [
         ("fast", "toolbus"),
+        ("local/org/qwen", "local"),
+    ]
+
+
+def test_models_that_a_provider_lists_are_used_without_configured_ones() -> None:
+    configuration = configuration_with("local/*", "claude/*")
+    claude = configuration.providers["claude"].model_copy(update={"models": ()})
+    providers = {**configuration.providers, "claude": claude}
+    configuration = configuration.model_copy(update={"providers": providers, "models": {}})
+    listed = {"claude": ("opus",), "local": ("other",), "gone": ("x",)}
+    assert model_names(principal_of(configuration), configuration, (), listed) == [
+        ("claude/opus", "claude"),
+        ("local/gemma", "local"),
         ("local/org/qwen", "local"),
     ]
 
@@ -255,7 +268,7 @@ def test_targets_and_models_of_other_regions_are_left_out() -> None:
             found = targets_of("fast", principal, configuration, (), b"s")
         except UnknownModelError:
             found = []
-        names = [name for name, _ in model_names(principal, configuration, ())]
+        names = [name for name, _ in model_names(principal, configuration, (), {})]
         return [each.provider for each in found], names
 
     both: list[dict[str, Any]] = [

@@ -42,8 +42,9 @@ class Provider(ConfigModel):
     credentials `access_key`, `secret_key` and optionally `session_token`. With `ambient`, `vertex`
     and `bedrock` use the credentials of the executor's machine instead. `headers` are sent with
     each request.
-    `models` are the names of its models, for the list of models. `apis` are the APIs of an
-    OpenAI-compatible provider; requests to other APIs are translated. `max_output` is the limit of
+    `models` are the names of its models, for the list of models; if empty, it is asked for them.
+    `apis` are the APIs of an OpenAI-compatible provider; requests to other APIs are translated.
+    `max_output` is the limit of
     output tokens of a request without a limit, if the model has a price. `max_input` is the
     maximum of input tokens of a request. With `unpriced`, models without a price are permitted and
     cost nothing.

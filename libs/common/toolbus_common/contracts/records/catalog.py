@@ -69,7 +69,7 @@ class Handshake(Message):
 
 
 class Listing(Message):
-    """The entry of one server in the catalog bucket. Its key is the name of the server.
+    """The entry of one server or provider in the catalog bucket. Its key is the name.
 
     `ttl_ms` is the cache lifetime that the server gives for its lists, or None. `listed_at` (in
     seconds since the epoch) is set only if `ttl_ms` is above zero. Otherwise each listing would
@@ -82,7 +82,9 @@ class Listing(Message):
     one. `hints` are the cache lifetimes in milliseconds that the server gives for results, by
     method. `depends` is true if the lists depend on the client's capabilities, and None if this is
     unknown. `awaits_comparison` is set while it is unknown which entries only some clients receive.
-    `signals` and `held` concern the instructions of the server.
+    `signals` and `held` concern the instructions of the server. `models` are the names of the
+    models that a provider lists; it is None for a server. The entry of a provider has no other
+    list, and its `declared` is the digest of its address.
     """
 
     server: str
@@ -111,6 +113,7 @@ class Listing(Message):
     awaits_comparison: bool = False
     signals: dict[str, float] = Field(default_factory=dict)
     held: str = ""
+    models: tuple[str, ...] | None = None
 
     def remaining_ms(self, now: float) -> int | None:
         """Return the remaining cache lifetime of the lists; None if the server gave no lifetime."""

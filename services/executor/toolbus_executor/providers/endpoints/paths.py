@@ -38,6 +38,8 @@ _OF_GOOGLE = {
 }
 _OF_BEDROCK = {CONVERSE: "converse", CONVERSE_COUNT: "count-tokens"}
 _STREAMED = {GENERATE: "streamGenerateContent", CONVERSE: "converse-stream"}
+_WITHOUT_LIST = ("vertex", "bedrock")
+_WHOLE_LIST = {"anthropic": "limit=1000", "gemini": "pageSize=1000"}  # otherwise the first page
 _SSE = "alt=sse"  # otherwise Google streams a JSON array
 
 # Returns the path and the query of a request from its method, its model, and whether it streams.
@@ -84,8 +86,16 @@ def probe_path_of(provider: Provider) -> str:
     """Return the path of a probe. Vertex AI and Bedrock have no list of models at this address."""
     target = urlsplit(provider.base_url)
     path = target.path.rstrip("/")
-    path = "/" if provider.kind in ("vertex", "bedrock") else f"{path}/models"
+    path = "/" if provider.kind in _WITHOUT_LIST else f"{path}/models"
     return f"{path}?{target.query}" if target.query else path
+
+
+def list_path_of(provider: Provider) -> str:
+    """Return the path of the list of models; empty if there is none at this address."""
+    if provider.kind in _WITHOUT_LIST:
+        return ""
+    path, more = probe_path_of(provider), _WHOLE_LIST.get(provider.kind, "")
+    return f"{path}{'&' if '?' in path else '?'}{more}" if more else path
 
 
 def _google(method: str, model: str, *, streamed: bool) -> str:
