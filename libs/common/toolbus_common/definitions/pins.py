@@ -81,13 +81,16 @@ class Pinboard:
         server, own = split_name(named) if "__" in named else (named, "")
         declared = (await self._repository.declared()).configuration.servers
         if server and server not in declared:
-            raise UnknownEntryError(f"No server '{server}' is configured; list the servers.")
+            raise UnknownEntryError(
+                f"No server '{server}' is configured; 'toolbus get servers' lists them."
+            )
         wanted = [server] if server else sorted(declared)
         listings = [found for name in wanted if (found := await self._listing(name)) is not None]
         offered = [each for listing in listings for each in _offered(listing, own)]
         if own and not offered:
             raise UnknownEntryError(
-                f"The server '{server}' has no definition '{own}'; list all of its definitions."
+                f"The server '{server}' has no definition '{own}'; 'toolbus pins list --all' lists "
+                "all of its definitions."
             )
         held = [each for each in offered if everything or isinstance(each[2], Quarantined)]
         return list(await asyncio.gather(*(self._case(declared[each[0]], *each) for each in held)))

@@ -192,7 +192,7 @@ def nearest(missed: str, space: str, program: Program) -> str:
 
 
 def renamed(server: str, program: Program) -> str:
-    """Return the name in programs of a server that another namespace hides, or an empty text."""
+    """Return what programs call a server that another namespace hides, or an empty text."""
     names = (each.name for each in program.tools if each.server == server != each.name)
     return next(names, "") if server else ""
 

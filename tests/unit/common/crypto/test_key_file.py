@@ -1,4 +1,4 @@
-"""Key files: created atomically for their owner, and never by mistake."""
+"""Key files: created atomically, for their owner only, and never created by mistake."""
 
 import stat
 from concurrent.futures import ThreadPoolExecutor

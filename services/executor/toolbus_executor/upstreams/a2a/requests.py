@@ -89,7 +89,10 @@ class Requests:
 
     def _single(self, head: Head, body: bytes) -> tuple[Any, int]:
         if head.status in _REDIRECTIONS:
-            raise AgentError(f"it returned HTTP {head.status}, a redirect; it was not followed.")
+            raise AgentError(
+                f"it returned HTTP {head.status}, a redirect; it was not followed. Configure the "
+                "current URL of the agent."
+            )
         refuse_dead(head)
         body = self._struck(body)
         try:

@@ -81,7 +81,10 @@ class GraphQLUpstream(ApiUpstream[Operation]):
                 raise InvalidArgumentsError(f"Invalid arguments: {error}.", sent=False) from error
             head, body = await self._ask(query, None, self._transport.headers_of(call), bearer)
         if head.status in _REDIRECTIONS:
-            return refused(f"The API returned HTTP {head.status}, a redirect; it was not followed.")
+            return refused(
+                f"The API returned HTTP {head.status}, a redirect; it was not followed. Configure "
+                "the current URL of the API."
+            )
         body = self._credentials.struck(body)
         body = bearer.struck(body) if bearer is not None else body
         return result_of(head.status, body, operation.field.name)
@@ -90,7 +93,7 @@ class GraphQLUpstream(ApiUpstream[Operation]):
         """Send a query that every schema supports and that costs little."""
         head, body = await self._ask({"query": "{__typename}"}, DEFAULT_SECONDS)
         if head.status >= _SERVER_ERROR:
-            raise UpstreamDeadError(f"The upstream returned HTTP {head.status}.")
+            raise UpstreamDeadError(f"The upstream returned HTTP {head.status}; check its log.")
         if head.status == _OK and not body.lstrip().startswith(b"{"):
             raise GarbageError("The upstream's response to a probe is not GraphQL; check the URL.")
 

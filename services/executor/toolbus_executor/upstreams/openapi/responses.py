@@ -51,7 +51,10 @@ def result_of(
 
 def elsewhere(head: Head) -> bytes:
     """Return the result for a redirect that was not followed."""
-    return _refused(f"The API returned HTTP {head.status}, a redirect; it was not followed.")
+    return _refused(
+        f"The API returned HTTP {head.status}, a redirect; it was not followed. Configure the "
+        "current URL of the API."
+    )
 
 
 def _refused(message: str) -> bytes:

@@ -129,7 +129,7 @@ def test_a_failed_tool_call_is_an_error_and_its_usage_is_known() -> None:
     assert used.facts.usage.input == 9
 
 
-def test_without_a_price_a_request_without_a_limit_has_none() -> None:
+def test_without_a_price_no_limit_is_added_to_a_request() -> None:
     for limited, expected in ((True, {"maxOutputTokens": MAX_OUTPUT}), (False, None)):
         found = translation_for(CHAT, {GENERATE}, MAX_OUTPUT, limited=limited)
         assert found is not None
