@@ -1,4 +1,4 @@
-"""What the running replicas know about a key: none may be left behind by a stage of a rotation."""
+"""What the running replicas know about a key, before a stage of a rotation depends on it."""
 
 from collections.abc import Collection
 

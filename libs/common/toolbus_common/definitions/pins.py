@@ -89,8 +89,8 @@ class Pinboard:
         offered = [each for listing in listings for each in _offered(listing, own)]
         if own and not offered:
             raise UnknownEntryError(
-                f"The server '{server}' has no definition '{own}'; 'toolbus pins list --all' lists "
-                "all of its definitions."
+                f"The server '{server}' has no definition '{own}'; 'toolbus pins list {server} "
+                "--all' lists its definitions."
             )
         held = [each for each in offered if everything or isinstance(each[2], Quarantined)]
         return list(await asyncio.gather(*(self._case(declared[each[0]], *each) for each in held)))

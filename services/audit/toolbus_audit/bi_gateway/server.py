@@ -119,7 +119,7 @@ def _log_request(
 
 
 def _plain(text: str) -> str:
-    """Return the characters that are safe in headers and logs, of the first 64."""
+    """Return the first 64 characters without those that are unsafe in headers and logs."""
     return "".join(
         sign for sign in text[:64] if sign.isascii() and (sign.isalnum() or sign in "-_.")
     )

@@ -173,7 +173,8 @@ def _stream_error(error: Exception) -> ToolbusError:
     if isinstance(error, ToolbusError):
         return error
     return UpstreamInvalidError(
-        f"The provider's stream has an invalid event ({type(error).__name__}). Check the provider."
+        f"The provider's stream has an invalid event ({type(error).__name__}). Check the "
+        "provider's 'apis'."
     )
 
 

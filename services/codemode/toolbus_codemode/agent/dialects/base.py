@@ -169,7 +169,7 @@ def checked(calls: list[Suggested]) -> list[Suggested]:
     if len({call.call_id for call in calls}) < len(calls):
         raise UpstreamInvalidError(
             "The model suggested two tool calls with the same id, so their results would be "
-            "ambiguous. Check the provider."
+            "ambiguous. Report this to the provider."
         )
     return calls
 

@@ -110,7 +110,9 @@ def read(response: bytes) -> Turn:
     choices = objects(found.get("choices"))
     message = choices[0].get("message") if choices else None
     if not isinstance(message, dict):
-        raise UpstreamInvalidError("The provider's response has no message. Check the provider.")
+        raise UpstreamInvalidError(
+            "The provider's response has no message. Check the provider's 'url' and 'apis'."
+        )
     usage = found.pop("usage", None)
     head = {name: value for name, value in found.items() if name != "choices"}
     head["finish_reason"] = choices[0].get("finish_reason")

@@ -67,7 +67,9 @@ def read(response: bytes) -> Turn:
     found = parsed_response(response)
     content, usage = found.pop("content", None), found.pop("usage", None)
     if not isinstance(content, list):
-        raise UpstreamInvalidError("The provider's response has no content. Check the provider.")
+        raise UpstreamInvalidError(
+            "The provider's response has no content. Check the provider's 'url' and 'apis'."
+        )
     return _turn(found, objects(content), usage)
 
 

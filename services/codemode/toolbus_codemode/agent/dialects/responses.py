@@ -70,7 +70,9 @@ def read(response: bytes) -> Turn:
     found = parsed_response(response)
     output, usage = found.pop("output", None), found.pop("usage", None)
     if not isinstance(output, list) or found.get("error"):
-        raise UpstreamInvalidError("The provider's response has no output. Check the provider.")
+        raise UpstreamInvalidError(
+            "The provider's response has no output. Check the provider's 'url' and 'apis'."
+        )
     return _turn(found, objects(output), usage)
 
 
@@ -180,7 +182,9 @@ class ResponsesStream:
 
     def _add(self, index: Any, item: Any) -> bytes:
         if not isinstance(item, dict) or not isinstance(index, int) or index in self._items:
-            raise UpstreamInvalidError("The provider's stream has an invalid output item.")
+            raise UpstreamInvalidError(
+                "The provider's stream has an invalid output item. Check the provider's 'apis'."
+            )
         self._items[index] = item
         at = self._indexes[index] = len(self._output)
         shown = _shown(item, None, self._is_automatic)

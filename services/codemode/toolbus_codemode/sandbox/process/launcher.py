@@ -60,7 +60,7 @@ class Launched:
 
 
 def words(path: str) -> list[bytes]:
-    """Return the words of a file in /proc; few system calls, because every run reads one."""
+    """Return the words of a file in /proc, by few system calls: each run reads such a file."""
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         return os.read(descriptor, LARGEST_WORD).split()
