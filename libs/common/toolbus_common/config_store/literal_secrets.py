@@ -23,6 +23,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM  # noqa: TID251 - no stored nonce
 
 from toolbus_common.config import Configuration
+from toolbus_common.config.audit.retention import Evidence
 from toolbus_common.config.base import SEALED_VALUE
 from toolbus_common.config.servers.server import CREDENTIALS
 from toolbus_common.config_store.redacted_view import DESTINATIONS, is_reference, restored
@@ -36,7 +37,7 @@ DIGESTS = "digests"
 USED_BY = {
     "servers": "executor", "exports": "audit", "sinks": "audit", "webhooks": "audit",
     "issuers": "oauth", "providers": "executor", "guards": "executor",
-    "plugins": "executor",
+    "plugins": "executor", "evidence": "audit",
 }  # fmt: skip
 READERS = tuple(sorted(set(USED_BY.values())))
 _PREFIX = SEALED_VALUE
@@ -199,13 +200,17 @@ def _changed(
     sections: Iterable[str],
 ) -> Configuration:
     """Return the configuration with `change` applied to every value that can be a secret."""
-    made = {
-        section: {
-            name: _entry_changed(section, name, entry, change)
-            for name, entry in getattr(configuration, section).items()
+    made: dict[str, Any] = {}
+    for section in sections:
+        declared = getattr(configuration, section)
+        if isinstance(declared, Evidence):  # its one entry is a field
+            if (target := declared.checkpoints) is not None:
+                kept = _entry_changed(section, "checkpoints", target, change)
+                made[section] = declared.model_copy(update={"checkpoints": kept})
+            continue
+        made[section] = {
+            name: _entry_changed(section, name, entry, change) for name, entry in declared.items()
         }
-        for section in sections
-    }
     return configuration.model_copy(update=made)
 
 

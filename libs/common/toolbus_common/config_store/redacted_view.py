@@ -21,6 +21,7 @@ DESTINATIONS: dict[str, tuple[str, ...]] = {  # the fields that decide who recei
     "providers": ("kind", "url", "proxy", "ca", "certificate", "certificate_key"),
     "guards": ("kind", "url", "server", "tool"),
     "plugins": ("url",),
+    "evidence": ("to", "endpoint", "region"),  # of its checkpoints
 }
 D = TypeVar("D", bound=ConfigModel)
 S = TypeVar("S", Issuer, Webhook)
@@ -82,8 +83,7 @@ def restored(new: Configuration, old: Configuration) -> Configuration:
             for name, entry in getattr(new, section).items()
         }
     if (checkpoints := new.evidence.checkpoints) is not None:
-        destination = ("to", "endpoint", "region")
-        known = old.evidence.checkpoints
+        known, destination = old.evidence.checkpoints, DESTINATIONS["evidence"]
         kept = _entry(checkpoints, known, destination, "evidence.checkpoints", problems)
         sections["evidence"] = new.evidence.model_copy(update={"checkpoints": kept})
     if problems:

@@ -18,7 +18,7 @@ from typing import Any, cast
 from toolbus_common.concurrency import end
 from toolbus_common.config import Server
 from toolbus_common.contracts import CallAdmitted, CatalogEntry, Handshake
-from toolbus_common.errors import ToolbusError, UpstreamDeadError
+from toolbus_common.errors import ToolbusError, UpstreamDeadError, UpstreamTimeoutError
 from toolbus_executor.resilience.failure_log import why
 from toolbus_executor.resilience.health_probe import NotConnectedError
 from toolbus_executor.upstreams.base import (
@@ -256,11 +256,19 @@ class BothFamilies:
     async def _connect_and_call(self, call: CallAdmitted, seconds: float, caller: Caller) -> bytes:
         """Connect the other family and send the call there.
 
-        If the server does not support the other family, the first family is used.
+        If the server does not support the other family, the first family is used. Raises
+        `UpstreamTimeoutError` if the family is not connected in time.
         """
         began = monotonic()
-        async with asyncio.timeout(seconds):
-            other = await self._connect()
+        try:
+            async with asyncio.timeout(seconds):
+                other = await self._connect()
+        except TimeoutError as error:
+            raise UpstreamTimeoutError(
+                f"The upstream was not connected in the caller's protocol family within "
+                f"{seconds:.3g} s; the call was not executed. Retry, or raise the timeout.",
+                sent=False,
+            ) from error
         if other is not None:
             self._news.on_lists_changed()  # publish the description of the other family
         use = self._first if other is None else other.upstream

@@ -38,6 +38,12 @@ WHOLE: dict[str, Any] = {
             "credentials": {"access_key": "a", "secret_key": SECRET},
         }
     },
+    "evidence": {
+        "checkpoints": {
+            "to": "s3://lake/checkpoints", "region": "eu",
+            "credentials": {"access_key": "a", "secret_key": SECRET},
+        }
+    },
 }  # fmt: skip
 NOTHING = Configuration()
 
@@ -62,10 +68,11 @@ def test_literals_are_sealed_and_each_service_opens_its_own(keys: Path) -> None:
     read = Configuration.model_validate_json(written)
     opened = {service: Reader.at(service, keys).opened(read) for service in READERS}
     assert opened["executor"].servers == whole.servers
-    audits = ("webhooks", "sinks", "exports")
+    audits = ("webhooks", "sinks", "exports", "evidence")
     assert all(getattr(opened["audit"], each) == getattr(whole, each) for each in audits)
     assert opened["oauth"].issuers == whole.issuers
     assert SECRET not in str(opened["oauth"].servers) + str(opened["executor"].webhooks)
+    assert SECRET not in opened["oauth"].evidence.model_dump_json()
 
 
 def test_an_unchanged_secret_keeps_its_seal(keys: Path) -> None:
