@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test rest coverage check docs reference browser screenshots metrics witness models plugins chart containers engine-images azurite server-images fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards bench-plugins conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-stopped-leader backup scorecard chaos bench-power-loss bench-scale soak upgrade
+.PHONY: install up test rest coverage check docs reference browser screenshots metrics witness models plugins chart containers engine-images azurite server-images fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards bench-plugins conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-lite bench-stopped-leader backup scorecard chaos bench-power-loss bench-scale soak upgrade
 
 install: $(INSTALLED)
 
@@ -226,6 +226,10 @@ bench-nested: $(INSTALLED)
 # ARGS="--calls 20000" is short; ARGS="--calls 1000000 --figures 5" shows the growth.
 bench-memory: $(INSTALLED)
 	$(BIN)/python bench/memory.py $(ARGS)
+
+# Seconds to ready and PSS of `toolbus up --lite`.
+bench-lite: $(INSTALLED)
+	$(BIN)/python bench/lite.py $(ARGS)
 
 # Delay from revocation to denial over three replicas, and ten thousand keys over 500 tools.
 bench-governance: $(INSTALLED)

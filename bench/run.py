@@ -122,7 +122,7 @@ def gateway(
         command += ["--state-dir", str(directory / "state"), "--ready-file", str(ready_file)]
         began = monotonic()
         with (directory / "log").open("wb") as log:
-            up = _start([*command, *(["--separate"] if mode == "separate" else [])], log)
+            up = _start([*command, *([] if mode == "fused" else [f"--{mode}"])], log)
             try:
                 _wait(ready_file.exists, 30, f"toolbus up is not ready: {directory / 'log'}")
                 ready, endpoint = monotonic() - began, f"http://127.0.0.1:{port}/mcp"

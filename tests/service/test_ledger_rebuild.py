@@ -50,12 +50,18 @@ async def ledger_operator(settings: Settings, valkey_url: str) -> AsyncIterator[
         yield operator_
 
 
+IN_A_FILE = "a file"
+BOTH_STORES = pytest.mark.parametrize("audit", ["ClickHouse", IN_A_FILE], indirect=True)
+
+
 @pytest.fixture
-async def audit(settings: Settings) -> AsyncIterator[Service]:
-    async with serving_audit(settings) as service:
+async def audit(request: pytest.FixtureRequest, settings: Settings) -> AsyncIterator[Service]:
+    in_file = getattr(request, "param", "") == IN_A_FILE
+    async with serving_audit(settings, in_file=in_file) as service:
         yield service
 
 
+@BOTH_STORES
 @pytest.mark.usefixtures("audit")
 async def test_an_emptied_redis_is_rebuilt_from_the_events_with_open_calls(
     ledger_operator: LedgerOperator,
@@ -91,6 +97,7 @@ async def test_counters_of_an_older_form_are_rebuilt_and_never_settled(
     assert await ledger_operator.standing() == (PRICE, 0, 1)
 
 
+@BOTH_STORES
 @pytest.mark.usefixtures("audit")
 @pytest.mark.parametrize("lost", [False, True])
 async def test_expired_reservations_end_alike_after_a_loss_of_counters(
@@ -113,6 +120,7 @@ async def test_expired_reservations_end_alike_after_a_loss_of_counters(
     assert await ledger_operator.standing() == (PRICE, 0, 1)
 
 
+@BOTH_STORES
 @pytest.mark.usefixtures("audit")
 async def test_spending_before_the_loss_counts_after_it(ledger_operator: LedgerOperator) -> None:
     for _ in range(8):
@@ -280,6 +288,7 @@ async def test_two_replicas_rebuild_once(
     assert (await ledger_operator.standing())[:2] == (PRICE, PRICE)
 
 
+@BOTH_STORES
 @pytest.mark.usefixtures("audit")
 async def test_a_call_charged_as_unknown_counts_and_can_still_be_corrected(
     ledger_operator: LedgerOperator, settings: Settings, tmp_path: Path

@@ -28,12 +28,17 @@ from toolbus_policy.ledger.recovery.unresolved_calls import (
 )
 
 
-@pytest.fixture
+@pytest.fixture(params=["ClickHouse", "a file"])
 async def sweepers(
-    settings: Settings, operator: Bus, valkey_url: str
+    request: pytest.FixtureRequest, settings: Settings, operator: Bus, valkey_url: str
 ) -> AsyncIterator[list[UnresolvedCallSweeper]]:
     """Run two replicas of policy that sweep, and the audit they query."""
-    own = AuditSettings(state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0)
+    own = AuditSettings(
+        state_dir=settings.state_dir,
+        nats_url=settings.nats_url,
+        drain_seconds=5.0,
+        events_file=settings.state_dir / "events.db" if request.param == "a file" else None,
+    )
     ledger = Ledger(valkey_url, MemoryGenerations(), 5.0)
     services = [Service("policy", settings) for _ in range(2)]
     async with (

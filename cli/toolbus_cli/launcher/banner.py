@@ -1,7 +1,11 @@
 """The text that `toolbus up` prints when it is ready: endpoint, keys and next steps."""
 
 import json
+import os
+import shutil
+import sys
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from toolbus_common.agent_clients.configurations import CLIENTS, claude_command, configuration
 
@@ -111,3 +115,16 @@ def _next(welcome: Welcome) -> str:
             f"  {own} audit tail{where}                           # both, as rows",
         ]
     )
+
+
+def shown_path(path: Path) -> str:
+    """Return a path relative to the current directory, if it is in there."""
+    try:
+        return str(path.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(path)
+
+
+def shown_command() -> str:
+    """Return a command that starts `toolbus` in the operator's shell: its name or its path."""
+    return "toolbus" if shutil.which("toolbus") else os.path.relpath(sys.argv[0])

@@ -12,13 +12,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import uvloop
+
 from toolbus_cli import config_client as desks
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import operator_bus
 from toolbus_cli.launcher import config_source as source
-from toolbus_cli.launcher import engines, ports
+from toolbus_cli.launcher import engines, lite, ports
 from toolbus_cli.launcher import ops_listeners as ops
-from toolbus_cli.launcher.banner import Welcome, banner, new_keys
+from toolbus_cli.launcher.banner import Welcome, banner, new_keys, shown_command, shown_path
 from toolbus_cli.launcher.child_process import Program
 from toolbus_cli.launcher.config_source import Source
 from toolbus_cli.launcher.console_link import create_link
@@ -44,6 +46,7 @@ from toolbus_common.nats.kv_bucket import watched
 from toolbus_common.nats.provision import provision
 from toolbus_common.nats.topology import CONFIG, EVENTS_BYTES
 from toolbus_common.plugins.subjects import bus_hooks
+from toolbus_common.service.names import SERVICES
 
 POLL_SECONDS = 0.5
 BUS_SECONDS = 15.0
@@ -69,11 +72,19 @@ class Options:
     log_format: str = "text"
     log_level: str = "info"
     ops_listen: HostPort = ops.ANY
+    lite: bool = False
 
     @property
     def processes(self) -> tuple[tuple[str, ...], ...]:
         """The services of each process."""
+        if self.lite:
+            return (SERVICES,)
         return SEPARATE if self.separate else FUSED
+
+    @property
+    def mode(self) -> str:
+        """The form of the installation, as the run file names it."""
+        return "lite" if self.lite else "separate" if self.separate else "fused"
 
 
 @dataclass(slots=True)
@@ -111,26 +122,36 @@ def up(options: Options) -> int:
     state = State(options.state_dir.absolute())
     state.prepare()
     with state.locked(log.note) as held:
-        return asyncio.run(_up(options, state, log, held, began))
+        run = uvloop.run if options.lite else asyncio.run
+        return run(_up(options, state, log, held, began))
 
 
 async def _up(options: Options, state: State, log: LogPrinter, held: int, began: float) -> int:
     launch = _prepared(options, state, log, held, began)
     _stop_on_signals(launch)
+    imports = asyncio.create_task(asyncio.to_thread(lite.preload)) if options.lite else None
     try:
         async with _joined(launch) as bus, desks.opened(bus, state) as repository:
+            if imports is not None:
+                await lite.reject_full_form(bus)
             applied = await source.apply_first(repository, launch.source, launch.loaded)
             await _watch_configuration(launch, bus)
             await _give_plugins_users(launch, repository)
-            _start_services(launch)
-            if await _unless_stopped(launch, launch.group.wait_ready(bus, _services(SEPARATE))):
-                await _welcome(launch, repository, applied)
-                await _follow(launch, repository)
+            if imports is not None:
+                await imports
+                await _serve_here(launch, repository, applied)
+            else:
+                _start_services(launch)
+                if await _unless_stopped(launch, launch.group.wait_ready(bus, _services(SEPARATE))):
+                    await _welcome(launch, repository, applied)
+                    await _follow(launch, repository)
         log.note("draining")
     except _StoppedError:
         log.note("stopped before all services were ready")
     finally:
         await launch.group.stop()
+        if imports is not None:
+            await lite.end(imports)
         state.run_file.unlink(missing_ok=True)
         if options.ready_file is not None:
             options.ready_file.unlink(missing_ok=True)
@@ -143,6 +164,8 @@ class _StoppedError(Exception):
 
 def _prepared(options: Options, state: State, log: LogPrinter, held: int, began: float) -> Launch:
     """Validate all options, files and ports before any process is started."""
+    if options.lite:
+        lite.check_options(separate=options.separate, clickhouse=os.environ.get(CLICKHOUSE_URL, ""))
     before = read_json(state.ports_file)
     names = ["+".join(services) for services in options.processes]
     chosen = source.choose(options.config, state, ports.free(before.get("notes")))
@@ -222,7 +245,23 @@ async def _unless_stopped(launch: Launch, work: Coroutine[Any, Any, None]) -> bo
     return False
 
 
-def _start_services(launch: Launch) -> None:
+async def _serve_here(launch: Launch, repository: ConfigRepository, applied: Applied) -> None:
+    """Run all services in this process until a signal arrives."""
+    if unused := lite.unused_sections(launch.loaded.configuration):
+        launch.log.note(f"--lite does not use these sections: {', '.join(unused)}", "warning")
+    shared, own = _variables(launch)
+    variables = shared | lite.environment(launch.state.root)
+    for each in own.values():
+        variables |= each
+    (listen,) = launch.ops.values()
+    variables |= {"TOOLBUS_OPS_LISTEN": str(listen)}
+    async with lite.serving(variables, launch.options.log_level, launch.log.service):
+        await _welcome(launch, repository, applied)
+        await _follow(launch, repository)
+
+
+def _variables(launch: Launch) -> tuple[dict[str, str], dict[str, dict[str, str]]]:
+    """Return the variables of all services, and those of single services."""
     shared = {
         "TOOLBUS_STATE_DIR": str(launch.state.root),
         "TOOLBUS_NATS_URL": launch.nats.url,
@@ -242,6 +281,11 @@ def _start_services(launch: Launch) -> None:
         "oauth": {PUBLIC_URL: public},
         "audit": {CLICKHOUSE_URL: os.environ.get(CLICKHOUSE_URL, "")},
     }
+    return shared, own
+
+
+def _start_services(launch: Launch) -> None:
+    shared, own = _variables(launch)
     for services in launch.options.processes:
         listen = {"TOOLBUS_OPS_LISTEN": str(launch.ops["+".join(services)])}
         launch.group.start(service_program(services, shared | listen, launch.log.service, own))
@@ -263,7 +307,7 @@ async def _welcome(launch: Launch, repository: ConfigRepository, applied: Applie
         write_private(launch.options.ready_file, {**ready, **more})
     welcome = Welcome(
         endpoint=launch.endpoint,
-        state_dir=_relative(launch.options.state_dir),
+        state_dir=shown_path(launch.options.state_dir),
         ops=ops.urls(launch.ops),
         servers=servers,
         console=console,
@@ -272,7 +316,7 @@ async def _welcome(launch: Launch, repository: ConfigRepository, applied: Applie
         key_declared=name in launch.loaded.secrets,
         secrets=applied.secrets,
         seconds=time.monotonic() - launch.began,
-        command=_command(),
+        command=shown_command(),
         has_models=bool(launch.loaded.configuration.providers),
     )
     sys.stdout.write(banner(welcome))
@@ -298,7 +342,7 @@ def _write_run_file(launch: Launch) -> None:
         "redis_url": launch.valkey.url,
         "ops": ops.urls(launch.ops),
         "config": str(launch.source.path.absolute()),
-        "mode": "separate" if launch.options.separate else "fused",
+        "mode": launch.options.mode,
         "started": time.time(),
         "pids": launch.group.pids,
     }
@@ -350,15 +394,3 @@ async def _reload(launch: Launch, repository: ConfigRepository) -> None:
     if applied.secrets:
         sys.stdout.write(new_keys(applied.secrets) + "\n")
         sys.stdout.flush()
-
-
-def _relative(path: Path) -> str:
-    try:
-        return str(path.absolute().relative_to(Path.cwd()))
-    except ValueError:
-        return str(path)
-
-
-def _command() -> str:
-    """Return a command that starts `toolbus` in the operator's shell: its name or its path."""
-    return "toolbus" if shutil.which("toolbus") else os.path.relpath(sys.argv[0])

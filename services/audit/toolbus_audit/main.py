@@ -13,9 +13,10 @@ owns        the tables in ClickHouse, the buckets tb_checkpoints and tb_exports,
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 from toolbus_audit.bi_gateway.executor import QueryExecutor
@@ -25,8 +26,10 @@ from toolbus_audit.clickhouse.embedded_memory import return_memory_periodically
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.delivery.outbound import Outbound
 from toolbus_audit.delivery.webhook_poster import WebhookPoster
+from toolbus_audit.events_file.store import EventsFile
 from toolbus_audit.export import pages
 from toolbus_audit.export.scheduler import ExportScheduler
+from toolbus_audit.ingest import moved_file
 from toolbus_audit.ingest.backfill import Backfill
 from toolbus_audit.ingest.frozen_tables import freeze
 from toolbus_audit.ingest.rollups import run_rollups
@@ -82,6 +85,7 @@ log = logging.getLogger(__name__)
 CLOSE_SECONDS = 5.0
 WEBHOOK_MESSAGES = 100  # in one pull
 POLL_SECONDS = 5.0
+Store = ClickHouse | EventsFile
 _tracer = Tracer("audit")
 
 
@@ -90,7 +94,7 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
     settings = settings or Settings()
     service = Service("audit", settings, process)
     people = use_person_keys(service)
-    store = ClickHouse(settings)
+    store = EventsFile(settings) if settings.events_file else ClickHouse(settings)
     writer = Writer(store)
     service.wait_until_ready(writer.open)
     service.bus.on_lost.append(writer.bus_lost)
@@ -108,14 +112,11 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
     _serve_backfill(service, writer, store)
     _dispatch_webhooks(service, outbound, people)
     run_log_signer(service, settings, writer, store, outbound)
-    _apply_retention(service, store, outbound)
     _export(service, settings, store, outbound)
-    _run_rollups(service, store)
-    _measure_stream(service)
-    if store.embedded:
-        _return_memory(service)
-    if settings.audit_http_port:
-        _serve_bi_gateway(service, settings, store, outbound)
+    # Reports how full the stream of events is.
+    _run_in_background(service, lambda: measure_stream(lambda: use_of(service.bus.client, EVENTS)))
+    if isinstance(store, ClickHouse):
+        _work_on_tables(service, settings, store, outbound)
 
     @service.broker.events(
         "audit", max_messages=PULL_MESSAGES, seconds=1.0, pause=0.5, ack_policy=AckPolicy.MANUAL
@@ -128,17 +129,20 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
     return service
 
 
-def _admit_store(service: Service, store: ClickHouse) -> None:
+def _admit_store(service: Service, store: Store) -> None:
     """Reject any store other than the one store of the installation."""
 
     async def admit(ids: list[str]) -> None:
         bucket = await service.bucket(INSTALLATION)
-        store.identity = await store_identity.admit(bucket, ids, store.location)
+        if isinstance(store, EventsFile):
+            await store_identity.reject_file(bucket)
+        else:
+            store.identity = await store_identity.admit(bucket, ids, store.location)
 
     store.admit = admit
 
 
-def _close_store(service: Service, writer: Writer, store: ClickHouse) -> None:
+def _close_store(service: Service, writer: Writer, store: Store) -> None:
     """Write the received messages before the store closes."""
 
     @service.add_resource
@@ -151,7 +155,7 @@ def _close_store(service: Service, writer: Writer, store: ClickHouse) -> None:
             await store.close()
 
 
-def _answer_queries(service: Service, store: ClickHouse, people: PersonKeys) -> None:
+def _answer_queries(service: Service, store: Store, people: PersonKeys) -> None:
     """Register the handlers of queries over the stored events."""
 
     @service.broker.subscriber(AuditQuery.SUBJECT, queue=service.name)
@@ -228,33 +232,32 @@ def _apply_retention(service: Service, store: ClickHouse, outbound: Outbound) ->
             yield
 
 
-def _run_rollups(service: Service, store: ClickHouse) -> None:
-    """Roll up closed hours and days in the background."""
+def _work_on_tables(
+    service: Service, settings: Settings, store: ClickHouse, outbound: Outbound
+) -> None:
+    """Compose what only ClickHouse has: retention, roll-ups, readers, and the move of a file."""
+    _apply_retention(service, store, outbound)
+    _run_in_background(service, lambda: run_rollups(store.run_in_background))
+    file, settled = settings.state_dir / moved_file.FILE, partial(_settled, service)
+    _run_in_background(
+        service,
+        lambda: moved_file.move(
+            file, store, partial(created_at, service.bus.client, EVENTS), settled
+        ),
+    )
+    if store.embedded:
+        _run_in_background(service, return_memory_periodically)
+    if settings.audit_http_port:
+        _serve_bi_gateway(service, settings, store, outbound)
+
+
+def _run_in_background(service: Service, start: Callable[[], Coroutine[Any, Any, None]]) -> None:
+    """Run work while the service runs."""
 
     @service.add_resource
     @asynccontextmanager
-    async def roll_up() -> AsyncIterator[None]:
-        async with in_background(run_rollups(store.run_in_background)):
-            yield
-
-
-def _measure_stream(service: Service) -> None:
-    """Report how full the stream of events is."""
-
-    @service.add_resource
-    @asynccontextmanager
-    async def measure() -> AsyncIterator[None]:
-        async with in_background(measure_stream(lambda: use_of(service.bus.client, EVENTS))):
-            yield
-
-
-def _return_memory(service: Service) -> None:
-    """Return memory that the embedded engine no longer uses."""
-
-    @service.add_resource
-    @asynccontextmanager
-    async def return_memory() -> AsyncIterator[None]:
-        async with in_background(return_memory_periodically()):
+    async def run() -> AsyncIterator[None]:
+        async with in_background(start()):
             yield
 
 
@@ -291,18 +294,13 @@ def _serve_bi_gateway(
             await asyncio.to_thread(executor.close)
 
 
-def _serve_backfill(service: Service, writer: Writer, store: ClickHouse) -> None:
+def _serve_backfill(service: Service, writer: Writer, store: Store) -> None:
     """Register the handlers of operators' backfill requests."""
 
     async def read(first: int | datetime, maximum: int) -> list[StreamEntry]:
         return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, maximum)
 
-    async def settled() -> int:
-        # `newest` is read first, because messages may arrive in the meantime.
-        newest = await service.bus.newest(EVENTS)
-        return int(min(newest, await service.bus.finished(EVENTS, service.name)))
-
-    backfill = Backfill(store, read, settled, lambda: writer.stream)
+    backfill = Backfill(store, read, partial(_settled, service), lambda: writer.stream)
 
     @service.broker.subscriber(BackfillRequest.SUBJECT, queue=service.name)
     async def from_stream(request: BackfillRequest) -> BackfillReply:
@@ -317,6 +315,13 @@ def _serve_backfill(service: Service, writer: Writer, store: ClickHouse) -> None
     @service.broker.subscriber(FreezeRequest.SUBJECT, queue=service.name)
     async def freeze_tables(request: FreezeRequest) -> FreezeReply:
         return await freeze(store, request)
+
+
+async def _settled(service: Service) -> int:
+    """Return the highest sequence number up to which audit has acknowledged every message."""
+    # `newest` is read first, because messages may arrive in the meantime.
+    newest = await service.bus.newest(EVENTS)
+    return int(min(newest, await service.bus.finished(EVENTS, service.name)))
 
 
 def _dispatch_webhooks(service: Service, outbound: Outbound, people: PersonKeys) -> None:
@@ -344,7 +349,7 @@ def _dispatch_webhooks(service: Service, outbound: Outbound, people: PersonKeys)
             await webhooks.close()
 
 
-def _export(service: Service, settings: Settings, store: ClickHouse, outbound: Outbound) -> None:
+def _export(service: Service, settings: Settings, store: Store, outbound: Outbound) -> None:
     """Write configured exports, and forward events to configured sinks."""
     given = (
         outbound.http,
@@ -366,16 +371,14 @@ def _export(service: Service, settings: Settings, store: ClickHouse, outbound: O
     async def stream() -> str:
         return await created_at(service.bus.client, EVENTS)
 
-    async def newest() -> int:
-        return await service.bus.newest(EVENTS)
-
     async def read(first: int, maximum: int) -> list[StreamEntry]:
         return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, maximum)
 
+    newest = partial(service.bus.newest, EVENTS)
+
     async def closed() -> tuple[str, int]:
-        # `newest` is read first: messages that arrive meanwhile are not in a closed window.
-        known = await newest()
-        return await stream(), int(min(known, await service.bus.finished(EVENTS, service.name)))
+        # Messages that arrive meanwhile are not in a closed window.
+        return await stream(), await _settled(service)
 
     @service.add_resource
     @asynccontextmanager

@@ -11,6 +11,7 @@ class Settings(CommonSettings):
     """Environment variables of the audit service, with the prefix `TOOLBUS_`.
 
     `clickhouse_url` may contain a password; if it is empty, ClickHouse runs inside this process.
+    With `events_file`, events are stored in this SQLite file instead (the lite form).
     `clickhouse_cluster` is the cluster of that server; tables are created on all its servers.
     `evidence_origin` is the origin of this installation's logs if `evidence.origin` is not
     configured when audit starts for the first time. `evidence_key_file` is the Ed25519 signing key
@@ -21,6 +22,7 @@ class Settings(CommonSettings):
     """
 
     clickhouse_url: SecretStr = SecretStr("")
+    events_file: Path | None = None
     clickhouse_database: str = "toolbus"
     clickhouse_cluster: str = Field(default="", pattern=r"^[\w-]*$")
     audit_query_seconds: float = 10.0

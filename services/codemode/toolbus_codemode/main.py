@@ -61,6 +61,8 @@ def build(process: ProcessContext) -> Service:
     async def served() -> AsyncIterator[None]:
         sandbox = Sandbox(SandboxSettings(without_seccomp=settings.without_seccomp))
         later = asyncio.get_running_loop().call_later(START_DELAY, sandbox.begin)
+        if settings.sandbox_on_demand:
+            later.cancel()
         guards = InspectorProvider(service, lambda: directory.now.configuration)
         service.details = lambda: (
             guards.plugin_details()

@@ -114,10 +114,13 @@ async def running_ledger(settings: Settings, valkey_url: str) -> AsyncIterator[L
 
 
 @asynccontextmanager
-async def serving_audit(settings: Settings) -> AsyncIterator[Service]:
-    """Run audit with a store of its own."""
+async def serving_audit(settings: Settings, *, in_file: bool = False) -> AsyncIterator[Service]:
+    """Run audit with a store of its own: ClickHouse, or a file as in the lite form."""
     audits = AuditSettings(
-        state_dir=settings.state_dir, nats_url=settings.nats_url, drain_seconds=5.0
+        state_dir=settings.state_dir,
+        nats_url=settings.nats_url,
+        drain_seconds=5.0,
+        events_file=settings.state_dir / "events.db" if in_file else None,
     )
 
     async def ready() -> bool:

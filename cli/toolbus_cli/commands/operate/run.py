@@ -63,6 +63,12 @@ def up(  # noqa: PLR0913
     separate: Annotated[
         bool, typer.Option("--separate", help="Run each service in its own process.")
     ] = False,
+    lite: Annotated[
+        bool,
+        typer.Option(
+            "--lite", help="Run all services in this process, and store events in a file."
+        ),
+    ] = False,
     ready_file: Annotated[
         Path | None, typer.Option(help="A file to write (mode 0600) when every service is ready.")
     ] = None,
@@ -89,14 +95,15 @@ def up(  # noqa: PLR0913
 
     The configuration file is watched: a valid change is applied; an invalid change is not applied,
     and its errors are printed. TOOLBUS_NATS_URL, TOOLBUS_REDIS_URL and TOOLBUS_CLICKHOUSE_URL
-    select external servers instead of the embedded servers.
+    select external servers instead of the embedded servers. --lite is for one developer: it needs
+    less memory, and the next start without it moves all events to ClickHouse.
     """
     from toolbus_cli.launcher.up import Options  # noqa: PLC0415
     from toolbus_cli.launcher.up import up as launch  # noqa: PLC0415
 
     options = Options(
         config, state_dir, host, port, separate, ready_file, log_format, log_level,
-        listen_address.parsed(ops_listen),
+        listen_address.parsed(ops_listen), lite,
     )  # fmt: skip
     raise typer.Exit(launch(options))
 

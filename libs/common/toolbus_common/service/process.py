@@ -84,23 +84,30 @@ def observed(names: Sequence[str], environ: Mapping[str, str]) -> Iterator[None]
 async def _run(names: Sequence[str], settings: Settings) -> None:
     stop = asyncio.Event()
     _stop_on_signals(stop)
-    process = ProcessContext()
-    services = [build(name, process) for name in names]
-    health.report_readiness(services)
     try:
-        async with AsyncExitStack() as stack:
-            await stack.enter_async_context(_operations(settings, services))
-            for service in services:
-                await stack.enter_async_context(service.running())
-            _tune_garbage_collector()
-            log.info("process.ready", extra={"services": ",".join(names), "pid": os.getpid()})
+        async with serving(names, settings) as services:
             await stop.wait()
-            await _announce_end(services, settings.drain_delay)
+            await announce_end(services, settings.drain_delay)
     finally:
-        await _end_remaining_tasks()
+        await end_remaining_tasks()
 
 
-async def _announce_end(services: Sequence[Service], seconds: float) -> None:
+@asynccontextmanager
+async def serving(names: Sequence[str], settings: Settings) -> AsyncIterator[Sequence[Service]]:
+    """Run services in this process until the context ends; then drain them."""
+    process = ProcessContext()
+    services = [build(name, process) for name in sorted(names, key=STARTING_ORDER.index)]
+    health.report_readiness(services)
+    async with AsyncExitStack() as stack:
+        await stack.enter_async_context(_operations(settings, services))
+        for service in services:
+            await stack.enter_async_context(service.running())
+        _tune_garbage_collector()
+        log.info("process.ready", extra={"services": ",".join(names), "pid": os.getpid()})
+        yield services
+
+
+async def announce_end(services: Sequence[Service], seconds: float) -> None:
     """End the readiness of all services, and continue to serve for `seconds`.
 
     Load balancers need this time to notice that the replica is not ready any more.
@@ -129,7 +136,7 @@ async def _operations(settings: Settings, services: list[Service]) -> AsyncItera
         yield
 
 
-async def _end_remaining_tasks() -> None:
+async def end_remaining_tasks() -> None:
     """Cancel all remaining tasks. Exit the process if a task does not end.
 
     If a cancellation coincides with a refused connection, the NATS client loses the cancellation.

@@ -12,6 +12,10 @@ from toolbus_audit.clickhouse.errors import StoreDownError
 from toolbus_common.nats.kv_bucket import Bucket
 
 STORE = "audit.store"  # the entry of the bucket
+ALREADY_FULL = (
+    "The events of this installation are in ClickHouse; start it without --lite, or choose another "
+    "state directory."
+)
 _INSERT = "INSERT INTO store_identity (id) VALUES ('{id}')"
 _IDS = "SELECT id FROM store_identity ORDER BY at, id"
 
@@ -43,3 +47,10 @@ async def admit(bucket: Bucket, ids: list[str], location: str) -> str:
         "the state directory), or end this service. If that store is lost, run 'toolbus provision "
         f"--forget {STORE}', then 'toolbus audit backfill'."
     )
+
+
+async def reject_file(bucket: Bucket) -> None:
+    """Raise `StoreDownError` if the installation has a store already: it has another form."""
+    found = await bucket.get(STORE)
+    if found is not None and found.value:
+        raise StoreDownError(ALREADY_FULL)

@@ -101,7 +101,7 @@ class Backfill:
             rows = {row.id: row for good, _ in found for row in good if row.at < oldest}
             known = await self._store.stored_ids(list(rows))
             missing = [row for row in rows.values() if row.id not in known]
-            rejected = await self._insert(missing)
+            rejected = await insert_in_halves(self._store, missing)
         return BackfillReply(
             lines=len(lines),
             written=len(missing) - len(rejected),
@@ -133,7 +133,7 @@ class Backfill:
         lines = len(events) + len(dead)
         known = await self._store.stored([message.sequence for message in messages])
         missing = [row for row in events if row.position not in known]
-        rejected = await self._insert(missing)
+        rejected = await insert_in_halves(self._store, missing)
         new = [row for row in (*dead, *rejected) if row.position not in known]
         if new:
             await self._store.insert("dead_letters", new, token(new))
@@ -144,15 +144,19 @@ class Backfill:
             lines=lines, written=written, unreadable=unreadable, next=go_on, until=until
         )
 
-    async def _insert(self, events: list[EventRow]) -> list[DeadRow]:
-        """Insert events in halves if the store rejects them together; return the rejected rows."""
-        if not events:
-            return []
-        try:
-            await self._store.insert("events", events, token(events))
-        except RowsRejectedError as error:
-            if len(events) == 1:
-                return [rejected_row(events[0], str(error))]
-            half = len(events) // 2
-            return await self._insert(events[:half]) + await self._insert(events[half:])
+
+async def insert_in_halves(store: Store, events: list[EventRow]) -> list[DeadRow]:
+    """Insert events in halves if the store rejects them together; return the rejected rows."""
+    if not events:
         return []
+    try:
+        await store.insert("events", events, token(events))
+    except RowsRejectedError as error:
+        if len(events) == 1:
+            return [rejected_row(events[0], str(error))]
+        half = len(events) // 2
+        return [
+            *await insert_in_halves(store, events[:half]),
+            *await insert_in_halves(store, events[half:]),
+        ]
+    return []

@@ -6,6 +6,8 @@ from typing import Any
 import msgspec
 
 from toolbus_audit.clickhouse.query import ReadOnlyStore, decode
+from toolbus_audit.events_file import projections as in_file
+from toolbus_audit.events_file.store import EventsFile
 from toolbus_common.contracts import (
     TOOLS_CALL,
     OpenCall,
@@ -97,14 +99,10 @@ WHERE customer = '{customer}' AND has(JSONExtract({{ids:String}}, 'Array(String)
 
 async def spending(store: ReadOnlyStore, people: PersonKeys, query: SpendingQuery) -> SpendingReply:
     """Return the charges by key, user, team, server, tool and step. Raises `InvalidError`."""
-    step = f"intDiv(toInt64(at_), {query.step:d})" if query.step else "0"
-    aliases = ", aliases_" if query.aliases else ""
-    sql = _SPENDING.format(calls=_calls(query), step=step, aliases=aliases)
-    rows = await _rows(store, sql)
-    oldest = await _rows(store, "SELECT toFloat64(min(at)), count() FROM events")
+    rows = await _charges(store, query)
     return SpendingReply(
         rows=tuple(map(tuple, people.revealed(rows[:MAX_ROWS]))),
-        since=oldest[0][0] if oldest and oldest[0][1] else float("1e18"),
+        since=await _oldest(store),
         more=len(rows) > MAX_ROWS,
         messages=await _messages(store, query) if query.last else 0,
         sequences=await _sequences(store, query) if query.sequences else (),
@@ -112,9 +110,26 @@ async def spending(store: ReadOnlyStore, people: PersonKeys, query: SpendingQuer
     )
 
 
+async def _charges(store: ReadOnlyStore, query: SpendingQuery) -> list[list[Any]]:
+    if isinstance(store, EventsFile):
+        return await in_file.charges(store, query, _CHARGED, CORRECTABLE)
+    step = f"intDiv(toInt64(at_), {query.step:d})" if query.step else "0"
+    aliases = ", aliases_" if query.aliases else ""
+    return await _rows(store, _SPENDING.format(calls=_calls(query), step=step, aliases=aliases))
+
+
+async def _oldest(store: ReadOnlyStore) -> float:
+    if isinstance(store, EventsFile):
+        return await in_file.oldest(store)
+    found = await _rows(store, "SELECT toFloat64(min(at)), count() FROM events")
+    return float(found[0][0]) if found and found[0][1] else 1e18
+
+
 async def _messages(store: ReadOnlyStore, query: SpendingQuery) -> int:
     """Return how many messages of the customer are stored, as events or as dead letters."""
     _check_stream(query)
+    if isinstance(store, EventsFile):
+        return await in_file.messages(store, query)
     sql = _MESSAGES.format(
         customer=query.customer, stream=query.stream, first=query.first, last=query.last
     )
@@ -123,12 +138,16 @@ async def _messages(store: ReadOnlyStore, query: SpendingQuery) -> int:
 
 async def _sequences(store: ReadOnlyStore, query: SpendingQuery) -> tuple[int, ...]:
     _check_stream(query)
+    if isinstance(store, EventsFile):
+        return await in_file.sequences(store, query)
     wanted = ",".join(map(str, query.sequences))
     sql = _SEQUENCES.format(customer=query.customer, stream=query.stream, sequences=wanted)
     return tuple(int(number) for (number,) in await _rows(store, sql))
 
 
 async def _ids(store: ReadOnlyStore, query: SpendingQuery) -> tuple[str, ...]:
+    if isinstance(store, EventsFile):
+        return await in_file.ids(store, query)
     given = {"ids": msgspec.json.encode(query.ids).decode()}
     found = decode(await store.query(_IDS.format(customer=query.customer), MAX_ROWS, given))
     return tuple(str(found_id) for (found_id,) in found.data)
@@ -143,8 +162,10 @@ async def open_calls(
     store: ReadOnlyStore, people: PersonKeys, query: OpenCallsQuery
 ) -> OpenCallsReply:
     """Return the calls without an outcome. Raises `InvalidError`."""
-    sql = _OPEN.format(calls=_calls(query), late=f"{query.late:.6f}")
-    rows = await _rows(store, sql)
+    if isinstance(store, EventsFile):
+        rows = await in_file.open_calls(store, query, _CHARGED)
+    else:
+        rows = await _rows(store, _OPEN.format(calls=_calls(query), late=f"{query.late:.6f}"))
     names = tuple(OpenCall.model_fields)
     plain = people.revealed(rows[:MAX_ROWS])
     calls = [OpenCall(**dict(zip(names, row, strict=True))) for row in plain]

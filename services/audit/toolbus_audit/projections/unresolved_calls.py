@@ -1,6 +1,8 @@
 """Allowed calls without an outcome event."""
 
 from toolbus_audit.clickhouse.query import ReadOnlyStore, decode
+from toolbus_audit.events_file import projections as in_file
+from toolbus_audit.events_file.store import EventsFile
 from toolbus_common.contracts import UnresolvedCall, UnresolvedCallsQuery, UnresolvedCallsReply
 
 MAX_ROWS = 1000
@@ -30,6 +32,9 @@ async def unresolved_calls(
     store: ReadOnlyStore, query: UnresolvedCallsQuery
 ) -> UnresolvedCallsReply:
     """Return the unresolved calls of a period, the oldest first."""
+    if isinstance(store, EventsFile):
+        found = await in_file.unresolved(store, query, MAX_ROWS + 1)
+        return UnresolvedCallsReply(calls=tuple(found[:MAX_ROWS]), more=len(found) > MAX_ROWS)
     sql = _UNRESOLVED.format(start=int(query.start * 1e6), end=int(query.end * 1e6))
     rows = decode(await store.query(sql, MAX_ROWS + 1)).data
     names = tuple(UnresolvedCall.model_fields)

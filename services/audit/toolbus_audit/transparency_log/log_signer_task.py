@@ -7,6 +7,7 @@ from typing import Any
 
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.delivery.outbound import Outbound
+from toolbus_audit.events_file.store import EventsFile
 from toolbus_audit.ingest.writer import Writer
 from toolbus_audit.settings import Settings
 from toolbus_audit.transparency_log.checkpoint import Signer, load_signer
@@ -31,7 +32,11 @@ class Receivers:
     """Receivers of checkpoints: the store, local files, webhooks, a file target, witnesses."""
 
     def __init__(
-        self, service: Service, store: ClickHouse, settings: Settings, outbound: Outbound
+        self,
+        service: Service,
+        store: ClickHouse | EventsFile,
+        settings: Settings,
+        outbound: Outbound,
     ) -> None:
         self._service = service
         self._store = store
@@ -97,7 +102,7 @@ def run_log_signer(
     service: Service,
     settings: Settings,
     writer: Writer,
-    store: ClickHouse,
+    store: ClickHouse | EventsFile,
     outbound: Outbound,
 ) -> None:
     """Sign the events of the stream while the service runs, even if the store is down."""

@@ -1,0 +1,1 @@
+"""Events in a SQLite file instead of ClickHouse: the store of the lite form."""
