@@ -3,10 +3,12 @@
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import asynccontextmanager
 from importlib import import_module
 from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from toolbus_cli.errors import CommandError
 from toolbus_common.config import Configuration
@@ -16,11 +18,12 @@ from toolbus_common.nats.topology import INSTALLATION
 from toolbus_common.observability.logging import JsonFormatter
 from toolbus_common.observability.otlp_env import OtlpError
 from toolbus_common.secrets.references import SecretError
-from toolbus_common.service import process
 from toolbus_common.service.names import SERVICES
-from toolbus_common.service.service import Service
 from toolbus_common.settings import SettingError, Settings
 from toolbus_common.tls_files import TlsFileError
+
+if TYPE_CHECKING:
+    from toolbus_common.service.service import Service
 
 EVENTS_FILE = "events.db"
 STORE = "audit.store"  # the entry of the bucket that names the store of the installation
@@ -43,6 +46,12 @@ def check_options(*, separate: bool, clickhouse: str) -> None:
         raise CommandError(
             "--lite stores events in a file; unset TOOLBUS_CLICKHOUSE_URL, or leave out --lite."
         )
+
+
+def run(work: Coroutine[Any, Any, int]) -> int:
+    """Run the launcher on the event loop of the services; return its exit code."""
+    code: int = import_module("uvloop").run(work)
+    return code
 
 
 def preload() -> None:
@@ -74,6 +83,7 @@ async def serving(variables: Mapping[str, str], level: str, log: _FORWARD) -> As
     """
     os.environ.update(variables)
     _log_to(log, level)
+    process = _process()
     try:
         with process.observed(SERVICES, os.environ):
             settings = Settings()
@@ -87,7 +97,7 @@ async def serving(variables: Mapping[str, str], level: str, log: _FORWARD) -> As
         raise CommandError(error.reason) from error
 
 
-async def _ready(services: Sequence[Service]) -> None:
+async def _ready(services: "Sequence[Service]") -> None:
     try:
         async with asyncio.timeout(READY_SECONDS):
             while not all(each.is_ready for each in services):  # noqa: ASYNC110 - as probes do
@@ -100,7 +110,12 @@ async def _ready(services: Sequence[Service]) -> None:
 async def end(imports: asyncio.Task[None]) -> None:
     """End the import of the services, and every task that they left."""
     await asyncio.wait({imports})
-    await process.end_remaining_tasks()
+    await _process().end_remaining_tasks()
+
+
+def _process() -> ModuleType:
+    """Import what runs services, which the launcher of the full form does not need."""
+    return import_module("toolbus_common.service.process")
 
 
 class _Handler(logging.Handler):

@@ -12,8 +12,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import uvloop
-
 from toolbus_cli import config_client as desks
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import operator_bus
@@ -122,8 +120,8 @@ def up(options: Options) -> int:
     state = State(options.state_dir.absolute())
     state.prepare()
     with state.locked(log.note) as held:
-        run = uvloop.run if options.lite else asyncio.run
-        return run(_up(options, state, log, held, began))
+        work = _up(options, state, log, held, began)
+        return lite.run(work) if options.lite else asyncio.run(work)
 
 
 async def _up(options: Options, state: State, log: LogPrinter, held: int, began: float) -> int:
