@@ -9,17 +9,20 @@ from typing import Any
 
 import pytest
 
+from harness.clients.admin_client import at
 from harness.engines.engine import installed
 from harness.gateway.cluster import Upstream
 from harness.gateway.family_gateway import request
 from harness.gateway.launched_gateway import Launched
 from harness.waits import until_blocking
+from toolbus_common.admin_api.roles import ROLES, may
 
 FULL, DIGEST, REDACTED = (
     "tbk_full_e2e-secret-of-rules",
     "tbk_digest_e2e-secret-of-rules",
     "tbk_redacted_e2e-secret-of-rules",
 )
+ADMIN = "tba_{}_e2e-secret-of-the-rules-1"
 SAYS = (
     'forbid(principal, action == Action::"tools/call", resource == Tool::"echo__say") when {{'
     ' context.arguments has text && context.arguments.text like "{}" }};'
@@ -61,6 +64,7 @@ def document(echo: Upstream, **rules: dict[str, Any]) -> dict[str, Any]:
             },
         },
         "users": {"ann": {}},
+        "admins": {role: {"role": role, "secret": ADMIN.format(role)} for role in ROLES},
         "prices": {"echo__count": 2},
         "rules": {"etc": ETC, "home": HOME, "dear": DEAR, **rules},
     }
@@ -185,6 +189,69 @@ def test_a_proposed_rule_is_replayed_against_recorded_calls(
     assert all(each["call_id"] for each in body["examples"]["refused"])
     alone = gateway.toolbus("rules", "replay", "--rule", "home", "--json")
     assert json.loads(alone.stdout)["by_key"]["full"]["refused"] >= 1
+
+
+def test_proposed_rules_are_replayed_over_the_api_and_change_nothing(
+    launched: tuple[Launched, Upstream],
+) -> None:
+    gateway, _ = launched
+    run = token_hex(16)
+    for secret in (FULL, DIGEST):
+        for text in ("/opt/a", "/etc/a"):
+            gateway.client(secret).call("echo__say", {"text": text}, run)
+    decided = "SELECT 1 FROM events WHERE event IN ('call.allowed', 'call.denied')"
+    gateway.eventual_rows(f"{decided} AND trace_id = '{run}'", lambda rows: len(rows) == 4)
+    auditor = at(gateway, ADMIN.format("auditor"))
+    before = auditor.request("GET", "/v1/configuration").json["revision"]
+
+    proposed = {"opt": {"cedar": SAYS.format("/opt*"), "shadow": True}, "etc": None}
+    answer = auditor.request("POST", "/v1/audit/rule-replays", {"rules": proposed})
+    assert answer.status == 200, answer
+    body = answer.json
+    assert (body["by_key"]["full"]["refused"], body["by_key"]["full"]["allowed"]) >= (1, 1)
+    assert body["missing"]["arguments"] == body["unknown"] >= 1
+    assert body["complete"]
+    refused, allowed = body["examples"]["refused"][0], body["examples"]["allowed"][0]
+    assert (refused["key"], refused["rule"], refused["recorded"]) == ("full", "opt", "allowed")
+    assert (allowed["rule"], allowed["recorded"]) == ("etc", "denied")
+    (found,) = gateway.rows(
+        f"SELECT key FROM events WHERE call_id = '{refused['call_id']}' LIMIT 1"
+    )
+    assert found == {"key": "full"}
+
+    newest = {"rules": proposed, "calls": 1}
+    some = auditor.request("POST", "/v1/audit/rule-replays", newest).json
+    assert (some["calls"], some["complete"]) == (1, False)
+    assert auditor.request("GET", "/v1/configuration").json["revision"] == before
+
+
+def test_a_replay_names_every_mistake_with_its_line(launched: tuple[Launched, Upstream]) -> None:
+    auditor = at(launched[0], ADMIN.format("auditor"))
+    wrong = "forbid(principal, action, resource)\nwhen { foo bar };\npermit(principal);"
+    proposed = {
+        "new": {"cedar": wrong},
+        "none": None,
+        "team": {"cedar": 'forbid(principal in Team::"x", action, resource);'},
+    }
+    answer = auditor.request("POST", "/v1/audit/rule-replays", {"rules": proposed})
+    assert answer.status == 422
+    found = [(each["location"], each["reason"].partition(":")[0]) for each in answer.json["errors"]]
+    assert found == [
+        ("rules.new.cedar", "line 2"), ("rules.new.cedar", "line 3"),
+        ("rules.none", "is not configured; omit it"),
+    ]  # fmt: skip
+    valid = auditor.request("POST", "/v1/audit/rule-replays", {"rules": {"team": proposed["team"]}})
+    (warning,) = valid.json["warnings"]
+    assert 'Team::"x", which is not configured' in warning["reason"]
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_who_may_not_read_recorded_calls_may_not_replay_them(
+    launched: tuple[Launched, Upstream], role: str
+) -> None:
+    admin = at(launched[0], ADMIN.format(role))
+    answer = admin.request("POST", "/v1/audit/rule-replays", {"rules": {"etc": None}})
+    assert answer.status == (200 if may(role, "audit") else 403)
 
 
 def test_a_call_that_waits_for_approval_is_replayed_too(

@@ -9,7 +9,6 @@ from typing import Annotated, Any
 
 import typer
 
-from toolbus_cli.clients.rule_replay import OUTCOMES, Replay, Report, recorded
 from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_table
 from toolbus_cli.commands.repository import at_work, with_repository
@@ -22,22 +21,12 @@ from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.errors import InvalidError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.permissions import OPERATOR
+from toolbus_common.rules.replay import ARGUMENTS, CALLS, OUTCOMES, Replay, Report, recorded
 
 SECONDS = 20.0  # longer than audit's query timeout
 BATCH = 2000
 MIN_ROWS = 16  # rows whose arguments fit into one reply, even if they are long
 _UNITS = {"m": 60, "h": 3600, "d": 86_400}
-_CALLS = (
-    "SELECT stream_seq, line, toUnixTimestamp64Micro(at) / 1e6 AS seconds, call_id, customer, "
-    "team, user, environment, key, server, tool, method, family, charge, code, rule, "
-    "JSONExtractString(detail, 'arguments') AS arguments, event FROM events "
-    # A call denied with approval_required also has an approval.requested event, which is omitted.
-    "WHERE at > now() - INTERVAL {seconds} SECOND AND (event = 'call.allowed' "
-    "OR event = 'call.denied' AND code IN ('rule_denied', 'approval_required') "
-    "OR event = 'approval.requested' AND call_id NOT IN (SELECT call_id FROM events "
-    "WHERE at > now() - INTERVAL {seconds} SECOND AND event = 'call.denied' "
-    "AND code = 'approval_required')) "
-)
 
 
 def list_rules(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> None:
@@ -118,9 +107,13 @@ async def _replay(file: Path | None, name: str, seconds: int, state_dir: Path) -
     proposed = _proposed(file) if file else None
     async with with_repository(state_dir) as repository:
         declared = (await repository.declared()).configuration
+        is_whole = file is not None and file.suffix != ".cedar"
         rules = _chosen((proposed or declared).rules, name)
+        known = proposed.rules if proposed and is_whole else declared.rules
+        others = {each: rule for each, rule in known.items() if each not in rules}
+        removed = declared.rules.keys() - known.keys() if not name else ()
         labelled = proposed if proposed and proposed.labels else declared
-        played = Replay(rules)
+        played = Replay(rules, others, removed)
         async for row in _calls(RequestReply(OPERATOR, repository.bus), seconds):
             played.add(recorded(row, labelled))
     return played.report
@@ -141,7 +134,7 @@ async def _calls(queries: RequestReply, seconds: int) -> AsyncIterator[dict[str,
     after, batch = (0, -1), BATCH
     while True:
         where = f"AND (stream_seq, line) > {after} ORDER BY stream_seq, line"
-        query = AuditQuery(sql=_CALLS.format(seconds=seconds) + where, limit=batch)
+        query = AuditQuery(sql=CALLS.format(seconds=seconds) + where, limit=batch)
         try:
             found = await queries.request(query, RowsReply, SECONDS)
         except InvalidError:
@@ -167,12 +160,13 @@ def _seconds(since: str) -> int:
 def _show(report: Report) -> None:
     total = report.total
     say(
-        f"{total.total()} calls: {total['refused']} would be denied, {total['asked']} "
+        f"{total.total()} calls: {total['refused']} would be denied, {total['approval']} "
         f"would wait for an approval, {total['allowed']} would be allowed, "
         f"{total['same']} would not change."
     )
-    if total["unknown"]:
-        say(f"{total['unknown']} depend on arguments that were not recorded (set content: full).")
+    for missing, count in report.missing.items():
+        fix = " (set content: full)" if missing == ARGUMENTS else ""
+        say(f"{count} are unknown, because events do not record: {missing}{fix}.")
     for title, counted in (("key", report.by_key), ("tool", report.by_tool)):
         rows = [(name, *(each[outcome] for outcome in OUTCOMES)) for name, each in counted.items()]
         show_table((title, *OUTCOMES), sorted(rows), "")

@@ -4,8 +4,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
-from toolbus_common.admin_api.models import ResponseModel
-from toolbus_common.config import ConfigModel, Name
+from toolbus_common.admin_api.models import AGO, LocatedProblem, ResponseModel, seconds_of
+from toolbus_common.config import ConfigModel, Name, Rule
 from toolbus_common.contracts import ServiceStatus
 
 
@@ -108,6 +108,65 @@ class ProofsResponse(ResponseModel):
     call: str
     key: str
     events: list[EventProof]
+
+
+class RuleReplay(ConfigModel):
+    """Proposed rules, with which the recorded calls since `since` are decided again.
+
+    Nothing is applied, called, reserved or recorded. Each rule replaces the configured one of this
+    name; null removes it. A proposed shadow rule counts as enforced. At most `calls` calls are
+    replayed, the newest first.
+    """
+
+    rules: dict[Name, Rule | None] = Field(min_length=1, max_length=100)
+    since: Annotated[str, Field(pattern=AGO)] = "24h"
+    calls: int = Field(default=2000, ge=1, le=5000)
+
+    @property
+    def seconds(self) -> int:
+        """`since` in seconds."""
+        return seconds_of(self.since)
+
+
+class ReplayedCall(ResponseModel):
+    """A recorded call: what the rules decided then, and the proposed rule that decides now.
+
+    Without a proposed rule that rejects it, `rule` is the one that rejected it then.
+    """
+
+    call_id: str
+    at: float
+    key: str
+    tool: str
+    recorded: Literal["allowed", "denied", "approval"]
+    rule: str
+    reason: str
+
+
+class RuleReplayResponse(ResponseModel):
+    """The number of recorded calls by what the proposed rules would change.
+
+    `refused` would be denied, `approval` would wait for one, and `allowed` would not be
+    rejected by a rule any more; `same` would not change. `unknown` calls depend on something that
+    was not recorded; `missing` counts them by what that is. `by_key` and `by_tool` have the same
+    counts, and `examples` some calls of each kind. Without `complete`, older calls were left out.
+    `warnings` name unknown entries in the rules.
+    """
+
+    calls: int
+    same: int
+    refused: int
+    approval: int
+    allowed: int
+    unknown: int
+    missing: dict[str, int]
+    by_key: dict[str, dict[str, int]]
+    by_tool: dict[str, dict[str, int]]
+    examples: dict[str, list[ReplayedCall]]
+    complete: bool
+    since: float
+    warnings: list[LocatedProblem]
+    revision: int
 
 
 class HoldReason(ConfigModel):

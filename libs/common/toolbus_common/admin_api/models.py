@@ -190,7 +190,12 @@ class CoverageSelection(ConfigModel):
     @property
     def seconds(self) -> int:
         """`since` in seconds."""
-        return int(self.since[:-1]) * _SECONDS[self.since[-1]]
+        return seconds_of(self.since)
+
+
+def seconds_of(ago: str) -> int:
+    """Return a time before now, such as `24h`, in seconds."""
+    return int(ago[:-1]) * _SECONDS[ago[-1]]
 
 
 class ResponseModel(BaseModel):

@@ -53,6 +53,7 @@ OPERATIONS: dict[str, Right | None] = {
     "list_saved_queries": "audit",
     "show_saved_rows": "audit",
     "show_proofs": "audit",
+    "show_rule_replay": "audit",
     "list_holds": "audit",
     "place_hold": "hold",
     "lift_hold": "hold",

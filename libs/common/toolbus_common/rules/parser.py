@@ -19,6 +19,7 @@ MAX_NESTABLE = 400
 # process.
 _IGNORED = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*', re.DOTALL)
 _NESTABLE = re.compile(r"&&|\|\||[-+*.!\[({]|\bif\b")
+NOT_CEDAR = "is not Cedar: "
 _TOO_DEEP = "is nested too deeply, or too long in one policy; split it into several policies"
 
 
@@ -104,7 +105,7 @@ def _check_depth(text: str) -> None:
 def _of(complaint: str) -> str:
     if "serializing" in complaint or "recursion" in complaint:
         return _TOO_DEEP
-    return f"is not Cedar: {complaint.splitlines()[0]}"
+    return f"{NOT_CEDAR}{complaint.splitlines()[0]}"
 
 
 def _number(policy_id: str) -> int:

@@ -28,6 +28,7 @@ from toolbus_common.rules.argument_types import (
 )
 from toolbus_common.rules.expression_reads import MODEL, RUN, entities_named
 from toolbus_common.rules.parser import (
+    NOT_CEDAR,
     Policy,
     RuleError,
     conjuncts,
@@ -35,6 +36,7 @@ from toolbus_common.rules.parser import (
     policies,
     policies_json,
 )
+from toolbus_common.rules.statements import line_of, statements
 
 METHODS = (
     AGENT_RUN, "completion/complete", "prompts/get", "resources/read", "resources/subscribe",
@@ -63,14 +65,18 @@ _UNSAFE = re.compile(r"unable to guarantee safety of access to optional attribut
 
 
 def problems(text: str) -> list[str]:
-    """Return all errors in a rule's text. Each message contains the fix."""
-    try:
-        parsed = policies(text)
-    except RuleError as error:
-        return [str(error)]
-    if len(parsed) == 1:
-        return list(_problems(parsed[0]))
-    return [f"policy {at}: {each}" for at, one in enumerate(parsed, 1) for each in _problems(one)]
+    """Return all errors in a rule's text, each with its line if there are several lines.
+
+    Each message contains the fix.
+    """
+    found = [each for line, policy in statements(text) for each in _mistakes(line, policy)]
+    if not found:
+        try:
+            policies(text)
+        except RuleError as error:
+            return [str(error)]
+    several = "\n" in text.strip()
+    return [f"line {line}: {message}" if several else message for line, message in found]
 
 
 def named(text: str) -> Iterator[tuple[str, str]]:
@@ -94,6 +100,18 @@ def schema_for(policy: Policy) -> Schema:
 def _applies(context: dict[str, Type]) -> dict[str, Any]:
     shape = {"principalTypes": ["Key"], "resourceTypes": ["Tool"], "context": record_of(context)}
     return {"appliesTo": shape}
+
+
+def _mistakes(line: int, text: str) -> Iterator[tuple[int, str]]:
+    """Yield the errors of one policy, which begins on a line."""
+    try:
+        parsed = policies(text)
+    except RuleError as error:
+        yield line + line_of(str(error).removeprefix(NOT_CEDAR), text), str(error)
+        return
+    for policy in parsed:
+        for message in _problems(policy):
+            yield line, message
 
 
 def _problems(policy: Policy) -> Iterable[str]:

@@ -15,6 +15,8 @@ from toolbus_common.admin_api.installation_models import (
     LegalHold,
     LegalHolds,
     ProofsResponse,
+    RuleReplay,
+    RuleReplayResponse,
     SavedQueries,
     SavedStatement,
     StatusResponse,
@@ -123,6 +125,14 @@ async def show_proofs(
 ) -> Response:
     """Prove that the events of one call are in the signed log, and check the proofs."""
     return await call.run(name=name)
+
+
+@audit.post("/rule-replays", response_model=RuleReplayResponse)
+async def show_rule_replay(
+    call: Annotated[PolicyCall, performs("show_rule_replay", body=RuleReplay)],
+) -> Response:
+    """Decide recorded calls again with proposed rules, and return what would change."""
+    return await call.run()
 
 
 @audit.get("/holds", response_model=LegalHolds)

@@ -15,12 +15,12 @@ from toolbus_common.server_catalogue.responses import entry_response
 from toolbus_common.status.installation import checks_of, state_of
 from toolbus_policy.admin.pagination import page
 from toolbus_policy.admin.records.event_queries import json_reply
-from toolbus_policy.admin.records.legal_holds import HoldOperations
+from toolbus_policy.admin.records.rule_replays import ReplayOperations
 from toolbus_policy.admin.request_parser import parse_body
 
 
 @dataclass(frozen=True, slots=True)
-class InstallationOperations(HoldOperations):
+class InstallationOperations(ReplayOperations):
     """Operations that read the installation's state, recorded events, or the catalogue.
 
     `explain` explains a call that is not made.

@@ -216,3 +216,21 @@ def test_a_denial_for_any_argument_equals_the_full_evaluation(condition: str, cl
     for value in (*VALUES, *ODD):
         sliced = part.decide(json.dumps({"p": value}).encode(), 0)
         assert sliced.denied_by == everything(rules, case, {"p": value}, 0).denied_by, value
+
+
+def test_every_mistake_is_reported_with_its_line() -> None:
+    text = """// a ; comment
+permit(principal, action, resource);
+forbid(principal, action, resource) when { principal.team == "a;
+;" && principal.teem == "b" };
+
+forbid(principal, action, resource)
+when { context.cost > 1 }
+when { 1 == };
+forbid(principal"""
+    lines = [message.partition(":")[0] for message in problems(text)]
+    assert lines == ["line 2", "line 3", "line 8", "line 9"]
+
+
+def test_the_mistake_of_a_single_line_has_no_line() -> None:
+    assert problems("forbid(principal") == ["is not Cedar: unexpected end of input"]

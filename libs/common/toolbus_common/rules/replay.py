@@ -1,7 +1,7 @@
 """Replay of recorded calls against proposed rules, without I/O."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -12,11 +12,26 @@ from toolbus_common.contracts.model_calls import is_model_method
 from toolbus_common.privacy.content_policy import CUT
 from toolbus_common.privacy.key_store import ERASED
 from toolbus_common.privacy.redaction import STRUCK
-from toolbus_common.rules import Asker, Case, Rulebook, Slice, Verdict, labels_of
+from toolbus_common.rules.decision import SILENT, Verdict
+from toolbus_common.rules.policy_set import Rulebook, Slice
+from toolbus_common.rules.request import Asker, Case, labels_of
 
-Outcome = Literal["same", "refused", "asked", "allowed", "unknown"]
-OUTCOMES: tuple[Outcome, ...] = ("same", "refused", "asked", "allowed", "unknown")
+Outcome = Literal["same", "refused", "approval", "allowed", "unknown"]
+OUTCOMES: tuple[Outcome, ...] = ("same", "refused", "approval", "allowed", "unknown")
 MAX_EXAMPLES = 5
+# Inputs of rules that events do not record, or not of every call.
+ARGUMENTS, SIZES, FLOW = "arguments", "sizes of model requests", "what the run had read"
+CALLS = (
+    "SELECT stream_seq, line, toUnixTimestamp64Micro(at) / 1e6 AS seconds, call_id, customer, "
+    "team, user, environment, key, server, tool, method, family, charge, code, rule, "
+    "JSONExtractString(detail, 'arguments') AS arguments, event FROM events "
+    # A call denied with approval_required also has an approval.requested event, which is omitted.
+    "WHERE at > now() - INTERVAL {seconds} SECOND AND (event = 'call.allowed' "
+    "OR event = 'call.denied' AND code IN ('rule_denied', 'approval_required') "
+    "OR event = 'approval.requested' AND call_id NOT IN (SELECT call_id FROM events "
+    "WHERE at > now() - INTERVAL {seconds} SECOND AND event = 'call.denied' "
+    "AND code = 'approval_required')) "
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,15 +52,30 @@ class Recorded:
     request: bool = False
     arguments: bytes | None = None
 
+    @property
+    def decision(self) -> str:
+        """What the rules decided at the time: `allowed`, `denied` or `approval`."""
+        return "approval" if self.request else "denied" if self.rule else "allowed"
+
 
 @dataclass(slots=True)
 class Report:
-    """Number of calls by outcome under the proposed rules: in total, by key and by tool."""
+    """Number of calls by outcome under the proposed rules: in total, by key and by tool.
+
+    `missing` counts the unknown calls by what is not recorded. `most` limits the examples.
+    """
 
     total: Counter[str] = field(default_factory=Counter)
     by_key: dict[str, Counter[str]] = field(default_factory=dict)
     by_tool: dict[str, Counter[str]] = field(default_factory=dict)
     examples: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    missing: Counter[str] = field(default_factory=Counter)
+    most: int = MAX_EXAMPLES
+
+    def count_unknown(self, call: Recorded, missing: str) -> None:
+        """Count a call whose outcome depends on something that is not recorded."""
+        self.missing[missing] += 1
+        self.count(call, "unknown", SILENT)
 
     def count(self, call: Recorded, outcome: Outcome, verdict: Verdict) -> None:
         """Count the outcome of one call."""
@@ -54,10 +84,11 @@ class Report:
         self.by_key.setdefault(key, Counter())[outcome] += 1
         self.by_tool.setdefault(tool, Counter())[outcome] += 1
         shown = self.examples.setdefault(outcome, [])
-        if outcome != "same" and len(shown) < MAX_EXAMPLES:
+        if outcome != "same" and len(shown) < self.most:
             rule = verdict.denied_by or verdict.approve_by or call.rule
             example = {"call_id": call.call_id, "at": call.at, "key": key, "tool": tool}
-            shown.append(example | {"rule": rule, "reason": verdict.reason})
+            reason = {"rule": rule, "reason": verdict.reason, "recorded": call.decision}
+            shown.append(example | reason)
 
     @property
     def as_data(self) -> dict[str, Any]:
@@ -65,6 +96,7 @@ class Report:
         return {
             "calls": self.total.total(),
             **{outcome: self.total[outcome] for outcome in OUTCOMES},
+            "missing": dict(self.missing),
             "by_key": {key: dict(counted) for key, counted in sorted(self.by_key.items())},
             "by_tool": {tool: dict(counted) for tool, counted in sorted(self.by_tool.items())},
             "examples": {outcome: shown for outcome, shown in self.examples.items() if shown},
@@ -72,37 +104,53 @@ class Report:
 
 
 class Replay:
-    """Replay of calls against proposed rules; shadow rules are enforced too."""
+    """Replay of calls against proposed rules; proposed shadow rules are enforced too.
 
-    def __init__(self, rules: Mapping[str, Rule]) -> None:
+    `others` are the rules that stay as they are, and `removed` the names of rules that do not
+    stay. A call that was allowed is decided by the proposed rules. A call that a proposed or
+    removed rule rejected is decided by all rules, because another may reject it too.
+    """
+
+    def __init__(
+        self,
+        rules: Mapping[str, Rule],
+        others: Mapping[str, Rule] | None = None,
+        removed: Collection[str] = (),
+        examples: int = MAX_EXAMPLES,
+    ) -> None:
         firm = {name: rule.model_copy(update={"shadow": False}) for name, rule in rules.items()}
-        self._book = Rulebook(firm)
-        self._slices: dict[Case, Slice] = {}
-        self.report = Report()
+        self._changed = {*rules, *removed}
+        self._proposed = Rulebook(firm)
+        self._all = Rulebook({**(others or {}), **firm})
+        self._slices: dict[tuple[bool, Case], Slice] = {}
+        self.report = Report(most=examples)
 
     def add(self, call: Recorded) -> None:
         """Decide one call by the proposed rules and add the outcome to the report."""
-        part = self._slices.get(call.case)
-        if part is None:
-            part = self._slices[call.case] = self._book.slice(call.case)
-        if is_model_method(call.case.method) and part.reads_model:
-            self.report.count(call, "unknown", part.verdict)  # events do not record the sizes
+        if call.rule and call.rule not in self._changed:
+            self.report.count(call, "same", SILENT)  # another rule still denies the call
             return
-        if part.reads_run or self._book.reads_flow_labels:
-            self.report.count(call, "unknown", part.verdict)  # events record neither
+        book, case = self._all if call.rule else self._proposed, (bool(call.rule), call.case)
+        part = self._slices.get(case)
+        if part is None:
+            part = self._slices[case] = book.slice(call.case)
+        if is_model_method(call.case.method) and part.reads_model:
+            self.report.count_unknown(call, SIZES)
+            return
+        if part.reads_run or book.reads_flow_labels:
+            self.report.count_unknown(call, FLOW)
             return
         verdict = part.decide(call.arguments, call.at)
-        self.report.count(call, self._outcome(call, part, verdict), verdict)
-
-    def _outcome(self, call: Recorded, part: Slice, verdict: Verdict) -> Outcome:
-        if call.rule and call.rule not in self._book.names:
-            return "same"  # another rule still denies the call
         if call.arguments is None and part.reads_arguments and not verdict.denied_by:
-            return "unknown"
+            self.report.count_unknown(call, ARGUMENTS)
+            return
+        self.report.count(call, self._outcome(call, verdict), verdict)
+
+    def _outcome(self, call: Recorded, verdict: Verdict) -> Outcome:
         if verdict.denied_by:
             return "same" if call.rule and not call.request else "refused"
         if verdict.approve_by:
-            return "same" if call.request else "asked"
+            return "same" if call.request else "approval"
         return "allowed" if call.rule else "same"
 
 

@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from toolbus_cli.clients.rule_replay import Replay, recorded
 from toolbus_common.config import Configuration, Rule
+from toolbus_common.rules.replay import Replay, recorded
 
 ETC = (
     "forbid(principal, action, resource) when {"
@@ -45,7 +45,7 @@ def test_a_call_the_rule_would_reject_is_counted_and_shown() -> None:
         (ETC, {"arguments": ""}, {}, "unknown"),
         (ETC, {"arguments": '{"path": "/etc/…'}, {}, "unknown"),
         (PROD, {"environment": "prod"}, {"shadow": True}, "refused"),
-        (PROD, {"environment": "prod"}, {"effect": "approve"}, "asked"),
+        (PROD, {"environment": "prod"}, {"effect": "approve"}, "approval"),
         (PROD, {"rule": "other", "code": "rule_denied"}, {}, "same"),
     ],
     ids=["no arguments", "cut arguments", "shadow rule", "approval rule", "other rule's denial"],
@@ -79,6 +79,41 @@ def test_a_call_with_a_requested_approval_counts_as_waiting() -> None:
     assert replayed(PROD, request, effect="approve")["same"] == 1
     assert replayed(PROD, request)["refused"] == 1
     assert replayed(PROD, {**request, "environment": "dev"})["allowed"] == 1
+
+
+def test_a_call_that_an_unchanged_rule_rejects_too_is_not_allowed() -> None:
+    denied = {"rule": "new", "code": "rule_denied", "environment": "prod"}
+    other = {"other": Rule(cedar=PROD)}
+    changed = {"new": Rule(cedar=LABEL)}
+    for others, outcome in ((other, "same"), ({}, "allowed")):
+        played = Replay(changed, others)
+        played.add(recorded({**ROW, **denied}, Configuration()))
+        assert played.report.total == {outcome: 1}
+
+
+def test_a_removed_rule_no_longer_rejects_its_calls() -> None:
+    played = Replay({}, {"other": Rule(cedar=LABEL, shadow=True)}, ["old"])
+    for rule in ("old", "other", ""):
+        played.add(recorded({**ROW, "rule": rule, "code": "rule_denied"}, Configuration()))
+    assert played.report.total == {"allowed": 1, "same": 2}
+    assert played.report.as_data["examples"]["allowed"][0]["recorded"] == "denied"
+
+
+@pytest.mark.parametrize(
+    ("condition", "method", "missing"),
+    [
+        ("context.arguments has a", "tools/call", "arguments"),
+        ("context has model && context.model.stream", "models/chat", "sizes of model requests"),
+        ("context.run.has_read_private", "tools/call", "what the run had read"),
+        ('resource.reads.contains("private")', "tools/call", "what the run had read"),
+    ],
+)
+def test_what_is_not_recorded_is_counted_by_what_it_is(
+    condition: str, method: str, missing: str
+) -> None:
+    cedar = f"forbid(principal, action, resource) when {{ {condition} }};"
+    result = replayed(cedar, {"method": method})
+    assert (result["unknown"], result["missing"]) == (1, {missing: 1})
 
 
 def test_labels_are_those_of_the_current_configuration() -> None:
