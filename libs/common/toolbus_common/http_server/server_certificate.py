@@ -90,7 +90,7 @@ class ServerCertificate(ReplacedFiles):
         context.verify_mode = ssl.CERT_REQUIRED
 
     def _end_of_certificate(self) -> datetime:
-        """Return when the first certificate of the file ends."""
+        """Return when the first certificate of the file expires."""
         try:
             data = Path(self._certificate).read_bytes()
             return x509.load_pem_x509_certificates(data)[0].not_valid_after_utc

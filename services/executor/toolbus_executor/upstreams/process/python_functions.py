@@ -158,9 +158,8 @@ class Server:
     async def _call_function(self, params: dict[str, Any]) -> dict[str, Any]:
         function = self._functions.get(str(params.get("name")))
         if function is None:
-            raise RefusedError(
-                INVALID_PARAMS, f"There is no function {str(params.get('name'))[:64]!r}."
-            )
+            name = str(params.get("name"))[:64]
+            raise RefusedError(INVALID_PARAMS, f"There is no tool {name!r}; list the tools again.")
         try:
             arguments = function.arguments.model_validate(params.get("arguments") or {})
         except ValidationError as error:
