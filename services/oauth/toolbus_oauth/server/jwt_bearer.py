@@ -65,7 +65,7 @@ class AssertionVerifier:
                 f"The assertion must have a jti of at most {LONGEST_ID} characters."
             )
         if not await self.brief.swap(f"jag {claims['iss']} {jti}", Used(), 0):
-            raise invalid_grant("This assertion was used before.")
+            raise invalid_grant("This assertion was used before; create a new one.")
 
     def _issuer(self, claims: dict[str, Any]) -> tuple[str, Issuer]:
         for name, issuer in self.config().issuers.items():

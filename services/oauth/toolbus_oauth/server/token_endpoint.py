@@ -142,7 +142,7 @@ class TokenEndpoint:
     async def _revoke_reused(self, code_id: str) -> OAuthError:
         """End the grant of a code that was used twice, because it was probably stolen."""
         await self.grants.end(code_id, "a code was used twice")
-        return invalid_grant("This code was used before; its grant has ended.")
+        return invalid_grant("This code was used before; its grant has ended; sign in again.")
 
     async def _by_refresh_token(self, form: Fields, client: Client, jkt: str) -> Grant:
         requested = (form.get("resource", ""), form.get("scope", ""))
