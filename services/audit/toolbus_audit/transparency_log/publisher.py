@@ -41,7 +41,7 @@ class CheckpointPublisher:
         }
 
     async def publish(self, signed: list[tuple[str, Log]], witness: str = "") -> None:
-        """Publish checkpoints, or checkpoints that `witness` cosigned.
+        """Publish new checkpoints or, if `witness` is set, its cosignatures of checkpoints.
 
         Files are written before this method returns. Rows are inserted once ClickHouse accepts
         them.

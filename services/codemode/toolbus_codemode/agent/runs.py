@@ -138,7 +138,9 @@ class AgentRuns:
             await _end(run, events, State.FAILED, first.code, first.reason)
             raise _about_run(first, entry.record.run) from first
         except Exception:
-            await _end(run, events, State.FAILED, "internal", "Internal error.")
+            await _end(
+                run, events, State.FAILED, "internal", "Internal error; see the log of codemode."
+            )
             raise
         finally:
             beat.cancel()

@@ -164,7 +164,9 @@ class Session:
             return outcome_of(call, await self.make_call(wanted))
         except Exception as error:  # noqa: BLE001 - the program must not see any exception
             log.error("program.call_failed", extra={"reason": type(error).__name__})  # noqa: TRY400
-            failure = Failure("internal", "The call failed inside the gateway.")
+            failure = Failure(
+                "internal", "The call failed inside the gateway; see the log of codemode."
+            )
             return outcome_of(call, ToolOutcome(failure=failure))
 
     async def forsake(self) -> None:

@@ -34,7 +34,7 @@ class TokenValidator:
     resources: Resources
 
     async def show(self, query: TokenQuery) -> Bearer:
-        """Return a token's holder and store it. Raises `UnauthorizedError`."""
+        """Return the holder of a token, and store the holder. Raises `UnauthorizedError`."""
         _, claims = parse_unverified(query.token)
         if claims.get("iss") == self.grants.issuer:
             bearer = await self._from_own_token(query.token)

@@ -232,7 +232,7 @@ def test_a_model_of_an_unpriced_provider_is_free() -> None:
     output=st.none() | st.integers(0, 100_000),
     choices=st.integers(1, 20),
 )
-def test_the_reservation_is_the_dearest_input_and_output(
+def test_the_reservation_assumes_the_most_expensive_input_and_output(
     size: int, output: int | None, choices: int
 ) -> None:
     decides = authorizer({"models": ["*"], "budget": {"usd": 1, "per": "day"}})

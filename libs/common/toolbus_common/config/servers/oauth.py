@@ -60,7 +60,9 @@ class OAuthClient(ConfigModel):
         if self.certificate:
             return self
         if self.key and self.method not in ("", BY_KEY):
-            raise ValueError(f"has a key, which requires the method {BY_KEY}; remove one of them")
+            raise ValueError(
+                f"has 'key', which needs the method {BY_KEY}; remove 'key' or 'method'"
+            )
         if self.key and self.assertion:
             raise ValueError(
                 "has 'key' and 'assertion', and an assertion is signed already; remove one of them"
@@ -74,7 +76,7 @@ class OAuthClient(ConfigModel):
         if self.method in BY_CERTIFICATE and not self.certificate:
             raise ValueError(f"{self.method} needs a certificate and its key; set both")
         if self.method in BY_CERTIFICATE and self.secret:
-            raise ValueError(f"{self.method} uses no secret; remove one of them")
+            raise ValueError(f"{self.method} uses no secret; remove 'secret' or 'method'")
         return self
 
 
