@@ -72,7 +72,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection() -> Generator[None, object, object]:
-    """Exclude modules and tests from garbage collection, now and later: it would scan them all."""
+    """Exclude modules and collected tests from garbage collection, which would scan them all."""
     gc.disable()
     try:
         return (yield)

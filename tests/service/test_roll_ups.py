@@ -349,7 +349,7 @@ async def _checked(directory: Path) -> int:
 
 @pytest.fixture(scope="module")
 def analytics_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Create events of every kind of two days, as `make bench-analytics` does."""
+    """Create events of every kind over two days, as `make bench-analytics` does."""
     directory = tmp_path_factory.mktemp("analytics")
 
     async def fill() -> None:

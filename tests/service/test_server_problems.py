@@ -80,7 +80,7 @@ async def events(operator: Bus, name: str) -> list[dict[str, Any]]:
 
 
 async def held(operator: Bus) -> dict[str, Any] | None:
-    """Return the row once it lists the isolation, which is probed beside the server's answers."""
+    """Return the row once it lists the isolation, which arrives independently of the rest."""
     result = await row(operator)
     return result if result and "no new privileges" in result["isolation"] else None
 

@@ -34,19 +34,19 @@ def plain(text: str, structured: Any = None) -> types.CallToolResult:
 
 
 async def log(ctx: Any) -> types.CallToolResult:
-    """Reveal it in a log message."""
+    """Reveal the secret in a log message."""
     await ctx.session.send_log_message("error", secret(), related_request_id=ctx.request_id)
     return plain("logged")
 
 
 async def progress(ctx: Any) -> types.CallToolResult:
-    """Reveal it in a message about progress."""
+    """Reveal the secret in a message about progress."""
     await ctx.session.report_progress(0.5, 1.0, secret())
     return plain("progressed")
 
 
 async def request(ctx: Any) -> types.CallToolResult:
-    """Reveal it in a request to the client, and return the answer."""
+    """Reveal the secret in a request to the client, and return the answer."""
     try:
         answer = await ctx.session.elicit_form(f"Is it {secret()}?", FORM, ctx.request_id)
     except MCPError as error:
@@ -63,7 +63,7 @@ def deep() -> Any:
 
 
 def failing() -> types.CallToolResult:
-    """Reveal it in an error."""
+    """Reveal the secret in an error."""
     raise MCPError(code=-32001, message=f"failed with {secret()}", data={"key": secret()})
 
 

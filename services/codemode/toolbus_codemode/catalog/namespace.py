@@ -19,7 +19,7 @@ class Tool:
     space: str  # the server's identifier in programs
     function: str  # the tool's identifier in programs
     definition: dict[str, Any]
-    called: str = ""  # name for agents that call it without a program
+    called: str = ""  # name for calls outside a program
 
     @property
     def path(self) -> str:
@@ -49,7 +49,7 @@ class ToolNamespace:
         """Select the tools within the grants `bounds`.
 
         `offered` contains definitions by server and by the tool name that the server uses. `called`
-        returns the name that agents use for a tool without a program.
+        returns the name by which agents call a tool outside a program.
         """
         self._spaces: dict[str, dict[str, Tool]] = {}
         for space, server in distinct(offered, RESERVED).items():

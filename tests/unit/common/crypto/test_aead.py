@@ -92,7 +92,7 @@ def test_the_key_of_a_purpose_follows_the_standard() -> None:
 
 
 def test_texts_that_earlier_code_stored_still_open() -> None:
-    """Open values that were written before these places shared one module."""
+    """Open values that were stored before the encryption of all of them moved to one module."""
     token = "wzkwPhOdJR80REjIOgdfYJmT7pH5peju8aOmFVwm_Cw1"
     assert TokenSealer(KEY).open(token, Example) == Example("ann")
     content = (

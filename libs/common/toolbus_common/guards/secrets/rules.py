@@ -134,7 +134,10 @@ def _rules_of(rule: dict[str, Any]) -> list[Rule]:
 
 
 def _split(expression: str) -> tuple[str, str]:
-    """Split an expression for a named value at the alternative for a value with its own form."""
+    """Return the alternatives of an expression: for named values, and for values by their form.
+
+    The second is empty if the expression has only the first.
+    """
     named, end, direct = expression.partition(f"{_LATER_END}|")
     return (named + _LATER_END, direct) if end else (expression, "")
 

@@ -47,7 +47,7 @@ def test_percentiles_are_not_added_up_over_time() -> None:
     assert measures_of(TOOLS) == ["calls", "p95_ms"]
 
 
-def test_a_list_of_moments_is_counted() -> None:
+def test_a_list_of_times_is_shown_as_a_count_per_hour() -> None:
     table = Table(["at", "event"], [["2026-11-01 10:59:59.5", "x"], ["2026-11-01 11:00:00", "y"]])
     figure = figure_of(table)
     assert figure is not None
