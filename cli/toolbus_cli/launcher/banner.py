@@ -6,8 +6,10 @@ import shutil
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, get_args
 
 from toolbus_common.agent_clients.configurations import CLIENTS, claude_command, configuration
+from toolbus_common.config.models.providers import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,7 +18,7 @@ class Welcome:
 
     endpoint: str
     state_dir: str
-    servers: list[dict[str, object]]
+    servers: list[dict[str, Any]]
     demo: bool
     console: str = ""  # an address with a one-time link
     ops: dict[str, str] = field(default_factory=dict)  # the operations listener of each service
@@ -54,8 +56,16 @@ def _servers(welcome: Welcome) -> str:
     lines = []
     for server in welcome.servers:
         why = f"  {server['last_failure']}" if server["state"] != "ready" else ""
-        lines.append(f"  {server['name']:12} {server['state']}, {server['tools']} tools{why}")
+        lines.append(f"  {server['name']:12} {server['state']}{_offered(server)}{why}")
     return "\n".join(["Servers:", *lines]) if lines else ""
+
+
+def _offered(server: dict[str, Any]) -> str:
+    """Return the number of a server's tools, or of a provider's known models."""
+    count, is_provider = server["tools"], server.get("kind") in get_args(Kind)
+    if is_provider and not count:
+        return ""
+    return f", {count} {'model' if is_provider else 'tool'}{'' if count == 1 else 's'}"
 
 
 def _operations(welcome: Welcome) -> str:

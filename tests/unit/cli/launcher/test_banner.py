@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from toolbus_cli.launcher.banner import Welcome, banner
 
 
@@ -18,6 +20,19 @@ def test_the_banner_shows_client_configuration_and_server_states() -> None:
     assert '"Authorization": "Bearer S"' in shown
     assert "It is gone." in shown
     assert "toolbus call notes__clear" in shown
+
+
+@pytest.mark.parametrize(
+    ("row", "shown"),
+    [
+        ({"kind": "http", "tools": 1}, "notes        ready, 1 tool\n"),
+        ({"kind": "http", "tools": 0}, "notes        ready, 0 tools\n"),
+        ({"kind": "openai", "tools": 2}, "notes        ready, 2 models\n"),
+        ({"kind": "anthropic", "tools": 0}, "notes        ready\n"),
+    ],
+)
+def test_providers_have_models_and_servers_have_tools(row: dict[str, Any], shown: str) -> None:
+    assert shown in welcome(servers=[{"name": "notes", "state": "ready", **row}])
 
 
 def test_a_later_banner_explains_how_to_rotate_the_secret() -> None:
