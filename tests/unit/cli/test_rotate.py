@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from toolbus_cli.app import built
 from toolbus_cli.commands.operate.rotate import KEYS
+from toolbus_common.config_store.literal_secrets import create_encryption_keys
 from toolbus_common.crypto.key_file import accepted_keys, load_key
 from toolbus_common.nats.sealed_records import Records
 from toolbus_common.service.shared_keys import SharedKeys
@@ -71,6 +72,7 @@ def fingerprints(path: Path) -> list[str]:
 
 def test_stages_are_refused_out_of_order(tmp_path: Path) -> None:
     assert "There is no key file" in run(tmp_path, "policy")[1]
+    assert "There is no state directory" in run(tmp_path / "x", "encryption")[1]
     load_key(tmp_path / "policy.key")
     assert "run '--stage prepare' first" in run(tmp_path, "policy", "--stage", "switch")[1]
     run(tmp_path, "policy")
@@ -78,7 +80,7 @@ def test_stages_are_refused_out_of_order(tmp_path: Path) -> None:
     assert run(tmp_path, "policy")[0] == 0
     assert (tmp_path / "policy.next.key").read_bytes() == key
     assert "run '--stage switch' first" in run(tmp_path, "policy", "--stage", "finish")[1]
-    assert "only client-state, policy, oauth, people" in run(tmp_path, "encryption")[1]
+    assert "only client-state, policy, oauth, people" in run(tmp_path, "evidence")[1]
 
 
 def test_a_switch_can_be_repeated_within_the_second_in_which_it_was_killed(
@@ -111,4 +113,24 @@ def test_the_list_has_every_key_with_its_age(
     assert shown["policy"]["days"] == 0
     assert shown["certificate"]["file"] == str(certificate)
     assert shown["people"]["days"] is None
+    assert shown["encryption-digests"]["file"] == ""
     assert "not possible yet" in run(tmp_path, "--list")[1]
+
+
+def test_the_list_shows_a_rotation_that_is_not_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    load_key(tmp_path / "policy.key")
+    directory = tmp_path / "elsewhere"
+    create_encryption_keys(directory)
+    monkeypatch.setenv("TOOLBUS_ENCRYPTION_DIR", str(directory))
+    run(tmp_path, "policy")
+    run(tmp_path, "encryption")
+    rows = json.loads(run(tmp_path, "--list", "--json")[1])
+    shown = {Path(each["file"]).name: (each["key"], each["how"]) for each in rows}
+    assert shown["policy.key"] == ("policy", "toolbus rotate")
+    assert shown["policy.next.key"] == ("policy", "accepted too: the rotation is not finished")
+    assert shown["oauth.key"] == ("encryption", "toolbus rotate")
+    assert shown["oauth.next.key"][1].startswith("accepted too")
+    assert shown["digests.key"] == ("encryption-digests", "not possible yet")
+    assert len(rows) == len(KEYS) + 1 + 2 + 3, "policy's next, and two files more for each reader"

@@ -4,6 +4,7 @@ import asyncio
 import os
 import time
 from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -16,7 +17,9 @@ from toolbus_cli.commands.options import DEFAULT_STATE, AsJson, StateDir
 from toolbus_cli.commands.output import say, show_json, show_table
 from toolbus_cli.errors import CommandError
 from toolbus_cli.installation import find, joined
-from toolbus_cli.rotation import key_files, people
+from toolbus_cli.rotation import encryption, key_files, people
+from toolbus_common.crypto.key_file import keys_beside
+from toolbus_common.settings import Settings
 
 DAY_SECONDS = 86_400.0
 PAGE = "docs/how-to/key-rotation.md"
@@ -47,8 +50,12 @@ class Key:
     def paths(self, state_dir: Path) -> list[Path]:
         """Return the files that exist."""
         if named := self.variable and os.environ.get(self.variable):
-            return [path for path in [Path(named)] if path.exists()]
-        return sorted(state_dir.glob(self.files)) if self.files else []
+            path = Path(named)
+            found = sorted(path.glob(Path(self.files).name)) if path.is_dir() else [path]
+        else:
+            found = sorted(state_dir.glob(self.files)) if self.files else []
+        beside = keys_beside(found[0]) if self.how == _SHARED and found else []
+        return [path for path in dict.fromkeys((*found, *beside)) if path.exists()]
 
     def file(self, state_dir: Path) -> Path:
         """Return the file of a key that this command replaces."""
@@ -57,6 +64,8 @@ class Key:
 
 _MONTHLY = "by itself: a new key every 30 days, the earlier one is accepted for 2 more days"
 _SHARED = "toolbus rotate"
+_ENCRYPTION_DIR = "TOOLBUS_ENCRYPTION_DIR"
+_BESIDE = "accepted too: the rotation is not finished"
 KEYS = (
     Key("client-state", "client-state.key", _SHARED, "TOOLBUS_CLIENT_STATE_KEY_FILE", "ingress"),
     Key("policy", "policy.key", _SHARED, "TOOLBUS_POLICY_KEY", "policy"),
@@ -66,21 +75,30 @@ KEYS = (
     Key("vault", "oauth-vault.key", "TOOLBUS_OAUTH_EARLIER_VAULTS", "TOOLBUS_OAUTH_VAULT_FILE"),
     Key("oauth", "oauth.key", _SHARED, "TOOLBUS_OAUTH_KEY_FILE", "oauth"),
     Key("people", "people.key", _SHARED, "TOOLBUS_PEOPLE_KEY"),
-    Key("encryption", "encryption/*.key", "not possible yet"),
+    Key("encryption", "encryption/[!d]*.key", _SHARED, "TOOLBUS_ENCRYPTION_DIR"),
+    Key(
+        "encryption-digests", "encryption/digests.key", "not possible yet", "TOOLBUS_ENCRYPTION_DIR"
+    ),
     Key("evidence", "evidence/key.pem", "a new log key", "TOOLBUS_EVIDENCE_KEY_FILE"),
     Key("nats", "nkeys/*.seed", "a second user at NATS"),
+    Key("nats-cluster", "cluster.key", "not possible without an interruption"),
     Key("valkey", "valkey/password", "a second password at Valkey"),
     Key("certificate", "", "replace the files", "TOOLBUS_TLS_CERT"),
     Key("keys of agents", "", "toolbus keys create, then revoke"),
     Key("admin keys", "", "toolbus admins create, then revoke"),
     Key("secrets of servers", "", "at their store"),
+    Key("secrets of webhooks", "", "two values during the change"),
+    Key("clickhouse", "", "a second user at ClickHouse"),
 )
 _ROTATED = {each.name: each for each in KEYS if each.how == _SHARED}
 
 
 def rotate(
     key: Annotated[
-        str, typer.Argument(help="The key to replace: client-state, policy, oauth or people.")
+        str,
+        typer.Argument(
+            help="The key to replace: client-state, policy, oauth, people or encryption."
+        ),
     ] = "",
     *,
     stage: Annotated[Stage, typer.Option(help="The stage of the rotation.")] = Stage.PREPARE,
@@ -95,7 +113,8 @@ def rotate(
 
     A rotation has three stages: 'prepare' adds the next key, 'switch' uses it, and 'finish' removes
     the earlier keys. After each stage, restart all replicas of the service, one after the other.
-    For 'people', copy the files to the replicas instead: they read them again by themselves.
+    For 'people', copy the files to the replicas instead: they read them again by themselves. For
+    'encryption', use the directory that has the keys of all services.
     """
     if listed or not key:
         _show(state_dir, as_json=as_json)
@@ -106,6 +125,10 @@ def rotate(
             "how each key is replaced."
         )
     chosen = _ROTATED[key]
+    if key == "encryption":
+        say(_encryption(stage, state_dir), "Restart all replicas of executor, audit, oauth and "
+            "policy with these files, one after the other.")  # fmt: skip
+        return
     path = chosen.file(state_dir)
     if not path.exists():
         raise CommandError(f"There is no key file '{path}'; name the state directory that has it.")
@@ -125,9 +148,31 @@ def _people(stage: Stage, path: Path, state_dir: Path, *, now: bool) -> str:
                 return await people.switched(bus, path)
             return await people.finished(bus, path, now=now)
 
-    # A backup copies the bucket before the key files, which must still have the bucket's keys then.
-    with only_one(place.state.root):
+    with _without_backup(state_dir):
         return key_files.prepared(path) if stage is Stage.PREPARE else asyncio.run(work())
+
+
+def _encryption(stage: Stage, state_dir: Path) -> str:
+    directory = Settings(state_dir=state_dir).encryption
+    if stage is not Stage.FINISH:
+        change = encryption.prepared if stage is Stage.PREPARE else encryption.switched
+        with _without_backup(state_dir):
+            return change(directory)
+    place = find(state_dir)
+
+    async def work() -> str:
+        async with joined(place) as bus:
+            return await encryption.finished(bus, place.state, directory)
+
+    with _without_backup(state_dir):
+        return asyncio.run(work())
+
+
+def _without_backup(state_dir: Path) -> AbstractContextManager[None]:
+    """Exclude a backup: it copies the buckets before the key files, which must still fit then."""
+    if not state_dir.is_dir():
+        raise CommandError(f"There is no state directory '{state_dir}'; name the one of the keys.")
+    return only_one(state_dir)
 
 
 def _show(state_dir: Path, *, as_json: bool) -> None:
@@ -146,7 +191,8 @@ def _rows(state_dir: Path) -> Iterator[tuple[str, str, int | None, str]]:
         paths = each.paths(state_dir)
         for path in paths:
             days = int((time.time() - path.stat().st_mtime) / DAY_SECONDS)
-            yield each.name, str(path), days, each.how
+            beside = each.how == _SHARED and "." in path.stem
+            yield each.name, str(path), days, _BESIDE if beside else each.how
         if not paths:
             yield each.name, "", None, each.how
 

@@ -165,7 +165,7 @@ class Reader:
             return _open(self._keys[known], urlsafe_b64decode(sealed), location.bound).decode()
         except (ValueError, KeyError, InvalidTag):
             log.error("config.secret_not_decrypted", extra={"path": str(location)})  # noqa: TRY400
-            return f"${{sealed:{location}}}"
+            return _lost(location)
 
 
 def create_encryption_keys(directory: Path) -> None:
@@ -175,12 +175,53 @@ def create_encryption_keys(directory: Path) -> None:
     Writer.at(directory)
 
 
+def public_keys(keys: Mapping[str, bytes]) -> dict[str, str]:
+    """Return the content of the file for writers. `keys` are the services' keys and `digests`."""
+    return {
+        name: urlsafe_b64encode(key if name == DIGESTS else _public(key)).decode()
+        for name, key in keys.items()
+    }
+
+
+def decrypted_by_all(directory: Path, configuration: Configuration) -> Configuration:
+    """Return the configuration with the secrets of all services decrypted.
+
+    Raises `ValueError` if a secret cannot be decrypted with the keys in this directory.
+    """
+    opened = configuration
+    for service in READERS:
+        opened = Reader.at(service, directory).opened(opened)
+    now = dict(_values(opened))
+    lost = [
+        str(location)
+        for location, value in _values(configuration)
+        if value.startswith(_PREFIX) and now[location] == _lost(location)
+    ]
+    if lost:
+        raise ValueError(
+            f"No key in '{directory}' decrypts {', '.join(lost)}; apply these secrets again"
+        )
+    return opened
+
+
+def sealed_with_others(directory: Path, configuration: Configuration) -> list[str]:
+    """Return the locations of secrets that are not encrypted with a key in use."""
+    used = {service: _id_of(_public(load_key(directory / f"{service}.key"))) for service in READERS}
+    return [
+        str(location)
+        for location, value in _values(configuration)
+        if value.startswith(_PREFIX)
+        and not value.startswith(f"{_PREFIX}{used[USED_BY[location.section]]}:")
+    ]
+
+
 def _writers(directory: Path) -> bytes:
-    publics = {service: _public(load_key(directory / f"{service}.key")) for service in READERS}
-    keys = {DIGESTS: load_key(directory / "digests.key"), **publics}
-    return json.dumps(
-        {name: urlsafe_b64encode(key).decode() for name, key in keys.items()}
-    ).encode()
+    keys = {name: load_key(directory / f"{name}.key") for name in (DIGESTS, *READERS)}
+    return json.dumps(public_keys(keys)).encode()
+
+
+def _lost(location: SecretLocation) -> str:
+    return f"${{sealed:{location}}}"
 
 
 def _values(configuration: Configuration) -> Iterator[tuple[SecretLocation, str]]:

@@ -1,0 +1,107 @@
+"""Replacement of the keys that encrypt literal secrets in the configuration.
+
+The keys of all services that read secrets are replaced together. The key of the digests by which
+writers recognize unchanged values stays the same. Each stage can be repeated after an interruption.
+"""
+
+from pathlib import Path
+
+from toolbus_cli.config_client import opened
+from toolbus_cli.errors import CommandError
+from toolbus_cli.rotation import key_files
+from toolbus_cli.state_dir import State, write_private
+from toolbus_common.config import Configuration
+from toolbus_common.config_store.literal_secrets import (
+    DIGESTS,
+    READERS,
+    WRITERS,
+    Writer,
+    decrypted_by_all,
+    public_keys,
+    sealed_with_others,
+)
+from toolbus_common.crypto.key_file import read_key
+from toolbus_common.nats.connection import Bus
+from toolbus_common.nats.topology import INSTALLATION
+from toolbus_common.service.shared_keys import fingerprint
+
+_USED = "encryption"  # the name under which services compare their key
+
+
+def prepared(directory: Path) -> str:
+    """Create the next keys. Raises `CommandError`."""
+    for path in _paths(directory):
+        key_files.prepared(path)
+    return f"The next keys are in '{directory}', and are accepted. The earlier ones are in use."
+
+
+def switched(directory: Path) -> str:
+    """Encrypt secrets with the next keys, and keep the earlier ones. Raises `CommandError`."""
+    paths = _paths(directory)
+    following = [path for path in paths if key_files.next_of(path).exists()]
+    if not following:
+        raise CommandError(f"There is no next key in '{directory}'; run '--stage prepare' first.")
+    keys = {
+        path.stem: read_key(key_files.next_of(path) if path in following else path)
+        for path in paths
+    }
+    keys[DIGESTS] = Writer.at(directory).digests
+    write_private(directory / WRITERS, public_keys(keys))  # first: a repeated switch writes it too
+    for path in following:
+        key_files.switched(path)
+    return f"'{directory}' has the new keys and a new {WRITERS}. The earlier keys are accepted."
+
+
+async def finished(bus: Bus, state: State, directory: Path) -> str:
+    """Encrypt the stored secrets with the keys in use, and remove the earlier ones.
+
+    Raises `CommandError` if a service does not use its key yet, or a secret cannot be decrypted.
+    """
+    paths = _paths(directory)
+    for path in paths:
+        key_files.require_switched(path)
+    await _require_use(bus, directory)
+
+    def again(stored: Configuration) -> Configuration:
+        try:
+            return decrypted_by_all(directory, stored)
+        except ValueError as error:
+            raise CommandError(f"{error}. No key file was removed.") from error
+
+    async with opened(bus, state) as repository:
+        applied = await repository.change(again, (await repository.declared()).by)
+        if left := sealed_with_others(directory, (await repository.declared()).configuration):
+            raise CommandError(
+                f"Meanwhile, {', '.join(left)} was encrypted with an earlier key; no key file was "
+                f"removed. Copy {WRITERS} to policy and to operators, restart policy, and repeat "
+                "the command."
+            )
+    for path in paths:
+        key_files.finished(path)
+    return (
+        f"Entries that were encrypted again: {len(applied.changes)}. The earlier keys were removed."
+    )
+
+
+async def _require_use(bus: Bus, directory: Path) -> None:
+    bucket = await bus.bucket(INSTALLATION)
+    for service in READERS:
+        found = await bucket.get(f"{service}.{_USED}")
+        wanted = fingerprint(_USED, read_key(directory / f"{service}.key"))
+        if found is not None and found.value is not None and found.value.decode() != wanted:
+            raise CommandError(
+                f"No replica of {service} has started with the new key; no key file was removed. "
+                "Restart all its replicas with these files, and repeat the command."
+            )
+
+
+def _paths(directory: Path) -> list[Path]:
+    """Return the key files. Raises `CommandError` if one is missing."""
+    paths = [directory / f"{name}.key" for name in READERS]
+    for path in paths:
+        if not path.exists():
+            raise CommandError(
+                f"There is no key file '{path}'; name the state directory that has the keys of "
+                "all services."
+            )
+    return paths
