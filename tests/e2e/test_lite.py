@@ -123,6 +123,9 @@ def the_file_answers_audit_commands(lite: Launched) -> None:
         "SELECT id FROM events WHERE event = 'call.denied' AND code = 'budget_exceeded'",
         lambda rows: len(rows) == 3 * LIMIT,
     )
+    lite.eventual_rows(
+        "SELECT id FROM events WHERE event = 'call.completed'", lambda rows: len(rows) == LIMIT + 1
+    )
     tail = lite.toolbus("audit", "tail", "--event", "call.denied", "--key", "bot", "--json")
     (denied,) = map(json.loads, tail.stdout.splitlines())
     assert (denied["event"], denied["tool"]) == ("call.denied", "count")

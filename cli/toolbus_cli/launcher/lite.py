@@ -1,6 +1,7 @@
 """The lite form: all services in the process of the launcher, and events in a file."""
 
 import asyncio
+import gc
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Mapping, Sequence
@@ -50,6 +51,7 @@ def check_options(*, separate: bool, clickhouse: str) -> None:
 
 def run(work: Coroutine[Any, Any, int]) -> int:
     """Run the launcher on the event loop of the services; return its exit code."""
+    gc.disable()  # until all services run: they import most of their modules now
     code: int = import_module("uvloop").run(work)
     return code
 
