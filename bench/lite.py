@@ -2,7 +2,8 @@
 
 Memory is the PSS of Toolbus, NATS and Valkey, after the start and after calls, without a program of
 code mode, which would start the processes of the sandbox. Each start begins in an empty directory
-and imports compiled modules; on a busy machine its processor time says more than its duration. The load generator and the upstream are not counted.
+and imports compiled modules; on a busy machine, its processor time says more than its duration. The
+load generator and the upstream are not counted.
 """
 
 import argparse
