@@ -382,7 +382,7 @@ def test_calls_are_shown_as_they_happen(gateway: Launched, path: str) -> None:
         ("/api/v1/live?result=good", {"Authorization": f"Bearer {SECRETS['admin']}"}, 400),
     ],
 )
-def test_the_stream_is_refused(
+def test_invalid_requests_for_the_stream_of_events_are_refused(
     gateway: Launched, path: str, headers: dict[str, str], status: int
 ) -> None:
     target = urlsplit(base_of(gateway))

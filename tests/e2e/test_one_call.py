@@ -68,8 +68,8 @@ async def overheard(cluster: Cluster) -> Messages:
 def story(messages: Messages, cluster: Cluster) -> Messages:
     """Return the messages of the first call that has all its steps, or none.
 
-    An event that is acknowledged late is published again: duplicates are removed, and an event may
-    belong to an earlier call.
+    An event that is acknowledged late is published again. Duplicates are removed, and events of
+    calls with missing steps are skipped.
     """
     once = list(dict.fromkeys(messages))
     for call_id in re.findall(rb'"call_id":"(\w+)"', b"".join(data for _, data in once)):

@@ -1,8 +1,9 @@
 """Services whose policy kills itself at one step of a call, and whose outcomes can be lost.
 
 Usage: `python crashing_policy.py SERVICE…`. The file `crash` in the state directory contains the
-step and the key of the call; after the hand-over such a policy no longer reaches Valkey. The file
-`forget` lists keys, separated by blanks, whose calls get no outcome event.
+step and the key of the call. At the step `handed-over`, policy also changes nothing in Valkey after
+it handed the call to executor. The file `forget` lists keys, separated by blanks, whose calls get
+no outcome event.
 
 An executor in another process cannot kill policy: before it publishes the outcome of a call whose
 step is `executed`, it writes the file `executed` and waits until that is removed.

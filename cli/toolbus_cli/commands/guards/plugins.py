@@ -80,7 +80,10 @@ def new(
             f"'{target}' exists already; name another directory with --directory."
         ) from error
     except OSError as error:
-        raise CommandError(f"'{target}' cannot be written ({error.strerror}).") from error
+        raise CommandError(
+            f"'{target}' cannot be written ({error.strerror}); name another directory with "
+            "--directory."
+        ) from error
     declared = _DECLARATIONS[lang].format(module=module, path=target.absolute())
     say(
         f"Wrote {target}. Run its tests there with: {_TESTS[lang]}",

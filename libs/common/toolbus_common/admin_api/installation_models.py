@@ -129,9 +129,10 @@ class RuleReplay(ConfigModel):
 
 
 class ReplayedCall(ResponseModel):
-    """A recorded call: what the rules decided then, and the proposed rule that decides now.
+    """A recorded call whose decision the proposed rules change; `recorded` is the earlier decision.
 
-    Without a proposed rule that rejects it, `rule` is the one that rejected it then.
+    `rule` is the proposed rule that rejects the call. If no proposed rule rejects it, `rule` is the
+    one that rejected it when it was recorded.
     """
 
     call_id: str
