@@ -72,7 +72,7 @@ async def test_a_changed_limit_retains_the_spending(ledger: Ledger) -> None:
     assert await passes(ledger, raised, 5, "raised") == 2
 
 
-async def test_a_reset_is_reported_in_the_budgets_own_zone(ledger: Ledger) -> None:
+async def test_a_reset_is_reported_in_the_time_zone_of_the_budget(ledger: Ledger) -> None:
     budget = Budget(usd=0, per=Period.DAY, timezone="Asia/Kathmandu")
     with pytest.raises(BudgetExceededError, match=r"resets at \S+T00:00:00\+05:45"):
         await ledger.reserve(claim("r", with_budgets(100, budget)))

@@ -166,7 +166,7 @@ def _words(server: dict[str, Any]) -> list[str]:
 
 
 def _note_placeholders(called: str, words: list[str], taken: Taken) -> None:
-    """Add a message for each placeholder in a command, which is not replaced."""
+    """Add a message for each placeholder in a command, because placeholders are not replaced."""
     for word in words:
         if found := _OPEN.search(word):
             taken.skipped.append(

@@ -246,7 +246,7 @@ async def test_an_error_contains_the_code_of_the_store_and_nothing_else_of_its_r
 
 
 @pytest.mark.parametrize("kind", ["s3", "gs", "az"])
-async def test_names_of_buckets_and_paths_decide_no_reason(kind: str) -> None:
+async def test_the_reason_does_not_depend_on_words_in_names_of_buckets_and_paths(kind: str) -> None:
     async with peer(b"nonsense\r\n\r\n") as (_, url):
         export = export_to(f"{kind}://credentials/ReadPem", url, credentials_of(kind))
         with pytest.raises(TargetError, match="it closed the connection without a response"):

@@ -22,7 +22,7 @@ def test_files_that_are_missing_are_named(settings: dict[str, str], message: str
         Settings(**settings).handshake()  # type: ignore[arg-type]
 
 
-def test_connections_begin_with_http_unless_it_is_configured() -> None:
+def test_only_configured_balancers_send_a_proxy_header() -> None:
     assert not Settings().handshake()
     balanced = Settings(proxy_protocol_from="10.0.0.0/8, fd00::/8").handshake()
     assert balanced.balancers is not None

@@ -180,7 +180,9 @@ class ChatStream:
             return b""
         chunk = parsed_response(data)
         if chunk.get("error"):
-            raise UpstreamInvalidError("The provider reported an error in its stream.")
+            raise UpstreamInvalidError(
+                "The provider reported an error in its stream. Continue the run."
+            )
         self._note_head(chunk)
         if isinstance(chunk.get("usage"), dict):
             self._usage = chunk["usage"]
@@ -269,7 +271,9 @@ class ChatStream:
         if index is None:  # some servers send no index
             index = len(self._calls) if name else max(self._open, default=0)
         elif not isinstance(index, int):
-            raise UpstreamInvalidError("The provider's stream has an invalid tool call.")
+            raise UpstreamInvalidError(
+                "The provider's stream has an invalid tool call. Continue the run."
+            )
         call = self._open.get(index)
         # Some servers send the same index for all calls.
         if call is None or (name and call_id and call_id != call["id"]):

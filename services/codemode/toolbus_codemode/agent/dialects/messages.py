@@ -127,7 +127,9 @@ class MessagesStream:
         if kind == "message_delta":
             self._note_end(event)
         elif kind == "error":
-            raise UpstreamInvalidError("The provider reported an error in its stream.")
+            raise UpstreamInvalidError(
+                "The provider reported an error in its stream. Continue the run."
+            )
         elif kind == "ping" and self._started:
             return named({"type": "ping"})
         return b""
@@ -178,7 +180,9 @@ class MessagesStream:
 
     def _block(self, index: Any, block: Any) -> bytes:
         if not isinstance(block, dict) or not isinstance(index, int) or index in self._blocks:
-            raise UpstreamInvalidError("The provider's stream has an invalid content block.")
+            raise UpstreamInvalidError(
+                "The provider's stream has an invalid content block. Continue the run."
+            )
         self._blocks[index] = dict(block)
         if block.get("type") == "tool_use":
             self._inputs[index] = ""

@@ -111,7 +111,9 @@ class ResponsesStream:
         event = parsed_response(data)
         kind, response = text_of(event.get("type")), event.get("response")
         if kind in ("response.failed", "error"):
-            raise UpstreamInvalidError("The provider reported an error in its stream.")
+            raise UpstreamInvalidError(
+                "The provider reported an error in its stream. Continue the run."
+            )
         if kind in ("response.created", "response.in_progress"):
             return self._begin(response if isinstance(response, dict) else {})
         if kind in _LAST and isinstance(response, dict):
