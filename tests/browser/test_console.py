@@ -5,7 +5,8 @@ from collections.abc import Callable
 import pytest
 
 from harness.clients.chromium_browser import Person
-from harness.gateway.browser_gateway import BOT, Gateway
+from harness.gateway.browser_gateway import BOT, ROOT, Gateway
+from harness.waits import until_blocking
 
 PAGES = {
     "": "Overview", "overview?period=month": "Overview", "health": "Health",
@@ -19,7 +20,8 @@ PAGES = {
     "servers/echo/tools/try?tool=say": "Try say", "keys": "Keys",
     "keys/bot": "bot", "keys/bot/explain?call=echo__say": "Explain a call",
     "keys/add": "Create a key", "budgets": "Budgets",
-    "entries/rules": "Rules", "entries/rules/edit": "Add to rules", "entries/users": "Users",
+    "rules": "Rules", "rules/edit": "Add a rule", "rules/edit?name=paths": "Rule paths",
+    "entries/labels": "Labels", "entries/labels/edit": "Add to labels", "entries/users": "Users",
     "entries/access/edit?name=staff": "Access staff", "configuration": "Configuration",
 }  # fmt: skip
 
@@ -98,3 +100,39 @@ def test_an_approver_decides_in_the_console(
     person.presses("Approve once")
     person.sees("Approvals")
     assert person.page.locator(f'a[href$="{approval}"]').count() == 0
+
+
+def test_a_rule_is_checked_and_replayed_before_it_applies(
+    gateway: Gateway, someone: Callable[..., Person]
+) -> None:
+    gateway.launched.client(ROOT).call("echo__say", {"path": "/etc/hosts"})
+    person = someone(color_scheme="dark", viewport={"width": 1280, "height": 800})
+    enters(person, gateway)
+    person.opens(f"{gateway.base}/console/rules/edit")
+    wrong = "forbid(principal, action, resource)\nwhen { foo bar };\npermit(principal);"
+    person.fills(Name="quiet", Cedar=wrong)
+    person.presses("Check and replay")
+    person.page.get_by_role("heading", name="The text with its mistakes").wait_for()
+    assert person.page.locator(".code .mistake").count() >= 2
+    person.keeps("console-rule-mistakes")
+    person.fills(Cedar='forbid(principal, action, resource == Tool::"echo__say");')
+
+    def replayed() -> bool:
+        with person.page.expect_navigation():
+            person.presses("Check and replay")
+        person.page.get_by_role("heading", name="What would change").wait_for()
+        return person.page.locator(".outcomes .bad").count() == 1
+
+    until_blocking(replayed, "the call is recorded")
+    person.keeps("console-rule-replay")
+    person.page.set_viewport_size({"width": 360, "height": 800})
+    person.keeps("console-rule-replay-360")
+    assert not person.overflows
+    person.presses("Apply this rule")
+    person.sees("Rules")
+    person.page.get_by_role("link", name="quiet", exact=True).click()
+    person.sees("Rule quiet")
+    person.page.on("dialog", lambda dialog: dialog.accept())
+    person.presses("Delete")
+    person.page.get_by_role("link", name="paths", exact=True).wait_for()
+    assert person.page.get_by_role("link", name="quiet", exact=True).count() == 0

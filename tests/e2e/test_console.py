@@ -25,13 +25,13 @@ PAGES = {
     "": None, "overview?period=week": None, "overview?period=x": None, "live": "calls",
     "health": "read", "calls": "audit", "calls/sql": None, "servers/fresh": "read",
     "calls/nothing": "audit", "approvals": "approvals", "servers": "read", "servers/echo": "read",
-    "keys": "read", "keys/bot": "read", "budgets": "budgets", "entries/rules": "read",
+    "keys": "read", "keys/bot": "read", "budgets": "budgets", "rules": "read",
     "keys/bot/explain?call=echo__say": "budgets", "servers/echo/tools": "read",
     "servers/echo/tools/try?tool=say": "read",
     "analytics": "audit", "analytics/spend-by-day": "audit", "analytics/denials/csv": "audit",
     "audit": "audit", "audit/evidence": "audit", "models": "read", "guards": "budgets",
     "runs": "read", "settings": "read", "settings?since=x": "read",
-    "entries/prices": "read", "entries/teams": "read", "configuration": "read",
+    "entries/prices": "read", "rules/edit": "read", "configuration": "read",
 }  # fmt: skip
 
 
@@ -82,7 +82,7 @@ def test_the_ready_file_has_a_link(gateway: Launched) -> None:
     assert browser.post(urlsplit(gateway.ready["console"]).path).location == "/console"
 
 
-@pytest.mark.parametrize("path", [*PAGES, "keys/add", "servers/add", "entries/rules/edit"])
+@pytest.mark.parametrize("path", [*PAGES, "keys/add", "servers/add", "entries/labels/edit"])
 def test_a_page_without_a_session_leads_to_the_sign_in(gateway: Launched, path: str) -> None:
     answer = shows(Browser(base_of(gateway)), path)
     assert (answer.status, answer.location) == (303, "/console/sign-in")

@@ -10,6 +10,9 @@ from harness.oauth import openid_provider
 PASSWORD = "correct horse battery"
 BOT, BOSS, ROOT = (f"tbk_{name}_the-secret-of-the-pages" for name in ("bot", "boss", "root"))
 BOB = "tbk_bob_the-secret-of-the-pages"
+PATHS = """forbid(principal, action == Action::"tools/call", resource in Server::"echo")
+when { context.arguments has path && context.arguments.path like "/etc*" };
+"""
 
 
 @dataclass
@@ -30,6 +33,7 @@ def configuration(echo: str, docs: str, corp: str) -> dict[str, Any]:
     return {
         "servers": {"echo": {"url": echo}, "docs": {"url": docs, "oauth": {"tokens": "user"}}},
         "users": {"ann": {}, "bob": {}},
+        "rules": {"paths": {"cedar": PATHS, "shadow": True, "reason": "Reads the system's files."}},
         "issuers": {
             "corp": {
                 "url": corp,

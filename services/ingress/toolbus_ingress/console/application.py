@@ -23,6 +23,7 @@ from toolbus_ingress.console.pages import (
     health,
     keys,
     live,
+    rules,
     servers,
     tools,
 )
@@ -71,6 +72,7 @@ class Console(FastAPI):
             keys,
             budgets,
             approvals,
+            rules,
             entries,
             configuration,
             analytics,
