@@ -1,10 +1,13 @@
 """Traffic of a period: sums, bars, and the comparison with the period before."""
 
-from typing import Any
+import asyncio
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
-from toolbus_ingress.console.operation.traffic import PERIODS, change_of, trends_of
+from toolbus_ingress.console.operation.traffic import PERIODS, change_of, traffic_of, trends_of
+from toolbus_policy.admin.records.event_queries import AT_ONCE
 
 DAY = PERIODS["day"]
 END = 1_795_600_800  # the end of an hour
@@ -48,3 +51,21 @@ def test_a_period_without_calls_has_bars_of_nothing(name: str) -> None:
 )
 def test_a_change_is_a_percentage_of_what_was_before(now: float, before: float, text: str) -> None:
     assert change_of(now, before) == text
+
+
+def test_the_queries_of_the_overview_never_exceed_the_limit_of_policy() -> None:
+    running: list[int] = [0]
+    sums = ["tokens", "classic", "hits", "dollars"]
+
+    async def send(_method: str, _path: str, body: dict[str, Any]) -> Any:
+        running.append(running[-1] + 1)
+        await asyncio.sleep(0)
+        running.append(running[-1] - 1)
+        is_list = "GROUP BY" in body["sql"]
+        data = {"columns": sums, "rows": [] if is_list else [[0] * len(sums)], "more": False}
+        return SimpleNamespace(data=data)
+
+    visitor = cast("Any", SimpleNamespace(api=SimpleNamespace(send=send)))
+    asyncio.run(traffic_of(visitor, "day"))
+    assert len(running) == 9
+    assert max(running) <= AT_ONCE
