@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test rest coverage check docs reference browser screenshots metrics witness models plugins chart containers engine-images azurite server-images fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards bench-plugins conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-lite bench-stopped-leader backup scorecard chaos bench-power-loss bench-scale soak upgrade
+.PHONY: install up test rest coverage check docs reference browser screenshots metrics witness models plugins chart containers engine-images azurite server-images fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards bench-plugins conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-lite bench-stopped-leader bench-console backup scorecard chaos bench-power-loss bench-scale soak upgrade
 
 install: $(INSTALLED)
 
@@ -221,6 +221,11 @@ bench-levels: $(INSTALLED)
 # The cost of a call inside a program, and of a plain call, in one run.
 bench-nested: $(INSTALLED)
 	$(BIN)/python bench/nested_calls.py $(ARGS)
+
+# The console with 10,000 keys and 1,000 servers: first paint, the live view at 500 calls/s, and what a
+# person who watches costs the calls. It needs Chromium.
+bench-console: $(INSTALLED)
+	PYTHONPATH=tests:bench $(BIN)/python bench/console.py $(ARGS)
 
 # PSS of every process of a fused gateway, idle and after 100,000 and 200,000 calls.
 # ARGS="--calls 20000" is short; ARGS="--calls 1000000 --figures 5" shows the growth.

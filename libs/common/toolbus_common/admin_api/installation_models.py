@@ -207,6 +207,13 @@ class StatusResponse(ResponseModel):
     next: str | None = None
 
 
+class ServerStates(ResponseModel):
+    """The states of one page of upstream servers, providers and guards with a service."""
+
+    items: list[dict[str, Any]]
+    next: str | None = None
+
+
 class CheckResponse(ResponseModel):
     """The result of one check. With `warning`, nothing fails yet."""
 

@@ -48,6 +48,7 @@ OPERATIONS: dict[str, Right | None] = {
     "reset_flow_run": "decide",
     "show_status": "read",
     "show_checks": "read",
+    "list_server_states": "read",
     "show_audit_rows": "audit",
     "show_audit_events": "audit",
     "list_saved_queries": "audit",

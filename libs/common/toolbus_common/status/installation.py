@@ -48,25 +48,41 @@ class InstallationState:
 
 async def state_of(queries: RequestReply, bus: Bus) -> InstallationState:
     """Return the state of the installation."""
-    services = await queries.request_all(wanted=SERVICES)
-    try:
-        servers = list((await queries.request(ServersQuery(), ServersReply)).servers)
-        servers = with_sessions(servers, await queries.request_each(SessionsQuery(), SessionsReply))
-    except ToolbusError:
-        servers = []  # no executor is running; the list of services shows it
-    stream = await event_stream(bus)
+    services, servers, stream, failures = await asyncio.gather(
+        queries.request_all(wanted=SERVICES),
+        _servers(queries),
+        event_stream(bus),
+        open_failures(queries),
+    )
     alarms = [f"Event stream: {stream[0]}."] if stream and stream[1] is not Level.OK else []
-    return InstallationState(services, servers, await open_failures(queries) or [], alarms)
+    return InstallationState(services, servers, failures or [], alarms)
+
+
+async def _servers(queries: RequestReply) -> list[dict[str, Any]]:
+    """Return the servers with their sessions; none if no executor is running."""
+
+    async def rows() -> list[dict[str, Any]]:
+        try:
+            return list((await queries.request(ServersQuery(), ServersReply)).servers)
+        except ToolbusError:
+            return []  # the list of services shows it
+
+    servers, sessions = await asyncio.gather(
+        rows(), queries.request_each(SessionsQuery(), SessionsReply)
+    )
+    return with_sessions(servers, sessions)
 
 
 async def checks_of(queries: RequestReply, bus: Bus) -> list[Check]:
     """Return the checks of services, stream of events and guards."""
-    checks = list(_services(await queries.request_all(wanted=SERVICES)))
-    if (stream := await event_stream(bus)) is not None:
+    services, stream, failures = await asyncio.gather(
+        queries.request_all(wanted=SERVICES), event_stream(bus), open_failures(queries)
+    )
+    checks = list(_services(services))
+    if stream is not None:
         text, level = stream
         ok, warning = level is not Level.BAD, level is Level.WARNING
         checks.append(check("event stream", text, ok=ok, warning=warning))
-    failures = await open_failures(queries)
     if failures is not None:
         message = "; ".join(failures) or "none failed open in the last hour"
         checks.append(check("guards", message, ok=not failures))

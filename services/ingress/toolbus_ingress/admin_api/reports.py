@@ -19,6 +19,7 @@ from toolbus_common.admin_api.installation_models import (
     RuleReplayResponse,
     SavedQueries,
     SavedStatement,
+    ServerStates,
     StatusResponse,
 )
 from toolbus_common.admin_api.models import AGO, CoverageResponse
@@ -79,6 +80,17 @@ async def show_status(
 ) -> Response:
     """Return the state of every service, the alarms, and one page of upstream servers."""
     return await call.run(limit=limit, after=after)
+
+
+@status.get("/servers", response_model=ServerStates)
+async def list_server_states(
+    call: Annotated[PolicyCall, performs("list_server_states")],
+    limit: Limit = 100,
+    after: After = "",
+    search: Search = "",
+) -> Response:
+    """List the states of upstream servers, providers and guards with a service."""
+    return await call.run(limit=limit, after=after, search=search)
 
 
 @status.get("/checks", response_model=ChecksResponse)

@@ -20,7 +20,8 @@ def describe_live_calls(_application: Application, document: dict[str, Any]) -> 
     answers: dict[str, Any] = {
         "200": {
             "description": "Server-sent events. The data of each is a JSON object with `events`, "
-            "and `skipped`: the number of events that were left out.",
+            "`skipped` (the number of events that were left out) and `sampled` (whether further "
+            "events were left out and not counted).",
             "content": {"text/event-stream": {"schema": {"type": "string"}}},
         }
     }

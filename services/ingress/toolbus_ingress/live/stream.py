@@ -80,7 +80,7 @@ async def watch_calls(
     watcher = await feed.join(selection.matches)
     disconnect = DisconnectWatch(scope, watcher.close)
     try:
-        await _write(endpoint, watcher, headers, scope, EventStream(send))
+        await _write(endpoint, feed, watcher, headers, scope, EventStream(send))
     finally:
         disconnect.stop()
         await feed.leave(watcher)
@@ -88,6 +88,7 @@ async def watch_calls(
 
 async def _write(
     endpoint: Endpoint,
+    feed: LiveFeed,
     watcher: Watcher,
     headers: Headers,
     scope: Mapping[str, Any],
@@ -103,9 +104,9 @@ async def _write(
             except ToolbusError:
                 break
             checked = monotonic()
-        events, skipped = watcher.take()
-        if events:
-            await stream.event(msgspec.json.encode({"events": events, "skipped": skipped}))
+        part = await feed.take(watcher)
+        if part.events:
+            await stream.event(msgspec.json.encode(part))
             await asyncio.sleep(PAUSE)
         else:
             await stream.comment()

@@ -8,7 +8,14 @@ import msgspec
 
 from toolbus_common.access.administrators import Administrator
 from toolbus_common.admin_api.models import ExplainedCall
-from toolbus_common.contracts import AdminReply, AdminRequest, ExplainQuery, Explanation
+from toolbus_common.contracts import (
+    AdminReply,
+    AdminRequest,
+    ExplainQuery,
+    Explanation,
+    ServersQuery,
+    ServersReply,
+)
 from toolbus_common.errors import UnknownEntryError
 from toolbus_common.server_catalogue.catalogue import entries, matching
 from toolbus_common.server_catalogue.responses import entry_response
@@ -43,6 +50,12 @@ class InstallationOperations(ReplayOperations):
                 "next": listing["next"],
             }
         )
+
+    async def list_server_states(self, request: AdminRequest, _by: Administrator) -> AdminReply:
+        """Return one page of the states of servers whose names match the search."""
+        reply = await self.requests.request(ServersQuery(), ServersReply)
+        servers = {str(each["name"]): each for each in reply.servers}
+        return json_reply(page(servers, servers.__getitem__, request))
 
     async def show_checks(self, _request: AdminRequest, _by: Administrator) -> AdminReply:
         """Return the checks of the installation that need no access to its machines."""

@@ -32,7 +32,8 @@ router = APIRouter(prefix="/servers")
 async def list_servers(visitor: SignedIn, after: str = "", search: str = "") -> Response:
     """Return one page of the servers."""
     found, states = await asyncio.gather(
-        visitor.api.get(_API, limit=PAGE, after=after, search=search), server_states(visitor)
+        visitor.api.get(_API, limit=PAGE, after=after, search=search),
+        server_states(visitor, search),
     )
     rows = [
         {"name": each["name"], "state": states.get(each["name"], {}), **_summary(each["value"])}
@@ -95,7 +96,7 @@ async def _server(visitor: Visitor, name: str, problem: ProblemError | None = No
     entry, held, states = await asyncio.gather(
         visitor.api.get(path),
         visitor.api.get(f"{path}/definitions", limit=PAGE),
-        server_states(visitor),
+        server_states(visitor, name),
     )
     calm = [
         {field: each[field] for field in _IDENTITY}
@@ -119,10 +120,13 @@ def shown_definitions(text: str) -> list[dict[str, str]]:
         return []
 
 
-async def server_states(visitor: Visitor) -> dict[str, dict[str, Any]]:
-    """Return the state of each server and provider by name, at most `MOST_STATES` of them."""
-    state = await visitor.api.get("/api/v1/status", limit=MOST_STATES)
-    return {each["name"]: each for each in state["servers"]}
+async def server_states(visitor: Visitor, search: str = "") -> dict[str, dict[str, Any]]:
+    """Return the states of servers and providers by name; none if no executor is running."""
+    try:
+        found = await visitor.api.get("/api/v1/status/servers", limit=MOST_STATES, search=search)
+    except ProblemError:
+        return {}
+    return {each["name"]: each for each in found["items"]}
 
 
 def addressed_server(form: dict[str, str]) -> dict[str, dict[str, Any]]:

@@ -39,6 +39,7 @@ function watch(table) {
   let paused = false;
   let seen = 0;
   let skipped = 0;
+  let sampled = false;
   const source = new EventSource(table.dataset.stream + window.location.search);
   source.onopen = () => show();
   source.onerror = () => { state.textContent = "The connection was lost. Connecting again…"; };
@@ -46,6 +47,7 @@ function watch(table) {
     const part = JSON.parse(message.data);
     seen += part.events.length;
     skipped += part.skipped;
+    sampled = part.sampled;
     if (!paused) part.events.forEach(add);
     show();
   };
@@ -57,7 +59,8 @@ function watch(table) {
   });
 
   function show() {
-    const missing = skipped ? ` ${skipped} more were left out, because they came too fast.` : "";
+    let missing = skipped ? ` ${skipped} more were left out, because they came too fast.` : "";
+    if (sampled) missing = " Calls come faster than they can be shown: this is a sample of them.";
     state.textContent = `${paused ? "Paused" : "Watching"}: ${seen} events.${missing}`;
   }
 
