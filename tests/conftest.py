@@ -22,6 +22,7 @@ from harness.engines.bus_reset import connect_as_tester, reset_bus
 from harness.engines.nats_server import NatsAt, NatsServer
 from harness.engines.valkey_server import ValkeyServer
 from harness.gateway import cluster
+from harness.gateway.launched_gateway import Launched
 from harness.log_tails import log_tails
 from harness.waits import PATIENCE
 from harness.worker_groups import group_of, position
@@ -39,6 +40,7 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("steady")
 cluster.Process.forks = True
+Launched.forks = True
 # Reserved ports stay open until the end of the run, and the usual limit is 1024 descriptors.
 _, _most = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (_most, _most))

@@ -18,9 +18,9 @@ _DIES_WITH_PARENT = 1  # PR_SET_PDEATHSIG of prctl(2)
 _libc = ctypes.CDLL(None)
 
 
-def die_with_parent() -> None:
-    """Kill this process when the test run ends. The child calls this function before `exec`."""
-    _libc.prctl(_DIES_WITH_PARENT, signal.SIGKILL)
+def die_with_parent(number: signal.Signals = signal.SIGKILL) -> None:
+    """Send this process a signal when its parent ends. The child calls this before `exec`."""
+    _libc.prctl(_DIES_WITH_PARENT, number)
 
 
 def own_port() -> int:

@@ -1,4 +1,4 @@
-"""Services that are forked from a process that has already imported them. They start fast."""
+"""Services and commands, forked from a process that has already imported them. They start fast."""
 
 import multiprocessing
 import os
@@ -6,6 +6,8 @@ import runpy
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 
@@ -19,23 +21,38 @@ _forking.set_forkserver_preload(
         "toolbus_common.service.process",
         *(f"toolbus_{service}.main" for service in SERVICES),
         __name__,
+        "harness.programs.forked_toolbus",
         "harness.programs.frozen_imports",
     ]
 )
 _TESTS = str(Path(__file__).parents[2])  # the forkserver imports the harness from there
 
 
+@dataclass(frozen=True)
+class Streams:
+    """The files of a process's standard streams, and its working directory."""
+
+    output: Path
+    errors: Path
+    input: Path = Path(os.devnull)
+    directory: Path | None = None
+
+
 class Forked:
     """A forked process with the part of the `subprocess.Popen` interface that tests use."""
 
     def __init__(
-        self, program: Path, services: list[str], environment: dict[str, str], log: Path
+        self,
+        program: Path,
+        words: Sequence[str],
+        environment: dict[str, str],
+        log: Path,
+        streams: Streams | None = None,
     ) -> None:
         log.touch()
         _ensure_forkserver()
-        self._process = _forking.Process(
-            target=_begin, args=(program, services, environment, log), daemon=True
-        )
+        begun = (program, words, environment, streams or Streams(output=log, errors=log))
+        self._process = _forking.Process(target=_begin, args=begun, daemon=True)
         self._process.start()
         self.pid = int(self._process.pid or 0)
 
@@ -73,13 +90,23 @@ def _ensure_forkserver() -> None:
             os.environ["PYTHONPATH"] = before
 
 
-def _begin(program: Path, services: list[str], environment: dict[str, str], log: Path) -> None:
-    """Run a program with services as its arguments, and with this environment and log."""
+def _begin(
+    program: Path, words: Sequence[str], environment: dict[str, str], streams: Streams
+) -> None:
+    """Run a program with these arguments and this environment."""
     die_with_parent()
-    with log.open("ab") as output:
+    with (
+        streams.input.open("rb") as given,
+        streams.output.open("ab") as output,
+        streams.errors.open("ab") as errors,
+    ):
+        os.dup2(given.fileno(), 0)
         os.dup2(output.fileno(), sys.stdout.fileno())
-        os.dup2(output.fileno(), sys.stderr.fileno())
+        os.dup2(errors.fileno(), sys.stderr.fileno())
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115 - the forkserver has closed its own
+    if streams.directory is not None:
+        os.chdir(streams.directory)
     os.environ.clear()
     os.environ.update(environment)
-    sys.argv = [str(program), *services]
+    sys.argv = [str(program), *words]
     runpy.run_path(str(program), run_name="__main__")

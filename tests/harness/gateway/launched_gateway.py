@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,13 +17,23 @@ from harness.clients.bus_operator import BusOperator
 from harness.clients.mcp_client import Client
 from harness.engines.engine import BEGIN_SECONDS, die_with_parent, installed, own_port
 from harness.engines.migrated_tables import migrated
+from harness.gateway.forked_services import Forked, Streams
 from toolbus_common.service.names import SERVICES
 
 ENDING_SECONDS = 120.0  # timeout of a failed run
+COMMAND_SECONDS = 180.0
+PROGRAM = Path(__file__).parents[1] / "programs" / "forked_toolbus.py"
 
 
 class Launched(BusOperator):
-    """`toolbus up` with a state directory that outlives the process."""
+    """`toolbus up` with a state directory that outlives the process.
+
+    Tests fork it, its services and its commands, because their imports take four seconds of
+    processor time. `tests/integration/test_commands.py` and the samples of the documentation start
+    real processes.
+    """
+
+    forks = False
 
     def __init__(self, directory: Path, *options: str, **environment: str) -> None:
         self.directory = directory
@@ -35,7 +46,7 @@ class Launched(BusOperator):
         kept = {name: value for name, value in os.environ.items() if "TOOLBUS" not in name}
         fields = {"TOOLBUS_REDIS_TIMEOUT": "5"}  # Valkey is slow on a busy machine
         self.environment = {**kept, **fields, **environment}
-        self._process: subprocess.Popen[bytes] | None = None
+        self._process: Forked | subprocess.Popen[bytes] | None = None
 
     @property
     def services(self) -> int:
@@ -62,15 +73,7 @@ class Launched(BusOperator):
         """Start the gateway, and return when the ready file exists."""
         self._ready_file.unlink(missing_ok=True)
         migrated(self.state_dir)
-        with self.output.open("ab") as output:
-            self._process = subprocess.Popen(
-                self.command(),
-                cwd=self.directory,
-                env=self.environment,
-                stdout=output,
-                stderr=output,
-                preexec_fn=die_with_parent,  # noqa: PLW1509
-            )
+        self._process = self._begin()
         give_up = time.monotonic() + BEGIN_SECONDS
         while not self._ready_file.exists():
             if self._process.poll() is not None or time.monotonic() > give_up:
@@ -100,13 +103,16 @@ class Launched(BusOperator):
 
     def toolbus(self, *words: str, stdin: str = "") -> subprocess.CompletedProcess[str]:
         """Run another `toolbus` command with this installation."""
+        command = [installed("toolbus"), *words, "--state-dir", str(self.state_dir)]
+        if self.forks:
+            return self._forked(command, stdin)
         return subprocess.run(
-            [installed("toolbus"), *words, "--state-dir", str(self.state_dir)],
+            command,
             cwd=self.directory,
             env=self.environment,
             capture_output=True,
             text=True,
-            timeout=180,
+            timeout=COMMAND_SECONDS,
             input=stdin,
             check=False,
         )
@@ -123,6 +129,36 @@ class Launched(BusOperator):
             self._process.kill()
             self._process.wait()
             self._process = None
+
+    def _begin(self) -> Forked | subprocess.Popen[bytes]:
+        command = self.command()
+        if self.forks:
+            streams = Streams(self.output, self.output, directory=self.directory)
+            return Forked(PROGRAM, command[1:], self.environment, self.output, streams)
+        with self.output.open("ab") as output:
+            return subprocess.Popen(
+                command,
+                cwd=self.directory,
+                env=self.environment,
+                stdout=output,
+                stderr=output,
+                preexec_fn=die_with_parent,  # noqa: PLW1509
+            )
+
+    def _forked(self, command: list[str], stdin: str) -> subprocess.CompletedProcess[str]:
+        with tempfile.TemporaryDirectory(prefix="toolbus-command-") as temporary:
+            given, output, errors = (Path(temporary, name) for name in ("in", "out", "err"))
+            given.write_text(stdin)
+            streams = Streams(output, errors, given, self.directory)
+            process = Forked(PROGRAM, command[1:], self.environment, output, streams)
+            try:
+                code = process.wait(COMMAND_SECONDS)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
+            return subprocess.CompletedProcess(
+                command, code, output.read_text(), errors.read_text()
+            )
 
     @property
     def _ready_file(self) -> Path:
