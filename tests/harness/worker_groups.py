@@ -2,7 +2,7 @@
 
 import pytest
 
-LONGEST_FIRST = ("chaos", "e2e", "docs", "integration", "conformance", "service")
+LONGEST_FIRST = ("chaos", "e2e", "docs", "integration", "fuzz", "conformance", "service")
 STARVING = "chaos"  # these tests use all cores, so one worker runs them sequentially
 PARSING = "architecture"  # these tests share the parsed modules of the repository
 GATEWAY = "gateway"  # fixture of the session that many files use
