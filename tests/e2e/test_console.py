@@ -273,7 +273,6 @@ def test_a_recorded_call_is_found_with_all_its_events(gateway: Launched) -> None
     story = shows(auditor, found[1])
     assert ("call.allowed" in story.text, "call.completed" in story.text) == (True, True)
     assert "call.completed" not in shows(auditor, "calls?tool=no-such-tool").text
-    # Instead of its rows, the page shows a notice while audit replies too slowly.
     until_blocking(lambda: "The last 24 hours" in shows(auditor, "").text, "the traffic of a day")
     assert "no earlier period" in shows(auditor, "overview?period=month").text
 

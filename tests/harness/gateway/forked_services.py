@@ -51,8 +51,8 @@ class Forked:
     ) -> None:
         log.touch()
         _ensure_forkserver()
-        begun = (program, words, environment, streams or Streams(output=log, errors=log))
-        self._process = _forking.Process(target=_begin, args=begun, daemon=True)
+        given = (program, words, environment, streams or Streams(output=log, errors=log))
+        self._process = _forking.Process(target=_begin, args=given, daemon=True)
         self._process.start()
         self.pid = int(self._process.pid or 0)
 
