@@ -101,6 +101,8 @@ class Usage(Struct, frozen=True, omit_defaults=True):
 
     `output` includes `reasoning` tokens. `estimated` means that the provider reported no usage, so
     that Toolbus estimated it. `cache_write` includes `cache_write_1h`, which is cached for an hour.
+    `audio_input` and `image_input` are parts of the other input, and `audio_output` of the other
+    output.
     """
 
     input: int = 0
@@ -110,6 +112,9 @@ class Usage(Struct, frozen=True, omit_defaults=True):
     reasoning: int = 0
     estimated: bool = False
     cache_write_1h: int = 0
+    audio_input: int = 0
+    image_input: int = 0
+    audio_output: int = 0
 
 
 _encode = Encoder().encode

@@ -34,7 +34,7 @@ from toolbus_common.errors import (
 from toolbus_common.observability.tracing import CLIENT, NOTHING, Nothing, Span
 from toolbus_executor.known_secrets import KnownSecrets
 from toolbus_executor.providers.api_keys import COOLING_STATUSES
-from toolbus_executor.providers.charging import charge_of_usage, savings_of_cache
+from toolbus_executor.providers.charging import charge_of_usage, savings_of_cache, token_fields
 from toolbus_executor.providers.endpoints.aws_events import AwsEvents
 from toolbus_executor.providers.endpoints.methods import (
     CONVERSE,
@@ -303,13 +303,7 @@ class Exchange:
             "provider_kind": self._provider.kind,
             "streamed": self.model_call.stream,
             "charge": self.charge - self.added_charge,  # the embedding has its own event
-            "input_tokens": usage.input,
-            "cached_tokens": usage.cached,
-            "cache_write_tokens": usage.cache_write,
-            "cache_write_1h_tokens": usage.cache_write_1h,
-            "output_tokens": usage.output,
-            "reasoning_tokens": usage.reasoning,
-            "estimated": usage.estimated,
+            **token_fields(usage),
             "attempt": self.model_call.attempt,
             "first_token_us": int((first_at - began) * 1e6) if first_at else 0,
             "finish_reason": facts.finish_reason,

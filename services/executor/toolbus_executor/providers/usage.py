@@ -152,7 +152,7 @@ def usage_of(method: str, reported: Any) -> Usage | None:
     """Return the usage of a reported `usage` object; None if it contains no number of tokens."""
     if not isinstance(reported, dict):
         return None
-    hour = 0
+    hour = audio = image = spoken = 0
     if method == MESSAGES:
         hour = _detail(reported, "cache_creation", "ephemeral_1h_input_tokens")
         read = count_of(reported.get("cache_read_input_tokens"))
@@ -162,11 +162,12 @@ def usage_of(method: str, reported: Any) -> Usage | None:
     else:
         names = ("input", "output") if method == RESPONSES else ("prompt", "completion")
         given, made = (count_of(reported.get(f"{name}_tokens")) for name in names)
-        fields = given, _detail(reported, f"{names[0]}_tokens_details", "cached_tokens"), 0
-        output, reasoning = (
-            made,
-            _detail(reported, f"{names[1]}_tokens_details", "reasoning_tokens"),
-        )
+        read_in, read_out = (f"{name}_tokens_details" for name in names)
+        fields = given, _detail(reported, read_in, "cached_tokens"), 0
+        output, reasoning = made, _detail(reported, read_out, "reasoning_tokens")
+        audio = _detail(reported, read_in, "audio_tokens")
+        image = _detail(reported, read_in, "image_tokens")
+        spoken = _detail(reported, read_out, "audio_tokens")
     if not (fields[0] or output):
         return None
     return Usage(
@@ -174,8 +175,11 @@ def usage_of(method: str, reported: Any) -> Usage | None:
         cached=(cached := min(fields[1], fields[0])),
         cache_write=(written := min(fields[2], fields[0] - cached)),
         output=output,
-        reasoning=min(reasoning, output),
+        reasoning=(reasoned := min(reasoning, output)),
         cache_write_1h=min(hour, written),
+        audio_input=(sound := min(audio, fields[0] - cached - written)),
+        image_input=min(image, fields[0] - cached - written - sound),
+        audio_output=min(spoken, output - reasoned),
     )
 
 
@@ -323,13 +327,21 @@ def is_usage_only(data: bytes) -> bool:
 def _larger(one: Usage, other: Usage) -> Usage:
     """Return the larger number of each kind. The events of a stream report growing numbers."""
     cached, written = max(one.cached, other.cached), max(one.cache_write, other.cache_write)
+    audio, image = max(one.audio_input, other.audio_input), max(one.image_input, other.image_input)
+    reasoning, spoken = (
+        max(one.reasoning, other.reasoning),
+        max(one.audio_output, other.audio_output),
+    )
     return Usage(
-        input=max(one.input, other.input, cached + written),
+        input=max(one.input, other.input, cached + written + audio + image),
         cached=cached,
         cache_write=written,
-        output=max(one.output, other.output),
-        reasoning=max(one.reasoning, other.reasoning),
+        output=max(one.output, other.output, reasoning + spoken),
+        reasoning=reasoning,
         cache_write_1h=max(one.cache_write_1h, other.cache_write_1h),
+        audio_input=audio,
+        image_input=image,
+        audio_output=spoken,
     )
 
 

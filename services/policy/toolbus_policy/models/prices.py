@@ -70,8 +70,8 @@ def bundled_price(provider: Provider, model: str) -> ModelPrice | None:
 def micro_dollars_of(price: ModelPrice) -> Prices:
     """Return the micro-dollars per token of each kind and per request; empty for a free model.
 
-    If a token that is cached for an hour has another price than `cache_write`, this price is the
-    last.
+    If a token that is cached for an hour has another price than `cache_write`, this price follows.
+    If audio or images have another price than text, all prices are present.
     """
     # One dollar per million tokens is one micro-dollar per token.
     cached = price.input if price.cached_input is None else price.cached_input
@@ -79,7 +79,12 @@ def micro_dollars_of(price: ModelPrice) -> Prices:
     reasoning = price.output if price.reasoning is None else price.reasoning
     hour = written if price.cache_write_1h is None else price.cache_write_1h
     parts: Prices = (price.input, cached, written, price.output, reasoning, price.request * MICRO)
-    if hour != written:
+    media = (price.audio_input, price.image_input, price.audio_output)
+    texts = (price.input, price.input, price.output)
+    found = tuple(text if each is None else each for each, text in zip(media, texts, strict=True))
+    if found != texts:
+        parts = (*parts, hour, *found)
+    elif hour != written:
         parts = (*parts, hour)
     return parts if any(parts) else ()
 

@@ -35,7 +35,9 @@ BYTES_PER_TOKEN = (
 )
 # How a body can name a cache of one hour: the value `1h`, also with escaped characters.
 _HOUR = re.compile(rb'"(?:1|\\u0031)(?:h|\\u0068)"')
-_BASE_PRICES = 6  # of every model; the price of caches of one hour may follow
+_BASE_PRICES = 6  # of every model; those of caches of one hour, audio and images may follow
+# How a body can name audio or images: these letters, or any escaped one.
+_MEDIA = re.compile(rb"audio|image|\\u00")
 MAX_OUTPUT = 100_000_000  # tokens: a charge remains exact in every counter
 
 
@@ -191,18 +193,23 @@ def _output_bound(requested: ModelCall, terms: ModelTerms, method: str) -> int:
 def _cost(terms: ModelTerms, size: ModelSize, call: CallRequested) -> Cost:
     """Return the most that a request can cost, with the embedding of its text for the cache."""
     prices = terms.prices
-    if prices and len(prices) > _BASE_PRICES and _HOUR.search(call.arguments) is None:
+    if prices and len(prices) == _BASE_PRICES + 1 and _HOUR.search(call.arguments) is None:
         prices = prices[:_BASE_PRICES]
-    exact = _most(prices, size.input, size.output) if prices else 0.0
+    bounds = prices
+    if prices and len(prices) > _BASE_PRICES + 1:
+        has_hour, has_media = _HOUR.search(call.arguments), _MEDIA.search(call.arguments)
+        hour = prices[_BASE_PRICES] if has_hour else prices[2]
+        bounds = (*prices[:_BASE_PRICES], hour, *(prices[_BASE_PRICES + 1 :] if has_media else ()))
+    exact = _most(bounds, size.input, size.output) if bounds else 0.0
     if terms.embedding:
         exact += _most(terms.embedding, size.input, 0)
     return Cost(ceil(round(exact, 6)), prices or ()) if exact or prices else FREE
 
 
 def _most(prices: tuple[float, ...], input_tokens: int, output_tokens: int) -> float:
-    fresh, cached, written, output, reasoning, request, *hour = prices
+    fresh, cached, written, output, reasoning, request, *more = prices
     return (
-        input_tokens * max(fresh, cached, written, *hour)
-        + output_tokens * max(output, reasoning)
+        input_tokens * max(fresh, cached, written, *more[:3])
+        + output_tokens * max(output, reasoning, *more[3:])
         + request
     )

@@ -56,6 +56,14 @@ def test_a_cache_of_one_hour_has_the_price_of_its_own() -> None:
     assert charge_of_usage(usage, (3.0, 0.3, 3.75, 15.0, 15.0, 0.0)) == 318
 
 
+def test_audio_and_images_have_the_prices_of_their_own() -> None:
+    usage = Usage(100, 10, output=50, audio_input=40, image_input=20, audio_output=30)
+    price = (1.0, 0.5, 1.0, 2.0, 2.0, 0.0)
+    assert charge_of_usage(usage, price) == 90 + 5 + 100
+    media = (*price, 1.0, 10.0, 5.0, 20.0)
+    assert charge_of_usage(usage, media) == 30 + 5 + 400 + 100 + 40 + 600
+
+
 def test_a_model_without_a_price_is_free() -> None:
     assert charge_of_usage(Usage(1000, output=1000), ()) == 0
 

@@ -39,7 +39,16 @@ NAMES = st.sampled_from(
     ]
 )  # fmt: skip
 DETAILS = st.dictionaries(
-    st.sampled_from(["cached_tokens", "reasoning_tokens", "ephemeral_1h_input_tokens"]), ANY
+    st.sampled_from(
+        [
+            "cached_tokens",
+            "reasoning_tokens",
+            "ephemeral_1h_input_tokens",
+            "audio_tokens",
+            "image_tokens",
+        ]
+    ),
+    ANY,
 )
 
 
@@ -106,6 +115,21 @@ def test_input_that_is_cached_for_an_hour_is_counted_apart() -> None:
     assert facts.usage == expected
 
 
+@pytest.mark.parametrize(("method", "given", "made"), [
+    (CHAT, "prompt", "completion"), (RESPONSES, "input", "output"),
+])  # fmt: skip
+def test_audio_and_images_are_counted_apart(method: str, given: str, made: str) -> None:
+    reported = {
+        f"{given}_tokens": 100, f"{made}_tokens": 50,
+        f"{given}_tokens_details": {"cached_tokens": 30, "audio_tokens": 40, "image_tokens": 900},
+        f"{made}_tokens_details": {"reasoning_tokens": 20, "audio_tokens": 900},
+    }  # fmt: skip
+    expected = Usage(
+        100, 30, 0, 50, 20, audio_input=40, image_input=30, audio_output=30
+    )  # never more than the sum
+    assert usage_of(method, reported) == expected
+
+
 def test_a_member_of_another_type_does_not_hide_the_usage() -> None:
     body = json.dumps({"choices": {"a": 1}, "usage": {"prompt_tokens": 3}}).encode()
     assert facts_of(CHAT, body).usage == Usage(3)
@@ -124,6 +148,10 @@ def test_reported_numbers_are_limited(method: str, reported: Any) -> None:
         assert 0 <= usage.reasoning <= usage.output <= MAX_TOKENS
         assert 0 <= usage.cached <= usage.cached + usage.cache_write <= usage.input
         assert usage.cache_write_1h <= usage.cache_write
+        parts = usage.cached, usage.cache_write, usage.audio_input, usage.image_input
+        assert min(parts) >= 0
+        assert sum(parts) <= usage.input
+        assert 0 <= usage.audio_output <= usage.output - usage.reasoning
         assert usage.input <= 3 * MAX_TOKENS
 
 

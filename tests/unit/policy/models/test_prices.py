@@ -111,6 +111,14 @@ def test_a_cache_of_one_hour_has_a_price_of_its_own_if_declared() -> None:
     assert bundled.cache_write_1h == 2 * bundled.input
 
 
+def test_audio_and_images_have_prices_of_their_own_if_declared() -> None:
+    price = ModelPrice(input=2, cache_write=3, output=8, audio_input=30, audio_output=60)
+    assert micro_dollars_of(price) == (2, 2, 3, 8, 8, 0, 3, 30, 2, 60)
+    assert micro_dollars_of(ModelPrice(image_input=5)) == (0, 0, 0, 0, 0, 0, 0, 0, 5, 0)
+    same = ModelPrice(input=2, output=8, audio_input=2, image_input=2, audio_output=8)
+    assert micro_dollars_of(same) == (2, 2, 2, 8, 8, 0)
+
+
 @given(price=st.builds(ModelPrice, input=st.floats(0, 100), output=st.floats(0, 100)))
 def test_a_model_is_free_only_if_every_price_is_zero(price: ModelPrice) -> None:
     assert (micro_dollars_of(price) == ()) == (price.input == price.output == 0)

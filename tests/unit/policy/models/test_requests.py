@@ -274,6 +274,16 @@ def test_a_cache_of_one_hour_is_reserved_at_its_price(
     assert admission.cost.parts == parts
 
 
+def test_audio_and_images_are_reserved_at_their_price() -> None:
+    media = {"cache_write_1h": 40.0, "audio_input": 30.0, "audio_output": 60.0}
+    price = {**SECTIONS["model_prices"]["local/gemma"], **media}
+    decides = authorizer({"models": ["*"]}, model_prices={"local/gemma": price})
+    cases = {b"text": (3, 10), b"audio": (30, 60), rb"\u0061udio": (30, 60), b'"1h"': (40, 10)}
+    for body, (dearest, made) in cases.items():
+        admission = admit(decides, ModelCall(alias="team-fast", output=100), arguments=body)
+        assert admission.charge == ceil(len(body) / 3) * dearest + 100 * made
+
+
 def test_embeddings_have_no_output_and_counting_tokens_is_free() -> None:
     decides = authorizer({"models": ["*"], "budget": {"usd": 1, "per": "day"}})
     embedded = admit(decides, method=EMBEDDINGS, arguments=b"x" * 30)

@@ -219,7 +219,8 @@ class ModelPrice(ConfigModel):
 
     Without `cached_input` and `cache_write`, such tokens cost as much as other input. Without
     `cache_write_1h`, tokens that are cached for an hour cost as much as `cache_write`. Without
-    `reasoning`, such tokens cost as much as other output.
+    `reasoning`, such tokens cost as much as other output. Without `audio_input`, `image_input` and
+    `audio_output`, such tokens cost as much as text.
     """
 
     input: float = Field(default=0, ge=0, le=1_000_000)
@@ -228,4 +229,7 @@ class ModelPrice(ConfigModel):
     cache_write: float | None = Field(default=None, ge=0, le=1_000_000)
     cache_write_1h: float | None = Field(default=None, ge=0, le=1_000_000)
     reasoning: float | None = Field(default=None, ge=0, le=1_000_000)
+    audio_input: float | None = Field(default=None, ge=0, le=1_000_000)
+    image_input: float | None = Field(default=None, ge=0, le=1_000_000)
+    audio_output: float | None = Field(default=None, ge=0, le=1_000_000)
     request: float = Field(default=0, ge=0, le=1_000_000)

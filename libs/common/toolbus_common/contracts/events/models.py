@@ -46,6 +46,9 @@ class ModelUsed(CallEvent):
     saved: int = 0
     saved_tokens: int = 0
     cache_write_1h_tokens: int = 0
+    audio_input_tokens: int = 0
+    image_input_tokens: int = 0
+    audio_output_tokens: int = 0
 
 
 class ModelCachePurged(Event):
