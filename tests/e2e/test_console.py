@@ -268,13 +268,13 @@ def test_a_recorded_call_is_found_with_all_its_events(gateway: Launched) -> None
     gateway.client(BOT).call("echo__say", {"text": "recorded"})
     gateway.eventual_rows("SELECT call_id FROM events WHERE event = 'call.completed'", bool)
     auditor = signed_in(gateway, "auditor")
-    found = re.search(r'href="/console/(calls/[^"/?]+)">20', shows(auditor, "calls").text)
+    listed = shows(auditor, "calls?tool=echo__say&result=completed").text
+    found = re.search(r'href="/console/(calls/[^"/?]+)">20', listed)
     assert found is not None
     story = shows(auditor, found[1])
     assert ("call.allowed" in story.text, "call.completed" in story.text) == (True, True)
     assert "call.completed" not in shows(auditor, "calls?tool=no-such-tool").text
     until_blocking(lambda: "The last 24 hours" in shows(auditor, "").text, "the traffic of a day")
-    assert "no earlier period" in shows(auditor, "overview?period=month").text
 
 
 @pytest.mark.parametrize(("role", "status"), [("auditor", 200), ("operator", 403)])
