@@ -6,6 +6,7 @@ from typing import Any
 from fastapi import APIRouter
 from starlette.responses import Response
 
+from toolbus_ingress.console.timeline import timeline_of
 from toolbus_ingress.console.visitor import SignedIn, Visitor
 
 SHOWN = 100
@@ -24,8 +25,9 @@ ORDER BY events.at DESC
 LIMIT 100
 """
 _STORY = """
-SELECT formatDateTime(at, '%F %T.%f') AS time, event, key, server, tool, code, reason, rule,
-    approval, method, charge / 1e6 AS dollars, latency_us / 1e3 AS ms, detail
+SELECT formatDateTime(at, '%F %T.%f') AS time, call_id, toUnixTimestamp64Micro(at) AS us,
+    event, key, server, tool, code, reason, rule, approval, method, charge / 1e6 AS dollars,
+    latency_us, latency_us / 1e3 AS ms, detail
 FROM events
 WHERE call_id = {call:String} OR parent_id = {call:String}
 ORDER BY events.at, stream_seq, line
@@ -68,4 +70,5 @@ async def list_calls(
 async def show_call(visitor: SignedIn, call: str) -> Response:
     """Return all events of one call, ordered by time."""
     found = await queried(visitor, _STORY, call=call)
-    return visitor.page("call.html", call=call, events=found.records)
+    steps = timeline_of(call, found.records)
+    return visitor.page("call.html", call=call, events=found.records, steps=steps)
