@@ -327,21 +327,20 @@ def is_usage_only(data: bytes) -> bool:
 def _larger(one: Usage, other: Usage) -> Usage:
     """Return the larger number of each kind. The events of a stream report growing numbers."""
     cached, written = max(one.cached, other.cached), max(one.cache_write, other.cache_write)
-    audio, image = max(one.audio_input, other.audio_input), max(one.image_input, other.image_input)
-    reasoning, spoken = (
-        max(one.reasoning, other.reasoning),
-        max(one.audio_output, other.audio_output),
-    )
+    given = max(one.input, other.input, cached + written)
+    output, reasoning = max(one.output, other.output), max(one.reasoning, other.reasoning)
+    # An earlier event can count tokens as audio that a later one counts as cached: not twice.
+    fresh = given - cached - written
     return Usage(
-        input=max(one.input, other.input, cached + written + audio + image),
+        input=given,
         cached=cached,
         cache_write=written,
-        output=max(one.output, other.output, reasoning + spoken),
+        output=output,
         reasoning=reasoning,
         cache_write_1h=max(one.cache_write_1h, other.cache_write_1h),
-        audio_input=audio,
-        image_input=image,
-        audio_output=spoken,
+        audio_input=(audio := min(max(one.audio_input, other.audio_input), fresh)),
+        image_input=min(max(one.image_input, other.image_input), fresh - audio),
+        audio_output=min(max(one.audio_output, other.audio_output), output - reasoning),
     )
 
 

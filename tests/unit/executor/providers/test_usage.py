@@ -221,6 +221,20 @@ def test_facts_of_a_stream(
     assert (facts.facts.finish_reason, facts.facts.tools) == (reason, 1)
 
 
+def test_tokens_that_a_later_event_counts_as_cached_are_not_counted_twice() -> None:
+    first = {"audio_tokens": 900}, {"audio_tokens": 50}
+    last = {"audio_tokens": 900, "cached_tokens": 800}, {"audio_tokens": 50, "reasoning_tokens": 20}
+    facts = StreamFacts(CHAT, 40)
+    for read, made in (first, last):
+        usage = {
+            "prompt_tokens": 1000, "prompt_tokens_details": read,
+            "completion_tokens": 50, "completion_tokens_details": made,
+        }  # fmt: skip
+        facts.feed(sse({"choices": [], "usage": usage}))
+    facts.feed(b"data: [DONE]\n\n")
+    assert facts.usage == Usage(1000, 800, 0, 50, 20, audio_input=200, audio_output=30)
+
+
 @pytest.mark.parametrize(
     ("method", "events", "expected"),
     [
