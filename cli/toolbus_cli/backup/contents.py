@@ -48,10 +48,11 @@ CONTENTS = (
     ),
 )  # fmt: skip
 LOCK = "backup.lock"  # held while a running installation is backed up
-# Written again by the next start, or fetched again.
+OF_LITE = "events.db"  # events of the lite form, until the full form has moved them to the tables
+# Written again by the next start, fetched again, or moved to the tables.
 _LEFT_OUT = frozenset({
-    LOCK, "caches", "clickhouse.lock", "clickhouse.policies", "lock", "nats/nats.conf",
-    "ports.json", "run.json", "valkey/valkey.conf",
+    LOCK, "caches", "clickhouse.lock", "clickhouse.policies", "events.moved.db", "lock",
+    "nats/nats.conf", "ports.json", "run.json", "valkey/valkey.conf",
 })  # fmt: skip
 
 

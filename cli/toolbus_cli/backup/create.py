@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from toolbus_cli.backup.archive import add, pack
-from toolbus_cli.backup.contents import CONTENTS, small_files, tops_of
+from toolbus_cli.backup.contents import CONTENTS, OF_LITE, small_files, tops_of
 from toolbus_cli.backup.errors import BackupError
 from toolbus_cli.backup.live_parts import AUDIT, only_one, others, pack_stream, pack_tables
 from toolbus_cli.backup.manifest import (
@@ -89,6 +89,12 @@ def _now() -> str:
 
 
 def _required_tops(state: State) -> dict[str, list[str]]:
+    if (state.root / OF_LITE).exists():
+        raise BackupError(
+            f"'{state.root / OF_LITE}' has events of the lite form, which has no backup. Start "
+            "'toolbus up' without --lite, and repeat this command when the file has been moved to "
+            "ClickHouse (it is then named 'events.moved.db')."
+        )
     tops = {content.part: tops_of(state.root, content) for content in CONTENTS}
     for content in CONTENTS:
         if content.is_required and not tops[content.part]:

@@ -10,6 +10,7 @@ import pytest
 
 from harness.samples.state_dirs import SECRET, key_files, sample_state
 from toolbus_cli.backup.archive import Extraction
+from toolbus_cli.backup.contents import small_files
 from toolbus_cli.backup.create import create
 from toolbus_cli.backup.errors import BackupError
 from toolbus_cli.backup.live_parts import only_one
@@ -235,6 +236,22 @@ def test_an_installation_with_an_engine_elsewhere_is_refused(
             public,
         )
     assert not (tmp_path / "b").exists()
+
+
+def test_events_of_the_lite_form_are_moved_before_a_backup(tmp_path: Path, public: Lock) -> None:
+    state, target = State(tmp_path / "state"), DirectoryTarget(tmp_path / "b")
+    sample_state(state.root)
+    (state.root / "clickhouse").rename(tmp_path / "elsewhere")
+    (state.root / "events.db").write_bytes(b"SQLite")
+    with pytest.raises(BackupError, match=r"lite form, which has no backup\. Start 'toolbus up'"):
+        create(state, None, target, public)
+    (tmp_path / "elsewhere").rename(state.root / "clickhouse")
+    with pytest.raises(BackupError, match="repeat this command when the file has been moved"):
+        create(state, None, target, public)
+    assert not (tmp_path / "b").exists()
+    moved = (state.root / "events.db").rename(state.root / "events.moved.db")
+    create(state, None, target, public)
+    assert moved not in small_files(state.root)
 
 
 @pytest.mark.parametrize("place", ["clickhouse/out", "nats/store/out", "out"])
