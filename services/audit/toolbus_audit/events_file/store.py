@@ -8,6 +8,8 @@ import asyncio
 import sqlite3
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
+from itertools import islice
 from pathlib import Path
 from time import monotonic
 from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
@@ -15,7 +17,7 @@ from typing import Annotated, Any, NoReturn, TypeVar, get_args, get_origin
 import msgspec
 
 from toolbus_audit.clickhouse.errors import RowsRejectedError, StoreDownError
-from toolbus_audit.clickhouse.query import NO_PARAMETERS
+from toolbus_audit.clickhouse.query import MAX_BYTES, NO_PARAMETERS
 from toolbus_audit.clickhouse.row_mapper import (
     CheckpointRow,
     CosignatureRow,
@@ -33,7 +35,7 @@ Position = tuple[int, int, str]
 VERSION = 1  # of the tables; a file of a newer version is not opened
 BUSY_SECONDS = 5.0
 SEQUENCES_AT_ONCE = 500  # SQLite limits the parameters of a statement
-CHECK_EVERY = 10_000  # instructions of SQLite between two looks at the clock
+CHECK_EVERY = 1_000  # instructions of SQLite between two looks at the clock
 NEEDS_CLICKHOUSE = (
     "The lite form stores events in a file, which cannot answer this. Stop Toolbus and start it "
     "with 'toolbus up', without --lite: it then moves all events to ClickHouse."
@@ -70,6 +72,7 @@ _FUNCTIONS: tuple[tuple[str, int, Callable[..., Any]], ...] = (
     ("tostring", 1, str),
     ("concat", -1, lambda *parts: "".join(map(str, parts))),
     ("startswith", 2, lambda text, start: str(text).startswith(str(start))),
+    ("position", 2, lambda text, part: str(text).find(str(part)) + 1),
     ("endswith", 2, lambda text, end: str(text).endswith(str(end))),
 )
 
@@ -208,15 +211,37 @@ class EventsFile:
         until = monotonic() + self._seconds
         self._reader.set_progress_handler(lambda: monotonic() > until, CHECK_EVERY)
         try:
-            found = self._reader.execute(*translated(sql.strip().rstrip(";"), parameters))
-            rows = found.fetchmany(limit)
-            meta = [{"name": each[0]} for each in found.description or ()]
-            found.close()
+            statement, values = translated(sql.strip().rstrip(";"), parameters)
+            with closing(self._reader.execute(statement, values)) as found:
+                meta = [{"name": each[0]} for each in found.description or ()]
+                rows = self._within_bounds(islice(found, limit), until)
             return msgspec.json.encode({"meta": meta, "data": rows})
         except (sqlite3.Error, ValueError, OverflowError, msgspec.MsgspecError) as error:
+            if monotonic() > until:
+                raise self._too_slow() from error
             raise InvalidError(f"SQLite rejects the statement ({error}). {NEEDS_CLICKHOUSE}") from (
                 error
             )
+
+    def _within_bounds(self, found: Iterable[tuple[Any, ...]], until: float) -> list[Any]:
+        """Return the rows. Raises `InvalidError` if they are too large or come too late."""
+        rows, size = [], 0
+        for row in found:
+            rows.append(row)
+            size += sum(len(each) if isinstance(each, str | bytes) else 1 for each in row)
+            if size > MAX_BYTES:
+                raise InvalidError(
+                    f"The result exceeds {MAX_BYTES >> 20} MiB; select fewer rows or columns."
+                )
+            if monotonic() > until:
+                raise self._too_slow()
+        return rows
+
+    def _too_slow(self) -> InvalidError:
+        return InvalidError(
+            f"The statement was ended after {self._seconds:g} s; select fewer rows, for example "
+            "those of a shorter time."
+        )
 
 
 def open_file(path: Path) -> sqlite3.Connection:

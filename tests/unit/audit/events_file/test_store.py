@@ -2,6 +2,7 @@
 
 import asyncio
 import sqlite3
+import tracemalloc
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -77,6 +78,13 @@ async def test_the_time_is_text_in_utc_that_is_never_rounded_up(store: EventsFil
     assert found == {"meta": [{"name": "at"}], "data": [["2023-11-14 22:13:20.999999"]]}
 
 
+async def test_the_search_for_the_events_of_a_person_is_answered(store: EventsFile) -> None:
+    await insert(store, 1, lines("a", "b"))
+    sql = "SELECT call_id FROM events WHERE user = 'x' OR (event NOT LIKE 'context.%' AND {})"
+    found = await store.query(sql.format("position(detail, 'b.completed') > 0"), 10)
+    assert msgspec.json.decode(found)["data"] == [["b"]]
+
+
 @pytest.mark.parametrize(
     "statement",
     [
@@ -101,8 +109,26 @@ async def test_a_statement_can_only_read(store: EventsFile, statement: str) -> N
 async def test_an_endless_statement_is_ended(store: EventsFile) -> None:
     endless = "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n) SELECT max(x) FROM n"
     async with asyncio.timeout(30):
-        with pytest.raises(InvalidError, match="interrupted"):
+        with pytest.raises(InvalidError, match=r"ended after 0\.2 s; select fewer rows"):
             await store.query(endless, 10)
+    assert await store.query("SELECT 1 AS one", 10) == b'{"meta":[{"name":"one"}],"data":[[1]]}'
+
+
+async def test_a_result_is_not_collected_beyond_its_limit(tmp_path: Path) -> None:
+    store = EventsFile(Settings(state_dir=tmp_path, events_file=tmp_path / "events.db"))
+    await store.open()
+    large = (
+        "WITH RECURSIVE n(x) AS (SELECT 1 UNION ALL SELECT x + 1 FROM n LIMIT 40)"
+        " SELECT printf('%.4000000c', 'a') FROM n"
+    )
+    tracemalloc.start()
+    try:
+        with pytest.raises(InvalidError, match="exceeds 6 MiB; select fewer rows"):
+            await store.query(large, 100)
+        assert tracemalloc.get_traced_memory()[1] < 64 << 20
+    finally:
+        tracemalloc.stop()
+        await store.close()
 
 
 async def test_a_file_of_a_newer_version_is_not_opened(tmp_path: Path) -> None:
