@@ -14,10 +14,10 @@ from toolbus_common.nats.topology import CATALOGUE
 from toolbus_common.service.service import Service
 from toolbus_executor.providers.http import ProviderClient
 from toolbus_executor.providers.model_lists.names import names_in
+from toolbus_executor.resilience.health_probe import PROBE_SECONDS
 
 log = logging.getLogger(__name__)
 
-LIST_SECONDS = 10.0  # timeout of one list
 REFRESH_SECONDS = 300.0
 FIRST_SECONDS = 1.0  # doubled by each failure
 
@@ -63,9 +63,10 @@ class ModelListPublisher:
                 await bucket.delete(self.name)
 
     async def _read(self, client: ProviderClient) -> tuple[str, ...]:
-        async with asyncio.timeout(LIST_SECONDS):
+        async with asyncio.timeout(PROBE_SECONDS):  # a probe of most providers is the same request
             body = await client.model_list()
-        return names_in(self._provider, body, client.secrets)
+        # A long list takes too long for the event loop.
+        return await asyncio.to_thread(names_in, self._provider, body, client.secrets)
 
     async def _publish(self, names: tuple[str, ...]) -> None:
         """Write the entry if it differs from the published one."""
