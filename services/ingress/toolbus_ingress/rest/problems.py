@@ -42,8 +42,8 @@ _FIXES = {
     "stale": "Read the entry again, and send If-Match with its current revision.",
     "unconditional": "Send If-Match with the revision to replace, or *.",
     "invalid": "Change the request as the detail requires; /api/openapi.json describes it.",
-    "invalid_configuration": "Fix every validation error, and send the request again; nothing "
-    "was changed.",
+    "invalid_configuration": "Correct what the detail and 'errors' describe, and send the "
+    "request again; nothing was changed.",
 }
 _SIGN_IN = {
     True: "Send a valid admin key as Authorization: Bearer ('toolbus admins create' creates one), "

@@ -7,7 +7,12 @@ from typing import Any
 import pytest
 
 from harness.services.rest_edge import LARGEST_BODY, RestEdge
-from toolbus_common.errors import PolicyDownError, StaleError, ToolbusError
+from toolbus_common.errors import (
+    InvalidConfigurationError,
+    PolicyDownError,
+    StaleError,
+    ToolbusError,
+)
 from toolbus_common.mcp.builtin_server import Mode
 from toolbus_ingress.http.jsonrpc import Response
 
@@ -310,6 +315,13 @@ async def test_a_failure_of_policy_is_a_problem(
     assert (answer.status, problem(answer)["code"]) == (status, error.code)
     assert problem(answer)["retryable"] is retry
     assert (b"retry-after" in dict(answer.headers)) == retry
+
+
+async def test_the_fix_of_a_rejected_body_also_fits_what_needs_another_form(edge: RestEdge) -> None:
+    edge.policy.reply = InvalidConfigurationError("sql: Start Toolbus without --lite.", errors=[])
+    found = problem(await edge.request("POST", "/api/v1/audit/query", b'{"sql": "SELECT 1"}'))
+    assert found["detail"] == "sql: Start Toolbus without --lite."
+    assert found["fix"].startswith("Correct what the detail and 'errors' describe")
 
 
 async def test_an_unexpected_error_shows_no_detail(edge: RestEdge) -> None:

@@ -16,7 +16,6 @@ from toolbus_common.admin_api.installation_models import (
     EventSelection,
     SavedStatement,
 )
-from toolbus_common.config_store.redacted_view import configuration_error
 from toolbus_common.contracts import (
     AdminReply,
     AdminRequest,
@@ -25,7 +24,7 @@ from toolbus_common.contracts import (
     EventsReply,
     RowsReply,
 )
-from toolbus_common.errors import InvalidError, OverloadedError
+from toolbus_common.errors import InvalidConfigurationError, InvalidError, OverloadedError
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.saved_queries.catalogue import Saved, chosen, known
 from toolbus_policy.admin.request_parser import parse_body
@@ -100,8 +99,9 @@ class EventQueries:
             yield
         except InvalidError as error:
             reason = error.reason.rstrip(".")
-            raise configuration_error(
-                [{"location": location, "line": 0, "reason": reason}]
+            raise InvalidConfigurationError(
+                f"{location}: {reason}.",
+                errors=[{"location": location, "line": 0, "reason": reason}],
             ) from error
         finally:
             self.free.release()
