@@ -78,10 +78,13 @@ def unused_sections(configuration: Configuration) -> list[str]:
 
 
 @asynccontextmanager
-async def serving(variables: Mapping[str, str], level: str, log: _FORWARD) -> AsyncIterator[None]:
+async def serving(
+    variables: Mapping[str, str], level: str, log: _FORWARD, stop: asyncio.Event
+) -> AsyncIterator[None]:
     """Run all services in this process until the context ends, and yield when all are ready.
 
-    `log` receives the log lines. Raises `CommandError` if a service does not start.
+    It also yields when `stop` is set before that. `log` receives the log lines. Raises
+    `CommandError` if a service does not start.
     """
     os.environ.update(variables)
     _log_to(log, level)
@@ -90,7 +93,7 @@ async def serving(variables: Mapping[str, str], level: str, log: _FORWARD) -> As
         with process.observed(SERVICES, os.environ):
             settings = Settings()
             async with process.serving(SERVICES, settings) as services:
-                await _ready(services)
+                await ready(services, stop)
                 yield
                 await process.announce_end(services, settings.drain_delay)
     except (OtlpError, SecretError, SettingError, TlsFileError) as error:
@@ -99,10 +102,11 @@ async def serving(variables: Mapping[str, str], level: str, log: _FORWARD) -> As
         raise CommandError(error.reason) from error
 
 
-async def _ready(services: "Sequence[Service]") -> None:
+async def ready(services: "Sequence[Service]", stop: asyncio.Event) -> None:
+    """Wait until all services are ready, or `stop` is set. Raises `CommandError`."""
     try:
         async with asyncio.timeout(READY_SECONDS):
-            while not all(each.is_ready for each in services):  # noqa: ASYNC110 - as probes do
+            while not (stop.is_set() or all(each.is_ready for each in services)):  # noqa: ASYNC110
                 await asyncio.sleep(LOOK_SECONDS)
     except TimeoutError:
         reasons = [f"{each.name}: {each.status().reason}" for each in services if not each.is_ready]

@@ -253,9 +253,11 @@ async def _serve_here(launch: Launch, repository: ConfigRepository, applied: App
         variables |= each
     (listen,) = launch.ops.values()
     variables |= {"TOOLBUS_OPS_LISTEN": str(listen)}
-    async with lite.serving(variables, launch.options.log_level, launch.log.service):
-        await _welcome(launch, repository, applied)
-        await _follow(launch, repository)
+    stop = launch.stop
+    async with lite.serving(variables, launch.options.log_level, launch.log.service, stop):
+        if not stop.is_set():
+            await _welcome(launch, repository, applied)
+            await _follow(launch, repository)
 
 
 def _variables(launch: Launch) -> tuple[dict[str, str], dict[str, dict[str, str]]]:

@@ -192,6 +192,7 @@ class EventsFile:
     def _open(self) -> None:
         if self._writer is None:
             self._writer = open_file(self.path)
+        if self._reader is None:  # also if it could not be opened at the last attempt
             self._reader = _reader(self.path)
 
     def _insert(self, table: str, batch: Written) -> None:
