@@ -238,11 +238,14 @@ def _work_on_tables(
     """Compose what only ClickHouse has: retention, roll-ups, readers, and the move of a file."""
     _apply_retention(service, store, outbound)
     _run_in_background(service, lambda: run_rollups(store.run_in_background))
-    file, settled = settings.state_dir / moved_file.FILE, partial(_settled, service)
+    file = settings.state_dir / moved_file.FILE
     _run_in_background(
         service,
         lambda: moved_file.move(
-            file, store, partial(created_at, service.bus.client, EVENTS), settled
+            file,
+            store,
+            partial(created_at, service.bus.client, EVENTS),
+            partial(service.bus.finished, EVENTS, service.name),
         ),
     )
     if store.embedded:

@@ -26,22 +26,23 @@ RETRY_SECONDS = 1.0
 MESSAGES = 1000  # read from the file at once
 FILE = "events.db"  # in the state directory
 MOVED = "events.moved.db"
-Settled = Callable[[], Awaitable[int]]
+Finished = Callable[[], Awaitable[float]]
 
 
 async def move(
-    path: Path, store: ClickHouse, stream: Callable[[], Awaitable[str]], settled: Settled
+    path: Path, store: ClickHouse, stream: Callable[[], Awaitable[str]], finished: Finished
 ) -> None:
     """Move the file at `path`, retrying while the store or the bus is down.
 
-    `stream` returns the id of the current stream, and `settled` the highest sequence number up to
-    which audit has acknowledged every message.
+    `stream` returns the id of the current stream, and `finished` the highest sequence number up to
+    which audit has acknowledged every message, or infinity if no message is left. The stream can
+    end before the file: after a power failure, NATS may lack the last messages.
     """
     while await asyncio.to_thread(path.exists):
         try:
             rows = await asyncio.to_thread(MovedRows, path)
             try:
-                written = await _moved(rows, store, await stream(), settled)
+                written = await _moved(rows, store, await stream(), finished)
             finally:
                 await asyncio.to_thread(rows.close)
             await asyncio.to_thread(path.replace, path.with_name(MOVED))
@@ -54,14 +55,14 @@ async def move(
             return
 
 
-async def _moved(rows: MovedRows, store: ClickHouse, current: str, settled: Settled) -> int:
+async def _moved(rows: MovedRows, store: ClickHouse, current: str, finished: Finished) -> int:
     """Write what the tables lack; return the number of events."""
     written = 0
     for stream, last in (await asyncio.to_thread(rows.newest)).items():
         if stream == current:
             # Messages that the lite form did not acknowledge are delivered again, and stored by the
             # writer: a row that both write at the same time would be there twice.
-            while await settled() < last:  # noqa: ASYNC110 - the bus has no event for it
+            while await finished() < last:  # noqa: ASYNC110 - the bus has no event for it
                 await asyncio.sleep(RETRY_SECONDS / 5)
         after = 0
         while events := await asyncio.to_thread(rows.events, stream, after, MESSAGES):
