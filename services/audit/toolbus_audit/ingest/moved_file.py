@@ -38,6 +38,7 @@ async def move(
     which audit has acknowledged every message, or infinity if no message is left. The stream can
     end before the file: after a power failure, NATS may lack the last messages.
     """
+    logged = ""
     while await asyncio.to_thread(path.exists):
         try:
             rows = await asyncio.to_thread(MovedRows, path)
@@ -48,7 +49,9 @@ async def move(
             await asyncio.to_thread(path.replace, path.with_name(MOVED))
             log.info("audit.file_moved", extra={"rows": written, "file": str(path)})
         except (StoreDownError, BusDownError) as error:
-            log.info("audit.move_waiting", extra={"reason": str(error)})
+            if str(error) != logged:
+                logged = str(error)
+                log.info("audit.move_waiting", extra={"reason": logged})
             await asyncio.sleep(RETRY_SECONDS)
         except (sqlite3.Error, RowsRejectedError, OSError) as error:
             log.error("audit.not_moved", extra={"file": str(path), "reason": str(error)})  # noqa: TRY400
