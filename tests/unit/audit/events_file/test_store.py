@@ -11,6 +11,7 @@ import pytest
 
 from toolbus_audit.clickhouse.errors import StoreDownError
 from toolbus_audit.clickhouse.row_mapper import CheckpointRow, read, token
+from toolbus_audit.events_file import store as events_store
 from toolbus_audit.events_file.moved_rows import MovedRows
 from toolbus_audit.events_file.store import EventsFile
 from toolbus_audit.settings import Settings
@@ -139,4 +140,20 @@ async def test_a_file_of_a_newer_version_is_not_opened(tmp_path: Path) -> None:
     store = EventsFile(Settings(state_dir=tmp_path, events_file=path))
     with pytest.raises(StoreDownError, match="a newer version of Toolbus"):
         await store.open()
+    await store.close()
+
+
+async def test_a_file_whose_reader_could_not_be_opened_is_opened_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def no_reader(_path: Path) -> sqlite3.Connection:
+        raise sqlite3.OperationalError("too many open files")
+
+    store = EventsFile(Settings(state_dir=tmp_path, events_file=tmp_path / "events.db"))
+    with monkeypatch.context() as patched:
+        patched.setattr(events_store, "_reader", no_reader)
+        with pytest.raises(StoreDownError, match="too many open files"):
+            await store.open()
+    await store.open()
+    assert msgspec.json.decode(await store.query("SELECT 1", 1))["data"] == [[1]]
     await store.close()
