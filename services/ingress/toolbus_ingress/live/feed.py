@@ -121,7 +121,11 @@ class LiveFeed:
             raise OverloadedError("Too many people watch calls at this replica. Retry later.")
         watcher = Watcher(matches)
         self._watchers.add(watcher)
-        await self._follow()
+        try:
+            await self._follow()
+        except BaseException:
+            self._watchers.discard(watcher)  # its caller cannot call `leave`
+            raise
         return watcher
 
     async def take(self, watcher: Watcher) -> LivePart:
@@ -145,11 +149,14 @@ class LiveFeed:
         """Subscribe while a watcher can take events; unsubscribe while none can."""
         async with self._changing:
             wanted = any(not each.full for each in self._watchers)
-            if wanted and not self._subscriptions:
-                for event in _WATCHED:
+            if wanted:
+                # An interrupted attempt may have left a part of the subscriptions.
+                for event in _WATCHED[len(self._subscriptions) :]:
                     subject = subject_of(event.NAME, "*")
                     self._subscriptions.append(await self.bus.subscribe(subject, self._receive))
-            elif not wanted:
+            else:
+                for watcher in self._watchers:
+                    watcher.sampled = True  # it follows the calls again when it takes its events
                 while self._subscriptions:
                     await self._subscriptions.pop().stop()
 
