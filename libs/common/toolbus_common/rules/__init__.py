@@ -4,9 +4,10 @@ from toolbus_common.rules.decision import SILENT, Verdict
 from toolbus_common.rules.parser import RuleError, policies
 from toolbus_common.rules.policy_set import Rulebook, Slice
 from toolbus_common.rules.request import Asker, Case, labels_of
-from toolbus_common.rules.schema import named, problems
+from toolbus_common.rules.schema import MOST_PROBLEMS, named, problems
 
 __all__ = [
+    "MOST_PROBLEMS",
     "SILENT",
     "Asker",
     "Case",

@@ -5,6 +5,7 @@ The result is Cedar's JSON form, which is stable and which the engine uses as we
 
 import json
 import re
+from collections.abc import Callable
 from typing import Any
 
 from cedarpy import PolicySet, policies_to_json_str
@@ -17,7 +18,9 @@ MAX_DEPTH = 50
 MAX_NESTABLE = 400
 # The engine's parser has no recursion limit: a text that is nested too deeply would crash the
 # process.
-_IGNORED = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*', re.DOTALL)
+# A quoted text or a comment. A quoted text that does not end matches with an empty group 1: if it
+# did not match, every later quote would be searched for its end again.
+_HIDDEN = re.compile(r'"(?:[^"\\]|\\.?)*+("|\Z)|//[^\n]*', re.DOTALL)
 _NESTABLE = re.compile(r"&&|\|\||[-+*.!\[({]|\bif\b")
 NOT_CEDAR = "is not Cedar: "
 _TOO_DEEP = "is nested too deeply, or too long in one policy; split it into several policies"
@@ -52,6 +55,14 @@ def policies(text: str) -> list[Policy]:
     if any(policy["effect"] != "forbid" for policy in found):
         raise RuleError("has a permit, but rules can only forbid; write forbid(…) unless {…};")
     return found
+
+
+def without_hidden(text: str, replace: Callable[[str], str]) -> str:
+    """Return a rule's text with its quoted texts and comments replaced.
+
+    A quoted text that does not end stays.
+    """
+    return _HIDDEN.sub(lambda found: found[0] if found[1] == "" else replace(found[0]), text)
 
 
 def policy_set(numbered: dict[int, Policy]) -> PolicySet:
@@ -92,7 +103,7 @@ def _split(body: Expr) -> list[Expr]:
 
 
 def _check_depth(text: str) -> None:
-    bare = _IGNORED.sub('""', text)
+    bare = without_hidden(text, lambda _: '""')
     depth = deepest = 0
     for sign in bare:
         depth += (sign in "([{") - (sign in ")]}")

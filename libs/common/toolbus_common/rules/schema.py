@@ -10,6 +10,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from contextlib import suppress
+from itertools import islice
 from typing import Any
 
 from cedarpy import Schema, policies_from_json_str, validate_policies
@@ -60,16 +61,18 @@ _MODEL = record_of(
 )  # fmt: skip
 _RUN = record_of({"has_read_private": TRUTH, "has_read_untrusted": TRUTH})
 _TIME = record_of({"epoch": LONG, "hour": LONG, "weekday": LONG})
+MOST_PROBLEMS = 100  # that are reported of one rule
 _NOISE = re.compile(r'^for policy `[^`]*`, | in context for Action::"[^"]*"')
 _UNSAFE = re.compile(r"unable to guarantee safety of access to optional attribute `([^`]*)`")
 
 
 def problems(text: str) -> list[str]:
-    """Return all errors in a rule's text, each with its line if there are several lines.
+    """Return the errors in a rule's text, each with its line if there are several lines.
 
-    Each message contains the fix.
+    Each message contains the fix. Of very many errors, only the first are returned.
     """
-    found = [each for line, policy in statements(text) for each in _mistakes(line, policy)]
+    mistakes = (each for line, policy in statements(text) for each in _mistakes(line, policy))
+    found = [*islice(mistakes, MOST_PROBLEMS)]
     if not found:
         try:
             policies(text)

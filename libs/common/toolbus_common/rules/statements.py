@@ -5,7 +5,8 @@ from collections.abc import Iterator
 
 from cedarpy import policies_to_json_str
 
-_HIDDEN = re.compile(r'"(?:[^"\\]|\\.)*"|//[^\n]*', re.DOTALL)
+from toolbus_common.rules.parser import without_hidden
+
 _VISIBLE = re.compile(r"[^\n]")
 _AT_TOKEN = ("unexpected token", "invalid token")
 _AT_END = "unexpected end of input"
@@ -13,7 +14,7 @@ _AT_END = "unexpected end of input"
 
 def statements(text: str) -> Iterator[tuple[int, str]]:
     """Yield each policy of a rule's text, and the line on which it begins."""
-    bare = _HIDDEN.sub(lambda hidden: _blank(hidden[0]), text)
+    bare = without_hidden(text, _blank)
     start = 0
     while start < len(text):
         end = bare.find(";", start) + 1 or len(text)

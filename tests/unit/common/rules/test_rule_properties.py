@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 
 from toolbus_common.config import Rule
 from toolbus_common.contracts.agent_runs import AGENT_RUN
-from toolbus_common.rules import Asker, Case, Rulebook, RuleError, Verdict, policies, problems
+from toolbus_common.rules import (
+    MOST_PROBLEMS,
+    Asker,
+    Case,
+    Rulebook,
+    RuleError,
+    Verdict,
+    policies,
+    problems,
+)
 from toolbus_common.rules.policy_set import moment
 from toolbus_common.rules.request import entities_of
 from toolbus_common.rules.schema import METHODS
@@ -234,3 +243,20 @@ forbid(principal"""
 
 def test_the_mistake_of_a_single_line_has_no_line() -> None:
     assert problems("forbid(principal") == ["is not Cedar: unexpected end of input"]
+
+
+@pytest.mark.parametrize("odd", ['\\"', "\\\\", "\\", "/", '\\"//', "\n"])
+@pytest.mark.parametrize("end", ["", "\\", '\\"', '"'])
+def test_a_long_quoted_text_that_does_not_end_is_checked_at_once(odd: str, end: str) -> None:
+    """Check texts of the maximum length: with a search from each quote, one takes a minute."""
+    begin = 'forbid("'
+    text = begin + odd * ((65_536 - len(begin) - len(end)) // len(odd)) + end
+    assert 0 < len(problems(text)) <= MOST_PROBLEMS
+
+
+def test_a_quoted_text_that_does_not_end_hides_no_nesting() -> None:
+    assert "nested too deeply" in problems('forbid "' + "(" * 60)[0]
+
+
+def test_the_number_of_reported_mistakes_is_limited() -> None:
+    assert len(problems(";" * (MOST_PROBLEMS + 1))) == MOST_PROBLEMS

@@ -97,6 +97,8 @@ class EventQueries:
             ) from error
         try:
             yield
+        except InvalidConfigurationError:
+            raise  # it names the part already
         except InvalidError as error:
             reason = error.reason.rstrip(".")
             raise InvalidConfigurationError(

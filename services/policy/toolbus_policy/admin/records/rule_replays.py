@@ -1,8 +1,9 @@
 """Administrators' replays of recorded calls with proposed rules, before the rules apply."""
 
 import asyncio
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from time import monotonic, time
 from typing import Any
 
@@ -15,6 +16,7 @@ from toolbus_common.config_store.loading.document import Document
 from toolbus_common.config_store.redacted_view import configuration_error
 from toolbus_common.contracts import AdminReply, AdminRequest, AuditQuery, RowsReply
 from toolbus_common.errors import InvalidError
+from toolbus_common.rules import MOST_PROBLEMS
 from toolbus_common.rules.replay import CALLS, Replay, recorded
 from toolbus_policy.admin.records.event_queries import SECONDS, json_reply
 from toolbus_policy.admin.records.legal_holds import HoldOperations
@@ -44,30 +46,33 @@ class ReplayOperations(HoldOperations):
         now = await self.repository_for(administrator.by).declared()
         rules = {name: rule for name, rule in chosen.rules.items() if rule is not None}
         removed = chosen.rules.keys() - rules.keys()
-        await asyncio.to_thread(_check, rules, removed - now.configuration.rules.keys())
-        declared = now.configuration.rules
+        declared, end = now.configuration.rules, monotonic() + REPLAY_SECONDS
         others = {name: declared[name] for name in declared if name not in chosen.rules}
-        replay = await asyncio.to_thread(Replay, rules, others, removed, EXAMPLES)
-        async with self._queried("since"):
-            complete = await self._replayed(replay, chosen, now.configuration)
+        async with self._queried("since"):  # also limits the processor time of checks
+            await asyncio.to_thread(_check, rules, removed - declared.keys(), end)
+            replay = await asyncio.to_thread(Replay, rules, others, removed, EXAMPLES)
+            complete = await self._replayed(replay, chosen, now.configuration, end)
+        warnings = await asyncio.to_thread(_warnings, rules, now.configuration)
         return json_reply(
             {
                 **replay.report.as_data,
                 "complete": complete,
                 "since": time() - chosen.seconds,
-                "warnings": _warnings(rules, now.configuration),
+                "warnings": warnings,
                 "revision": now.revision,
             }
         )
 
-    async def _replayed(self, replay: Replay, chosen: RuleReplay, declared: Configuration) -> bool:
+    async def _replayed(
+        self, replay: Replay, chosen: RuleReplay, declared: Configuration, end: float
+    ) -> bool:
         """Add the newest calls to a replay; return whether those are all of the time."""
-        end, count = monotonic() + REPLAY_SECONDS, 0
+        count = 0
         async for rows, more in self._recorded(chosen.seconds, chosen.calls):
             count += len(rows)
-            await asyncio.to_thread(_add, replay, rows, declared)
-            if monotonic() > end or count >= chosen.calls:
-                return not more
+            added = await asyncio.to_thread(_add, replay, rows, declared, end)
+            if added < len(rows) or monotonic() > end or count >= chosen.calls:
+                return added == len(rows) and not more
         return True
 
     async def _recorded(
@@ -93,12 +98,11 @@ class ReplayOperations(HoldOperations):
             before = f"AND (stream_seq, line) < ({rows[-1]['stream_seq']}, {rows[-1]['line']})"
 
 
-def _check(rules: Mapping[str, Rule], unknown: Collection[str]) -> None:
-    """Raise `InvalidConfigurationError` with every error of the rules."""
+def _check(rules: Mapping[str, Rule], unknown: Collection[str], end: float) -> None:
+    """Raise `InvalidConfigurationError` with the errors of the rules."""
     found = [
         {"location": f"rules.{name}.cedar", "line": 0, "reason": message}
-        for name, rule in rules.items()
-        for message in cedar.problems(rule.cedar)
+        for name, message in islice(_mistakes(rules, end), MOST_PROBLEMS)
     ]
     found += [
         {"location": f"rules.{name}", "line": 0, "reason": "is not configured; omit it"}
@@ -108,9 +112,23 @@ def _check(rules: Mapping[str, Rule], unknown: Collection[str]) -> None:
         raise configuration_error(found)
 
 
-def _add(replay: Replay, rows: list[dict[str, Any]], declared: Configuration) -> None:
-    for row in rows:
+def _mistakes(rules: Mapping[str, Rule], end: float) -> Iterator[tuple[str, str]]:
+    """Yield the errors of each rule with its name; a rule after `end` is an error."""
+    for number, (name, rule) in enumerate(rules.items()):
+        if number and monotonic() > end:
+            yield name, "was not checked: the rules are too long; replay fewer of them at once"
+            return
+        for message in cedar.problems(rule.cedar):
+            yield name, message
+
+
+def _add(replay: Replay, rows: list[dict[str, Any]], declared: Configuration, end: float) -> int:
+    """Add calls to a replay until its time ends; return their number."""
+    for number, row in enumerate(rows):
+        if number and monotonic() > end:  # rules can be long, and each call can need other ones
+            return number
         replay.add(recorded(row, declared))
+    return len(rows)
 
 
 def _warnings(rules: Mapping[str, Rule], declared: Configuration) -> list[dict[str, Any]]:

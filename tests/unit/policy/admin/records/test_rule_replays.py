@@ -11,7 +11,8 @@ import pytest
 from toolbus_common.access.administrators import Administrator
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import AdminRequest, AuditQuery, RowsReply
-from toolbus_common.errors import InvalidError
+from toolbus_common.errors import InvalidConfigurationError, InvalidError
+from toolbus_common.rules import MOST_PROBLEMS
 from toolbus_policy.admin.records import rule_replays
 from toolbus_policy.admin.records.rule_replays import BATCH, LEAST_ROWS, ReplayOperations
 
@@ -100,5 +101,25 @@ def test_a_replay_ends_after_its_time_with_the_newest_calls(
 ) -> None:
     monkeypatch.setattr(rule_replays, "REPLAY_SECONDS", -1.0)
     report = replayed(Events(BATCH + 1))
-    assert (report["calls"], report["complete"]) == (BATCH, False)
-    assert replayed(Events(BATCH))["complete"]
+    assert (report["calls"], report["complete"]) == (1, False)
+    assert report["examples"]["refused"][0]["call_id"] == f"c{BATCH}"
+    assert replayed(Events(1))["complete"]
+
+
+def test_the_checks_of_many_rules_end_after_the_time_of_a_replay(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rule_replays, "REPLAY_SECONDS", -1.0)
+    events = Events(1)
+    with pytest.raises(InvalidConfigurationError) as refused:
+        replayed(events, rules={"one": {"cedar": PROD}, "two": {"cedar": PROD}})
+    errors = refused.value.data["errors"]
+    assert [each["location"] for each in errors] == ["rules.two.cedar"]
+    assert not events.limits
+
+
+def test_a_replay_reports_a_limited_number_of_mistakes() -> None:
+    wrong = {f"r{number}": {"cedar": ";\n" * 30} for number in range(9)}
+    with pytest.raises(InvalidConfigurationError) as refused:
+        replayed(Events(1), rules=wrong)
+    assert len(refused.value.data["errors"]) == MOST_PROBLEMS
