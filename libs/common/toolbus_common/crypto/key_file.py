@@ -72,6 +72,7 @@ class KeyFiles:
         self.path = path
         self.keys: tuple[bytes, ...] = ()
         self._seen: list[tuple[str, int, int]] = []
+        create_key(path, lambda: os.urandom(KEY_BYTES))
         for left in reversed(range(_READS)):
             try:
                 self._read()
@@ -83,7 +84,7 @@ class KeyFiles:
     def refresh(self) -> bool:
         """Read changed files again, and return whether there are other keys.
 
-        The keys remain as they were if a file cannot be read.
+        The keys remain as they were if a file is missing or cannot be read.
         """
         before = self.keys
         with suppress(OSError, ValueError):
@@ -98,8 +99,8 @@ class KeyFiles:
 
     def _read(self) -> None:
         seen = self._listed()
-        self.keys = tuple(dict.fromkeys(accepted_keys(self.path)))
-        self._seen = seen or self._listed()
+        self.keys = tuple(dict.fromkeys(map(read_key, (self.path, *keys_beside(self.path)))))
+        self._seen = seen
 
     def _listed(self) -> list[tuple[str, int, int]]:
         """Return the name, the number and the time of each file."""

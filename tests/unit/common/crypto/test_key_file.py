@@ -82,3 +82,14 @@ def test_changed_key_files_are_read_again_and_unreadable_ones_change_nothing(
     assert (files.refresh(), files.keys) == (True, (b"n" * KEY_BYTES,))
     (tmp_path / "people.copy.key").write_bytes(b"n" * KEY_BYTES)
     assert (files.refresh(), files.keys) == (False, (b"n" * KEY_BYTES,))
+
+
+def test_a_key_file_that_is_missing_for_a_moment_is_not_created_again(tmp_path: Path) -> None:
+    path = tmp_path / "people.key"
+    files = KeyFiles(path)
+    first = files.keys
+    path.unlink()
+    assert (files.refresh(), files.keys) == (False, first)
+    assert list(tmp_path.iterdir()) == []
+    path.write_bytes(b"n" * KEY_BYTES)
+    assert files.current() == (b"n" * KEY_BYTES,)
