@@ -6,9 +6,10 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Sequence
 from dataclasses import dataclass
-from multiprocessing import forkserver
+from multiprocessing import connection, forkserver
 from pathlib import Path
 
 from harness.engines.engine import die_with_parent
@@ -25,6 +26,7 @@ _forking.set_forkserver_preload(
         "harness.programs.frozen_imports",
     ]
 )
+_reaping = threading.Lock()  # of two threads that read the exit code, one gets another code
 _TESTS = str(Path(__file__).parents[2])  # the forkserver imports the harness from there
 
 
@@ -50,19 +52,21 @@ class Forked:
         streams: Streams | None = None,
     ) -> None:
         log.touch()
-        _ensure_forkserver()
         given = (program, words, environment, streams or Streams(output=log, errors=log))
         self._process = _forking.Process(target=_begin, args=given, daemon=True)
-        self._process.start()
+        with _reaping:  # a start reads the exit codes of all processes
+            _ensure_forkserver()
+            self._process.start()
         self.pid = int(self._process.pid or 0)
 
     def poll(self) -> int | None:
         """Return the exit code; None while the process runs."""
-        return self._process.exitcode
+        with _reaping:
+            return self._process.exitcode
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end, and return the exit code. Raises `subprocess.TimeoutExpired`."""
-        self._process.join(timeout)
+        connection.wait([self._process.sentinel], timeout)
         if (code := self.poll()) is None:
             raise subprocess.TimeoutExpired(self._process.name, timeout or 0.0)
         return code
@@ -95,6 +99,9 @@ def _begin(
 ) -> None:
     """Run a program with these arguments and this environment."""
     die_with_parent()
+    tests = multiprocessing.parent_process()
+    if tests is None or not tests.is_alive():
+        return  # the forkserver ends too, or ended before it could be watched
     with (
         streams.input.open("rb") as given,
         streams.output.open("ab") as output,

@@ -132,7 +132,7 @@ class Launched(BusOperator):
 
     def _begin(self) -> Forked | subprocess.Popen[bytes]:
         command = self.command()
-        if self.forks:
+        if self.forks and command[0] == installed("toolbus"):  # no other version
             streams = Streams(self.output, self.output, directory=self.directory)
             return Forked(PROGRAM, command[1:], self.environment, self.output, streams)
         with self.output.open("ab") as output:
