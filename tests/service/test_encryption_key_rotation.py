@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 from toolbus_cli.app import built
 from toolbus_cli.config_client import opened
 from toolbus_cli.errors import CommandError
-from toolbus_cli.rotation import encryption
+from toolbus_cli.rotation import encryption, key_files
 from toolbus_cli.state_dir import State
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.literal_secrets import (
@@ -83,7 +83,10 @@ class Installation:
 
 
 @pytest.fixture
-async def installation(settings: Settings, operator: Bus) -> Installation:
+async def installation(
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
+) -> Installation:
+    monkeypatch.setattr(key_files, "STORED_SECONDS", 0.0)
     create_encryption_keys(settings.encryption)
     found = Installation(settings, operator)
     await found.apply(WHOLE)

@@ -107,6 +107,7 @@ async def installation(
     settings: Settings, operator: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Installation]:
     monkeypatch.setattr(people, "LEARNED_SECONDS", 0.0)
+    monkeypatch.setattr(key_files, "STORED_SECONDS", 0.0)
     monkeypatch.setattr(replicas, "SECONDS", 0.3)
     found = Installation(settings, operator, tmp_path / "elsewhere")
     async with AsyncExitStack() as stack:

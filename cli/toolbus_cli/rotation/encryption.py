@@ -4,6 +4,7 @@ The keys of all services that read secrets are replaced together. The key of the
 writers recognize unchanged values stays the same. Each stage can be repeated after an interruption.
 """
 
+import asyncio
 from pathlib import Path
 
 from toolbus_cli.config_client import opened
@@ -76,6 +77,8 @@ async def finished(bus: Bus, state: State, directory: Path) -> str:
                 f"removed. Copy {WRITERS} to policy and to operators, restart policy, and repeat "
                 "the command."
             )
+    if applied.changes:
+        await asyncio.sleep(key_files.STORED_SECONDS)
     for path in paths:
         key_files.finished(path)
     return (

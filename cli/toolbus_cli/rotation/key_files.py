@@ -11,6 +11,7 @@ from toolbus_cli.errors import CommandError
 from toolbus_common.crypto.key_file import KEY_BYTES, create_key, keys_beside
 
 NEXT = "next"
+STORED_SECONDS = 2.0  # NATS writes to its disk every second: no key is removed before that
 
 
 def prepared(path: Path) -> str:

@@ -51,6 +51,7 @@ async def finished(bus: Bus, path: Path, *, now: bool) -> str:
     await asyncio.sleep(LEARNED_SECONDS)  # a replica may have been creating a key
     while more := await rewritten(bucket, keys):
         changed += more
+        await asyncio.sleep(key_files.STORED_SECONDS)
     if not now:
         await _require_expired(await bus.bucket(PLACEHOLDERS), keys[1:])
     removed = key_files.finished(path)
