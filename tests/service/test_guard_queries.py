@@ -121,7 +121,7 @@ async def test_policy_gets_the_reason_of_a_service_that_fails(
         with pytest.raises(GuardFailedError, match="HTTP 503") as failed:
             await asked(policy, "g", {"q": "evil"})
         assert failed.value.data["guard"] == "g"
-        with pytest.raises(GuardFailedError, match="no such guard"):
+        with pytest.raises(GuardFailedError, match="has no guard 'other'"):
             await asked(policy, "other", {"q": "evil"})
         rows = (await queries.request(ServersQuery(), ServersReply, SECONDS)).servers
         row = next(each for each in rows if each["name"] == "guard:g")
