@@ -30,10 +30,10 @@ def timeline_of(call: str, events: Iterable[Mapping[str, Any]]) -> list[Step]:
     for event in events:
         at, own = int(event["us"]), event["call_id"]
         if event["event"] in _ENDS:
-            begun = max(at - int(event["latency_us"]), allowed.get(own, 0))
+            started = max(at - int(event["latency_us"]), allowed.get(own, 0))
             if own in allowed and own == call:
-                spans.append((allowed[own], begun, "Stored, and sent to the executor"))
-            spans.append((min(begun, at), at, f"{event['server']}__{event['tool']}"))
+                spans.append((allowed[own], started, "Stored, and sent to the executor"))
+            spans.append((min(started, at), at, f"{event['server']}__{event['tool']}"))
         else:
             if event["event"] == "call.allowed":
                 allowed[own] = at
