@@ -6,24 +6,27 @@ from time import gmtime, strftime, time
 from typing import Any
 
 from toolbus_ingress.console.pages.calls import queried
+from toolbus_ingress.console.records.figures import Bar, bars_of
 from toolbus_ingress.console.records.tables import shown
 from toolbus_ingress.console.visitor import Visitor
 
 HOUR = 3600
 DAY = 24 * HOUR
+_QUANTILES = (
+    "arrayMap(us -> if(isNaN(us), 0, round(us / 1e3, 1)),"
+    " quantilesTDigestMergeIf(0.5, 0.9, 0.95, 0.99)(latency, completed > 0))"
+)
 _OVER_TIME = """
 SELECT intDiv(toUnixTimestamp({column}), {step}) * {step} AS at, sum(calls) AS calls,
     sum(failed) + sum(denied) AS failed, sum(charge) / 1e6 AS dollars,
-    arrayMap(us -> if(isNaN(us), 0, round(us / 1e3, 1)),
-        quantilesTDigestMergeIf(0.5, 0.9, 0.95, 0.99)(latency, completed > 0)) AS latency_ms
+    {latency} AS latency_ms
 FROM {table}
 WHERE {column} >= toDateTime({{since:Int64}}, 'UTC')
 GROUP BY at
 """
 _LATENCY = """
 SELECT toUnixTimestamp({column}) >= {{start:Int64}} AS is_now,
-    arrayMap(us -> if(isNaN(us), 0, round(us / 1e3, 1)),
-        quantilesTDigestMergeIf(0.5, 0.9, 0.95, 0.99)(latency, completed > 0)) AS latency_ms
+    {latency} AS latency_ms
 FROM {table}
 WHERE {column} >= toDateTime({{since:Int64}}, 'UTC')
 GROUP BY is_now
@@ -60,7 +63,13 @@ class Period:
 
     def statement(self, template: str) -> str:
         """Return a statement on the roll-ups that this period reads."""
-        return template.format(table=self.table, column=self.column, step=self.seconds)
+        return template.format(
+            table=self.table, column=self.column, step=self.seconds, latency=_QUANTILES
+        )
+
+    def label(self, at: int) -> str:
+        """Return the start of a step as text."""
+        return strftime(self.form, gmtime(at))
 
 
 PERIODS = {
@@ -78,7 +87,7 @@ class Trend:
     total: str
     note: str
     change: str
-    bars: list[dict[str, Any]]
+    bars: list[Bar]
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +143,7 @@ def trends_of(
             shown(measure, sums[measure]),
             notes[measure],
             _change(period, measure, found, times),
-            [_bar(period, at, found[at][measure] if at in found else 0, measure) for at in times],
+            _bars(period, measure, found, times),
         )
         for measure, title in _MEASURES.items()
     ]
@@ -148,26 +157,23 @@ def _change(period: Period, measure: str, found: dict[int, Any], times: range) -
     return change_of(*(sum(found[at][measure] for at in part) for part in (finished, before)))
 
 
+def _bars(period: Period, measure: str, found: dict[int, Any], times: range) -> list[Bar]:
+    values = [(at, found[at][measure] if at in found else 0) for at in times]
+    return bars_of([(period.label(at), value, shown(measure, value)) for at, value in values])
+
+
 def _latency(
     period: Period, found: dict[int, Any], times: range, quantiles: dict[bool, list[float]]
 ) -> Trend:
-    bars = []
+    rows = []
     for at in times:
         p50, _, p95, p99 = found[at]["latency_ms"] if at in found else _NONE
         text = f"p50 {p50:,g} ms, p95 {p95:,g} ms, p99 {p99:,g} ms"
-        bars.append(_bar(period, at, p95, text=text))
+        rows.append((period.label(at), p95, text))
     p50, _, p95, p99 = quantiles.get(True, _NONE)
+    note = f"p50 {p50:,.4g}, p99 {p99:,.4g} ms"
     change = change_of(p95, quantiles.get(False, _NONE)[2])
-    return Trend(
-        "Latency, p95", f"{p95:,.4g} ms", f"p50 {p50:,.4g}, p99 {p99:,.4g} ms", change, bars
-    )
-
-
-def _bar(
-    period: Period, at: int, value: float, measure: str = "", text: str = ""
-) -> dict[str, Any]:
-    began = strftime(period.form, gmtime(at))
-    return {"value": value, "time": began, "text": text or shown(measure, value)}
+    return Trend("Latency, p95", f"{p95:,.4g} ms", note, change, bars_of(rows))
 
 
 def change_of(now: float, before: float) -> str:

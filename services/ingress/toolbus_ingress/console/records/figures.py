@@ -109,11 +109,13 @@ def _largest(table: Table, measure: str) -> Figure:
 
 
 def _bars(measure: str, pairs: list[tuple[str, Any]]) -> list[Bar]:
-    most = max((value for _, value in pairs), default=0) or 1
-    return [
-        Bar(label, shown(measure, value), max(round(100 * value / most, 2), 0))
-        for label, value in pairs
-    ]
+    return bars_of([(label, value, shown(measure, value)) for label, value in pairs])
+
+
+def bars_of(rows: list[tuple[str, Any, str]]) -> list[Bar]:
+    """Return a bar for each label, value and text."""
+    most = max((value for _, value, _ in rows), default=0) or 1
+    return [Bar(label, text, max(round(100 * value / most, 2), 0)) for label, value, text in rows]
 
 
 def _time(value: Any) -> datetime | None:

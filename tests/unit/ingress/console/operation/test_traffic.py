@@ -32,16 +32,16 @@ def test_sums_include_the_step_that_is_not_over_and_the_comparison_leaves_it_out
         "$2.00", "$15.38 per 1,000 calls", "",
     )  # fmt: skip
     assert (latency.total, latency.note) == ("30 ms", "p50 1, p99 4,000 ms")
-    assert [bar["value"] for bar in calls.bars] == [0] * 22 + [30, 100]
-    assert calls.bars[-1]["text"] == "100"
-    assert latency.bars[-1]["text"] == "p50 1 ms, p95 3 ms, p99 4 ms"
+    assert [bar.percent for bar in calls.bars] == [0] * 22 + [30, 100]
+    assert calls.bars[-1].text == "100"
+    assert latency.bars[-1].text == "p50 1 ms, p95 3 ms, p99 4 ms"
 
 
 @pytest.mark.parametrize("name", PERIODS)
 def test_a_period_without_calls_has_bars_of_nothing(name: str) -> None:
     period = PERIODS[name]
     for trend in trends_of(period, END, {}, {}):
-        assert (len(trend.bars), {bar["value"] for bar in trend.bars}) == (period.bars, {0})
+        assert (len(trend.bars), {bar.percent for bar in trend.bars}) == (period.bars, {0})
         assert trend.change == ""
 
 
