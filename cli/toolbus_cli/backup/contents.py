@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolbus_cli.backup.errors import BackupError
+from toolbus_cli.state_dir import MOVED_EVENTS_FILE
 
 TABLES, STREAM, COUNTERS, OUTBOX, CHECKPOINTS = (
     "tables", "stream", "counters", "outbox", "checkpoints",
@@ -48,10 +49,9 @@ CONTENTS = (
     ),
 )  # fmt: skip
 LOCK = "backup.lock"  # held while a running installation is backed up
-OF_LITE = "events.db"  # events of the lite form, until the full form has moved them to the tables
 # Written again by the next start, fetched again, or moved to the tables.
 _LEFT_OUT = frozenset({
-    LOCK, "caches", "clickhouse.lock", "clickhouse.policies", "events.moved.db", "lock",
+    LOCK, "caches", "clickhouse.lock", "clickhouse.policies", MOVED_EVENTS_FILE, "lock",
     "nats/nats.conf", "ports.json", "run.json", "valkey/valkey.conf",
 })  # fmt: skip
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from toolbus_cli.backup.archive import add, pack
-from toolbus_cli.backup.contents import CONTENTS, OF_LITE, small_files, tops_of
+from toolbus_cli.backup.contents import CONTENTS, small_files, tops_of
 from toolbus_cli.backup.errors import BackupError
 from toolbus_cli.backup.live_parts import AUDIT, only_one, others, pack_stream, pack_tables
 from toolbus_cli.backup.manifest import (
@@ -26,7 +26,7 @@ from toolbus_cli.backup.manifest import (
 )
 from toolbus_cli.backup.sealed_keys import Lock
 from toolbus_cli.backup.target import Target
-from toolbus_cli.state_dir import State
+from toolbus_cli.state_dir import EVENTS_FILE, MOVED_EVENTS_FILE, State
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.snapshots.consumer_pause import paused
 from toolbus_common.nats.topology import EVENTS
@@ -89,11 +89,11 @@ def _now() -> str:
 
 
 def _required_tops(state: State) -> dict[str, list[str]]:
-    if (state.root / OF_LITE).exists():
+    if (state.root / EVENTS_FILE).exists():
         raise BackupError(
-            f"'{state.root / OF_LITE}' has events of the lite form, which has no backup. Start "
+            f"'{state.root / EVENTS_FILE}' has events of the lite form, which has no backup. Start "
             "'toolbus up' without --lite, and repeat this command when the file has been moved to "
-            "ClickHouse (it is then named 'events.moved.db')."
+            f"ClickHouse (it is then named '{MOVED_EVENTS_FILE}')."
         )
     tops = {content.part: tops_of(state.root, content) for content in CONTENTS}
     for content in CONTENTS:

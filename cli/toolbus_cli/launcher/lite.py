@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from toolbus_cli.errors import CommandError
+from toolbus_cli.state_dir import EVENTS_FILE
 from toolbus_common.config import Configuration
 from toolbus_common.errors import UnavailableError
 from toolbus_common.nats.connection import Bus
@@ -26,7 +27,6 @@ from toolbus_common.tls_files import TlsFileError
 if TYPE_CHECKING:
     from toolbus_common.service.service import Service
 
-EVENTS_FILE = "events.db"
 STORE = "audit.store"  # the entry of the bucket that names the store of the installation
 READY_SECONDS = 120.0
 LOOK_SECONDS = 0.02
