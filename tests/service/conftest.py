@@ -5,6 +5,7 @@ import signal
 import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AbstractAsyncContextManager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ import pytest
 from harness.apis.model_provider import ModelProvider
 from harness.audit.events import bus_of
 from harness.engines.bus_reset import connect_as_tester
+from harness.engines.migrated_tables import migrated
 from harness.engines.nats_server import NatsAt
 from harness.oauth.protected_processes import OAuthServer, Resource
 from harness.programs.marked_processes import marked
@@ -23,6 +25,8 @@ from harness.services.oauth_connections import DOCUMENT, ConnectFlow, executor_c
 from harness.services.policy_replicas import PolicyReplicas, declared, running_policy
 from harness.upstreams.large_result_server import LargeResultServer
 from harness.waits import PATIENCE
+from toolbus_audit.clickhouse.store import ClickHouse
+from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import LEASES
 from toolbus_common.settings import Settings
@@ -60,6 +64,17 @@ async def lasting_leases(nats_server: NatsAt, provisioned_bus: None) -> None:  #
         config = (await stream.stream_info(f"KV_{LEASES}")).config
         config.max_age = PATIENCE
         await stream.update_stream(config)
+
+
+@pytest.fixture
+async def store(tmp_path: Path) -> AsyncIterator[ClickHouse]:
+    """Open an empty store of events, with its tables."""
+    store = ClickHouse(AuditSettings(state_dir=migrated(tmp_path)))
+    await store.open()
+    try:
+        yield store
+    finally:
+        await store.close()
 
 
 @pytest.fixture

@@ -1,30 +1,18 @@
 """Inserts into a real ClickHouse engine: complete, once, and rejected row by row."""
 
 import json
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
 from harness.audit.sample_events import event as sample
-from harness.engines.migrated_tables import migrated
 from toolbus_audit.clickhouse.errors import RowsRejectedError
 from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
-from toolbus_audit.settings import Settings
 from toolbus_common.contracts import EVENTS, ModelUsed
 from toolbus_common.contracts.events.base import CallEvent
 from toolbus_common.saved_queries import catalogue as saved_queries
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[ClickHouse]:
-    store = ClickHouse(Settings(state_dir=migrated(tmp_path)))
-    await store.open()
-    yield store
-    await store.close()
 
 
 async def test_a_repeated_insert_is_stored_once_without_a_query(store: ClickHouse) -> None:

@@ -1,15 +1,8 @@
 """Evidence of information flow: the view of decisions, and the saved questions about them."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
-
-import pytest
-
 from harness.audit.events import allowed
 from harness.audit.saved_questions import add, ask, part, query
-from harness.engines.migrated_tables import migrated
 from toolbus_audit.clickhouse.store import ClickHouse
-from toolbus_audit.settings import Settings
 from toolbus_common.contracts import CallDenied, DefinitionFlagged
 from toolbus_common.contracts.events.base import Event
 from toolbus_common.contracts.events.guards import FlowReset
@@ -40,16 +33,6 @@ def events() -> list[Event]:
         ),
         allowed(call_id="none", at=AT),
     ]  # fmt: skip
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[ClickHouse]:
-    store = ClickHouse(Settings(state_dir=migrated(tmp_path)))
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 async def test_the_view_has_one_row_for_each_decision_with_all_its_fields(

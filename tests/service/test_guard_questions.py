@@ -1,6 +1,5 @@
 """Checks of guards in the audit store: the view, the saved questions, and the migration."""
 
-from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
 from time import time
@@ -10,7 +9,7 @@ import pytest
 
 from harness.audit.events import allowed, completed
 from harness.audit.saved_questions import add, ask, part, query
-from harness.engines.migrated_tables import migrated, migrations_before
+from harness.engines.migrated_tables import migrations_before
 from toolbus_audit.clickhouse import migrate
 from toolbus_audit.clickhouse.row_mapper import columns, read
 from toolbus_audit.clickhouse.store import ClickHouse
@@ -77,16 +76,6 @@ def events() -> list[Event]:
         failed("c6", checks(check(phase="results", verdict="failed", error="late"))),
         allowed(call_id="o1", at=AT, tool="other", arguments_bytes=7),
     ]
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[ClickHouse]:
-    store = ClickHouse(Settings(state_dir=migrated(tmp_path)))
-    await store.open()
-    try:
-        yield store
-    finally:
-        await store.close()
 
 
 async def test_the_view_has_one_row_for_each_check_with_all_its_fields(store: ClickHouse) -> None:

@@ -1,13 +1,10 @@
 """The move of the lite form's file to ClickHouse: every row once, in spite of interruptions."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
-import pytest
 
-from harness.engines.migrated_tables import migrated
 from harness.waits import until
 from toolbus_audit.clickhouse.row_mapper import CheckpointRow, EventRow, read, token
 from toolbus_audit.clickhouse.store import ClickHouse
@@ -20,14 +17,6 @@ STREAM, OLD_STREAM = "2", "1"
 MESSAGES = 1500  # more than the move reads at once
 CHECKPOINT = CheckpointRow("acme", STREAM, 5, 1_763_708_342, 9, ("a", "b"), "note\n")
 WHOLE = "SELECT stream, stream_seq, line, id, detail FROM events ORDER BY stream, stream_seq, line"
-
-
-@pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[ClickHouse]:
-    store = ClickHouse(Settings(state_dir=migrated(tmp_path)))
-    await store.open()
-    yield store
-    await store.close()
 
 
 def message(stream: str, sequence: int) -> bytes:
