@@ -140,16 +140,22 @@ def test_a_first_session_shows_tools_a_call_a_denial_and_its_row(demo: Up) -> No
     rows = wait_for(lambda: demo.json("audit", "query", denied), "the row of the denial")
     assert rows == [{"key": "demo"}]
     exported = demo.toolbus("audit", "export", "out", "--format", "jsonl", "--event", "call.den*")
-    assert exported.stdout == "out: 1 event.\n"
-    assert json.loads((demo.directory / "out").read_text())["tool"] == "clear"
+    # Calls of the fixture, made while its servers still connected, may have been denied as well.
+    events = [json.loads(line) for line in (demo.directory / "out").read_text().splitlines()]
+    assert exported.stdout == f"out: {len(events)} event{'s' * (len(events) > 1)}.\n"
+    assert {event["event"] for event in events} == {"call.denied"}
+    assert [event["key"] for event in events if event["tool"] == "clear"] == ["demo"]
     assert "whole log" in demo.refused("audit", "export", "out.zip", "--until", "2026-01-01")
 
 
 def test_analysts_run_saved_queries_and_write_a_report(demo: Up) -> None:
     demo.until_called("clock__now", demo.ready["key"])
     request = ("audit", "query", "--saved", "who-called")
-    rows = wait_for(lambda: demo.json(*request), "the call is among who called")
-    assert {"key": "demo", "tool": "now"}.items() <= rows[0].items()
+    called = {"key": "demo", "tool": "now", "ended": "call.completed"}.items()
+    wait_for(
+        lambda: any(called <= row.items() for row in demo.json(*request)),
+        "the call is among who called",
+    )
     page = demo.directory / "report.html"
     assert "calls from" in demo.toolbus("audit", "report", "--html", str(page)).stdout
     assert "clock__now" in page.read_text()
