@@ -142,8 +142,12 @@ def test_a_server_that_times_out_is_named(gateway: Gateway) -> None:
     assert error["data"]["callId"]
 
 
-def test_a_tool_of_an_unreachable_server_is_unknown(gateway: Gateway) -> None:
-    error_of(gateway.client().call("dead__anything"), 200, -32602)
+def test_a_granted_tool_of_a_server_that_was_never_connected_has_an_error_with_its_fix(
+    gateway: Gateway,
+) -> None:
+    error = error_of(gateway.client().call("dead__anything"), 200, -31022)
+    assert "Server 'dead' has not listed its tools yet" in error["message"]
+    assert error["data"]["retryable"] is True
 
 
 def test_a_servers_error_keeps_its_text_and_a_tool_error_is_a_result(gateway: Gateway) -> None:

@@ -9,7 +9,7 @@ from toolbus_common.access.pricing import FREE, cost_of
 from toolbus_common.access.principal import Principal
 from toolbus_common.access.tool_patterns import full_name, granted, split_name
 from toolbus_common.config import Patterns
-from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Listing
+from toolbus_common.contracts import FOLLOW, TOOLS_CALL, Listing, ServerState
 from toolbus_common.contracts.agent_runs import AGENT, AGENT_RUN
 from toolbus_common.contracts.model_calls import MODEL_METHODS, is_model_method
 from toolbus_common.errors import (
@@ -18,6 +18,7 @@ from toolbus_common.errors import (
     UnauthorizedError,
     UnknownModelError,
     UnknownToolError,
+    UpstreamDeadError,
 )
 from toolbus_common.flow.labels import Labels, labels_of_call
 from toolbus_common.mcp.builtin_server import BUILT_IN
@@ -40,6 +41,7 @@ METHODS = frozenset(
         "tasks/get", "tasks/update", "tasks/result", "tasks/cancel", FOLLOW,
     }
 )  # fmt: skip
+_NEVER_LISTED = frozenset({ServerState.CONNECTING, ServerState.FAILED})
 # Methods that can need approval. Other methods belong to an earlier call, or have no effect.
 _APPROVABLE = frozenset({TOOLS_CALL, "prompts/get", _READ})
 
@@ -112,6 +114,7 @@ class Authorizer:
             UnauthorizedError: the key is unknown, revoked or expired.
             UnknownToolError: the tool does not exist, or is not granted (the same error).
             InsufficientScopeError: the tool is granted, but this access token has a smaller scope.
+            UpstreamDeadError: the name is granted, but its server was never connected.
 
         """
         return self.authorize_principal(
@@ -209,8 +212,14 @@ class Authorizer:
     def _denial(self, principal: Principal, server: str, method: str, tool: str) -> ToolbusError:
         """Return the error for a denied name.
 
-        The error shows that the tool exists only if the caller may use it with another token.
+        The error shows that the tool exists only if the caller may use it with another token. A
+        name that is granted, of a server that was never connected, can exist after the next try.
         """
+        if self._is_not_listed_yet(principal, server, method, tool):
+            return UpstreamDeadError(
+                f"Server '{server}' has not listed its {_LISTED[method]} yet, because it is not "
+                "connected. Try again in a few seconds; if it stays so, 'toolbus status' shows why."
+            )
         whole = principal.whole
         if whole is None or self._admit(payer_of(whole), server, method, tool) is None:
             return _unknown_error(server, method, tool)
@@ -220,6 +229,16 @@ class Authorizer:
             f"The access token's scope does not include '{name}'; sign in again with scope "
             f"'{scope}'.",
             scope=scope,
+        )
+
+    def _is_not_listed_yet(self, principal: Principal, server: str, method: str, tool: str) -> bool:
+        listing = self.cache.catalogue.get(server)
+        return (
+            method in _LISTED
+            and (listing is None or listing.state in _NEVER_LISTED)
+            and server in self.snapshot.configuration.servers
+            and not (method == TOOLS_CALL and _hidden(self.snapshot, server, tool))
+            and principal.bounds.cover(full_name(server, tool))
         )
 
     def _admit(self, payer: Payer, server: str, method: str, tool: str) -> Admission | None:

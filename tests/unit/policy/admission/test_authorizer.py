@@ -11,7 +11,7 @@ from toolbus_common.access.config_snapshot import ConfigSnapshot, hash_of, key_d
 from toolbus_common.access.pricing import cost_of
 from toolbus_common.config import Configuration
 from toolbus_common.contracts import TOOLS_CALL, Listing, Quarantined, ServerState
-from toolbus_common.errors import UnauthorizedError, UnknownToolError
+from toolbus_common.errors import UnauthorizedError, UnknownToolError, UpstreamDeadError
 from toolbus_common.mcp.result_uris import Handle
 from toolbus_policy.admission.authorizer import Authorizer, payer_of
 
@@ -73,6 +73,25 @@ def test_a_tool_hidden_by_the_configuration_is_unknown_with_any_grant() -> None:
     decide(KEY_DIGEST, "docs", TOOLS_CALL, "search", time())
     with pytest.raises(UnknownToolError, match="Unknown tool: docs__delete"):
         decide(KEY_DIGEST, "docs", TOOLS_CALL, "delete", time())
+
+
+@pytest.mark.parametrize("state", [None, ServerState.CONNECTING, ServerState.FAILED])
+def test_only_a_granted_name_shows_that_its_server_is_not_connected_yet(
+    state: ServerState | None,
+) -> None:
+    servers = {
+        "docs": {"url": "http://127.0.0.1:1/mcp"},
+        "late": {"url": "http://127.0.0.1:2/mcp", "tools": {"delete": {"hidden": True}}},
+    }
+    key = {"tools": ["late__*"], "deny": ["late__drop"]}
+    listings = {} if state is None else {"late": Listing(server="late", state=state)}
+    decide = Authorizer(snapshot(key, servers=servers), listings).authorize
+    with pytest.raises(UpstreamDeadError, match="'late' has not listed its tools yet") as caught:
+        decide(KEY_DIGEST, "late", TOOLS_CALL, "search", time())
+    assert caught.value.retryable
+    for server, tool in [("late", "delete"), ("late", "drop"), ("docs", "nonsense")]:
+        with pytest.raises(UnknownToolError):
+            decide(KEY_DIGEST, server, TOOLS_CALL, tool, time())
 
 
 def test_an_alias_does_not_change_what_is_granted_or_charged() -> None:
