@@ -1,8 +1,10 @@
 """Distribution of the tests of one run to its workers."""
 
+from collections.abc import Iterable
+
 import pytest
 
-LONGEST_FIRST = ("chaos", "e2e", "docs", "integration", "fuzz", "conformance", "service")
+LONGEST_FIRST = ("chaos", "docs", "e2e", "integration", "fuzz", "conformance", "service")
 STARVING = "chaos"  # these tests use all cores, so one worker runs them sequentially
 PARSING = "architecture"  # these tests share the parsed modules of the repository
 GATEWAY = "gateway"  # fixture of the session that many files use
@@ -21,19 +23,23 @@ def group_of(item: pytest.Item) -> str:
         return kind
     if kind in LONGEST_FIRST and not shared:
         return item.nodeid
-    where = GATEWAY if GATEWAY in shared else f"{kind}/{item.path.name}"
+    where = GATEWAY if shared.get(GATEWAY) == "session" else f"{kind}/{item.path.name}"
     return " ".join([where, *_forms(item, shared)])
 
 
-def _shared(item: pytest.Item) -> set[str]:
-    """Return the shared fixtures of a test, except for the engines that all tests can share."""
+def _shared(item: pytest.Item) -> dict[str, str]:
+    """Return the scopes of a test's shared fixtures, except for the engines that all can share."""
     known = item._fixtureinfo.name2fixturedefs if isinstance(item, pytest.Function) else {}
     scopes = {name: found[-1].scope for name, found in known.items() if not name.startswith("_")}
-    return {name for name, scope in scopes.items() if scope == "module" or name == GATEWAY}
+    return {
+        name: scope
+        for name, scope in scopes.items()
+        if scope == "module" or (name == GATEWAY and scope == "session")
+    }
 
 
-def _forms(item: pytest.Item, names: set[str]) -> list[str]:
+def _forms(item: pytest.Item, names: Iterable[str]) -> list[str]:
     """Return the parameters of those fixtures."""
     callspec = getattr(item, "callspec", None)
     given = callspec.params if callspec else {}
-    return [str(given[name]) for name in sorted(names & given.keys())]
+    return [str(given[name]) for name in sorted(given.keys() & set(names))]
