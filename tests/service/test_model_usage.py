@@ -19,6 +19,7 @@ from harness.services.model_gateway import ModelGateway, provider
 from toolbus_audit.clickhouse.row_mapper import read, token
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.ingest.rollups import roll_up_days, roll_up_hours
+from toolbus_audit.projections.clickhouse_calls import ClickHouseCalls
 from toolbus_audit.projections.spending import open_calls, spending
 from toolbus_audit.settings import Settings
 from toolbus_common.contracts import (
@@ -352,8 +353,9 @@ async def test_the_ledger_is_rebuilt_with_the_charges_of_models(
     run_store: ClickHouse, tmp_path: Path
 ) -> None:
     people = PersonKeys(tmp_path / "person.key")
+    calls = ClickHouseCalls(run_store)
     spent = await spending(
-        run_store, people, SpendingQuery(customer="acme", start=AT, end=AT + 100, aliases=True)
+        calls, people, SpendingQuery(customer="acme", start=AT, end=AT + 100, aliases=True)
     )
     assert {each[8] for each in spent.rows if each[7] == 500_000} == {"fast best"}
     assert {each[8] for each in spent.rows if each[3] == "docs"} == {""}
@@ -363,7 +365,7 @@ async def test_the_ledger_is_rebuilt_with_the_charges_of_models(
         ("claude", "haiku", 100),
     }
     query = OpenCallsQuery(customer="acme", start=AT, end=AT + 100, late=AT + 100)
-    (open_call,) = (await open_calls(run_store, people, query)).calls
+    (open_call,) = (await open_calls(calls, people, query)).calls
     assert (open_call.call_id, open_call.charge) == ("open", 77)
 
 

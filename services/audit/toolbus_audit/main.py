@@ -35,7 +35,9 @@ from toolbus_audit.ingest.frozen_tables import freeze
 from toolbus_audit.ingest.rollups import run_rollups
 from toolbus_audit.ingest.stream_use import measure_stream
 from toolbus_audit.ingest.writer import PULL_MESSAGES, Writer
-from toolbus_audit.projections import guard_checks, spending, unresolved_calls
+from toolbus_audit.projections import guard_checks, spending
+from toolbus_audit.projections.clickhouse_calls import ClickHouseCalls
+from toolbus_audit.projections.file_calls import FileCalls
 from toolbus_audit.retention import Retention
 from toolbus_audit.settings import Settings
 from toolbus_audit.siem.forwarder import EventStream
@@ -157,6 +159,7 @@ def _close_store(service: Service, writer: Writer, store: Store) -> None:
 
 def _answer_queries(service: Service, store: Store, people: PersonKeys) -> None:
     """Register the handlers of queries over the stored events."""
+    calls = FileCalls(store) if isinstance(store, EventsFile) else ClickHouseCalls(store)
 
     @service.broker.subscriber(AuditQuery.SUBJECT, queue=service.name)
     async def answer(request: AuditQuery) -> RowsReply:
@@ -164,17 +167,17 @@ def _answer_queries(service: Service, store: Store, people: PersonKeys) -> None:
 
     @service.broker.subscriber(SpendingQuery.SUBJECT, queue=service.name)
     async def spent(request: SpendingQuery) -> SpendingReply:
-        spent = await spending.spending(store, people, request)
+        spent = await spending.spending(calls, people, request)
         return spent.model_copy(update={"store": store.identity})
 
     @service.broker.subscriber(OpenCallsQuery.SUBJECT, queue=service.name)
     async def open_calls(request: OpenCallsQuery) -> OpenCallsReply:
-        found = await spending.open_calls(store, people, request)
+        found = await spending.open_calls(calls, people, request)
         return found.model_copy(update={"store": store.identity})
 
     @service.broker.subscriber(UnresolvedCallsQuery.SUBJECT, queue=service.name)
     async def unresolved(request: UnresolvedCallsQuery) -> UnresolvedCallsReply:
-        return await unresolved_calls.unresolved_calls(store, request)
+        return await spending.unresolved_calls(calls, request)
 
     @service.broker.subscriber(GuardChecksQuery.SUBJECT, queue=service.name)
     async def checked(request: GuardChecksQuery) -> RowsReply:

@@ -111,6 +111,9 @@ class RowsReply(Message):
     more: bool = False
 
 
+CORRECTABLE_SECONDS = 86_400  # in which an outcome may still correct a charge as unknown
+
+
 class SpendingQuery(Query):
     """Return a customer's charges for tools, from the events. Policy sends this query to audit.
 

@@ -19,6 +19,7 @@ from toolbus_common.contracts import (
     SpendingReply,
 )
 from toolbus_common.contracts.events.base import subject_of
+from toolbus_common.contracts.queries.base import CORRECTABLE_SECONDS
 from toolbus_common.errors import InvalidError, LedgerRebuildingError, ToolbusError
 from toolbus_common.nats.stream_reader import Contents, contents_of
 from toolbus_common.nats.topology import EVENTS
@@ -26,7 +27,6 @@ from toolbus_common.service.service import Service
 from toolbus_policy.ledger.generations import Generation, KnownGeneration
 from toolbus_policy.ledger.ledger import Ledger
 from toolbus_policy.ledger.recovery.rebuild_counters import (
-    CORRECTABLE,
     CounterRebuild,
     RequiredSum,
     limits_of,
@@ -186,14 +186,14 @@ class Rebuilder:
         generation: Generation,
         token: str,
     ) -> None:
-        later = time() + CORRECTABLE
+        later = time() + CORRECTABLE_SECONDS
         for need in needs:
             start = max(need.start, generation.since)
             async for spending in self._pieces(self._spending(customer, need.step), start, later):
                 rebuild.add_sums(need, spending.rows)
                 await self._hold(customer, token)
         start = max(min(needs[0].start, time() - DAY), generation.since)
-        late = time() - CORRECTABLE
+        late = time() - CORRECTABLE_SECONDS
         async for reply in self._pieces(self._open(customer, late), start, later):
             for call in reply.calls:
                 rebuild.add_open_call(call)

@@ -10,12 +10,12 @@ from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.config import Budget, Configuration, Key, Period
 from toolbus_common.contracts import OpenCall
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
+from toolbus_common.contracts.queries.base import CORRECTABLE_SECONDS
 from toolbus_policy.ledger.limits import BudgetLimit, budgets_of
 from toolbus_policy.ledger.periods import part_length, period_start
 from toolbus_policy.ledger.reservation import CallContext, ReservationRecord, counters_of
 from toolbus_policy.ledger.valkey_store import CounterContents
 
-CORRECTABLE = 86_400.0  # seconds in which an outcome may correct a charge as unknown
 Row = tuple[Any, ...]  # as in `SpendingReply`
 Limits = Mapping[str, Sequence[BudgetLimit]]  # by level
 
@@ -111,7 +111,7 @@ class CounterRebuild:
         state = "u" if call.unknown_at else "d"
         record = ReservationRecord(state, int(call.at), call.charge, counters_of(limits), about)
         self.contents.records[call.call_id] = record.encode()
-        known_until = call.unknown_at + CORRECTABLE
+        known_until = call.unknown_at + CORRECTABLE_SECONDS
         due = known_until if call.unknown_at else call.deadline + self._grace
         self.contents.due[call.call_id] = int(due * 1000)
 
