@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ from typer.testing import CliRunner
 from toolbus_cli.app import built
 from toolbus_cli.config_client import opened
 from toolbus_cli.errors import CommandError
-from toolbus_cli.rotation import encryption, key_files
+from toolbus_cli.rotation import encryption, key_files, replicas
 from toolbus_cli.state_dir import State
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.literal_secrets import (
@@ -25,8 +27,7 @@ from toolbus_common.config_store.literal_secrets import (
 )
 from toolbus_common.crypto.key_file import keys_beside
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import INSTALLATION
-from toolbus_common.service.shared_keys import SharedKeys
+from toolbus_common.service.service import Service
 from toolbus_common.settings import Settings
 
 SECRET = "canary-of-a-literal"
@@ -44,12 +45,14 @@ class KilledError(BaseException):
 
 
 class Installation:
-    """The encryption keys, the stored configuration and the command."""
+    """The encryption keys, the stored configuration, the command, and replicas with these keys."""
 
     def __init__(self, settings: Settings, operator: Bus) -> None:
         self.state = State(settings.state_dir)
         self.keys = settings.encryption
+        self._settings = settings
         self._operator = operator
+        self._replicas: dict[str, AsyncExitStack] = {}
 
     async def apply(self, configuration: Configuration) -> int:
         """Apply a configuration; return the number of changes."""
@@ -67,13 +70,24 @@ class Installation:
             assert getattr(read, section) == getattr(WHOLE, section)
         return stored.configuration
 
-    async def restarted(self) -> None:
-        """Compare the keys of each service as its replicas do when they start."""
-        bucket = await self._operator.bucket(INSTALLATION)
-        for service in READERS:
-            shared = SharedKeys()
-            shared.add("encryption", *keys_at(service, self.keys))
-            assert await shared.refusal(bucket, service) == ""
+    async def restarted(self, *names: str) -> None:
+        """Restart these replicas, or all: two of executor, and one of each other service."""
+        for name in names or ("policy", *READERS, "executor 2"):
+            if name in self._replicas:
+                await self._replicas.pop(name).aclose()
+            service = Service(name.partition(" ")[0], self._settings)
+            used = Writer.at(self.keys).accepted
+            if service.name in READERS:
+                used = keys_at(service.name, self.keys)
+            service.shared_keys.add("encryption", *used)
+            stack = self._replicas[name] = AsyncExitStack()
+            await stack.enter_async_context(service.running())
+            assert service.is_ready
+
+    async def end(self) -> None:
+        """Stop the replicas."""
+        for each in self._replicas.values():
+            await each.aclose()
 
     async def rotate(self, stage: str) -> tuple[int, str]:
         """Run a stage of the rotation."""
@@ -85,27 +99,32 @@ class Installation:
 @pytest.fixture
 async def installation(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
-) -> Installation:
+) -> AsyncIterator[Installation]:
     monkeypatch.setattr(key_files, "STORED_SECONDS", 0.0)
+    monkeypatch.setattr(replicas, "SECONDS", 0.3)
     create_encryption_keys(settings.encryption)
     found = Installation(settings, operator)
     await found.apply(WHOLE)
     await found.restarted()
-    return found
+    yield found
+    await found.end()
 
 
 async def test_secrets_stay_readable_and_are_encrypted_with_the_new_keys(
     installation: Installation,
 ) -> None:
     own = installation
-    digests = Writer.at(own.keys).digests
+    digests = Writer.at(own.keys).accepted
     earlier = {name: (own.keys / f"{name}.key").read_bytes() for name in READERS}
     assert "run '--stage prepare' first" in (await own.rotate("switch"))[1]
     for stage in ("prepare", "switch"):
         assert (await own.rotate(stage))[0] == 0
         await own.stored()
         if stage == "switch":
-            assert "No replica of audit has started" in (await own.rotate("finish"))[1]
+            await own.restarted("policy", "oauth", "executor 2")
+            refused = (await own.rotate("finish"))[1]
+            assert "do not use the new key yet: audit (" in refused
+            assert refused.count("executor (") == 1, "the other replica of executor uses it"
         await own.restarted()
     assert "encrypted again: 3." in (await own.rotate("finish"))[1]
     stored = await own.stored()
@@ -114,7 +133,9 @@ async def test_secrets_stay_readable_and_are_encrypted_with_the_new_keys(
     for name, key in earlier.items():
         assert (own.keys / f"{name}.key").read_bytes() != key
         assert SECRET not in Reader(name, [key]).opened(stored).model_dump_json()
-    assert Writer.at(own.keys).digests == digests
+    assert len(Writer.at(own.keys).accepted) == 1
+    assert Writer.at(own.keys).accepted != digests
+    await own.restarted()
     assert await own.apply(WHOLE) == 0, "a value that is applied again is still recognized"
 
 
@@ -124,7 +145,8 @@ async def test_a_killed_switch_is_repeated(
     """Kill it after its first change of a file, its second one when it is repeated, and so on."""
     own, kills, left = installation, 0, 0
     await own.rotate("prepare")
-    known = {name: set(keys_at(name, own.keys)) for name in READERS}
+    names = (*READERS, "digests")
+    known = {name: set(keys_at(name, own.keys)) for name in names}
 
     def killed_after(function: Any) -> Any:
         def changed(*given: Any) -> None:
@@ -149,7 +171,8 @@ async def test_a_killed_switch_is_repeated(
                 kills += 1
             except CommandError:
                 ended = True  # it was killed after its last change
-        assert {name: set(keys_at(name, own.keys)) for name in READERS} == known
+        assert {name: set(keys_at(name, own.keys)) for name in names} == known
+        assert set(Writer.at(own.keys).accepted) == known["digests"]
         await own.stored()
     assert kills > len(READERS)
     await own.restarted()

@@ -1,15 +1,16 @@
 """Replacement of the keys that encrypt literal secrets in the configuration.
 
-The keys of all services that read secrets are replaced together. The key of the digests by which
-writers recognize unchanged values stays the same. Each stage can be repeated after an interruption.
+The keys of all services that read secrets are replaced together, with the key of the digests by
+which writers recognize unchanged values. Each stage can be repeated after an interruption.
 """
 
 import asyncio
+from collections.abc import Sequence
 from pathlib import Path
 
 from toolbus_cli.config_client import opened
 from toolbus_cli.errors import CommandError
-from toolbus_cli.rotation import key_files
+from toolbus_cli.rotation import key_files, replicas
 from toolbus_cli.state_dir import State, write_private
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.literal_secrets import (
@@ -18,21 +19,22 @@ from toolbus_common.config_store.literal_secrets import (
     WRITERS,
     Writer,
     decrypted_by_all,
-    public_keys,
+    for_writers,
     sealed_with_others,
 )
-from toolbus_common.crypto.key_file import read_key
+from toolbus_common.crypto.key_file import accepted_keys, create_key, read_key
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import INSTALLATION
-from toolbus_common.service.shared_keys import fingerprint
 
 _USED = "encryption"  # the name under which services compare their key
+_WRITING = "policy"  # compares the key of digests
 
 
 def prepared(directory: Path) -> str:
     """Create the next keys. Raises `CommandError`."""
-    for path in _paths(directory):
+    paths = _paths(directory)
+    for path in paths:
         key_files.prepared(path)
+    _write(directory, paths, switched=())
     return f"The next keys are in '{directory}', and are accepted. The earlier ones are in use."
 
 
@@ -42,12 +44,7 @@ def switched(directory: Path) -> str:
     following = [path for path in paths if key_files.next_of(path).exists()]
     if not following:
         raise CommandError(f"There is no next key in '{directory}'; run '--stage prepare' first.")
-    keys = {
-        path.stem: read_key(key_files.next_of(path) if path in following else path)
-        for path in paths
-    }
-    keys[DIGESTS] = Writer.at(directory).digests
-    write_private(directory / WRITERS, public_keys(keys))  # first: a repeated switch writes it too
+    _write(directory, paths, switched=following)  # first: a repeated switch writes it too
     for path in following:
         key_files.switched(path)
     return f"'{directory}' has the new keys and a new {WRITERS}. The earlier keys are accepted."
@@ -61,7 +58,8 @@ async def finished(bus: Bus, state: State, directory: Path) -> str:
     paths = _paths(directory)
     for path in paths:
         key_files.require_switched(path)
-    await _require_use(bus, directory)
+    users = {path.stem.replace(DIGESTS, _WRITING): read_key(path) for path in paths}
+    await replicas.require(bus, _USED, users, in_use=True)
 
     def again(stored: Configuration) -> Configuration:
         try:
@@ -81,25 +79,24 @@ async def finished(bus: Bus, state: State, directory: Path) -> str:
         await asyncio.sleep(key_files.STORED_SECONDS)
     for path in paths:
         key_files.finished(path)
+    _write(directory, paths, switched=())
     return (
         f"Entries that were encrypted again: {len(applied.changes)}. The earlier keys were removed."
     )
 
 
-async def _require_use(bus: Bus, directory: Path) -> None:
-    bucket = await bus.bucket(INSTALLATION)
-    for service in READERS:
-        found = await bucket.get(f"{service}.{_USED}")
-        wanted = fingerprint(_USED, read_key(directory / f"{service}.key"))
-        if found is not None and found.value is not None and found.value.decode() != wanted:
-            raise CommandError(
-                f"No replica of {service} has started with the new key; no key file was removed. "
-                "Restart all its replicas with these files, and repeat the command."
-            )
+def _write(directory: Path, paths: Sequence[Path], switched: Sequence[Path]) -> None:
+    """Write the file for writers: the keys in use, or the next ones of those that are switched."""
+    keys = {
+        path.stem: read_key(key_files.next_of(path) if path in switched else path) for path in paths
+    }
+    used, known = keys.pop(DIGESTS), accepted_keys(directory / f"{DIGESTS}.key")
+    digests = dict.fromkeys((used, *known))
+    write_private(directory / WRITERS, for_writers([*digests], keys))
 
 
 def _paths(directory: Path) -> list[Path]:
-    """Return the key files. Raises `CommandError` if one is missing."""
+    """Return the key files, also that of digests. Raises `CommandError` if one is missing."""
     paths = [directory / f"{name}.key" for name in READERS]
     for path in paths:
         if not path.exists():
@@ -107,4 +104,6 @@ def _paths(directory: Path) -> list[Path]:
                 f"There is no key file '{path}'; name the state directory that has the keys of "
                 "all services."
             )
-    return paths
+    digests = directory / f"{DIGESTS}.key"
+    create_key(digests, lambda: Writer.at(directory).accepted[0])
+    return [*paths, digests]

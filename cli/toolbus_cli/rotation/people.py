@@ -32,7 +32,7 @@ async def switched(bus: Bus, path: Path) -> str:
     following = key_files.next_of(path)
     if following.exists():
         key = read_key(following)
-        await replicas.require(bus, KEY, key, readers_of(PEOPLE))
+        await replicas.require(bus, KEY, dict.fromkeys(readers_of(PEOPLE), key))
         await lead(await bus.bucket(PEOPLE), KeyFiles(path).keys, key)
     return key_files.switched(path)
 
@@ -45,7 +45,7 @@ async def finished(bus: Bus, path: Path, *, now: bool) -> str:
     """
     key_files.require_switched(path)
     keys, bucket = KeyFiles(path).keys, await bus.bucket(PEOPLE)
-    await replicas.require(bus, KEY, keys[0], readers_of(PEOPLE), in_use=True)
+    await replicas.require(bus, KEY, dict.fromkeys(readers_of(PEOPLE), keys[0]), in_use=True)
     await lead(bucket, keys, keys[0])
     changed = await rewritten(bucket, keys)
     await asyncio.sleep(LEARNED_SECONDS)  # a replica may have been creating a key

@@ -1,6 +1,6 @@
 """What the running replicas know about a key, before a stage of a rotation depends on it."""
 
-from collections.abc import Collection
+from collections.abc import Mapping
 
 from toolbus_cli.errors import CommandError
 from toolbus_common.messaging.request_reply import RequestReply
@@ -11,17 +11,15 @@ from toolbus_common.service.shared_keys import fingerprint
 SECONDS = 2.0  # for every replica, also a busy one
 
 
-async def require(
-    bus: Bus, name: str, key: bytes, services: Collection[str], *, in_use: bool = False
-) -> None:
-    """Raise `CommandError` unless every replica of these services accepts a key.
+async def require(bus: Bus, name: str, keys: Mapping[str, bytes], *, in_use: bool = False) -> None:
+    """Raise `CommandError` unless every replica of each service accepts the service's key.
 
     With `in_use`, it must be the one that the replica uses.
     """
-    wanted = fingerprint(name, key)
-    statuses = await RequestReply(OPERATOR, bus).request_all(SECONDS, wanted=services)
-    answered = [each for each in statuses if each.service in services]
-    if missing := sorted(set(services) - {each.service for each in answered}):
+    wanted = {service: fingerprint(name, key) for service, key in keys.items()}
+    statuses = await RequestReply(OPERATOR, bus).request_all(SECONDS, wanted=wanted.keys())
+    answered = [each for each in statuses if each.service in wanted]
+    if missing := sorted(wanted.keys() - {each.service for each in answered}):
         raise CommandError(
             f"No replica of {', '.join(missing)} replied, so it is not known whether they have the "
             "new key; nothing was changed. Start them and repeat the command."
@@ -29,7 +27,7 @@ async def require(
     lacking = [
         f"{each.service} ({each.instance})"
         for each in answered
-        if wanted not in each.keys.get(name, ())[: 1 if in_use else None]
+        if wanted[each.service] not in each.keys.get(name, ())[: 1 if in_use else None]
     ]
     if lacking:
         raise CommandError(

@@ -170,7 +170,7 @@ def build(process: ProcessContext) -> Service:
     settings = Settings()
     service = Service("policy", settings, process)
     service.shared_keys.add("policy", *settings.records(APPROVALS).keys)
-    service.shared_keys.add("encryption", Writer.at(settings.encryption).digests)
+    service.shared_keys.add("encryption", *Writer.at(settings.encryption).accepted)
     provider, watcher = _watch_buckets(service)
     approvals, approvers = _build_approvals(service, provider, settings)
     tasks = approvals.task_service

@@ -113,8 +113,8 @@ def test_the_list_has_every_key_with_its_age(
     assert shown["policy"]["days"] == 0
     assert shown["certificate"]["file"] == str(certificate)
     assert shown["people"]["days"] is None
-    assert shown["encryption-digests"]["file"] == ""
-    assert "not possible yet" in run(tmp_path, "--list")[1]
+    assert shown["encryption"]["file"] == ""
+    assert "a new log key" in run(tmp_path, "--list")[1]
 
 
 def test_the_list_shows_a_rotation_that_is_not_finished(
@@ -132,5 +132,5 @@ def test_the_list_shows_a_rotation_that_is_not_finished(
     assert shown["policy.next.key"] == ("policy", "accepted too: the rotation is not finished")
     assert shown["oauth.key"] == ("encryption", "toolbus rotate")
     assert shown["oauth.next.key"][1].startswith("accepted too")
-    assert shown["digests.key"] == ("encryption-digests", "not possible yet")
-    assert len(rows) == len(KEYS) + 1 + 2 + 3, "policy's next, and two files more for each reader"
+    assert shown["digests.key"] == ("encryption", "toolbus rotate")
+    assert len(rows) == len(KEYS) + 1 + 2 * 4 - 1, "policy's next, and four keys with a next one"

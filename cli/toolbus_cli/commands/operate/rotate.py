@@ -75,10 +75,7 @@ KEYS = (
     Key("vault", "oauth-vault.key", "TOOLBUS_OAUTH_EARLIER_VAULTS", "TOOLBUS_OAUTH_VAULT_FILE"),
     Key("oauth", "oauth.key", _SHARED, "TOOLBUS_OAUTH_KEY_FILE", "oauth"),
     Key("people", "people.key", _SHARED, "TOOLBUS_PEOPLE_KEY"),
-    Key("encryption", "encryption/[!d]*.key", _SHARED, "TOOLBUS_ENCRYPTION_DIR"),
-    Key(
-        "encryption-digests", "encryption/digests.key", "not possible yet", "TOOLBUS_ENCRYPTION_DIR"
-    ),
+    Key("encryption", "encryption/*.key", _SHARED, "TOOLBUS_ENCRYPTION_DIR"),
     Key("evidence", "evidence/key.pem", "a new log key", "TOOLBUS_EVIDENCE_KEY_FILE"),
     Key("nats", "nkeys/*.seed", "a second user at NATS"),
     Key("nats-cluster", "cluster.key", "not possible without an interruption"),

@@ -12,7 +12,7 @@ import json
 import logging
 import re
 from base64 import urlsafe_b64decode, urlsafe_b64encode
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -34,6 +34,7 @@ log = logging.getLogger(__name__)
 
 WRITERS = "writers.json"  # the services' public keys, and the secret key for digests
 DIGESTS = "digests"
+_MORE_DIGESTS = "digests.accepted"  # one text of all: earlier versions decode every value
 USED_BY = {
     "servers": "executor", "exports": "audit", "sinks": "audit", "webhooks": "audit",
     "issuers": "oauth", "providers": "executor", "guards": "executor",
@@ -71,8 +72,9 @@ class SecretLocation:
 class Writer:
     """Encrypts the literal secrets of a configuration. An unchanged value keeps its ciphertext."""
 
-    def __init__(self, digests: bytes, readers: Mapping[str, bytes]) -> None:
-        self._digests = digests
+    def __init__(self, accepted: Sequence[bytes], readers: Mapping[str, bytes]) -> None:
+        self.accepted = accepted  # keys of digests: the one in use, and others of a rotation
+        self._digests = accepted[0]
         self._readers = readers
 
     @classmethod
@@ -87,17 +89,14 @@ class Writer:
             keys = {
                 name: urlsafe_b64decode(key) for name, key in json.loads(path.read_bytes()).items()
             }
-            return cls(keys.pop(DIGESTS), {name: keys[name] for name in READERS})
+            digests = keys[DIGESTS] + keys.get(_MORE_DIGESTS, b"")
+            accepted = [digests[at : at + _KEY_BYTES] for at in range(0, len(digests), _KEY_BYTES)]
+            return cls(accepted, {name: keys[name] for name in READERS})
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(
                 f"'{path}' does not contain the keys that encrypt secrets; restore it from a "
                 "backup."
             ) from error
-
-    @property
-    def digests(self) -> bytes:
-        """The key of digests, which stays the same when a service gets a new key."""
-        return self._digests
 
     def complete(self, new: Configuration, old: Configuration) -> Configuration:
         """Return the new configuration with stored secrets restored and literal ones encrypted.
@@ -175,12 +174,12 @@ def create_encryption_keys(directory: Path) -> None:
     Writer.at(directory)
 
 
-def public_keys(keys: Mapping[str, bytes]) -> dict[str, str]:
-    """Return the content of the file for writers. `keys` are the services' keys and `digests`."""
-    return {
-        name: urlsafe_b64encode(key if name == DIGESTS else _public(key)).decode()
-        for name, key in keys.items()
-    }
+def for_writers(digests: Sequence[bytes], readers: Mapping[str, bytes]) -> dict[str, str]:
+    """Return what the file for writers holds: keys of digests, and the services' public keys."""
+    keys = {DIGESTS: digests[0]} | {name: _public(key) for name, key in readers.items()}
+    if more := b"".join(digests[1:]):
+        keys[_MORE_DIGESTS] = more
+    return {name: urlsafe_b64encode(key).decode() for name, key in keys.items()}
 
 
 def decrypted_by_all(directory: Path, configuration: Configuration) -> Configuration:
@@ -216,8 +215,8 @@ def sealed_with_others(directory: Path, configuration: Configuration) -> list[st
 
 
 def _writers(directory: Path) -> bytes:
-    keys = {name: load_key(directory / f"{name}.key") for name in (DIGESTS, *READERS)}
-    return json.dumps(public_keys(keys)).encode()
+    readers = {name: load_key(directory / f"{name}.key") for name in READERS}
+    return json.dumps(for_writers(keys_at(DIGESTS, directory), readers)).encode()
 
 
 def _lost(location: SecretLocation) -> str:

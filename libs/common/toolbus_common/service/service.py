@@ -238,7 +238,8 @@ class Service:
             reason=reason,
             details=self.details() | {name: fault for name, fault in faults.items() if fault},
             revisions=self._watched_revisions(),
-            keys={name: _digests(name, files) for name, files in self._key_files.items()},
+            keys=self.shared_keys.digests
+            | {name: _digests(name, files) for name, files in self._key_files.items()},
         )
 
     def _unready_reason(self) -> str:

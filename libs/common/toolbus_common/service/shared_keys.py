@@ -30,6 +30,11 @@ class SharedKeys:
         """Add a shared key: the one in use, and earlier ones that this replica still accepts."""
         self._fingerprints[name] = [fingerprint(name, key) for key in keys]
 
+    @property
+    def digests(self) -> dict[str, tuple[str, ...]]:
+        """The digests of the keys that this replica accepts, that of the key in use first."""
+        return {name: tuple(found) for name, found in self._fingerprints.items()}
+
     def __bool__(self) -> bool:
         return bool(self._fingerprints)
 
