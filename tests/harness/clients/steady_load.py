@@ -78,6 +78,7 @@ class Load:
     run: str = field(default_factory=lambda: f"run{next(_numbers)}")
     succeeded: list[Ended] = field(default_factory=list)
     failed: Counter[str] = field(default_factory=Counter)
+    messages: dict[str, str] = field(default_factory=dict)  # the first one of each code
     wrong: list[str] = field(default_factory=list)
     broken: int = 0
     causes: list[str] = field(default_factory=list)  # of the broken calls
@@ -134,7 +135,9 @@ class Load:
             self.troubled.append(began)
             return
         if "error" in result:
-            self.failed[result["error"]["data"]["code"]] += 1
+            code = result["error"]["data"]["code"]
+            self.failed[code] += 1
+            self.messages.setdefault(code, str(result["error"]))
         elif result["result"].get("isError"):
             self.failed["is_error"] += 1
         elif (message := str(result["result"]["content"][0]["text"])) != call.answer:

@@ -50,7 +50,10 @@ class Traffic:
         """Describe each kind of failed call."""
         found = list(self.refused)
         for load in self.loads:
-            found += [f"{count} {code}" for code, count in load.failed.items()]
+            found += [
+                f"{count} {code}, first: {load.messages.get(code)}"
+                for code, count in load.failed.items()
+            ]
             found += [*load.causes, *load.wrong]
         return found
 
