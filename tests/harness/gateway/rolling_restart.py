@@ -4,15 +4,19 @@ import asyncio
 import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from http import HTTPStatus
 from itertools import count
 from pathlib import Path
 from threading import Event, Thread
+
+from typer.testing import CliRunner
 
 from harness.clients.bus_operator import key
 from harness.clients.steady_load import Load
 from harness.gateway.cluster import Cluster, Upstream
 from harness.services.ledger_totals import spent_and_reserved
 from harness.waits import until_blocking
+from toolbus_cli.app import built
 from toolbus_common.config import Budget, Configuration, Period, Server
 
 KEY = "tbk_bot_a-secret-of-rolling-restarts"
@@ -125,6 +129,19 @@ class RollingRestart:
                 lambda enough=enough: len(load.succeeded) > enough,  # type: ignore[misc]
                 "calls after the restart",
             )
+
+    def rotate(self, key: str, stage: str) -> None:
+        """Run a stage of the rotation of a key."""
+        words = ["rotate", key, "--stage", stage, "--state-dir", str(self.cluster.state_dir)]
+        ended = CliRunner().invoke(built(), words)
+        assert ended.exit_code == 0, ended.output
+
+    def accepts(self, session: str) -> bool:
+        """Return whether the newest ingress knows a session."""
+        return (
+            self.cluster.client(KEY, -1).request("ping", Mcp_Session_Id=session).status
+            == HTTPStatus.OK
+        )
 
     def executed(self, load: Load) -> list[str]:
         """Return the ids of the load's calls that the upstream has recorded."""
