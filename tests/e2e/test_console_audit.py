@@ -168,3 +168,44 @@ def test_a_change_is_shown_with_its_difference_and_undone(gateway: Launched) -> 
         assert sends(browser, "settings/restore", **wrong).status == 422
     assert sends(signed_in(gateway, "viewer"), "settings/restore", **form).status == 403
     assert admin.request("GET", named("teams", "undone")).status == 404
+
+
+def test_an_earlier_revision_is_compared_then_restored(gateway: Launched) -> None:
+    admin, browser = at(gateway, SECRETS["admin"]), signed_in(gateway, "admin")
+    admin.request("PUT", named("teams", "kept"), {"environment": HOSTILE[:20]})
+    earlier = admin.request("GET", "/v1/configuration").json["revision"]
+    admin.request("DELETE", named("teams", "kept"))
+    compared = admin.request("GET", "/v1/configuration").json["revision"]
+    gateway.eventual_rows("SELECT 1 FROM config_changes WHERE name = 'kept'", lambda r: len(r) > 1)
+    settings = shows(browser, "settings").text
+    assert f'href="/console/settings/revisions/{earlier}"' in settings
+    assert "<td>admin:admin</td>" in settings
+    path = f"settings/revisions/{earlier}"
+    page = shows(browser, path)
+    assert "teams <strong>kept</strong>" in page.text
+    assert f'name="etag" value="&#34;{compared}&#34;"' in page.text
+    for role in ("viewer", "auditor", "operator"):
+        assert shows(signed_in(gateway, role), path).status == 403
+        assert sends(signed_in(gateway, role), path, etag=f'"{compared}"').status == 403
+    admin.request("PUT", named("teams", "another"), {})
+    for etag in (f'"{compared}"', ""):
+        stale = sends(browser, path, etag=etag)
+        assert stale.status == 412
+        assert "no longer at" in stale.text
+        assert admin.request("GET", named("teams", "kept")).status == 404
+    now = admin.request("GET", "/v1/configuration").json["revision"]
+    assert sends(browser, path, etag=f'"{now}"').status == 303
+    assert admin.request("GET", named("teams", "kept")).json["value"]
+    assert admin.request("GET", named("teams", "another")).status == 404
+    rows = gateway.eventual_rows(
+        "SELECT by, before FROM config_changes WHERE name = 'another'", lambda r: len(r) > 1
+    )
+    assert {row["by"] for row in rows} == {"admin:admin"}
+    assert shows(browser, "settings/revisions/999999").status == 404
+
+
+@pytest.mark.parametrize("wrong", ["x", "-1", "9" * 33, "%2e%2e"])
+def test_a_revision_is_a_number(gateway: Launched, wrong: str) -> None:
+    path = f"/v1/configuration/revisions/{wrong}/restore"
+    assert at(gateway, SECRETS["admin"]).request("POST", path).status == 400
+    assert shows(signed_in(gateway, "admin"), f"settings/revisions/{wrong}").status in (400, 404)

@@ -69,6 +69,7 @@ from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
+from toolbus_policy.admin.configuration import ConfigurationOperations
 from toolbus_policy.admin.definitions import DefinitionOperations
 from toolbus_policy.admin.installation import InstallationOperations
 from toolbus_policy.admin.ledger_queries import LedgerQueryHandler
@@ -357,9 +358,11 @@ async def _serve_admin(
     installation = InstallationOperations(
         service.requests, service.bus, repository_for, people, explainer.explain
     )
+    whole = ConfigurationOperations(repository_for, restrictions)
     admin = AdminService(
         provider.administrator, repository_for, approvers, ledger.handle_query, restrictions,
-        service.requests.request, flow_runs, (installation, DefinitionOperations(repository_for)),
+        service.requests.request, flow_runs,
+        (installation, DefinitionOperations(repository_for), whole),
     )  # fmt: skip
 
     @service.broker.subscriber(

@@ -286,3 +286,17 @@ class DefinitionsResponse(ResponseModel):
 
     items: list[DefinitionResponse]
     next: str | None = None
+
+
+class StoredRevision(ResponseModel):
+    """The number of a revision of the configuration, and when it was stored."""
+
+    revision: int
+    at: str
+
+
+class RevisionsResponse(ResponseModel):
+    """The stored revisions, the newest first. `revision` is the current one."""
+
+    items: list[StoredRevision]
+    revision: int

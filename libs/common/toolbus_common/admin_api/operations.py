@@ -18,6 +18,8 @@ OPERATIONS: dict[str, Right | None] = {
     "who_am_i": None,
     "show_configuration": "read",
     "apply_configuration": "declare",
+    "list_revisions": "read",
+    "restore_revision": "declare",
     "list_keys": "read",
     "show_key": "read",
     "create_key": "keys",

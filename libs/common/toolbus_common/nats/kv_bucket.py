@@ -20,11 +20,15 @@ _KEY = re.compile(r"[-/_=.a-zA-Z0-9]+")
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One entry of a bucket. `value` is None if the entry was deleted."""
+    """One entry of a bucket. `value` is None if the entry was deleted.
+
+    `at` is the time of storage in ISO 8601, if it is known.
+    """
 
     key: str
     value: bytes | None
     revision: int
+    at: str = ""
 
 
 class Bucket:
@@ -126,7 +130,7 @@ class Bucket:
 
     def _change(self, entry: StreamEntry) -> Change:
         key = entry.subject.removeprefix(self._prefix)
-        return Change(key, None if entry.gone else entry.data, entry.sequence)
+        return Change(key, None if entry.gone else entry.data, entry.sequence, entry.at)
 
 
 def watched(bucket: str) -> str:

@@ -85,7 +85,7 @@ def _responses(operation: dict[str, Any], how: Performs) -> dict[str, Any]:
         statuses |= {408, 413, 415}
     if "If-Match" in named:
         statuses.add(412)
-    if how.operation == "apply_configuration":
+    if how.operation in ("apply_configuration", "restore_revision"):
         statuses.add(428)
     found: dict[str, Any] = {str(s): each for s, each in problems(*statuses).items()}
     success = operation["responses"]

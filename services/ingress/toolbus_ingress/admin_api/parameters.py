@@ -12,6 +12,7 @@ APPROVAL = r"^[0-9a-f]{32}$"
 CALL = r"^[A-Za-z0-9._-]{1,128}$"
 QUERY = r"^[a-z0-9]+(?:-[a-z0-9]+){0,15}$"
 RUN = r"^[0-9a-f]{1,64}$"
+EARLIER = r"^[0-9]{1,32}$"
 REVISION = r'^(?:\*|"?[0-9]{1,18}"?)$'
 _INVALID_NAME = (
     "The name in the path is invalid. See docs/reference/configuration.md for valid names."
@@ -23,6 +24,11 @@ ApprovalId = Annotated[str, Path(pattern=APPROVAL), matching(APPROVAL, _INVALID_
 RunId = Annotated[str, Path(pattern=RUN), matching(RUN, _INVALID_NAME)]
 CallId = Annotated[str, Path(pattern=CALL), matching(CALL, _INVALID_NAME)]
 QueryName = Annotated[str, Path(pattern=QUERY, max_length=64), matching(QUERY, _INVALID_NAME)]
+Earlier = Annotated[
+    str,
+    Path(pattern=EARLIER, description="The number of a stored revision."),
+    matching(EARLIER, "The revision in the path must be a number, such as 17."),
+]
 Limit = Annotated[
     int,
     Query(ge=1, le=1000, description="Maximum number of entries."),

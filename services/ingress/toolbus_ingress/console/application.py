@@ -13,7 +13,7 @@ from toolbus_common.http_server.body import Receive
 from toolbus_common.web import html
 from toolbus_ingress.console import PREFIX
 from toolbus_ingress.console.api_client import ProblemError
-from toolbus_ingress.console.operation import guards, models, overview, runs, settings
+from toolbus_ingress.console.operation import guards, models, overview, revisions, runs, settings
 from toolbus_ingress.console.pages import (
     approvals,
     budgets,
@@ -81,6 +81,7 @@ class Console(FastAPI):
             guards,
             runs,
             settings,
+            revisions,
         )
         for router in (static, sign_in, *(page.router for page in pages)):
             self.include_router(router, prefix=PREFIX)

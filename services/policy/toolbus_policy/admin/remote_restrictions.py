@@ -31,9 +31,10 @@ from toolbus_common.config import (
 from toolbus_common.config.servers.oauth import REFERENCES
 from toolbus_common.config.servers.server import BOUNDS, CREDENTIALS, DESTINATION, FILES
 from toolbus_common.config_store.operator_targets import digest_of
-from toolbus_common.config_store.redacted_view import DESTINATIONS
+from toolbus_common.config_store.redacted_view import DESTINATIONS, restored
 from toolbus_common.egress import Egress, EgressError, as_http, target_of
 from toolbus_common.egress.policy import STRICT
+from toolbus_common.errors import ForbiddenError
 from toolbus_common.secrets import references_in
 from toolbus_common.secrets.references import ENVIRONMENT
 
@@ -61,6 +62,20 @@ class RemoteRestrictions:
     commands: tuple[str, ...] = ()
     variables: tuple[str, ...] = ()
     egress: Egress = STRICT
+
+    def check(self, old: Configuration, new: Configuration) -> None:
+        """Check a change over HTTP; `new` may leave out stored secrets.
+
+        Raises:
+            ForbiddenError: the change contains what only an operator may configure.
+            InvalidConfigurationError: a stored secret would be sent to another destination.
+
+        """
+        problems = self.violations(old, restored(new, old))
+        if problems:
+            raise ForbiddenError(
+                f"{problems[0]['location']}: {problems[0]['reason']}.", errors=problems
+            )
 
     def violations(self, old: Configuration, new: Configuration) -> list[dict[str, Any]]:
         """Return the forbidden parts of `new` that `old` did not contain, with locations."""

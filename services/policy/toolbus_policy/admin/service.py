@@ -1,12 +1,10 @@
 """Perform administration operations, each allowed by the caller's role."""
 
-import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import msgspec
-import yaml
 
 from toolbus_common.access.administrators import Administrator
 from toolbus_common.admin_api import models
@@ -14,8 +12,8 @@ from toolbus_common.admin_api.operations import OPERATIONS, exists
 from toolbus_common.admin_api.roles import Right
 from toolbus_common.config import Admin, Configuration, Key, KeyTerms
 from toolbus_common.config_store import keys as keyring
-from toolbus_common.config_store.redacted_view import entries, exported, restored
-from toolbus_common.config_store.repository import Applied, ConfigRepository
+from toolbus_common.config_store.redacted_view import entries
+from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import (
     AdminReply,
     AdminRequest,
@@ -31,22 +29,18 @@ from toolbus_common.contracts import (
     RunsRequest,
 )
 from toolbus_common.errors import (
-    ForbiddenError,
     InvalidError,
     UnauthorizedError,
-    UnconditionalError,
     UnknownEntryError,
 )
 from toolbus_policy.admin import request_parser
+from toolbus_policy.admin.configuration import SOURCE, revision_of
 from toolbus_policy.admin.guard_coverage import guard_coverage
 from toolbus_policy.admin.pagination import page
 from toolbus_policy.admin.remote_restrictions import RemoteRestrictions
 from toolbus_policy.admin.shown_keys import shown_admin, shown_key
 from toolbus_policy.approvals.approvers import Approver, ApproverService
 from toolbus_policy.flow.queries import RunQueryHandler
-
-SOURCE = "api"
-ANY = "*"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +72,6 @@ class AdminService:
         perform: Callable[..., Awaitable[AdminReply]] = getattr(performer, request.operation)
         return await perform(request, administrator)
 
-    # -- configuration -------------------------------------------------------------------------
-
     async def who_am_i(self, _request: AdminRequest, administrator: Administrator) -> AdminReply:
         """Return the caller's name, role and rights."""
         body = {
@@ -88,46 +80,6 @@ class AdminService:
             "rights": administrator.rights,
         }
         return _json(body)
-
-    async def show_configuration(
-        self, request: AdminRequest, administrator: Administrator
-    ) -> AdminReply:
-        """Return the whole configuration."""
-        now = await self.repository_for(administrator.by).declared()
-        shown = exported(now.configuration)
-        if request.form == "yaml":
-            body = await asyncio.to_thread(_as_yaml, shown)
-            return AdminReply(revision=now.revision, form="yaml", body=body)
-        return _json({"revision": now.revision, "configuration": shown}, now.revision)
-
-    async def apply_configuration(
-        self, request: AdminRequest, administrator: Administrator
-    ) -> AdminReply:
-        """Replace the configuration, or with `dry_run` only return the changes."""
-        found = await asyncio.to_thread(
-            request_parser.load_configuration, request.body, request.form, models.Written
-        )
-        request_parser.raise_for_problems(list(found.problems))
-        repository, at = self.repository_for(administrator.by), _revision(request.match)
-        warnings = [request_parser.problem_as_json(warning) for warning in found.warnings]
-        if request.dry_run:
-            now = await repository.declared()
-            self._check_restrictions(now.configuration, found.configuration)
-            planned, revision = await repository.plan(found.configuration)
-            applied = Applied(tuple(planned), revision)
-            return _json(_applied(applied, warnings, done=False), revision)
-        if not request.match:
-            raise UnconditionalError(
-                "Replacing the whole configuration requires 'If-Match' with the revision that GET "
-                "returned, or '*' for any."
-            )
-
-        def make(old: Configuration) -> Configuration:
-            self._check_restrictions(old, found.configuration)
-            return found.configuration
-
-        applied = await repository.change(make, SOURCE, at)
-        return _json(_applied(applied, warnings, done=True), applied.revision)
 
     # -- entries -------------------------------------------------------------------------------
 
@@ -152,11 +104,11 @@ class AdminService:
             nonlocal created
             created = request.name not in getattr(old, request.kind)
             new = request_parser.with_entry(old, request.kind, request.name, entry)
-            self._check_restrictions(old, new)
+            self.restrictions.check(old, new)
             return new
 
         repository = self.repository_for(administrator.by)
-        await repository.change(make, SOURCE, _revision(request.match))
+        await repository.change(make, SOURCE, revision_of(request.match))
         # The revision must match the returned entry, which another caller may have changed.
         now = await repository.declared()
         return _entry(request, now.configuration, now.revision, created=created)
@@ -170,15 +122,8 @@ class AdminService:
             return request_parser.with_entry(old, request.kind, request.name, None)
 
         repository = self.repository_for(administrator.by)
-        applied = await repository.change(make, SOURCE, _revision(request.match))
+        applied = await repository.change(make, SOURCE, revision_of(request.match))
         return AdminReply(revision=applied.revision)
-
-    def _check_restrictions(self, old: Configuration, new: Configuration) -> None:
-        problems = self.restrictions.violations(old, restored(new, old))
-        if problems:
-            raise ForbiddenError(
-                f"{problems[0]['location']}: {problems[0]['reason']}.", errors=problems
-            )
 
     # -- keys ----------------------------------------------------------------------------------
 
@@ -358,15 +303,6 @@ def _json(value: Any, revision: int = 0) -> AdminReply:
     return AdminReply(revision=revision, body=msgspec.json.encode(value))
 
 
-def _as_yaml(value: Any) -> bytes:
-    text: str = yaml.safe_dump(value, sort_keys=False, allow_unicode=True)
-    return text.encode()
-
-
-def _revision(match: str) -> int | None:
-    return int(match) if match not in ("", ANY) else None
-
-
 def _entry(
     request: AdminRequest, declared: Configuration, revision: int, *, created: bool = False
 ) -> AdminReply:
@@ -382,17 +318,3 @@ def _unknown_error(request: AdminRequest) -> UnknownEntryError:
     return UnknownEntryError(
         f"'{request.name}' does not exist in {kind}; list {kind} to see the names."
     )
-
-
-def _applied(applied: Applied, warnings: list[dict[str, Any]], *, done: bool) -> dict[str, Any]:
-    changes = [
-        {"sign": each.sign, "kind": each.section, "name": each.name, "text": str(each)}
-        for each in applied.changes
-    ]
-    return {
-        "applied": done,
-        "revision": applied.revision,
-        "changes": changes,
-        "secrets": applied.secrets,
-        "warnings": warnings,
-    }

@@ -24,6 +24,7 @@ from toolbus_common.contracts import AdminRequest
 from toolbus_common.egress import Allowed, Egress
 from toolbus_common.errors import InvalidConfigurationError, InvalidError, UnconditionalError
 from toolbus_policy.admin import request_parser as reading
+from toolbus_policy.admin.configuration import ConfigurationOperations
 from toolbus_policy.admin.definitions import DefinitionOperations
 from toolbus_policy.admin.installation import InstallationOperations
 from toolbus_policy.admin.pagination import page
@@ -62,7 +63,12 @@ def test_an_auditor_changes_nothing() -> None:
 
 def test_every_operation_is_performed_by_a_method_of_the_service() -> None:
     for operation in OPERATIONS:
-        owners = [AdminService, InstallationOperations, DefinitionOperations]
+        owners = [
+            AdminService,
+            InstallationOperations,
+            DefinitionOperations,
+            ConfigurationOperations,
+        ]
         assert sum(hasattr(owner, operation) for owner in owners) == 1, operation
 
 
@@ -275,15 +281,19 @@ def admin_service(role: Role, repository: ConfigurationStub) -> AdminService:
     async def ann(_key_digest: str) -> Administrator:
         return of_key("ann", Admin(role=role))
 
+    def repository_for(_by: str) -> ConfigRepository:
+        return cast("ConfigRepository", repository)
+
+    restrictions = RemoteRestrictions()
     return AdminService(
         ann,
-        lambda _by: cast("ConfigRepository", repository),
+        repository_for,
         consulted,
         consulted,
-        RemoteRestrictions(),
+        restrictions,
         consulted,
         consulted,
-        (),
+        (ConfigurationOperations(repository_for, restrictions),),
     )
 
 

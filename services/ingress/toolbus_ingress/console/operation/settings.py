@@ -16,6 +16,7 @@ from toolbus_common import VERSION
 from toolbus_common.admin_api.models import KINDS, noun_of
 from toolbus_ingress.console.api_client import ProblemError
 from toolbus_ingress.console.operation.models import saved_rows
+from toolbus_ingress.console.operation.revisions import API as REVISIONS
 from toolbus_ingress.console.responses import redirect
 from toolbus_ingress.console.visitor import SignedIn, Visitor, address
 
@@ -56,10 +57,11 @@ async def restore_entry(visitor: SignedIn) -> Response:
 
 async def _settings(visitor: Visitor, since: str = "30d", **shown: Any) -> Response:
     period = since if since in PERIODS else "30d"
-    configuration, keys, changes = await asyncio.gather(
+    configuration, keys, changes, stored = await asyncio.gather(
         visitor.api.get("/api/v1/configuration"),
         visitor.api.get("/api/v1/keys", limit=1000),
         saved_rows(visitor, "config-changes", since=period),
+        visitor.api.get(REVISIONS),
     )
     sections = {
         name: len(value)
@@ -74,6 +76,7 @@ async def _settings(visitor: Visitor, since: str = "30d", **shown: Any) -> Respo
         revision=configuration["revision"],
         sections=sections,
         own=own,
+        stored=[_revision(each, changes) for each in stored["items"]],
         changes=[_change(each) for each in changes[:SHOWN]],
         periods=PERIODS,
         since=period,
@@ -81,6 +84,16 @@ async def _settings(visitor: Visitor, since: str = "30d", **shown: Any) -> Respo
         licenses=licenses(),
         **shown,
     )
+
+
+def _revision(stored: dict[str, Any], changes: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return a stored revision with who made it, and the entries that it changed."""
+    own = [each for each in changes if each["revision"] == stored["revision"]]
+    return {
+        **stored,
+        "by": own[0]["by"] if own else "",
+        "entries": [f"{each['kind']} {each['name']}" for each in own],
+    }
 
 
 def _change(row: dict[str, Any]) -> dict[str, Any]:
