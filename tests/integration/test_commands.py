@@ -1,4 +1,7 @@
-"""`toolbus up` and the commands, as used at a terminal."""
+"""`toolbus up` and the commands, as used at a terminal.
+
+The demo is a real process, and so are the commands of the first session. All others are forked.
+"""
 
 import asyncio
 import json
@@ -17,6 +20,9 @@ import pytest
 
 from harness.audit.written_files import files_in
 from harness.engines.engine import installed, own_port
+from harness.engines.migrated_tables import migrated
+from harness.gateway.forked_commands import PROGRAM, run_forked
+from harness.gateway.forked_services import Forked, Streams
 from toolbus_cli.installation import operator_bus
 from toolbus_cli.state_dir import State
 from toolbus_common.service.names import SERVICES
@@ -47,7 +53,7 @@ class Up:
 
     directory: Path
     port: int = field(default_factory=own_port)
-    process: subprocess.Popen[bytes] | None = None
+    process: Forked | subprocess.Popen[bytes] | None = None
 
     @property
     def log(self) -> str:
@@ -58,26 +64,35 @@ class Up:
         body: dict[str, Any] = json.loads((self.directory / "ready.json").read_text())
         return body
 
-    def start(self, *words: str) -> None:
-        command = [sys.executable, "-m", "toolbus_cli.main", "up", "--port", str(self.port)]
-        with (self.directory / "log").open("ab") as log:
-            self.process = subprocess.Popen(
-                [*command, "--ready-file", "ready.json", *words],
-                cwd=self.directory,
-                env=ENVIRONMENT,
-                stdout=log,
-                stderr=log,
-            )
-        ready = self.directory / "ready.json"
-        wait_for(lambda: ready.exists() or self.process.poll() is not None, "ready")  # type: ignore[union-attr]
+    def start(self, *words: str, forks: bool = False) -> None:
+        """Start the installation, and return when it is ready."""
+        words = ("up", "--port", str(self.port), "--ready-file", "ready.json", *words)
+        log, ready = self.directory / "log", self.directory / "ready.json"
+        if forks:
+            migrated(self.directory / ".toolbus")
+            streams = Streams(log, log, directory=self.directory)
+            self.process = Forked(PROGRAM, words, ENVIRONMENT, log, streams)
+        else:
+            with log.open("ab") as output:
+                self.process = subprocess.Popen(
+                    [sys.executable, "-m", "toolbus_cli.main", *words],
+                    cwd=self.directory,
+                    env=ENVIRONMENT,
+                    stdout=output,
+                    stderr=output,
+                )
+        process = self.process
+        wait_for(lambda: ready.exists() or process.poll() is not None, "ready")
         assert ready.exists(), self.log
 
     def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """Stop the installation, and return the exit code of the launcher."""
         assert self.process is not None
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
 
-    def toolbus(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    def started(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run the installed program."""
         return subprocess.run(
             [installed("toolbus"), *words],
             cwd=self.directory,
@@ -87,6 +102,10 @@ class Up:
             timeout=PATIENCE,
             check=False,
         )
+
+    def toolbus(self, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+        """Run a command in a forked process."""
+        return run_forked(words, self.directory, {**ENVIRONMENT, **environment})
 
     def json(self, *words: str) -> Any:
         result = self.toolbus(*words, "--json")
@@ -129,11 +148,12 @@ def directory(tmp_path: Path) -> Iterator[Up]:
 def test_a_first_session_shows_tools_a_call_a_denial_and_its_row(demo: Up) -> None:
     key = demo.ready["key"]
     assert key in demo.log
-    tools = {tool["name"] for tool in demo.json("tools", "--as", "demo")}
+    listed = demo.started("tools", "--as", "demo", "--json")
+    tools = {tool["name"] for tool in json.loads(listed.stdout)}
     assert {"clock__now", "notes__add"} <= tools
     assert "notes__clear" not in tools
     assert "notes__clear" in {tool["name"] for tool in demo.json("tools")}
-    result = demo.toolbus("call", "notes__add", '{"text": "hello"}', TOOLBUS_KEY=key)
+    result = demo.started("call", "notes__add", '{"text": "hello"}', TOOLBUS_KEY=key)
     assert result.returncode == 0, result.stderr
     assert "Unknown tool" in demo.refused("call", "notes__clear", TOOLBUS_KEY=key)
     denied = "SELECT key FROM events WHERE event = 'call.denied' AND tool = 'clear'"
@@ -233,7 +253,7 @@ def test_a_changed_file_is_applied_and_an_invalid_one_is_not(directory: Up) -> N
     file = directory.directory / "toolbus.yaml"
     text = f'keys:\n  a: {{secret: "{SECRET}", tools: ["x__*"]}}\n'
     file.write_text(text)
-    directory.start()
+    directory.start(forks=True)
     assert directory.ready["key"] == SECRET
     file.write_text(text.replace("x__*", "y__*"))
     wait_for(lambda: directory.json("get", "keys", "a")["a"]["tools"] == ["y__*"], "applied")
@@ -243,7 +263,7 @@ def test_a_changed_file_is_applied_and_an_invalid_one_is_not(directory: Up) -> N
 
 
 def test_a_state_directory_of_an_older_build_is_rejected_with_its_fix(directory: Up) -> None:
-    directory.start()
+    directory.start(forks=True)
 
     async def fake_older_stream() -> None:
         bus = operator_bus(State(directory.directory / ".toolbus"), directory.ready["nats_url"])
@@ -260,7 +280,7 @@ def test_a_state_directory_of_an_older_build_is_rejected_with_its_fix(directory:
 
 
 def test_a_second_start_keeps_keys_and_events_fused_or_separate(directory: Up) -> None:
-    directory.start()
+    directory.start(forks=True)
     key = directory.ready["key"]
     directory.until_called("clock__now", key)
     assert directory.stop() == 0
@@ -274,25 +294,6 @@ def test_a_second_start_keeps_keys_and_events_fused_or_separate(directory: Up) -
         "SELECT DISTINCT call_id FROM events WHERE event = 'call.completed'",
     )
     wait_for(lambda: len(directory.json(*request)) == 2, "both calls have their row")
-
-
-def test_no_process_outlives_a_killed_launcher(directory: Up) -> None:
-    directory.start()
-    pids = directory.ready["pids"].values()
-    directory.stop(signal.SIGKILL)
-    wait_for(lambda: all(map(gone, pids)), "every process has ended")
-
-
-def test_a_killed_service_is_started_again(directory: Up) -> None:
-    directory.start()
-    pid = directory.ready["pids"]["oauth"]
-    os.kill(pid, signal.SIGKILL)
-
-    def back() -> bool:
-        services = json.loads(directory.toolbus("status", "--json").stdout)["services"]
-        return any(each["service"] == "oauth" and each["pid"] != pid for each in services)
-
-    wait_for(back, "another process of the service")
 
 
 def test_a_command_without_an_installation_reports_the_fix(directory: Up) -> None:
@@ -312,3 +313,22 @@ def test_a_key_created_by_command_has_every_limit_of_a_configured_one(demo: Up) 
     assert {name.partition("__")[0] for name in tools} == {"clock"}
     assert "lists them" in demo.refused("keys", "create", "kim", "--group", "nobody")
     assert key["secret"].startswith("tbk_eve_")
+
+
+def test_a_killed_service_is_started_again(demo: Up) -> None:
+    pid = demo.ready["pids"]["oauth"]
+    os.kill(pid, signal.SIGKILL)
+
+    def back() -> bool:
+        services = json.loads(demo.toolbus("status", "--json").stdout)["services"]
+        return any(each["service"] == "oauth" and each["pid"] != pid for each in services)
+
+    wait_for(back, "another process of the service")
+
+
+def test_no_process_outlives_a_killed_launcher(demo: Up) -> None:
+    """The demo has ended after this test, which is the last one."""
+    pids = [each["pid"] for each in json.loads(demo.toolbus("status", "--json").stdout)["services"]]
+    pids += demo.ready["pids"].values()
+    demo.stop(signal.SIGKILL)
+    wait_for(lambda: all(map(gone, pids)), "every process has ended")

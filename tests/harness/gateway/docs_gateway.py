@@ -94,11 +94,15 @@ class DocsGateway:
 
 
 class Page:
-    """The samples of one page. They share a directory, exported variables and background jobs."""
+    """The samples of one page. They share a directory, exported variables and background jobs.
 
-    def __init__(self, gateway: DocsGateway, directory: Path) -> None:
+    Shells look in `programs` first.
+    """
+
+    def __init__(self, gateway: DocsGateway, directory: Path, *programs: Path) -> None:
         self._gateway = gateway
         self._directory = directory
+        self._programs = [*programs, Path(installed("toolbus")).parent]
         self._secrets = dict(SECRETS)
         self._applied: dict[str, Any] = {}
         self._groups: list[int] = []
@@ -158,7 +162,8 @@ class Page:
         before = f'[ ! -f "{STATE}" ] || . "./{STATE}"; cd "$(cat {PLACE})"; set -a\n'
         state, place = self._directory / STATE, self._directory / PLACE
         after = f"trap 'declare -px > {state}; pwd > {place}' EXIT\n"
-        with output.open("wb") as file:
+        output.write_bytes(b"")
+        with output.open("ab") as file:  # a forked command opens it again
             shell = subprocess.Popen(
                 ["bash", "-e", "-o", "pipefail", "-c", before + after + text],
                 cwd=self._directory,
@@ -175,12 +180,11 @@ class Page:
 
     def _environment(self) -> dict[str, str]:
         endpoint = self._gateway.launched.ready["endpoint"]
-        programs = Path(installed("toolbus")).parent
         keys = {f"KEY_{name}".replace("-", "_"): each for name, each in self._secrets.items()}
         return {
             **self._gateway.launched.environment,
             **keys,
-            "PATH": f"{programs}:{os.environ['PATH']}",
+            "PATH": os.pathsep.join([*map(str, self._programs), os.environ["PATH"]]),
             "HOME": str(self._directory),
             "TOOLBUS_STATE_DIR": str(self._gateway.launched.state_dir),
             "KEY": SECRETS["demo"],

@@ -51,13 +51,20 @@ class Forked:
         log: Path,
         streams: Streams | None = None,
     ) -> None:
-        log.touch()
-        given = (program, words, environment, streams or Streams(output=log, errors=log))
+        if streams is None:
+            log.touch()
+            streams = Streams(output=log, errors=log)
+        given = (program, words, environment, streams)
         self._process = _forking.Process(target=_begin, args=given, daemon=True)
         with _reaping:  # a start reads the exit codes of all processes
             _ensure_forkserver()
             self._process.start()
         self.pid = int(self._process.pid or 0)
+
+    @property
+    def sentinel(self) -> int:
+        """The descriptor that is readable once the process has ended."""
+        return self._process.sentinel
 
     def poll(self) -> int | None:
         """Return the exit code; None while the process runs."""
@@ -66,7 +73,7 @@ class Forked:
 
     def wait(self, timeout: float | None = None) -> int:
         """Wait for the end, and return the exit code. Raises `subprocess.TimeoutExpired`."""
-        connection.wait([self._process.sentinel], timeout)
+        connection.wait([self.sentinel], timeout)
         if (code := self.poll()) is None:
             raise subprocess.TimeoutExpired(self._process.name, timeout or 0.0)
         return code

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 import subprocess
-import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -17,20 +16,19 @@ from harness.clients.bus_operator import BusOperator
 from harness.clients.mcp_client import Client
 from harness.engines.engine import BEGIN_SECONDS, die_with_parent, installed, own_port
 from harness.engines.migrated_tables import migrated
+from harness.gateway.forked_commands import COMMAND_SECONDS, PROGRAM, run_forked
 from harness.gateway.forked_services import Forked, Streams
 from toolbus_common.service.names import SERVICES
 
 ENDING_SECONDS = 120.0  # timeout of a failed run
-COMMAND_SECONDS = 180.0
-PROGRAM = Path(__file__).parents[1] / "programs" / "forked_toolbus.py"
 
 
 class Launched(BusOperator):
     """`toolbus up` with a state directory that outlives the process.
 
     Tests fork it, its services and its commands, because their imports take four seconds of
-    processor time. `tests/integration/test_commands.py` and the samples of the documentation start
-    real processes.
+    processor time. `tests/integration/test_commands.py` and the samples of the README start real
+    processes.
     """
 
     forks = False
@@ -105,7 +103,7 @@ class Launched(BusOperator):
         """Run another `toolbus` command with this installation."""
         command = [installed("toolbus"), *words, "--state-dir", str(self.state_dir)]
         if self.forks:
-            return self._forked(command, stdin)
+            return run_forked(command[1:], self.directory, self.environment, stdin)
         return subprocess.run(
             command,
             cwd=self.directory,
@@ -143,21 +141,6 @@ class Launched(BusOperator):
                 stdout=output,
                 stderr=output,
                 preexec_fn=die_with_parent,  # noqa: PLW1509
-            )
-
-    def _forked(self, command: list[str], stdin: str) -> subprocess.CompletedProcess[str]:
-        with tempfile.TemporaryDirectory(prefix="toolbus-command-") as temporary:
-            given, output, errors = (Path(temporary, name) for name in ("in", "out", "err"))
-            given.write_text(stdin)
-            streams = Streams(output, errors, given, self.directory)
-            process = Forked(PROGRAM, command[1:], self.environment, output, streams)
-            try:
-                code = process.wait(COMMAND_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                raise
-            return subprocess.CompletedProcess(
-                command, code, output.read_text(), errors.read_text()
             )
 
     @property
