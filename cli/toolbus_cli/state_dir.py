@@ -13,8 +13,6 @@ from typing import Any
 from toolbus_cli.errors import CommandError
 
 _OLDER_NAMES = ("seal", "sealing", "seal.key")  # renamed with ADR 29
-EVENTS_FILE = "events.db"  # events of the lite form, until the full form has moved them
-MOVED_EVENTS_FILE = "events.moved.db"
 EXIT_SECONDS = 45.0  # longer than the services may drain
 
 

@@ -17,12 +17,12 @@ from mcp.client.streamable_http import streamable_http_client
 from harness.gateway.cluster import Upstream
 from harness.gateway.launched_gateway import Launched
 from harness.waits import PATIENCE, until_blocking
-from toolbus_audit.ingest.moved_file import FILE, MOVED
 from toolbus_common.contracts import BudgetState, LedgerQuery, LedgerReply
 from toolbus_common.evidence import verify
 from toolbus_common.messaging.request_reply import RequestReply
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.permissions import OPERATOR
+from toolbus_common.settings import EVENTS_FILE, MOVED_EVENTS_FILE
 
 SECRET = "tbk_bot_a-secret-of-the-lite-form"
 SMALL = "tbk_small_a-secret-of-the-lite-form"
@@ -77,8 +77,8 @@ def test_the_lite_form_is_exact_and_moves_to_the_full_form(
     full.port = lite.port
     with full.running():
         full.until_listed(full.client(SECRET), "echo__say")
-        until_blocking((full.state_dir / MOVED).exists, "the file is moved")
-        assert not (full.state_dir / FILE).exists()
+        until_blocking((full.state_dir / MOVED_EVENTS_FILE).exists, "the file is moved")
+        assert not (full.state_dir / EVENTS_FILE).exists()
         moved = {row["id"]: row for row in full.rows(f"{EVENTS} LIMIT 10000")}
         assert {row["id"]: moved.get(row["id"]) for row in stored} == {
             row["id"]: row for row in stored

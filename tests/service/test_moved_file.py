@@ -9,9 +9,10 @@ from harness.waits import until
 from toolbus_audit.clickhouse.row_mapper import CheckpointRow, EventRow, read, token
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.events_file.store import EventsFile
-from toolbus_audit.ingest.moved_file import FILE, MOVED, move
+from toolbus_audit.ingest.moved_file import move
 from toolbus_audit.settings import Settings
 from toolbus_common.concurrency import in_background
+from toolbus_common.settings import EVENTS_FILE, MOVED_EVENTS_FILE
 
 STREAM, OLD_STREAM = "2", "1"
 MESSAGES = 1500  # more than the move reads at once
@@ -28,7 +29,7 @@ def message(stream: str, sequence: int) -> bytes:
 
 async def written(tmp_path: Path) -> list[EventRow]:
     """Write events of two streams, a dead letter and a checkpoint; return the events."""
-    file = EventsFile(Settings(state_dir=tmp_path, events_file=tmp_path / FILE))
+    file = EventsFile(Settings(state_dir=tmp_path, events_file=tmp_path / EVENTS_FILE))
     await file.open()
     rows: list[EventRow] = []
     for stream, last in ((OLD_STREAM, 2), (STREAM, MESSAGES)):
@@ -56,7 +57,7 @@ async def test_rows_that_an_interrupted_move_wrote_are_not_written_again(
     rows = await written(tmp_path)
     some = [row for row in rows if row.stream == STREAM][: MESSAGES // 2]
     await store.insert("events", some, token(some))
-    file = tmp_path / FILE
+    file = tmp_path / EVENTS_FILE
     await move(file, store, stream, settled)
     assert not file.exists()
     moved = await store.select(WHOLE)
@@ -66,7 +67,7 @@ async def test_rows_that_an_interrupted_move_wrote_are_not_written_again(
     checkpoints = await store.select("SELECT size, to, edge, note FROM checkpoints")
     assert checkpoints == [(5, 9, ["a", "b"], "note\n")]
 
-    (tmp_path / MOVED).rename(file)  # as if it had been killed before the new name
+    (tmp_path / MOVED_EVENTS_FILE).rename(file)  # as if it had been killed before the new name
     await move(file, store, stream, settled)
     assert await store.select(WHOLE) == moved
     assert await store.select("SELECT count() FROM dead_letters") == [(1,)]
@@ -84,17 +85,17 @@ async def test_messages_that_are_not_acknowledged_yet_are_left_to_the_writer_fir
         questions += 1
         return acknowledged[0]
 
-    async with in_background(move(tmp_path / FILE, store, stream, settled)):
+    async with in_background(move(tmp_path / EVENTS_FILE, store, stream, settled)):
         await until(lambda: questions > 1, "the move waits")
         count = f"SELECT count() FROM events WHERE stream = '{STREAM}'"
         assert await store.select(count) == [(0,)]
         acknowledged[0] = MESSAGES
-        await until((tmp_path / MOVED).exists, "the file is moved")
+        await until((tmp_path / MOVED_EVENTS_FILE).exists, "the file is moved")
     assert await store.select(count) == [(2 * MESSAGES,)]
 
 
 async def test_an_unreadable_file_stays_where_it_is(store: ClickHouse, tmp_path: Path) -> None:
-    file = tmp_path / FILE
+    file = tmp_path / EVENTS_FILE
     file.write_bytes(b"no database" * 1000)
     async with asyncio.timeout(60):
         await move(file, store, stream, settled)

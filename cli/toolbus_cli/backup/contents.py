@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from toolbus_cli.backup.errors import BackupError
-from toolbus_cli.state_dir import MOVED_EVENTS_FILE
+from toolbus_common.settings import MOVED_EVENTS_FILE
 
 TABLES, STREAM, COUNTERS, OUTBOX, CHECKPOINTS = (
     "tables", "stream", "counters", "outbox", "checkpoints",

@@ -26,10 +26,11 @@ from toolbus_cli.backup.manifest import (
 )
 from toolbus_cli.backup.sealed_keys import Lock
 from toolbus_cli.backup.target import Target
-from toolbus_cli.state_dir import EVENTS_FILE, MOVED_EVENTS_FILE, State
+from toolbus_cli.state_dir import State
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.snapshots.consumer_pause import paused
 from toolbus_common.nats.topology import EVENTS
+from toolbus_common.settings import EVENTS_FILE, MOVED_EVENTS_FILE
 
 KEYS = "state/"  # the files of the state directory in the sealed archive
 CONFIGURATION = "toolbus.yaml"  # the configuration file in the sealed archive

@@ -12,22 +12,20 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from toolbus_cli.errors import CommandError
-from toolbus_cli.state_dir import EVENTS_FILE
 from toolbus_common.config import Configuration
 from toolbus_common.errors import UnavailableError
 from toolbus_common.nats.connection import Bus
-from toolbus_common.nats.topology import INSTALLATION
+from toolbus_common.nats.topology import EVENT_STORE, INSTALLATION
 from toolbus_common.observability.logging import JsonFormatter
 from toolbus_common.observability.otlp_env import OtlpError
 from toolbus_common.secrets.references import SecretError
 from toolbus_common.service.names import SERVICES
-from toolbus_common.settings import SettingError, Settings
+from toolbus_common.settings import EVENTS_FILE, SettingError, Settings
 from toolbus_common.tls_files import TlsFileError
 
 if TYPE_CHECKING:
     from toolbus_common.service.service import Service
 
-STORE = "audit.store"  # the entry of the bucket that names the store of the installation
 READY_SECONDS = 120.0
 LOOK_SECONDS = 0.02
 _FORWARD = Callable[[str, str], None]
@@ -64,7 +62,7 @@ def preload() -> None:
 
 async def reject_full_form(bus: Bus) -> None:
     """Raise `CommandError` if the events of this installation are in ClickHouse."""
-    found = await (await bus.bucket(INSTALLATION)).get(STORE)
+    found = await (await bus.bucket(INSTALLATION)).get(EVENT_STORE)
     if found is not None and found.value:
         raise CommandError(
             "The events of this state directory are in ClickHouse, which --lite does not use; "

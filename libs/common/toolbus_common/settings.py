@@ -10,6 +10,11 @@ from toolbus_common.egress import Allowed, Egress
 from toolbus_common.listen_address import HostPort
 from toolbus_common.tls_files import TlsFiles
 
+# Files in the state directory: the events of the lite form, and the same after the full form has
+# moved them into its store.
+EVENTS_FILE = "events.db"
+MOVED_EVENTS_FILE = "events.moved.db"
+
 
 class SettingError(Exception):
     """A setting cannot be used. The message names it and contains no secret."""

@@ -81,6 +81,7 @@ from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.secrets import Secrets, stores_of
 from toolbus_common.service.process_context import ProcessContext
 from toolbus_common.service.service import Service
+from toolbus_common.settings import EVENTS_FILE
 
 log = logging.getLogger(__name__)
 
@@ -241,7 +242,7 @@ def _work_on_tables(
     """Compose what only ClickHouse has: retention, roll-ups, readers, and the move of a file."""
     _apply_retention(service, store, outbound)
     _run_in_background(service, lambda: run_rollups(store.run_in_background))
-    file = settings.state_dir / moved_file.FILE
+    file = settings.state_dir / EVENTS_FILE
     _run_in_background(
         service,
         lambda: moved_file.move(

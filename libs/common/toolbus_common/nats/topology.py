@@ -46,6 +46,7 @@ MODEL_RESPONSES = "tb_model_responses"  # object store of these responses: writt
 AGENT_RUNS = "tb_agent_runs"  # runs of agent mode, encrypted: written by codemode
 PLACEHOLDERS = "tb_placeholders"  # redacted values: written by policy, executor and codemode
 INSTALLATION = "tb_installation"  # fingerprints of shared keys, id of the store: all services
+EVENT_STORE = "audit.store"  # the entry of INSTALLATION with the id of the store of events
 RESULTS = "tb_results"  # object store of large results: written by codemode and executor
 
 LEASE_SECONDS = 2.0

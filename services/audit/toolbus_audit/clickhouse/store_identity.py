@@ -10,8 +10,8 @@ from typing import Any
 
 from toolbus_audit.clickhouse.errors import StoreDownError
 from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_common.nats.topology import EVENT_STORE
 
-STORE = "audit.store"  # the entry of the bucket
 ALREADY_FULL = (
     "The events of this installation are in ClickHouse; start it without --lite, or choose another "
     "state directory."
@@ -33,11 +33,11 @@ async def admit(bucket: Bucket, ids: list[str], location: str) -> str:
 
     The first store becomes the store of the installation. Raises `StoreDownError` for another one.
     """
-    found = await bucket.get(STORE)
+    found = await bucket.get(EVENT_STORE)
     if found is None or not found.value:
-        if await bucket.swap(STORE, ids[0].encode(), 0) is not None:
+        if await bucket.swap(EVENT_STORE, ids[0].encode(), 0) is not None:
             return ids[0]
-        found = await bucket.get(STORE)
+        found = await bucket.get(EVENT_STORE)
     known = found.value.decode() if found is not None and found.value else ""
     if known in ids:
         return known
@@ -45,12 +45,12 @@ async def admit(bucket: Bucket, ids: list[str], location: str) -> str:
         f"This audit service has a store of its own ({location}, id {ids[0]}), but the events of "
         f"this installation are in the store {known}. Use that store (TOOLBUS_CLICKHOUSE_URL or "
         "the state directory), or end this service. If that store is lost, run 'toolbus provision "
-        f"--forget {STORE}', then 'toolbus audit backfill'."
+        f"--forget {EVENT_STORE}', then 'toolbus audit backfill'."
     )
 
 
 async def reject_file(bucket: Bucket) -> None:
     """Raise `StoreDownError` if the installation has a store already: it has another form."""
-    found = await bucket.get(STORE)
+    found = await bucket.get(EVENT_STORE)
     if found is not None and found.value:
         raise StoreDownError(ALREADY_FULL)

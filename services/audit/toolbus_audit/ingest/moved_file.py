@@ -19,13 +19,12 @@ from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.events_file.moved_rows import MovedRows
 from toolbus_audit.ingest.backfill import insert_in_halves
 from toolbus_common.errors import BusDownError
+from toolbus_common.settings import MOVED_EVENTS_FILE
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
 MESSAGES = 1000  # read from the file at once
-FILE = "events.db"  # in the state directory
-MOVED = "events.moved.db"
 Finished = Callable[[], Awaitable[float]]
 
 
@@ -46,7 +45,7 @@ async def move(
                 written = await _moved(rows, store, await stream(), finished)
             finally:
                 await asyncio.to_thread(rows.close)
-            await asyncio.to_thread(path.replace, path.with_name(MOVED))
+            await asyncio.to_thread(path.replace, path.with_name(MOVED_EVENTS_FILE))
             log.info("audit.file_moved", extra={"rows": written, "file": str(path)})
         except (StoreDownError, BusDownError) as error:
             if str(error) != logged:

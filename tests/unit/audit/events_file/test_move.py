@@ -9,6 +9,7 @@ import pytest
 from toolbus_audit.events_file.store import open_file
 from toolbus_audit.ingest import moved_file
 from toolbus_common.errors import BusDownError
+from toolbus_common.settings import EVENTS_FILE, MOVED_EVENTS_FILE
 
 
 async def test_the_reason_of_a_wait_is_logged_once(
@@ -16,7 +17,7 @@ async def test_the_reason_of_a_wait_is_logged_once(
 ) -> None:
     monkeypatch.setattr(moved_file, "RETRY_SECONDS", 0.001)
     caplog.set_level(logging.INFO, moved_file.log.name)
-    file = tmp_path / moved_file.FILE
+    file = tmp_path / EVENTS_FILE
     open_file(file).close()
     reasons = ["one", "one", "two"]
 
@@ -28,4 +29,4 @@ async def test_the_reason_of_a_wait_is_logged_once(
     await moved_file.move(file, cast("Any", None), stream, cast("Any", None))
     waits = [each for each in caplog.records if each.message == "audit.move_waiting"]
     assert [each.__dict__["reason"] for each in waits] == ["one", "two"]
-    assert (tmp_path / moved_file.MOVED).exists()
+    assert (tmp_path / MOVED_EVENTS_FILE).exists()
