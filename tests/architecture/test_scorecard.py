@@ -25,6 +25,13 @@ def stored(folder: Path, day: int, report: dict[str, object]) -> None:
     (folder / f"tried-202611{day:02}-000000.json").write_text(json.dumps(report))
 
 
+def _exists(path: str) -> bool:
+    """Return whether a file exists, with the test that is named after `::`."""
+    file, _, test = path.partition("::")
+    found = ROOT / file
+    return found.exists() and (not test or f"def {test}(" in found.read_text())
+
+
 def test_every_line_is_there_once_and_in_order() -> None:
     assert [each.id for each in EVERY] == IDS
 
@@ -32,7 +39,7 @@ def test_every_line_is_there_once_and_in_order() -> None:
 @pytest.mark.parametrize("each", EVERY, ids=lambda each: each.id)
 def test_a_line_names_commands_tests_and_code_that_exist(each: Line) -> None:
     assert bool(each.every()) == bool(each.command)
-    assert [path for path in (*each.tests, *each.code) if not (ROOT / path).exists()] == []
+    assert [path for path in (*each.all_tests, *each.code) if not _exists(path)] == []
     if each.command:
         program, *targets = re.sub(r" (ARGS|SUITE)=.*", "", each.command).split()
         assert program == "make"
@@ -50,6 +57,14 @@ def test_the_page_has_every_line_of_the_list() -> None:
     expected = without_figures(text([Card(each) for each in EVERY]))
     assert without_figures(PAGE.read_text()) == expected, "run: make scorecard ARGS=--write"
     assert [each for each in IDS if f"\n| {each} |" not in expected] == []
+
+
+def test_a_requirement_without_a_test_or_a_reason_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "lines.toml"
+    line = '[[line]]\nid = "S7"\ndemand = "All."\nunmeasured = "None."\nrequirements = '
+    path.write_text(line + '[{id = "1.1", demand = "One."}]')
+    with pytest.raises(ScorecardError, match=r"S7, 1\.1: add tests"):
+        lines(path)
 
 
 def test_a_line_without_a_figure_or_a_reason_is_refused(tmp_path: Path) -> None:

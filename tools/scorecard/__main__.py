@@ -27,7 +27,7 @@ def main() -> int:
         if options.run is not None:
             from scorecard.runs import run  # noqa: PLC0415 - needs what only the tests need
 
-            run(each for each in every if each.tests and each.id in (options.run or each.id))
+            run(each for each in every if each.all_tests and each.id in (options.run or each.id))
         cards = [card(each) for each in every]
     except ScorecardError as error:
         print(error, file=sys.stderr)  # noqa: T201

@@ -32,6 +32,15 @@ class Figure(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         return value <= float(limit) if sign == "<=" else value >= float(limit)
 
 
+class Requirement(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One of the requirements of a line: the tests that prove it, or why none does."""
+
+    id: str
+    demand: str
+    tests: tuple[str, ...] = ()
+    unproved: str = ""
+
+
 class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One line: a demand, how it is measured, and what its figures do not cover."""
 
@@ -43,8 +52,15 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     run: str = ""  # JMESPath of the seconds that the run took; `seconds` if empty
     code: tuple[str, ...] = WHOLE  # the measured code: a later change makes the figure stale
     tests: tuple[str, ...] = ()  # tests that `--run` runs and counts
+    requirements: tuple[Requirement, ...] = ()  # with tests of their own
     unmeasured: str = ""  # what the figures do not cover, and why
     figures: tuple[Figure, ...] = ()
+
+    @property
+    def all_tests(self) -> list[str]:
+        """The tests of the line and of its requirements, each once."""
+        of_requirements = (test for each in self.requirements for test in each.tests)
+        return [*dict.fromkeys((*self.tests, *of_requirements))]
 
     def every(self) -> list[Figure]:
         """Return the figures with their sources, and those of the line's tests."""
@@ -56,7 +72,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             )
             for each in self.figures
         ]
-        return [*own, *(_figures_of_tests(self.id) if self.tests else ())]
+        return [*own, *(_figures_of_tests(self.id) if self.all_tests else ())]
 
 
 def _figures_of_tests(line: str) -> tuple[Figure, Figure]:
@@ -78,6 +94,9 @@ def lines(path: Path = LINES) -> list[Line]:
 
 
 def _check(line: Line) -> None:
+    for each in line.requirements:
+        if bool(each.tests) == bool(each.unproved):
+            raise ScorecardError(f"{line.id}, {each.id}: add tests, or say in `unproved` why not")
     if not line.every() and not line.unmeasured:
         raise ScorecardError(f"{line.id} has no figure: add one, or say in `unmeasured` why not")
     for figure in line.every():

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable
 
 from scorecard.history import commit_of, stale
-from scorecard.lines import ROOT
+from scorecard.lines import ROOT, Line
 from scorecard.results import Card, Measured
 
 PAGE = ROOT / "docs" / "explanation" / "scorecard.md"
@@ -32,7 +32,8 @@ def text(cards: list[Card]) -> str:
     rows = "".join(map(_row, cards))
     remarks = (f"- {each.line.id}: {each.line.unmeasured}\n" for each in cards)
     remarks = (line for line, each in zip(remarks, cards, strict=True) if each.line.unmeasured)
-    return f"{INTRODUCTION}{HEAD}{rows}\n## What the figures do not cover\n\n{''.join(remarks)}"
+    page = f"{INTRODUCTION}{HEAD}{rows}\n## What the figures do not cover\n\n{''.join(remarks)}"
+    return page + "".join(_requirements(each.line) for each in cards if each.line.requirements)
 
 
 def without_figures(page: str) -> str:
@@ -65,6 +66,20 @@ def _row(card: Card) -> str:
     why = stale(card)
     run = "; ".join([*runs(card), *([f"**stale**: {why}"] if why else [])])
     return f"| {line.id} | {line.demand} | {command} | {verdict} | {figures} | {run} |\n"
+
+
+def _requirements(line: Line) -> str:
+    proved = [each for each in line.requirements if each.tests]
+    head = (
+        f"\n## Requirements of {line.id}\n\n{len(proved)} of {len(line.requirements)} have tests.\n"
+    )
+    rows = "".join(
+        f"- **{each.id}** {each.demand}: "
+        + (", ".join(f"`{test}`" for test in each.tests) or each.unproved)
+        + "\n"
+        for each in line.requirements
+    )
+    return f"{head}\n{rows}"
 
 
 def _number(value: float | None) -> str:

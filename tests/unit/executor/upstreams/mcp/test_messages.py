@@ -21,3 +21,10 @@ def test_an_upstreams_error_message_is_kept_but_shortened() -> None:
         messages.result_of(messages.read(text))
     assert len(caught.value.reason) < 600
     assert caught.value.data == {"upstream_code": -5, "upstream_data": {"kept": [1]}}
+
+
+@pytest.mark.parametrize("version", ["2024-10-07", "1999-01-01", "2026-07-28", "", None, 5])
+def test_a_server_with_an_unsupported_revision_is_refused(version: object) -> None:
+    greeting = {"id": 1, "result": {"protocolVersion": version, "capabilities": {}}}
+    with pytest.raises(UpstreamInvalidError, match="revision that Toolbus does not support"):
+        messages.greeted(messages.read(json.dumps(greeting).encode()))
