@@ -73,7 +73,7 @@ balancers: $(INSTALLED)
 # earlier version is built and installed once, in build/upgrade: FROM=COMMIT names another one.
 .PHONY: upgrade
 upgrade: $(INSTALLED)
-	TOOLBUS_UPGRADE_FROM=$(FROM) $(BIN)/python -m pytest tests/upgrade --capture=no $(ARGS)
+	TOOLBUS_UPGRADE_FROM=$(FROM) $(BIN)/python -m pytest tests/upgrade --capture=no -o faulthandler_timeout=1800 $(ARGS)
 
 # A real Prometheus scrapes every service and evaluates every expression of its dashboard.
 metrics: $(INSTALLED)

@@ -73,8 +73,7 @@ def _accounts(place: Installation, options: argparse.Namespace) -> Iterator[Acco
         with place.loaded() as running:
             time.sleep(options.before)
             at = time.monotonic()
-            FAULTS[name](place)
-            returned = time.monotonic()
+            returned = FAULTS[name](place) or time.monotonic()
             _until_quiet(running)
         place.until_whole()
         account = accountant.settled(name, running, at, returned)

@@ -8,6 +8,7 @@ from functools import partial
 from cluster_faults.clock import clock_settings, set_clock
 from cluster_faults.installation import REPLICAS, Installation
 from cluster_faults.network import full
+from figures import console
 from harness.engines.nats_cluster import ClusterNode
 from toolbus_common.service.names import SERVICES
 
@@ -18,7 +19,8 @@ LAG = 3.0  # seconds; less than until the sentinel makes the replica follow agai
 HOUR = 3600
 LAME_DUCK = 5.0  # seconds in which clients leave a server that will stop
 
-Fault = Callable[[Installation], None]
+# A fault returns when everything ran again, or when its end began if that is a disturbance too.
+Fault = Callable[[Installation], float | None]
 Node = Callable[[Installation], ClusterNode]
 
 
@@ -72,16 +74,19 @@ def link_slow(chosen: Node, place: Installation) -> None:
     link = place.link(chosen(place))
     link.slow_down()
     time.sleep(2 * AWAY)
+    console.print(*link.slow_traffic(), sep="\n")
     link.repair()
 
 
-def node_disk_full(chosen: Node, place: Installation) -> None:
-    """Fill the disk of a NATS server's streams; free it, and restart the server."""
+def node_disk_full(chosen: Node, place: Installation) -> float:
+    """Fill the disk of a NATS server's streams; free it, and kill and start the server."""
     node = chosen(place)
     with full(node.store):
         time.sleep(2 * AWAY)
+    killed = time.monotonic()
     node.kill()
     node.start()
+    return killed
 
 
 def audit_disk_full(place: Installation) -> None:

@@ -59,6 +59,15 @@ class Link:
         ):
             self._drop(chain, side, *lost)
 
+    def slow_traffic(self) -> list[str]:
+        """Return what the slow link has sent and dropped in each direction."""
+        found = []
+        for entry, device in (([], self._device), (self.entry, "eth0")):
+            words = [*entry, "tc", "-s", "qdisc", "show", "dev", device]
+            shown = subprocess.run(words, capture_output=True, text=True, check=True).stdout
+            found += [each.strip() for each in shown.splitlines() if "Sent" in each]
+        return found
+
     def repair(self) -> None:
         """Make the link whole again."""
         for chain in ("FORWARD", "INPUT", "OUTPUT"):

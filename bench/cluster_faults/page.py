@@ -28,8 +28,8 @@ does a full disk. After each fault the calls are compared one by one.
 
 - **cut**: the kernel drops packets; connections stay open. "Cannot send" drops one direction only.
 - **slow link**: 2 Mbit/s with up to 200 ms of queue in each direction, and 2 % of the packets lost.
-- **disk full**: NATS stops its streams on a server without space until it is restarted. The fault ends with a restart by SIGKILL after
-  16 s, which breaks connections again.
+- **disk full**: NATS stops its streams on a server without space until it is restarted. After 16 s, the server is killed (SIGKILL)
+  and started with a free disk, which breaks connections again: "after the return" counts from this kill.
 - **clocks**: those of the first replica of each service, by libfaketime; timers are not affected.
 - **rolling restart**: services by SIGTERM; each NATS server first gets SIGUSR2 (lame duck mode), and SIGTERM 5 s later.
 
