@@ -18,6 +18,7 @@ import os
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
@@ -28,6 +29,7 @@ from toolbus_common.config_store.literal_secrets import Reader, keys_at
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.contracts import (
     CachedResponsesQuery,
+    CallAdmitted,
     ClientMessage,
     ConnectionCreated,
     GuardQuery,
@@ -93,6 +95,8 @@ from toolbus_executor.validation import reads_output_schemas
 log = logging.getLogger(__name__)
 
 TOKEN_SECONDS = 40.0  # longer than oauth waits for an authorization server
+READY_SECONDS = 20.0  # after them, a replica is ready although a server has not answered yet
+MAX_NAMED = 5  # servers in a reason
 MAX_STARTS = max(4, 2 * (os.cpu_count() or 1))  # first starts of processes at the same time
 
 
@@ -121,6 +125,7 @@ class ServerRegistry:
         self._supervisors = Reconciler(self._start, ServerSupervisor.stop)
         self._restarted: frozenset[str] = frozenset()  # servers known before this change
         self._changed = asyncio.Event()
+        self._patience = monotonic() + READY_SECONDS
         self._guards: Mapping[str, Guard] = {}  # with which the servers were listed
         self._inspector: Callable[[], Inspector] = lambda: dependencies.guards.inspector
         self._early_cancellations = early = EarlyCancellations()
@@ -158,6 +163,24 @@ class ServerRegistry:
         supervisors = sorted(self._supervisors, key=lambda each: each.name)
         servers = await asyncio.gather(*(each.status() for each in supervisors))
         return *servers, *self._providers.status(), *self.guard_services.status()
+
+    def why_not(self) -> str:
+        """Return which servers' calls this replica does not serve yet; empty if all, or if late.
+
+        Until then, the replica that it replaces must stay.
+        """
+        if monotonic() < self._patience:
+            declared = self._directory.now.configuration.servers
+            if waiting := [name for name in declared if not self._is_served(name)]:
+                return f"connecting to {', '.join(sorted(waiting)[:MAX_NAMED])}"
+            self._patience = 0.0
+        return ""
+
+    def _is_served(self, server: str) -> bool:
+        supervisor = self._supervisors.get(server)
+        return supervisor is not None and (
+            supervisor.alone or self._service.calls.serves(CallAdmitted, server)
+        )
 
     def sessions(self) -> SessionsReply:
         """Return the upstream sessions of this executor, with their owners."""
@@ -343,6 +366,8 @@ def build(process: ProcessContext) -> Service:
         )
         registry = ServerRegistry(service, directory, pins, commands, dependencies, cache)
         directory.projection.on_configured.append(registry.reconcile)
+        if process.alone:
+            service.why_not = registry.why_not
         service.details = lambda: (
             {"servers": len(registry)} | registry.python_plugins.status() | ejected(plugins)
         )

@@ -159,7 +159,9 @@ class RollingRestart:
         return spent_and_reserved(self.cluster.valkey.url)
 
     def _is_ready(self) -> bool:
-        return self.cluster.up_to_date() and all(s.ready for s in self.cluster.statuses())
+        statuses = self.cluster.statuses()
+        whole = len(statuses) == self.cluster.services  # a busy replica may not have replied
+        return whole and all(each.ready for each in statuses) and self.cluster.up_to_date()
 
 
 async def _is_ready(ops: str) -> bool:

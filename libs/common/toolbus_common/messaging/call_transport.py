@@ -208,6 +208,10 @@ class CallTransport:
         self._served[subject] = subscription
         self._local.serve(subject, handler)
 
+    def serves(self, contract: type[Call], server: str) -> bool:
+        """Return whether the calls of a server are served here."""
+        return f"{contract.SUBJECT}.{server}" in self._served
+
     async def leave(self, contract: type[Call], server: str) -> None:
         """Stop serving the calls of a server."""
         subject = f"{contract.SUBJECT}.{server}"

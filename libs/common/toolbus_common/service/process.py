@@ -95,7 +95,7 @@ async def _run(names: Sequence[str], settings: Settings) -> None:
 @asynccontextmanager
 async def serving(names: Sequence[str], settings: Settings) -> AsyncIterator[Sequence[Service]]:
     """Run services in this process until the context ends; then drain them."""
-    process = ProcessContext()
+    process = ProcessContext(alone=len(names) == 1)
     services = [build(name, process) for name in sorted(names, key=STARTING_ORDER.index)]
     health.report_readiness(services)
     async with AsyncExitStack() as stack:

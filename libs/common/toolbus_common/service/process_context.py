@@ -22,9 +22,13 @@ P = TypeVar("P", bound=Projection)
 
 
 class ProcessContext:
-    """State that the services of one process share."""
+    """State that the services of one process share.
 
-    def __init__(self) -> None:
+    `alone` is set for a process with one service, of which replicas are replaced one by one.
+    """
+
+    def __init__(self, *, alone: bool = False) -> None:
+        self.alone = alone
         self.calls = LocalTransport()
         self._projections: dict[tuple[str, type[Any]], tuple[Any, BucketWatch]] = {}
 

@@ -86,8 +86,8 @@ class ServerSupervisor:
         self._service = service
         self._pins = buckets.pins
         self._dependencies = dependencies
-        alone = declared.is_process and separation is None
-        self._lease = Lease(buckets.leases, name, service.events.producer) if alone else None
+        self.alone = declared.is_process and separation is None  # one executor at a time serves it
+        self._lease = Lease(buckets.leases, name, service.events.producer) if self.alone else None
         self.entry = CatalogPublisher(
             name, declared.definitions, buckets.catalogue, pins, service.events
         )
