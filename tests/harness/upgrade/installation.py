@@ -85,7 +85,7 @@ class Replica:
 
     def wait_ready(self) -> None:
         """Wait until `/readyz` answers 200."""
-        until_blocking(self._is_ready, f"{self.service} of {self.version.name} is ready", 120)
+        until_blocking(self.is_ready, f"{self.service} of {self.version.name} is ready", 120)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal to its process."""
@@ -99,7 +99,8 @@ class Replica:
         code, self.process = self.process.wait(END_SECONDS), None
         return code
 
-    def _is_ready(self) -> bool:
+    def is_ready(self) -> bool:
+        """Return whether `/readyz` answers 200. Raises `RuntimeError` if the process has ended."""
         assert self.process is not None
         if self.process.poll() is not None:
             raise RuntimeError(f"{self.service} ended:\n{self.log.read_text()[-3000:]}")
@@ -178,9 +179,8 @@ class Installation(BusOperator):
             yield number
 
     def is_ready(self) -> bool:
-        """Return whether every replica reports that it is ready."""
-        statuses = self.statuses()
-        return len(statuses) == self.services and all(each.ready for each in statuses)
+        """Return whether `/readyz` of every replica answers 200."""
+        return all(each.is_ready() for replicas in self.replicas.values() for each in replicas)
 
     def _start(self, service: str) -> None:
         """Start the replicas of a service; the later ones get the files that the first created."""
