@@ -25,7 +25,9 @@ COMPLETED = "SELECT count() AS calls FROM events WHERE event = 'call.completed'"
 
 @pytest.fixture(scope="module")
 def old() -> Version:
-    return earlier()
+    found = earlier()
+    assert found.packages != present().packages, "two versions are compared"
+    return found
 
 
 @pytest.mark.parametrize("order", ORDERS.values(), ids=ORDERS)

@@ -24,6 +24,13 @@ class Version:
     name: str
     command: str
 
+    @property
+    def packages(self) -> str:
+        """The directory from which its processes import Toolbus."""
+        python = str(Path(self.command).with_name("python"))
+        shown = "import toolbus_common; print(toolbus_common.__file__)"
+        return subprocess.check_output([python, "-c", shown], text=True).strip()
+
     def run(self, *words: str, **environment: str) -> str:
         """Run a command, and return its output. Raises `RuntimeError` with its error."""
         done = subprocess.run(
