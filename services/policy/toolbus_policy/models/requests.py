@@ -36,10 +36,11 @@ BYTES_PER_TOKEN = (
 # How a body can name a cache of one hour: the value `1h`, also with escaped characters.
 _HOUR = re.compile(rb'"(?:1|\\u0031)(?:h|\\u0068)"')
 _BASE_PRICES = 6  # of every model; those of caches of one hour, audio and images may follow
-# How a body can name audio or images: these letters, a file or content that the provider stores
-# (both can contain them), or any escaped letter.
+# How a body can name audio or images: these letters, a file, a document or content that the
+# provider stores (all can contain them), or any escaped letter.
 _MEDIA = re.compile(
-    rb'audio|image|"(?:input_)?file|"previous_response_id"|"conversation"|"prompt"|\\u00'
+    rb'audio|image|"(?:(?:input_)?file|document")|'
+    rb'"previous_response_id"|"conversation"|"prompt"|\\u00'
 )
 MAX_OUTPUT = 100_000_000  # tokens: a charge remains exact in every counter
 

@@ -12,23 +12,24 @@ from toolbus_executor.providers.usage import (
 )
 
 
-def reported_usage(
-    given: object, cached: object, written: object, output: object, reasoning: object
-) -> Usage | None:
-    """Return the usage of reported counts, within their limits; None without any count.
-
-    `given` includes `cached` and `written`, and `output` includes `reasoning`.
-    """
-    total, made = count_of(given), count_of(output)
+def reported_usage(reported: Usage) -> Usage | None:
+    """Return the usage of reported counts, within their limits; None without any count."""
+    total, made = count_of(reported.input), count_of(reported.output)
     if not (total or made):
         return None
-    read = min(count_of(cached), total)
+    read = min(count_of(reported.cached), total)
+    written = min(count_of(reported.cache_write), total - read)
+    audio = min(count_of(reported.audio_input), total - read - written)
+    thought = min(count_of(reported.reasoning), made)
     return Usage(
         input=total,
         cached=read,
-        cache_write=min(count_of(written), total - read),
+        cache_write=written,
         output=made,
-        reasoning=min(count_of(reasoning), made),
+        reasoning=thought,
+        audio_input=audio,
+        image_input=min(count_of(reported.image_input), total - read - written - audio),
+        audio_output=min(count_of(reported.audio_output), made - thought),
     )
 
 

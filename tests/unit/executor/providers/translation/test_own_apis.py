@@ -119,6 +119,54 @@ def test_the_usage_of_a_stream_is_estimated_until_it_is_complete() -> None:
     assert (usage.input, usage.output, usage.estimated) == (7, 2, False)
 
 
+def modalities(**counts: int) -> list[dict[str, Any]]:
+    return [{"modality": kind, "tokenCount": count} for kind, count in counts.items()]
+
+
+HEARD = {
+    "promptTokenCount": 390,
+    "cachedContentTokenCount": 40,
+    "candidatesTokenCount": 20,
+    "promptTokensDetails": modalities(TEXT=10, AUDIO=100, IMAGE=200, VIDEO=58, DOCUMENT=22),
+    "cacheTokensDetails": modalities(AUDIO=40),
+    "candidatesTokensDetails": modalities(TEXT=5, AUDIO=15),
+}
+
+
+@pytest.mark.parametrize("is_stream", [False, True])
+@pytest.mark.parametrize(
+    ("more", "kinds"),
+    [
+        ({}, (60, 280, 15)),
+        ({"toolUsePromptTokenCount": 9, "toolUsePromptTokensDetails": modalities(IMAGE=9)},
+         (60, 289, 15)),
+        ({"promptTokensDetails": modalities(AUDIO=10**9), "candidatesTokensDetails": [7]},
+         (350, 0, 0)),
+        ({"promptTokensDetails": [{"modality": ["AUDIO"], "tokenCount": 5}, "AUDIO"],
+          "cacheTokensDetails": {"modality": "AUDIO"}}, (0, 0, 15)),
+        ({"promptTokensDetails": modalities(AUDIO=-5, IMAGE=-1)}, (0, 0, 15)),
+    ],
+)  # fmt: skip
+def test_audio_and_images_of_gemini_are_counted_apart(
+    *, is_stream: bool, more: dict[str, Any], kinds: tuple[int, int, int]
+) -> None:
+    used = translation("messages_to_gemini")
+    body = {"candidates": [{"finishReason": "STOP"}], "usageMetadata": HEARD | more}
+    if is_stream:
+        stream = used.stream()
+        fed(stream, body)
+        assert stream.facts is not None
+        usage = stream.facts.usage
+    else:
+        used.response(body)
+        assert used.facts is not None
+        assert used.facts.usage is not None
+        usage = used.facts.usage
+    assert (usage.audio_input, usage.image_input, usage.audio_output) == kinds
+    assert usage.cached == 40
+    assert not usage.estimated
+
+
 def test_a_failed_tool_call_is_an_error_and_its_usage_is_known() -> None:
     used = translation("chat_to_gemini")
     failed = {"candidates": [{"finishReason": "MALFORMED_FUNCTION_CALL"}]}

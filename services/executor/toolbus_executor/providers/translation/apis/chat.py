@@ -187,12 +187,15 @@ class PromptDetails(Struct):
 
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
+    audio_tokens: int | None = None
+    image_tokens: int | None = None
 
 
 class CompletionDetails(Struct):
     """Details of the output tokens."""
 
     reasoning_tokens: int | None = None
+    audio_tokens: int | None = None
 
 
 class Usage(Struct):
@@ -279,6 +282,9 @@ def usage_of(usage: Usage | None) -> model_calls.Usage:
         cache_write=prompt.cache_write_tokens or 0,
         output=usage.completion_tokens or 0,
         reasoning=completion.reasoning_tokens or 0,
+        audio_input=prompt.audio_tokens or 0,
+        image_input=prompt.image_tokens or 0,
+        audio_output=completion.audio_tokens or 0,
     )
 
 
@@ -291,9 +297,24 @@ def usage_body(usage: model_calls.Usage) -> dict[str, Any]:
         "prompt_tokens_details": {
             "cached_tokens": usage.cached,
             "cache_write_tokens": usage.cache_write,
+            **media_input(usage),
         },
-        "completion_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "completion_tokens_details": {
+            "reasoning_tokens": usage.reasoning,
+            **media_output(usage),
+        },
     }
+
+
+def media_input(usage: model_calls.Usage) -> dict[str, int]:
+    """Return the counts of audio and images in the input that are not 0."""
+    found = {"audio_tokens": usage.audio_input, "image_tokens": usage.image_input}
+    return {name: count for name, count in found.items() if count}
+
+
+def media_output(usage: model_calls.Usage) -> dict[str, int]:
+    """Return the count of audio in the output, if it is not 0."""
+    return {"audio_tokens": usage.audio_output} if usage.audio_output else {}
 
 
 def error_message(error: Any) -> str:

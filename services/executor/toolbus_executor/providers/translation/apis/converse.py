@@ -99,7 +99,10 @@ class Event(Struct, rename="camel"):
 
 
 def usage_of(reported: dict[str, Any] | None) -> Usage | None:
-    """Return the token counts. `inputTokens` does not include cached tokens."""
+    """Return the token counts. `inputTokens` does not include cached tokens.
+
+    Bedrock does not report which tokens are images.
+    """
     if reported is None:
         return None
 
@@ -108,4 +111,7 @@ def usage_of(reported: dict[str, Any] | None) -> Usage | None:
         return value if isinstance(value, int) else 0
 
     read, written = max(0, count("cacheReadInput")), max(0, count("cacheWriteInput"))
-    return reported_usage(count("input") + read + written, read, written, count("output"), 0)
+    given = count("input") + read + written
+    return reported_usage(
+        Usage(input=given, cached=read, cache_write=written, output=count("output"))
+    )

@@ -13,6 +13,7 @@ from msgspec import Struct
 
 from toolbus_common.contracts.model_calls import Usage
 from toolbus_executor.providers.translation.decoded_facts import reported_usage
+from toolbus_executor.providers.usage import count_of
 
 SIGNATURE = "gemini:"
 OF_TEXT = "text"
@@ -32,6 +33,9 @@ FINISH_REASONS = {
         "content_filter",
     ),
 }
+_PROMPTS = ("prompt", "toolUsePrompt")
+# Google prices the frames of videos and the pages of documents as images.
+_AUDIO, _IMAGES = frozenset({"AUDIO"}), frozenset({"IMAGE", "VIDEO", "DOCUMENT"})
 # Reasons of a response that the model has not completed.
 FAILURES = frozenset(
     {
@@ -91,21 +95,40 @@ class Response(Struct, rename="camel"):
 
 
 def usage_of(reported: dict[str, Any] | None) -> Usage | None:
-    """Return the token counts. `candidatesTokenCount` does not include thoughts."""
+    """Return the token counts. `candidatesTokenCount` does not include thoughts.
+
+    The details of the prompt include those of the cache, which have the price of cached tokens.
+    """
     if reported is None:
         return None
+    thoughts = count_of(reported.get("thoughtsTokenCount"))
 
-    def count(name: str) -> int:
-        value = reported.get(f"{name}TokenCount")
-        return value if isinstance(value, int) else 0
+    def fresh(kinds: frozenset[str]) -> int:
+        parts = [_detail(reported, f"{name}TokensDetails", kinds) for name in _PROMPTS]
+        return sum(parts) - _detail(reported, "cacheTokensDetails", kinds)
 
-    thoughts = count("thoughts")
     return reported_usage(
-        count("prompt") + count("toolUsePrompt"),
-        count("cachedContent"),
-        0,
-        count("candidates") + thoughts,
-        thoughts,
+        Usage(
+            input=sum(count_of(reported.get(f"{name}TokenCount")) for name in _PROMPTS),
+            cached=count_of(reported.get("cachedContentTokenCount")),
+            output=count_of(reported.get("candidatesTokenCount")) + thoughts,
+            reasoning=thoughts,
+            audio_input=fresh(_AUDIO),
+            image_input=fresh(_IMAGES),
+            audio_output=_detail(reported, "candidatesTokensDetails", _AUDIO),
+        )
+    )
+
+
+def _detail(reported: dict[str, Any], name: str, kinds: frozenset[str]) -> int:
+    """Return the tokens of these kinds in a list of counts by kind."""
+    details = reported.get(name)
+    if not isinstance(details, list):
+        return 0
+    return sum(
+        count_of(each.get("tokenCount"))
+        for each in details
+        if isinstance(each, dict) and str(each.get("modality")) in kinds
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from msgspec import Struct
 
 from toolbus_common.contracts import model_calls
+from toolbus_executor.providers.translation.apis import chat
 
 THINKING, REDACTED = "thinking:", "redacted:"
 
@@ -176,8 +177,12 @@ def usage_body(usage: model_calls.Usage) -> dict[str, Any]:
         "input_tokens_details": {
             "cached_tokens": usage.cached,
             "cache_write_tokens": usage.cache_write,
+            **chat.media_input(usage),
         },
         "output_tokens": usage.output,
-        "output_tokens_details": {"reasoning_tokens": usage.reasoning},
+        "output_tokens_details": {
+            "reasoning_tokens": usage.reasoning,
+            **chat.media_output(usage),
+        },
         "total_tokens": usage.input + usage.output,
     }
