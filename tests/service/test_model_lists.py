@@ -4,12 +4,14 @@ from typing import Any
 
 import pytest
 
+from harness.apis import cloud_providers as clouds
 from harness.apis.model_provider import ModelProvider, ModelRequest
 from harness.services.model_gateway import ModelGateway, provider
 from harness.waits import until_async
 from toolbus_common.contracts import Listing
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CATALOGUE
+from toolbus_executor.providers import http
 from toolbus_executor.providers.model_lists import publisher
 
 ITSELF: dict[str, Any] = {"models": ()}  # the provider lists its models itself
@@ -84,6 +86,70 @@ async def test_the_list_of_each_kind_is_published_and_followed(
         model.answer = lists("three")
         await until_published(operator, "three")
         assert [row["tools"] for row in await gateway.rows()] == [1]
+
+
+LISTED = {
+    "vertex": ("claude-opus-4-6", "gemini-2.5-flash", "gemini-2.5-pro"),
+    "bedrock": ("amazon.nova-lite-v1:0", "eu.anthropic.claude-1", "eu.anthropic.claude-2"),
+}
+
+
+@pytest.mark.parametrize("kind", ["vertex", "bedrock"])
+async def test_the_lists_of_clouds_are_read_page_by_page(
+    gateway: ModelGateway, operator: Bus, model: ModelProvider, kind: str
+) -> None:
+    model.answer = clouds.bedrock_lists if kind == "bedrock" else clouds.vertex_lists
+    async with gateway.executor(p=clouds.cloud_provider(kind, model, **ITSELF)):
+        await until_published(operator, *LISTED[kind])
+    asked = [each for each in model.requests if not each.path.endswith("/token")]
+    for request in asked:
+        if kind == "bedrock":
+            clouds.check_signature(request)
+        else:
+            assert request.path.startswith("/v1beta1/publishers/")
+            assert request.headers["authorization"] == f"Bearer {clouds.TOKEN}"
+
+
+async def test_bedrock_is_asked_with_its_api_key(
+    gateway: ModelGateway, operator: Bus, model: ModelProvider
+) -> None:
+    model.answer = clouds.bedrock_lists
+    own = {"credentials": {}, "key": "a-key-of-bedrock"}
+    async with gateway.executor(p=clouds.cloud_provider("bedrock", model, **ITSELF, **own)):
+        await until_published(operator, *LISTED["bedrock"])
+    assert model.requests[0].headers["authorization"] == "Bearer a-key-of-bedrock"
+
+
+async def test_a_list_without_an_end_is_cut(
+    gateway: ModelGateway, operator: Bus, model: ModelProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def endless(request: ModelRequest) -> None:
+        profile = {"inferenceProfileId": f"m{len(model.requests):04}"}
+        profiles = [profile] if "profiles" in request.path else []
+        await request.reply({"inferenceProfileSummaries": profiles, "nextToken": "more"})
+
+    model.answer = endless
+    monkeypatch.setattr(publisher, "REFRESH_SECONDS", 600.0)
+    async with gateway.executor(p=clouds.cloud_provider("bedrock", model, **ITSELF)):
+
+        async def is_published() -> bool:
+            return await published(operator) is not None
+
+        await until_async(is_published, "the list")
+        assert len(await published(operator) or ()) == publisher.MAX_PAGES
+    assert len(model.requests) == 2 * publisher.MAX_PAGES
+
+
+async def test_a_list_at_another_host_is_requested_over_the_egress_check(
+    gateway: ModelGateway, operator: Bus, model: ModelProvider, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = [f"http://localhost:{model.url.split(':')[-1]}/models?page=1"]
+    monkeypatch.setattr(http, "list_urls_of", lambda _: tuple(other))
+    model.answer = lists("one")
+    async with gateway.executor(p=provider(model, **ITSELF)):
+        await until_published(operator, "one")
+        assert model.requests[0].path == "/v1/models?page=1"
+        assert model.requests[0].headers["host"].startswith("localhost:")
 
 
 async def test_a_query_of_the_address_is_kept(

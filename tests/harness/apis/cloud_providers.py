@@ -29,6 +29,7 @@ ACCESS_KEY, SECRET_KEY, REGION = "AKIAEXAMPLE", "secret-of-the-pair-of-keys", "e
 GEMINI_USAGE = {"promptTokenCount": 10, "candidatesTokenCount": 3, "thoughtsTokenCount": 1}
 CONVERSE_USAGE = {"inputTokens": 8, "cacheReadInputTokens": 2, "outputTokens": 4, "totalTokens": 14}
 PRIVATE = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+NEXT_PAGE = "next/page+=="
 TOKEN = "ya29.a-token-of-the-service-account"
 
 
@@ -132,13 +133,58 @@ def check_signature(request: ModelRequest) -> None:
     sent = request.headers
     fields = {"content-type": sent["content-type"]}
     url = f"http://{sent['host']}{request.path}"
-    expected = AWSRequest("POST", url, data=request.body, headers=fields)
+    method = "POST" if request.body else "GET"
+    expected = AWSRequest(method, url, data=request.body, headers=fields)
     signer = SigV4Auth(Credentials(ACCESS_KEY, SECRET_KEY), "bedrock", REGION)
     expected.context["timestamp"] = sent["x-amz-date"]
     expected.headers["X-Amz-Date"] = sent["x-amz-date"]
     to_sign = signer.string_to_sign(expected, signer.canonical_request(expected))
     assert sent["authorization"].endswith(f"Signature={signer.signature(to_sign, expected)}")
     assert f"Credential={ACCESS_KEY}/" in sent["authorization"]
+
+
+async def bedrock_lists(request: ModelRequest) -> None:
+    """Answer a request for models, or for a page with one inference profile of two."""
+    path = urlsplit(request.path)
+    query = {name: value for name, (value,) in parse_qs(path.query).items()}
+    region = f"arn:aws:bedrock:{REGION}:"
+    if path.path.endswith("/foundation-models"):
+        body = {"modelSummaries": [
+            {"modelArn": f"{region}:foundation-model/{name}", "modelId": name,
+             "modelName": "Nova", "providerName": "Amazon", "inputModalities": ["TEXT"],
+             "outputModalities": ["TEXT"], "inferenceTypesSupported": ["ON_DEMAND"],
+             "modelLifecycle": {"status": "ACTIVE"}}
+            for name in ("amazon.nova-lite-v1:0",)
+        ]}  # fmt: skip
+        own_api_types.check_bedrock_list("ListFoundationModels", body, query)
+    else:
+        page = query.get("nextToken", "")
+        name = "eu.anthropic.claude-2" if page else "eu.anthropic.claude-1"
+        arn = f"{region}123456789012:inference-profile/{name}"
+        model = {"modelArn": f"{region}:foundation-model/{name.removeprefix('eu.')}"}
+        body = {"inferenceProfileSummaries": [
+            {"inferenceProfileId": name, "inferenceProfileName": "EU Claude", "models": [model],
+             "inferenceProfileArn": arn, "status": "ACTIVE", "type": "SYSTEM_DEFINED"}
+        ]}  # fmt: skip
+        more = {} if page else {"nextToken": NEXT_PAGE}
+        own_api_types.check_bedrock_list("ListInferenceProfiles", body | more, query)
+        body |= more  # type: ignore[arg-type]
+    await request.reply(body)
+
+
+async def vertex_lists(request: ModelRequest) -> None:
+    """Answer a request for the models of a publisher, as `publishers.models.list` of v1beta1."""
+    if request.path.endswith("/token"):
+        await _token(request)
+        return
+    path = urlsplit(request.path)
+    query = {name: value for name, (value,) in parse_qs(path.query).items()}
+    name = "claude-opus-4-6" if "/anthropic/" in path.path else "gemini-2.5-flash"
+    more = {} if "/anthropic/" in path.path else {"nextPageToken": NEXT_PAGE}
+    if query.get("pageToken") == NEXT_PAGE:
+        name, more = "gemini-2.5-pro", {}
+    models = [{"name": f"{path.path.partition('v1beta1/')[2]}/{name}", "versionId": "default"}]
+    await request.reply({"publisherModels": models, **more})
 
 
 async def _token(request: ModelRequest) -> None:

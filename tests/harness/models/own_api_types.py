@@ -73,9 +73,21 @@ def check_converse_event(name: str, body: dict[str, Any]) -> None:
     _check(stream.members[name], body, f"$.{name}")
 
 
+def check_bedrock_list(operation: str, body: dict[str, Any], query: dict[str, str]) -> None:
+    """Raise an exception unless the body and the query fit this operation on lists of models."""
+    model = _service("bedrock").operation_model(operation)
+    names = {shape.serialization["name"]: name for name, shape in model.input_shape.members.items()}
+    sent: dict[str, Any] = {names[name]: value for name, value in query.items()}
+    if "maxResults" in sent:
+        sent["maxResults"] = int(sent["maxResults"])
+        assert sent["maxResults"] <= model.input_shape.members["maxResults"].metadata["max"]
+    _check(model.input_shape, sent, "$")
+    _check(model.output_shape, body, "$")
+
+
 @cache
-def _service() -> Any:
-    return botocore.session.Session().get_service_model("bedrock-runtime")
+def _service(name: str = "bedrock-runtime") -> Any:
+    return botocore.session.Session().get_service_model(name)
 
 
 def _check(shape: Any, value: Any, path: str) -> None:
@@ -108,6 +120,8 @@ def _check(shape: Any, value: Any, path: str) -> None:
     elif kind in ("integer", "long", "float", "double"):
         assert isinstance(value, int | float), path
         assert not isinstance(value, bool), path
+    elif kind == "timestamp":
+        assert isinstance(value, str), path
     else:
         assert kind == "boolean", kind
         assert isinstance(value, bool), path

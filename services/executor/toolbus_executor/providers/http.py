@@ -10,7 +10,7 @@ from toolbus_executor.known_secrets import KnownSecrets
 from toolbus_executor.mcp_messages.request_builder import CLIENT
 from toolbus_executor.providers.api_keys import ApiKey, ApiKeys
 from toolbus_executor.providers.endpoints.authorization import Authorization
-from toolbus_executor.providers.endpoints.paths import list_path_of, path_of, probe_path_of
+from toolbus_executor.providers.endpoints.paths import list_urls_of, path_of, probe_path_of
 from toolbus_executor.providers.streamed_response import StreamedResponse
 from toolbus_executor.resilience.health_probe import PROBE_SECONDS
 from toolbus_executor.transport.dialer import Dialer
@@ -65,13 +65,14 @@ class ProviderClient:
             own["anthropic-version"] = ANTHROPIC_VERSION
         configured = {name.lower(): _one_line(name, value) for name, value in headers.items()}
         lines = "".join(f"{name}: {value}\r\n" for name, value in (own | configured).items())
-        self._common = f" HTTP/1.1\r\nhost: {host}\r\n{lines}".encode()
+        self._lines = lines
+        self._common = self._head(host)
         self.path_of = path_of(provider)
         self._authorization = authorization
         self._probe = f"GET {probe_path_of(provider)}".encode() + self._common
-        listed = list_path_of(provider)
-        self.lists_models = bool(listed)
-        self._list = f"GET {listed}".encode() + self._common
+        self.lists = list_urls_of(provider)
+        self._dialer = dialer
+        self._host = host
         self._pool = Pool(provider.base_url, dialer, _ProviderConnection)
 
     async def send(  # noqa: PLR0913, PLR0917 - one request, on the call path
@@ -98,7 +99,7 @@ class ProviderClient:
         """
         line = key.line
         if self._authorization is not None:
-            line = await self._lines(self._authorization, key, path, body, seconds)
+            line = await self._authorized(self._authorization, key, path, body, seconds)
         betas = b"anthropic-beta: %b\r\n" % beta if beta else b""
         request = b"POST %b%b%b%btraceparent: %b\r\ncontent-length: %d\r\n\r\n%b" % (
             path.encode(), self._common, line, betas, traceparent.encode(), len(body), body,
@@ -111,7 +112,7 @@ class ProviderClient:
             )
         return head, raw
 
-    async def _lines(
+    async def _authorized(
         self, authorization: Authorization, key: ApiKey, path: str, body: bytes, seconds: float
     ) -> bytes:
         try:
@@ -135,8 +136,8 @@ class ProviderClient:
         if head.status >= SERVER_ERROR:
             raise UpstreamDeadError(f"The upstream responded to a probe with HTTP {head.status}.")
 
-    async def model_list(self) -> bytes:
-        """Return the body of the list of models.
+    async def model_list(self, url: str) -> bytes:
+        """Return the body of one page of a list of models.
 
         Raises:
             UpstreamDeadError: the provider is unavailable, or refuses the list.
@@ -144,7 +145,16 @@ class ProviderClient:
             TimeoutError: it did not respond in time.
 
         """
-        head, body = await self._get(self._list)
+        _, _, rest = url.partition("://")
+        host, _, path = rest.partition("/")
+        own = host == self._host
+        begin = f"GET /{path}".encode() + (self._common if own else self._head(host))
+        pool = self._pool if own else Pool(url, self._dialer.to_other_hosts(), _ProviderConnection)
+        try:
+            head, body = await self._get(begin, url, pool)
+        finally:
+            if not own:
+                pool.close()
         if head.status != OK:
             raise UpstreamDeadError(f"The upstream responded to a list with HTTP {head.status}.")
         return body
@@ -153,11 +163,19 @@ class ProviderClient:
         """Close the idle connections. Other connections are closed when their requests end."""
         self._pool.close()
 
-    async def _get(self, begin: bytes) -> tuple[Head, bytes]:
+    def _head(self, host: str) -> bytes:
+        """Return the start of a request, after its path."""
+        return f" HTTP/1.1\r\nhost: {host}\r\n{self._lines}".encode()
+
+    async def _get(
+        self, begin: bytes, listed: str = "", pool: Pool | None = None
+    ) -> tuple[Head, bytes]:
         """Send a request without a body. `begin` has all its header lines but that of a key."""
         key = self.keys.choose("", 0.0)
         line = key.line if key is not None else b""
-        return await self._exchange(b"%b%b\r\n" % (begin, line), None, PROBE_SECONDS)
+        if listed and key is not None and self._authorization is not None:
+            line = await self._authorization.lines(key, "", b"", listed)
+        return await self._exchange(b"%b%b\r\n" % (begin, line), None, PROBE_SECONDS, pool=pool)
 
     async def _exchange(
         self,
@@ -165,9 +183,10 @@ class ProviderClient:
         stream: StreamedResponse | None,
         seconds: float,
         on_written: Callable[[], None] = lambda: None,
+        pool: Pool | None = None,
     ) -> tuple[Head, bytes]:
         try:
-            return await self._pool.request(request, stream, seconds, stream, on_written)
+            return await (pool or self._pool).request(request, stream, seconds, stream, on_written)
         except TooLargeError as error:
             raise UpstreamInvalidError(
                 f"The upstream's response is too large: {error}. Request less."

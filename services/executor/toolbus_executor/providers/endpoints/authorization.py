@@ -13,8 +13,11 @@ from toolbus_executor.transport.dialer import Dialer
 class Authorization(Protocol):
     """The authorization of requests to one provider."""
 
-    async def lines(self, key: ApiKey, path: str, body: bytes) -> bytes:
-        """Return the header lines for one request. Raises `UpstreamDeadError`."""
+    async def lines(self, key: ApiKey, path: str, body: bytes, listed: str = "") -> bytes:
+        """Return the header lines for one request. Raises `UpstreamDeadError`.
+
+        `listed` is the URL of a list of models, which is requested with GET.
+        """
         ...
 
 

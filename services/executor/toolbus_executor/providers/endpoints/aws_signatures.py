@@ -38,11 +38,18 @@ class AwsSignatures:
         self._is_own = bool(values)
         self._lock = asyncio.Lock()
 
-    async def lines(self, key: ApiKey, path: str, body: bytes) -> bytes:  # noqa: ARG002
+    async def lines(
+        self,
+        key: ApiKey,  # noqa: ARG002
+        path: str,
+        body: bytes,
+        listed: str = "",
+    ) -> bytes:
         """Return the header lines with the signature. Raises `UpstreamDeadError`."""
         credentials = self._credentials if self._is_own else await self._of_machine()
         headers = {"content-type": "application/json"}
-        request = self._request("POST", f"{self._origin}{path}", headers=headers, data=body)
+        method, url = ("GET", listed) if listed else ("POST", f"{self._origin}{path}")
+        request = self._request(method, url, headers=headers, data=body)
         self._auth(credentials, SERVICE, self._region).add_auth(request)
         found = ((name, request.headers.get(name)) for name in _SENT)
         return "".join(f"{name.lower()}: {value}\r\n" for name, value in found if value).encode()

@@ -50,7 +50,13 @@ class GoogleTokens:
         self._checked: dict[str, str] = {}  # the last token, by the name of the key
         self._refreshes: dict[str, asyncio.Task[str]] = {}
 
-    async def lines(self, key: ApiKey, path: str, body: bytes) -> bytes:  # noqa: ARG002
+    async def lines(
+        self,
+        key: ApiKey,
+        path: str,  # noqa: ARG002
+        body: bytes,  # noqa: ARG002
+        listed: str = "",  # noqa: ARG002
+    ) -> bytes:
         """Return the header line with the token. Raises `UpstreamDeadError`."""
         credentials: Any = self._credentials.get(key.name)
         token = self._checked.get(key.name)

@@ -39,7 +39,18 @@ _OF_GOOGLE = {
 _OF_BEDROCK = {CONVERSE: "converse", CONVERSE_COUNT: "count-tokens"}
 _STREAMED = {GENERATE: "streamGenerateContent", CONVERSE: "converse-stream"}
 _WITHOUT_LIST = ("vertex", "bedrock")
-_WHOLE_LIST = {"anthropic": "limit=1000", "gemini": "pageSize=1000"}  # otherwise the first page
+_LISTS = {
+    "anthropic": ("/models?limit=1000",),  # otherwise the first page
+    "gemini": ("/models?pageSize=1000",),
+    "vertex": tuple(f"/publishers/{each}/models?pageSize=100" for each in ("google", "anthropic")),
+    # Other models can be called only by their inference profiles.
+    "bedrock": (
+        "/foundation-models?byInferenceType=ON_DEMAND&byOutputModality=TEXT",
+        "/inference-profiles?type=SYSTEM_DEFINED&maxResults=1000",
+    ),
+}
+_VERTEX_LISTS = "v1beta1"  # the version of the API that has lists
+_TOKENS = {"gemini": "pageToken", "vertex": "pageToken", "bedrock": "nextToken"}
 _SSE = "alt=sse"  # otherwise Google streams a JSON array
 
 # Returns the path and the query of a request from its method, its model, and whether it streams.
@@ -90,12 +101,31 @@ def probe_path_of(provider: Provider) -> str:
     return f"{path}?{target.query}" if target.query else path
 
 
-def list_path_of(provider: Provider) -> str:
-    """Return the path of the list of models; empty if there is none at this address."""
-    if provider.kind in _WITHOUT_LIST:
-        return ""
-    path, more = probe_path_of(provider), _WHOLE_LIST.get(provider.kind, "")
-    return f"{path}{'&' if '?' in path else '?'}{more}" if more else path
+def list_urls_of(provider: Provider) -> tuple[str, ...]:
+    """Return the URLs of the first pages of the lists of models.
+
+    Amazon's own address of Bedrock's lists is not that of its requests.
+    """
+    target = urlsplit(provider.base_url)
+    base = f"{target.scheme}://{target.netloc.rpartition('@')[2]}{target.path.rstrip('/')}"
+    if provider.kind == "bedrock":
+        base = base.replace("://bedrock-runtime.", "://bedrock.", 1)
+    elif provider.kind == "vertex":
+        version = base.partition("/projects/")[0]
+        base = f"{version.removesuffix('/v1')}/{_VERTEX_LISTS}"
+    paths = _LISTS.get(provider.kind, ("/models",))
+    found = ((*urlsplit(path)[2:4],) for path in paths)
+    return tuple(
+        f"{base}{path}{'?' if target.query or more else ''}"
+        f"{'&'.join(part for part in (target.query, more) if part)}"
+        for path, more in found
+    )
+
+
+def next_page(kind: str, url: str, token: str) -> str:
+    """Return the URL of the next page of a list; empty if there is none."""
+    name = _TOKENS.get(kind)
+    return f"{url}&{name}={quote(token, safe='')}" if name and token else ""
 
 
 def _google(method: str, model: str, *, streamed: bool) -> str:

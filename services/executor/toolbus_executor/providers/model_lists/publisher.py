@@ -12,14 +12,16 @@ from toolbus_common.errors import ToolbusError
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import CATALOGUE
 from toolbus_common.service.service import Service
+from toolbus_executor.providers.endpoints.paths import next_page
 from toolbus_executor.providers.http import ProviderClient
-from toolbus_executor.providers.model_lists.names import names_in
+from toolbus_executor.providers.model_lists.names import MAX_MODELS, page_in, shown_names
 from toolbus_executor.resilience.health_probe import PROBE_SECONDS
 
 log = logging.getLogger(__name__)
 
 REFRESH_SECONDS = 300.0
 FIRST_SECONDS = 1.0  # doubled by each failure
+MAX_PAGES = 20  # of one list
 
 
 class ModelListPublisher:
@@ -46,7 +48,7 @@ class ModelListPublisher:
                 if not is_checked:
                     await self._remove_other()
                     is_checked = True
-                if client is None or self._provider.models or not client.lists_models:
+                if client is None or self._provider.models:
                     return
                 await self._publish(await self._read(client))
                 self._problem, pause = "", REFRESH_SECONDS
@@ -63,10 +65,17 @@ class ModelListPublisher:
                 await bucket.delete(self.name)
 
     async def _read(self, client: ProviderClient) -> tuple[str, ...]:
+        names: set[str] = set()
         async with asyncio.timeout(PROBE_SECONDS):  # a probe of most providers is the same request
-            body = await client.model_list()
-        # A long list takes too long for the event loop.
-        return await asyncio.to_thread(names_in, self._provider, body, client.secrets)
+            for first in client.lists:
+                url, pages = first, 0
+                while url and pages < MAX_PAGES and len(names) < MAX_MODELS:
+                    body = await client.model_list(url)
+                    # A long list takes too long for the event loop.
+                    page = await asyncio.to_thread(page_in, self._provider, body)
+                    names |= page.names
+                    url, pages = next_page(self._provider.kind, first, page.next_token), pages + 1
+            return await asyncio.to_thread(shown_names, names, client.secrets)
 
     async def _publish(self, names: tuple[str, ...]) -> None:
         """Write the entry if it differs from the published one."""

@@ -8,12 +8,25 @@ import pytest
 from toolbus_common.config import Provider
 from toolbus_common.errors import UpstreamInvalidError
 from toolbus_executor.known_secrets import KnownSecrets
-from toolbus_executor.providers.model_lists.names import LARGEST_LIST, MAX_MODELS, names_in
+from toolbus_executor.providers.model_lists.names import (
+    LARGEST_LIST,
+    LONGEST_TOKEN,
+    MAX_MODELS,
+    page_in,
+    shown_names,
+)
 
 OPENAI = Provider(kind="openai", url="http://127.0.0.1:9/v1")
 ANTHROPIC = Provider(kind="anthropic", credentials={"key": "k"})
 GEMINI = Provider(kind="gemini", credentials={"key": "k"})
+PAIR = {"access_key": "a", "secret_key": "s"}
+BEDROCK = Provider(kind="bedrock", region="eu-central-1", credentials=PAIR)
+VERTEX = Provider(kind="vertex", project="p", location="eu", credentials={"key": "k"})
 NOTHING = KnownSecrets()
+
+
+def names_in(provider: Provider, body: bytes, secrets: KnownSecrets) -> tuple[str, ...]:
+    return shown_names(page_in(provider, body).names, secrets)
 
 
 def named(*names: Any) -> list[dict[str, Any]]:
@@ -32,6 +45,11 @@ def named(*names: Any) -> list[dict[str, Any]]:
         (GEMINI, {"models": [{"name": "models/gemini-2.5-flash"}]}, ("gemini-2.5-flash",)),
         (GEMINI, {"data": named("other")}, ()),
         (GEMINI, named("other"), ()),
+        (VERTEX, {"publisherModels": [{"name": "publishers/google/models/gemini-2.5-pro"}]},
+         ("gemini-2.5-pro",)),
+        (BEDROCK, {"modelSummaries": [{"modelId": "amazon.nova-lite-v1:0"}]},
+         ("amazon.nova-lite-v1:0",)),
+        (BEDROCK, {"inferenceProfileSummaries": [{"inferenceProfileId": "eu.x"}, {}]}, ("eu.x",)),
     ],
 )  # fmt: skip
 def test_each_api_names_its_models(provider: Provider, body: Any, names: tuple[str, ...]) -> None:
@@ -76,3 +94,17 @@ def test_a_long_list_is_cut() -> None:
 def test_a_response_that_is_no_list_is_rejected(body: bytes) -> None:
     with pytest.raises(UpstreamInvalidError):
         names_in(OPENAI, body, NOTHING)
+
+
+@pytest.mark.parametrize(
+    ("body", "token"),
+    [
+        ({"nextPageToken": "n"}, "n"),
+        ({"nextToken": "n"}, "n"),
+        ({"nextToken": None}, ""),
+        ({"nextToken": ["n"]}, ""),
+        ({"nextToken": "n" * (LONGEST_TOKEN + 1)}, ""),
+    ],
+)
+def test_the_token_of_the_next_page_is_read(body: Any, token: str) -> None:
+    assert page_in(BEDROCK, json.dumps(body).encode()).next_token == token
