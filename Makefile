@@ -10,7 +10,7 @@ INSTALLED := .venv/.installed
 # With this variable set, every one of a thousand processes of a test run would compile its modules.
 unexport PYTHONDONTWRITEBYTECODE
 
-.PHONY: install up test rest coverage check docs reference browser screenshots metrics witness models plugins chart containers engine-images azurite server-images fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards bench-plugins conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-lite bench-stopped-leader bench-console backup scorecard chaos bench-power-loss bench-scale soak upgrade
+.PHONY: install up test rest coverage check docs reference browser screenshots metrics witness models agent-model plugins chart containers engine-images azurite server-images fuzz footprint bench bench-governance bench-ledger bench-levels bench-nested chaos-ledger bench-rules bench-pins bench-codemode bench-agent bench-guards bench-plugins conformance matrix bench-sandbox bench-resilience bench-evidence bench-durability bench-evidence-flow bench-results bench-isolation bench-egress bench-traces bench-analytics starlark bench-identity bench-proofs bench-upstream-tokens bench-sweep bench-profile bench-peers bench-models bench-edge bench-audit-writer bench-memory bench-lite bench-stopped-leader bench-console backup scorecard chaos bench-power-loss bench-scale soak upgrade
 
 install: $(INSTALLED)
 
@@ -106,6 +106,10 @@ AGENT := .venv/.agent
 $(AGENT): $(INSTALLED)
 	$(BIN)/python -m pip install --quiet --only-binary :all: --group agent-bench
 	@touch $@
+
+# The model of the README's agent on port 8081; ARGS='--port 9000' for another port.
+agent-model: $(AGENT)
+	PYTHONPATH=tests $(BIN)/python -m harness.agent_model.serve $(ARGS)
 
 models: $(MODELS) $(AGENT)
 	TOOLBUS_TEST_SEPARATE=1 $(BIN)/python -m pytest tests/models tests/e2e/test_models.py $(ARGS)
