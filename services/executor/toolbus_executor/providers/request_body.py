@@ -12,16 +12,23 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 _TRUE = msgspec.Raw(b"true")
 _VERTEX_VERSION = msgspec.Raw(b'"vertex-2023-10-16"')
-_NO_LIMIT = (b"null", b"0")
+_NO_LIMIT = (b"null", b"0", b"-0")
 # Members that decide what is served, and so what it costs. Some providers ignore the letter case.
 GOVERNED = frozenset(
     {
         "model", "models", "route", "fallbacks", "stream", "stream_options", "include_usage", "n",
         "max_tokens", "max_completion_tokens", "max_output_tokens", "background", "service_tier",
+        "n_predict", "n_cmpl", "speed", "inference_geo",
     }
 )  # fmt: skip
 _OTHER_MODELS = frozenset({"models", "route", "fallbacks"})
-_TIERS = frozenset({b"null", b'"auto"', b'"default"', b'"flex"', b'"standard_only"'})
+# Of llama.cpp, which prefers them to `max_tokens` and `n`, by which the budget is reserved.
+_OTHER_LIMITS = {"n_predict": "max_tokens", "n_cmpl": "n"}
+_PRICED_AS_USUAL = {  # other values have another price
+    "service_tier": ("auto", "default", "flex", "standard_only"),
+    "speed": ("standard",),
+    "inference_geo": ("global",),
+}
 _LIMITS = {CHAT: ("max_tokens", "max_completion_tokens"), RESPONSES: ("max_output_tokens",)}
 
 
@@ -90,11 +97,19 @@ def _check_members(members: dict[str, msgspec.Raw]) -> None:
             "remove it. An alias with several targets has fallbacks.",
             sent=False,
         )
-    if bytes(members.get("service_tier", b"null")) not in _TIERS:
+    for name in members.keys() & _OTHER_LIMITS:
         raise InvalidError(
-            "This 'service_tier' has another price than the model; use auto, default or flex.",
+            f"The member '{name}' overrides '{_OTHER_LIMITS[name]}', by which the budget is "
+            f"reserved; use '{_OTHER_LIMITS[name]}'.",
             sent=False,
         )
+    for name in members.keys() & _PRICED_AS_USUAL.keys():
+        values = _PRICED_AS_USUAL[name]
+        if bytes(members[name]) not in (b"null", *(b'"%b"' % each.encode() for each in values)):
+            raise InvalidError(
+                f"This '{name}' has another price than the model; use {', '.join(values)}.",
+                sent=False,
+            )
 
 
 def _has_no_limit(members: dict[str, msgspec.Raw], method: str) -> bool:

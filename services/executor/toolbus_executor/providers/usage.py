@@ -158,7 +158,8 @@ def usage_of(method: str, reported: Any) -> Usage | None:
         read = count_of(reported.get("cache_read_input_tokens"))
         written = max(count_of(reported.get("cache_creation_input_tokens")), hour)
         fields = count_of(reported.get("input_tokens")) + read + written, read, written
-        output, reasoning = count_of(reported.get("output_tokens")), 0
+        output = count_of(reported.get("output_tokens"))
+        reasoning = _detail(reported, "output_tokens_details", "thinking_tokens")
     else:
         names = ("input", "output") if method == RESPONSES else ("prompt", "completion")
         given, made = (count_of(reported.get(f"{name}_tokens")) for name in names)

@@ -71,6 +71,10 @@ def test_a_repeated_member_is_sent_once() -> None:
         {"models": ["dear"]},
         {"route": "fallback"},
         {"service_tier": "priority"},
+        {"speed": "fast"},
+        {"inference_geo": "us"},
+        {"n_predict": 10**6},
+        {"n_cmpl": 9},
     ],
 )
 def test_a_member_that_selects_another_model_or_price_is_rejected(member: dict[str, Any]) -> None:
@@ -79,12 +83,19 @@ def test_a_member_that_selects_another_model_or_price_is_rejected(member: dict[s
     assert caught.value.data["sent"] is False
 
 
+def test_members_with_the_usual_price_are_sent() -> None:
+    usual = {"service_tier": "auto", "speed": "standard", "inference_geo": None}
+    raw, _ = rewritten(json.dumps(usual).encode(), "m", MESSAGES, streamed=False)
+    assert json.loads(raw) == usual | {"model": "m"}
+
+
 @pytest.mark.parametrize(
     ("method", "field", "given", "expected"),
     [
         (CHAT, "max_tokens", {}, {"max_tokens": 9}),
         (CHAT, "max_completion_tokens", {}, {"max_completion_tokens": 9}),
         (CHAT, "max_tokens", {"max_tokens": None}, {"max_tokens": 9}),
+        (CHAT, "max_tokens", {"max_tokens": 0}, {"max_tokens": 9}),
         (CHAT, "max_tokens", {"max_completion_tokens": 5}, {"max_completion_tokens": 5}),
         (RESPONSES, "max_output_tokens", {}, {"max_output_tokens": 9}),
         (RESPONSES, "max_output_tokens", {"max_output_tokens": 4}, {"max_output_tokens": 4}),

@@ -190,6 +190,18 @@ RESPONSE_STREAM = [
     {"type": "response.output_text.delta", "delta": "Hello"},
     {"type": "response.incomplete", "response": RESPONSE},
 ]
+
+
+def test_thinking_tokens_are_a_part_of_the_output() -> None:
+    reported = {"output_tokens": 9, "output_tokens_details": {"thinking_tokens": 7}}
+    body = json.dumps({"usage": {"input_tokens": 3, **reported}}).encode()
+    assert facts_of(MESSAGES, body).usage == Usage(3, output=9, reasoning=7)
+    facts = StreamFacts(MESSAGES, 100)
+    start = {"type": "message_start", "message": {"usage": {"input_tokens": 3}}}
+    facts.feed(sse(start, {"type": "message_delta", "usage": reported}, named=True))
+    assert facts.usage == Usage(3, output=9, reasoning=7)
+
+
 ANSWER_STREAM = [
     {"type": "message_start", "message": {"usage": {**ANSWER["usage"], "output_tokens": 1}}},
     {"type": "content_block_start", "content_block": {"type": "tool_use", "name": "f"}},
