@@ -278,13 +278,7 @@ def test_audio_and_images_are_reserved_at_their_price() -> None:
     own = {"cache_write_1h": 40.0, "audio_input": 30.0, "audio_output": 60.0}
     price = {**SECTIONS["model_prices"]["local/gemma"], **own}
     decides = authorizer({"models": ["*"]}, model_prices={"local/gemma": price})
-    media = (
-        b"audio",
-        rb"\u0061udio",
-        b'{"type":"input_file"}',
-        b'{"type":"document"}',
-        b'{"previous_response_id":"r"}',
-    )
+    media = b"audio", rb"\u0061udio", b'"input_file"', b'"document"', b'"previous_response_id"'
     texts = {b"text": (3, 10), rb'"a \"prompt\""': (3, 10), b'"1h"': (40, 10)}
     for body, (dearest, made) in (texts | dict.fromkeys(media, (30, 60))).items():
         admission = admit(decides, ModelCall(alias="team-fast", output=100), arguments=body)

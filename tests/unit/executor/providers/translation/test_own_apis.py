@@ -123,7 +123,7 @@ def modalities(**counts: int) -> list[dict[str, Any]]:
     return [{"modality": kind, "tokenCount": count} for kind, count in counts.items()]
 
 
-HEARD = {
+WITH_MEDIA = {
     "promptTokenCount": 390,
     "cachedContentTokenCount": 40,
     "candidatesTokenCount": 20,
@@ -151,7 +151,7 @@ def test_audio_and_images_of_gemini_are_counted_apart(
     *, is_stream: bool, more: dict[str, Any], kinds: tuple[int, int, int]
 ) -> None:
     used = translation("messages_to_gemini")
-    body = {"candidates": [{"finishReason": "STOP"}], "usageMetadata": HEARD | more}
+    body = {"candidates": [{"finishReason": "STOP"}], "usageMetadata": WITH_MEDIA | more}
     if is_stream:
         stream = used.stream()
         fed(stream, body)
