@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from harness.models.own_api_types import check_embeddings_request, check_gemini_count
-from harness.models.translations import MAX_OUTPUT, fed, translation
+from harness.models.translations import MAX_OUTPUT, PAIRS, check_request, fed, translation
 from toolbus_common.contracts.model_calls import CHAT, COUNT_TOKENS, EMBEDDINGS, MESSAGES, RESPONSES
 from toolbus_common.errors import InvalidError, UpstreamInvalidError
 from toolbus_executor.providers.endpoints.methods import (
@@ -324,3 +324,40 @@ def test_what_a_provider_cannot_carry_is_refused(
         body["max_tokens"] = 9
     with pytest.raises(InvalidError, match=named):
         found.request(body | fields)
+
+
+PDF = "https://example.com/a.pdf"
+LINKED = {
+    MESSAGES: {"type": "document", "source": {"type": "url", "url": PDF}},
+    RESPONSES: {"type": "input_file", "file_url": PDF},
+}
+
+
+@pytest.mark.parametrize(
+    ("pair", "part"),
+    [
+        ("messages_to_gemini", {"fileData": {"fileUri": PDF, "mimeType": "application/pdf"}}),
+        ("responses_to_gemini", {"fileData": {"fileUri": PDF, "mimeType": "application/pdf"}}),
+        ("responses_to_messages", LINKED[MESSAGES]),
+        ("messages_to_chat", None),
+        ("responses_to_chat", None),
+        ("responses_to_converse", None),
+    ],
+)
+def test_a_document_by_url_is_sent_where_the_provider_reads_urls(
+    pair: str, part: dict[str, Any] | None
+) -> None:
+    client, provider = PAIRS[pair]
+    turns = [{"role": "user", "content": [LINKED[client]]}]
+    name = "messages" if client == MESSAGES else "input"
+    body: dict[str, Any] = {"model": MODEL, "max_tokens": 9, name: turns}
+    if client == RESPONSES:
+        del body["max_tokens"]
+    if part is None:
+        with pytest.raises(InvalidError, match="cannot carry"):
+            translation(pair).request(body)
+        return
+    made = translation(pair).request(body)
+    check_request(provider, made)
+    turn = (made.get("contents") or made["messages"])[0]
+    assert (turn.get("parts") or turn["content"]) == [part]

@@ -23,6 +23,7 @@ class Part(Struct):
     refusal: str | None = None
     image_url: str | None = None
     file_data: str | None = None
+    file_url: str | None = None
     filename: str | None = None
 
 

@@ -27,7 +27,8 @@ def chat_request(body: dict[str, Any], limit: str, *, extended: bool = False) ->
     """Return the request for the provider. `limit` is its field for the limit of output tokens.
 
     With `extended`, another translation follows, and the request contains what the chat completions
-    API cannot carry: thinking blocks, their configuration, `top_k`, and whole tool results.
+    API cannot carry: thinking blocks, their configuration, `top_k`, documents by URL, and whole
+    tool results.
     """
     check_fields(body, _KNOWN | _EXTENSIONS if extended else _KNOWN, CHAT_API)
     request = read(body, messages.Request)
@@ -118,7 +119,7 @@ def _user(content: list[messages.Block], *, extended: bool) -> list[dict[str, An
             results.append({"role": "tool", "tool_call_id": block.tool_use_id, "content": text})
             parts += others
         else:
-            parts.append(_part(block))
+            parts.append(_part(block, extended=extended))
     if not parts and results:
         return results
     if all(part["type"] == "text" for part in parts):
@@ -132,7 +133,7 @@ def _whole_result(block: messages.Block) -> dict[str, Any]:
         raise unsupported("a 'tool_result' whose content is an object", CHAT_API)
     content: Any = block.content or ""
     if isinstance(content, list):
-        content = [_part(each) for each in content]
+        content = [_part(each, extended=True) for each in content]
     made = {"role": "tool", "tool_call_id": block.tool_use_id, "content": content}
     return made | ({"is_error": True} if block.is_error else {})
 
@@ -164,13 +165,13 @@ def _result(block: messages.Block) -> tuple[str, list[dict[str, Any]]]:
     return text, others
 
 
-def _part(block: messages.Block) -> dict[str, Any]:
+def _part(block: messages.Block, *, extended: bool = False) -> dict[str, Any]:
     if block.type == "text":
         return {"type": "text", "text": block.text or ""}
     if block.type == "image" and isinstance(block.source, messages.Source):
         return {"type": "image_url", "image_url": {"url": _image(block.source)}}
     if block.type == "document" and isinstance(block.source, messages.Source):
-        return _document(block, block.source)
+        return _document(block, block.source, extended=extended)
     if block.type == "search_result" and isinstance(block.content, list):
         head = f"{block.title or ''}\n{block.source if isinstance(block.source, str) else ''}"
         texts = [each.text or "" for each in block.content]
@@ -186,7 +187,7 @@ def _image(source: messages.Source) -> str:
     raise unsupported(f"an image with a source of the type '{source.type[:64]}'", CHAT_API)
 
 
-def _document(block: messages.Block, source: messages.Source) -> dict[str, Any]:
+def _document(block: messages.Block, source: messages.Source, *, extended: bool) -> dict[str, Any]:
     if source.type == "text":
         return {"type": "text", "text": f"{block.title or ''}\n{source.data or ''}".strip()}
     if source.type == "base64" and source.data and source.media_type:
@@ -195,6 +196,8 @@ def _document(block: messages.Block, source: messages.Source) -> dict[str, Any]:
             "type": "file",
             "file": {"filename": block.title or "document.pdf", "file_data": data},
         }
+    if source.type == "url" and source.url and extended:
+        return {"type": "file", "file": {"file_data": source.url}}
     raise unsupported(f"a document with a source of the type '{source.type[:64]}'", CHAT_API)
 
 

@@ -30,7 +30,7 @@ def conversation(request: responses.Request, *, extended: bool) -> list[dict[str
         if kind == "function_call_output":
             made.append(_output(item, later, extended=extended))
         elif kind == "message" and item.role in _ROLES:
-            content = _content(item.content)
+            content = _content(item.content, extended=extended)
             made.append({"role": _ROLES[item.role], "content": content})
         else:
             _add(made, item, kind, extended=extended)
@@ -70,7 +70,7 @@ def _output(item: responses.Item, later: list[dict[str, Any]], *, extended: bool
     """Return the result of a tool. Other parts than text are added to `later`."""
     if not item.call_id:
         raise InvalidError("An item 'function_call_output' has no 'call_id'. Add it.")
-    content = _content(item.output) if item.output is not None else ""
+    content = _content(item.output, extended=extended) if item.output is not None else ""
     if isinstance(content, list) and not extended:
         later.append({"type": "text", "text": f"Content of the tool result '{item.call_id}':"})
         later += [part for part in content if part["type"] != "text"]
@@ -86,17 +86,19 @@ def _text(content: str | list[responses.Part] | None) -> str:
     return "".join(part.text or part.refusal or "" for part in content)
 
 
-def _content(content: str | list[responses.Part] | None) -> str | list[dict[str, Any]]:
+def _content(
+    content: str | list[responses.Part] | None, *, extended: bool
+) -> str | list[dict[str, Any]]:
     """Return the content of a message; a text if it has no other parts."""
     if content is None or isinstance(content, str):
         return content or ""
-    parts = [_part(part) for part in content]
+    parts = [_part(part, extended=extended) for part in content]
     if all(part["type"] == "text" for part in parts):
         return "\n\n".join(part["text"] for part in parts)
     return parts
 
 
-def _part(part: responses.Part) -> dict[str, Any]:
+def _part(part: responses.Part, *, extended: bool) -> dict[str, Any]:
     if part.type in ("input_text", "output_text"):
         return {"type": "text", "text": part.text or ""}
     if part.type == "input_image" and part.image_url:
@@ -104,4 +106,6 @@ def _part(part: responses.Part) -> dict[str, Any]:
     if part.type == "input_file" and part.file_data:
         file = {"filename": part.filename or "document.pdf", "file_data": part.file_data}
         return {"type": "file", "file": file}
+    if part.type == "input_file" and part.file_url and extended:
+        return {"type": "file", "file": {"file_data": part.file_url}}
     raise unsupported(f"a content part of the type '{part.type[:64]}' without its data", CHAT_API)
