@@ -148,6 +148,7 @@ async def bedrock_lists(request: ModelRequest) -> None:
     path = urlsplit(request.path)
     query = {name: value for name, (value,) in parse_qs(path.query).items()}
     region = f"arn:aws:bedrock:{REGION}:"
+    body: dict[str, Any]
     if path.path.endswith("/foundation-models"):
         body = {"modelSummaries": [
             {"modelArn": f"{region}:foundation-model/{name}", "modelId": name,
@@ -168,7 +169,7 @@ async def bedrock_lists(request: ModelRequest) -> None:
         ]}  # fmt: skip
         more = {} if page else {"nextToken": NEXT_PAGE}
         own_api_types.check_bedrock_list("ListInferenceProfiles", body | more, query)
-        body |= more  # type: ignore[arg-type]
+        body |= more
     await request.reply(body)
 
 
