@@ -205,7 +205,7 @@ def test_a_guess_is_shown_until_it_is_confirmed(running: tuple[Launched, Path]) 
         ]
         assert shown in line, words
         assert "outside?" in line, words
-    assert "have guessed labels" in launched.toolbus("flow", "labels").stdout
+    assert "these tools are guessed" in launched.toolbus("flow", "labels").stdout
     done = launched.toolbus("flow", "confirm", "mail", "count", "drip")
     assert done.returncode == 0, done.stderr
     assert "writes: outside" in done.stdout

@@ -127,7 +127,7 @@ async def test_an_address_that_egress_forbids_is_not_asked(hooked: Hooked) -> No
         (Response(302, headers={"location": "http://169.254.169.254/"}), "redirects"),
         (Response(body=b"<html>"), "not JSON"),
         (Response(body=b"[]"), "not a JSON object"),
-        (Response(body={"verdict": 7}), "not have the form of an answer"),
+        (Response(body={"verdict": 7}), "not match the schema of answers"),
     ],
 )
 async def test_a_response_that_is_no_answer_is_a_failure_with_a_reason(

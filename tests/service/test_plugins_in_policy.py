@@ -263,7 +263,7 @@ async def _reached(program: PluginProgram) -> bool:
 async def test_a_plugin_without_a_program_fails_at_once(policy: PolicyReplicas) -> None:
     await policy.declare(plugged(probe={"fail": "closed", "timeout": "60s"}))
     error = await refusal(policy)
-    assert "no program answers for it on the bus" in error.reason
+    assert "its program is not connected to the bus" in error.reason
 
 
 async def test_a_plugin_can_only_answer_and_only_once(

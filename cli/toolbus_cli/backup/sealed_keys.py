@@ -56,7 +56,9 @@ class Lock:
         try:
             wrapped = encrypt_compact(header, secret, self.key, registry=_REGISTRY)
         except (JoseError, ValueError) as error:
-            raise BackupError(f"The keys cannot be sealed ({error}).") from error
+            raise BackupError(
+                f"The keys cannot be sealed ({error}); give another public key or passphrase."
+            ) from error
         return {WRAPPED: wrapped.encode(), SEALED: Aead(secret).seal(plain, _CONTEXT)}
 
     def open(self, files: dict[str, bytes]) -> bytes:
@@ -88,7 +90,9 @@ def by_key_file(path: Path, *, private: bool) -> Lock:
     try:
         pem = path.read_bytes()
     except OSError as error:
-        raise BackupError(f"'{path}' cannot be read ({error.strerror}).") from error
+        raise BackupError(
+            f"'{path}' cannot be read ({error.strerror}); name another file."
+        ) from error
     for kind in (OKPKey, ECKey):
         try:
             key: Any = kind.import_key(pem)

@@ -1,4 +1,4 @@
-"""Restore of streams into the directory of a NATS server that runs for this only."""
+"""Restore of streams into the directory of a NATS server that runs only for the restore."""
 
 import asyncio
 import os

@@ -57,7 +57,10 @@ def next_of(path: Path) -> Path:
 
 
 def _free(path: Path) -> Path:
-    """Return a file for a key that goes out of use: a new one, or a link to that key."""
+    """Return the path for the key at `path`, which is replaced.
+
+    Nothing exists at the returned path, or an interrupted stage has linked it to the key already.
+    """
     at = int(time.time())
     while True:
         found = _beside(path, time.strftime("%Y%m%dT%H%M%S", time.gmtime(at)))

@@ -113,13 +113,15 @@ class ProgramHandler:
         """Return the error of a cancelled call: its caller cancelled it, or the service stops."""
         if call.call_id not in self._revoked:
             return OutcomeUnknownError(
-                "The service stopped during the call; it may have been executed in part."
+                "The service stopped during the call; the program may have been executed in part. "
+                "Check the audit log before repeating it."
             )
         task = asyncio.current_task()
         if task is not None:
             task.uncancel()
         return CallCancelledError(
-            "The caller cancelled the call; a part of the program may have been executed."
+            "The caller cancelled the call; the program may have been executed in part. Check the "
+            "audit log before repeating it."
         )
 
     async def _cancellable(self, call: CallAdmitted, context: CallContext) -> Result:

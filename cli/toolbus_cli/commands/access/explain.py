@@ -1,4 +1,4 @@
-"""The command that explains what a call would get, and why."""
+"""The command that explains how a call would be decided, and why."""
 
 import asyncio
 import json

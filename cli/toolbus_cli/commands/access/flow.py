@@ -51,9 +51,9 @@ def labels(*, state_dir: StateDir = DEFAULT_STATE, as_json: AsJson = False) -> N
     guessed = sum(bool(each.guessed) for each in found.values())
     if refusing and guessed:
         say(
-            f"Warning: {guessed} of these tools have guessed labels, by which these levels can "
-            f"refuse calls: {', '.join(refusing)}. Confirm a guess with 'toolbus flow confirm "
-            "SERVER TOOL', or declare 'reads' and 'writes'."
+            f"Warning: the labels of {guessed} of these tools are guessed, and these levels can "
+            f"refuse calls because of them: {', '.join(refusing)}. Confirm a guess with 'toolbus "
+            "flow confirm SERVER TOOL', or declare 'reads' and 'writes'."
         )
 
 
@@ -66,7 +66,7 @@ def confirm(
     state_dir: StateDir = DEFAULT_STATE,
     as_json: AsJson = False,
 ) -> None:
-    """Declare the guessed labels of tools; later changes of annotations do not change them.
+    """Confirm the guessed labels of tools, so that changed annotations do not change them.
 
     The command adds 'reads' and 'writes' of these tools to the configuration, and the event
     config.changed records it. Add the printed lines to your configuration file too, because the
@@ -92,7 +92,7 @@ def confirm(
         show_json(document)
     else:
         say(
-            "Declared; your configuration file should contain:",
+            "Confirmed. Add this to your configuration file, so that 'toolbus apply' keeps it:",
             *safe_dump(document, sort_keys=False).splitlines(),
         )
 
@@ -126,7 +126,7 @@ def reset(
 ) -> None:
     """Clear the record of what a run has read; later calls count as if it had read nothing."""
     _request(state_dir, ResetFlowRequest(run=run, by=me(), note=reason))
-    say(f"Reset {run}: what it has read is forgotten.")
+    say(f"Reset {run}: the record of what it has read is cleared.")
 
 
 async def _labels(repository: ConfigRepository, configuration: Configuration) -> Found:

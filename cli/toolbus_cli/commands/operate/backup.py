@@ -191,7 +191,9 @@ def _passphrase(file: Path | None, *, confirm: bool) -> str:
         try:
             return file.read_text().rstrip("\r\n")
         except (OSError, UnicodeError) as error:
-            raise BackupError(f"'{file}' cannot be read as text ({error}).") from error
+            raise BackupError(
+                f"'{file}' cannot be read as text ({error}); name another file."
+            ) from error
     if text := os.environ.get(PASSPHRASE_VARIABLE):
         return text
     if not sys.stdin.isatty():

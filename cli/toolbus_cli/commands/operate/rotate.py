@@ -100,7 +100,8 @@ def rotate(
     *,
     stage: Annotated[Stage, typer.Option(help="The stage of the rotation.")] = Stage.PREPARE,
     now: Annotated[
-        bool, typer.Option("--now", help="Finish although values of redacted texts are lost.")
+        bool,
+        typer.Option("--now", help="Finish even if redacted values can no longer be restored."),
     ] = False,
     listed: Annotated[bool, typer.Option("--list", help="List all keys and their age.")] = False,
     state_dir: StateDir = DEFAULT_STATE,
@@ -166,7 +167,10 @@ def _encryption(stage: Stage, state_dir: Path) -> str:
 
 
 def _without_backup(state_dir: Path) -> AbstractContextManager[None]:
-    """Exclude a backup: it copies the buckets before the key files, which must still fit then."""
+    """Prevent a backup during the rotation, because a backup copies the buckets before the keys.
+
+    Raises `CommandError`.
+    """
     if not state_dir.is_dir():
         raise CommandError(f"There is no state directory '{state_dir}'; name the one of the keys.")
     return only_one(state_dir)

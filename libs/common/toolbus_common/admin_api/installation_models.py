@@ -195,7 +195,7 @@ class StatusResponse(ResponseModel):
     """The state of every service, and of one page of upstream servers.
 
     `missing` are services of which no replica replied. `guard_failures` has a message for each
-    guard that let calls pass without a check in the last hour, and `alarms` other messages.
+    guard that allowed calls without a check in the last hour, and `alarms` other messages.
     `next` is the position of the next page of servers.
     """
 

@@ -44,7 +44,7 @@ class Plugin(ConfigModel):
 
     `hooks` are the points. Plugins with a lower `order` are asked first, then by name. Those that
     may change content are asked before the guards, which check the changed content; all others are
-    asked after the guards, and see only what the guards let pass.
+    asked after the guards, and see only what the guards allow.
 
     `sees` is what a request contains besides the names of the call: its `arguments`, and its
     `result`. `may` is what the plugin may do besides looking: `change` the content, and `refuse`
@@ -52,7 +52,7 @@ class Plugin(ConfigModel):
 
     `timeout` is the longest time for one answer, in seconds or with a unit (`300ms`). `fail`
     decides about a call about which the plugin gave no valid answer: `closed` refuses it, `open`
-    lets it pass and records an alarm. Without it, plugins that may change or refuse fail closed,
+    allows it and records an alarm. Without it, plugins that may change or refuse fail closed,
     others fail open.
 
     `customers`, `keys`, `servers` and `tools` limit the calls about which the plugin is asked; an

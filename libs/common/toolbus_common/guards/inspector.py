@@ -71,7 +71,7 @@ class _GuardFaultError(Exception):
 class Inspector:
     """Inspector of contents with the guards of one configuration.
 
-    `on_open_failure` is called with each failed check of a guard that lets the content pass.
+    `on_open_failure` is called with each failed check of a guard that then allows the content.
     """
 
     def __init__(

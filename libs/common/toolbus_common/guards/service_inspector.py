@@ -79,7 +79,7 @@ class InspectorProvider:
         return await self._service.requests.request(query, ServiceVerdict, LONGEST_QUERY)
 
     def _report_open_failure(self, call: CheckedCall, check: GuardCheck) -> None:
-        """Publish the event of a guard that failed and let the content pass."""
+        """Publish the event of a guard that failed and allowed the content."""
         log.warning(
             "guard.failed",
             extra={"guard": check.guard, "phase": check.phase, "reason": check.error},

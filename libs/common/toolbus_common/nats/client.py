@@ -85,7 +85,7 @@ def client_of(files: TlsFiles | None) -> MovableClient:
 
 
 def cannot_connect(urls: str, name: str, cause: Exception) -> BusDownError:
-    """Return the error of a failed connection; a server does not tell why it rejects a client."""
+    """Return the error of a failed connection. NATS does not state why it rejects a client."""
     why = str(cause)
     if isinstance(cause, ConnectionResetError):
         why += "; NATS closes the connection when it rejects a user: check the seed file"

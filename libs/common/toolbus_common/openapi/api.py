@@ -108,7 +108,9 @@ def _found(document: Document, left_out: dict[str, str]) -> Iterator[_Found]:
             if isinstance(item.get(method), dict):
                 count += 1
                 if count > MAX_OPERATIONS:
-                    raise DocumentError(f"It has more than {MAX_OPERATIONS} operations.")
+                    raise DocumentError(
+                        f"It has more than {MAX_OPERATIONS} operations; split the document."
+                    )
                 yield _Found(method.upper(), str(path), item, item[method])
 
 

@@ -63,7 +63,7 @@ def _from_json(text: bytes) -> Any:
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise DocumentError(f"It is not JSON: {error}.") from error
+        raise DocumentError(f"It is not JSON: {error}. Correct it.") from error
 
 
 def _from_yaml(text: bytes) -> Any:
@@ -142,4 +142,4 @@ class Document:
             if not isinstance(pointer, str):
                 return dict(node)
             node = self.at(pointer)
-        raise DocumentError("Its references are circular.")
+        raise DocumentError("Its references are circular; correct them.")

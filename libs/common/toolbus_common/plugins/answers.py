@@ -25,7 +25,7 @@ def decoded(data: bytes) -> HookReply:
     try:
         return HookReply.decode(data)
     except (ValidationError, RecursionError):
-        raise AnswerError("its answer does not have the form of an answer") from None
+        raise AnswerError("its answer does not match the schema of answers") from None
 
 
 def check(answer: HookReply, plugin: Plugin, point: str) -> None:

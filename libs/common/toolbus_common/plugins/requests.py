@@ -116,7 +116,7 @@ class PluginRequests:
         except TimeoutError:
             raise PluginFaultError(f"it gave no answer within {plugin.timeout:g} s") from None
         except LookupError:
-            raise PluginFaultError("no program answers for it on the bus") from None
+            raise PluginFaultError("its program is not connected to the bus") from None
         except ToolbusError as error:
             raise PluginFaultError(error.reason.rstrip(".")) from error
         except AnswerError as error:

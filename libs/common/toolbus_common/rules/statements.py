@@ -27,7 +27,8 @@ def statements(text: str) -> Iterator[tuple[int, str]]:
 def line_of(complaint: str, statement: str) -> int:
     """Return the line of a policy, from 0, on which the parser found an error.
 
-    The parser does not tell it. Before this line, the policy is only incomplete.
+    The parser does not report the line. It is the first line such that the text up to its end has
+    an error other than a missing end.
     """
     if not complaint.startswith(_AT_TOKEN):
         return 0

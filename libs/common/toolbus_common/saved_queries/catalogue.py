@@ -75,8 +75,8 @@ def read(name: str, text: str) -> Saved:
     described = {(each.name, each.type) for each in parameters}
     if described != set(_USED.findall(sql)):
         raise InvalidError(
-            f"{name}.sql must describe exactly the parameters it uses, each in a line "
-            "'-- name: Type = default | description' below its first line."
+            f"The parameters that {name}.sql describes differ from those it uses; describe each "
+            "in a line '-- name: Type = default | description' below the first line."
         )
     return Saved(name, lines[0].removeprefix("-- "), tuple(parameters), sql)
 

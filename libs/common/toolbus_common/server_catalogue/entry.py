@@ -1,4 +1,4 @@
-"""An entry of the catalogue: what is known of one server, with the document that says so (no I/O).
+"""An entry of the catalogue: the description of one server, with its source document (no I/O).
 
 An entry has no values: a setting names what the operator must provide, and a secret setting is
 always a reference in the resulting configuration.
@@ -88,7 +88,7 @@ class Source(ConfigModel):
 
 
 class CatalogueEntry(ConfigModel):
-    """What is known of one server.
+    """The description of one server.
 
     A server has a `url` (with `transport` http or sse), a `package`, or a `container` image with a
     digest. `reads` and `writes` are the labels of information flow; without them they are guessed.

@@ -1,4 +1,4 @@
-"""Guards that let calls pass without a check in the last hour."""
+"""Guards that allowed calls without a check in the last hour."""
 
 from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.errors import ToolbusError

@@ -32,7 +32,7 @@ Check = dict[str, Any]  # `what` is the name, `ok` the result, `message` the det
 class InstallationState:
     """The services and servers of an installation, and its alarms.
 
-    `guard_failures` has a message for each guard that let calls pass without a check.
+    `guard_failures` has a message for each guard that allowed calls without a check.
     """
 
     services: list[ServiceStatus]

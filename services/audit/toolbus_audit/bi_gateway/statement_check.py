@@ -66,7 +66,7 @@ def check(statement: str) -> None:
 def _reader_rejection(words: str) -> str:
     for database, table in _SYSTEM_TABLE.findall(words):
         if table.lower() not in _VISIBLE_TABLES:
-            return f"{database}.{table} is not visible to readers."
+            return f"{database}.{table} is not visible to readers; remove it from the statement."
     if reason := forbidden_function(words, _FORBIDDEN):
         return reason
     if words.startswith("SHOW") and not _SHOW.match(words):

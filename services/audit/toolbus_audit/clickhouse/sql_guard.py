@@ -49,7 +49,9 @@ def forbidden_function(words: str, forbidden: re.Pattern[str]) -> str:
     """
     for name in _CALLED.findall(words):
         if forbidden.fullmatch(name.lower()):
-            return f"{name}() accesses more than the audit tables and is not allowed."
+            return (
+                f"{name}() is not allowed, because it reads more than the audit tables; remove it."
+            )
     return ""
 
 

@@ -120,7 +120,7 @@ class ClickHouse:
         await self._in_write_thread(self._insert, table, batch, token)
 
     async def stored(self, sequences: Sequence[int]) -> set[Position]:
-        """Return the positions of all events and dead letters that are stored of these messages."""
+        """Return the positions of the stored events and dead letters of these messages."""
         return await self._in_write_thread(self._stored, sequences)
 
     async def last_sequence(self) -> int:
@@ -390,7 +390,7 @@ class ClickHouse:
                 f"ClickHouse cannot be reached at {self.location}; events wait in the stream. "
                 "Start it or correct TOOLBUS_CLICKHOUSE_URL."
             )
-        return f"ClickHouse at {self.location} rejects statements now: {message_of(error)}"
+        return f"ClickHouse at {self.location} rejects statements; check it: {message_of(error)}"
 
 
 def message_of(error: Exception) -> str:

@@ -50,7 +50,7 @@ async def admit(bucket: Bucket, ids: list[str], location: str) -> str:
 
 
 async def reject_file(bucket: Bucket) -> None:
-    """Raise `StoreDownError` if the installation has a store already: it has another form."""
+    """Raise `StoreDownError` if the events of the installation are stored in ClickHouse."""
     found = await bucket.get(EVENT_STORE)
     if found is not None and found.value:
         raise StoreDownError(ALREADY_FULL)

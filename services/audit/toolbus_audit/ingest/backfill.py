@@ -41,7 +41,7 @@ class Store(Protocol):
         """Insert rows. If the token was used before, nothing is inserted."""
 
     async def stored(self, sequences: Sequence[int]) -> set[Position]:
-        """Return the positions of all events and dead letters that are stored of these messages."""
+        """Return the positions of the stored events and dead letters of these messages."""
 
     async def dead_from(self, first: int, maximum: int) -> list[Position]:
         """Return dead letters of at most `maximum` messages, in order from sequence `first`."""

@@ -51,7 +51,7 @@ class Store(Protocol):
         """Insert rows. If the token was used before, nothing is inserted."""
 
     async def stored(self, sequences: Sequence[int]) -> set[Position]:
-        """Return the positions of all events and dead letters that are stored of these messages."""
+        """Return the positions of the stored events and dead letters of these messages."""
 
     async def last_sequence(self) -> int:
         """Return the highest stream sequence number with a stored row."""

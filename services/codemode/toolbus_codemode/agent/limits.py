@@ -43,7 +43,7 @@ class Used(Struct):
     def settle_interrupted(self, limits: AgentMode) -> None:
         """Count a model request that was interrupted, at the most that it can have cost.
 
-        Without a known bound this is everything that the limit leaves.
+        If this amount is not known, count all that the limit `usd` leaves.
         """
         if self.asking:
             left = self.left(limits) or 0
@@ -111,7 +111,7 @@ def run_budget(limits: AgentMode) -> Reached:
 
 
 def out_of_time(limits: AgentMode) -> Reached:
-    """Return the reached limit `seconds`, for a run whose step it ended."""
+    """Return the reached limit `seconds`, which ended a step of the run."""
     return _reached("seconds", f"{limits.seconds:g} seconds")
 
 

@@ -158,7 +158,10 @@ class ModelTurns:
         if failed:
             raise failed[0]
         if not isinstance(reply, CallResult):
-            raise UpstreamInvalidError("The provider's reply is no response of a model.")
+            raise UpstreamInvalidError(
+                "The provider's reply is not a model response. Check the provider's 'url' and "
+                "'apis'."
+            )
         check_parts(reply.parts or parts, parts)
         return reply.body
 

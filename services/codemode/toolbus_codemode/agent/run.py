@@ -147,7 +147,10 @@ class AgentRun:
         self.entry.record.steps.append(self._step)
 
     def note_failure(self, error: ToolbusError) -> None:
-        """Record that a model request failed; without a final report it counts at its bound."""
+        """Record that a model request failed.
+
+        Without a final report, it counts with the most that it can cost.
+        """
         used = self.content.used
         self._end_step("failed", error.code)
         refused = isinstance(error, RefusedError | UnavailableError | InvalidError)
@@ -167,7 +170,7 @@ class AgentRun:
         self.budget.spent = used.cost
 
     def note_report(self, report: ModelReport) -> None:
-        """Count what a model request costs: its bound at first, and its charge in the end."""
+        """Count the cost of a model request: first the most that it can cost, then its charge."""
         used = self.content.used
         if not report.is_final:
             used.held = report.charge

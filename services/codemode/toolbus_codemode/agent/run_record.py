@@ -1,4 +1,4 @@
-"""The stored state of a run: facts in plain text, and its content encrypted for its caller."""
+"""The stored state of a run: metadata in plain text, and content encrypted for the caller."""
 
 from base64 import b64decode, b64encode
 from enum import StrEnum
@@ -88,7 +88,7 @@ class RunRecord(Struct):
     sealed: str = ""
 
     def encode(self) -> bytes:
-        """Return the stored form of the facts. The content is an entry of its own."""
+        """Return the stored form of the metadata. The content is stored in a separate entry."""
         return _encode(msgspec.structs.replace(self, sealed=""))
 
     def seal(self, content: Content, key_digest: str) -> None:

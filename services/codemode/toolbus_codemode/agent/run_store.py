@@ -26,7 +26,7 @@ _RUN = re.compile(r"[0-9a-f]{1,64}")
 
 
 class RunEntry:
-    """The two entries of one run, as its writer knows them: its facts and its content.
+    """The two entries of one run, as its writer knows them: metadata and content.
 
     `content` is the revision of the content; None if it was not read, so it is not written.
     """
@@ -40,7 +40,7 @@ class RunEntry:
         self._bucket = bucket
 
     async def save(self) -> None:
-        """Write the content, and then the facts, which never describe steps without content.
+        """Write the content, then the metadata, which therefore describes no step without content.
 
         Raises:
             CallInProgressError: another request continues this run.

@@ -192,7 +192,7 @@ class AgentRuns:
         Raises:
             UnknownEntryError: no such run exists for this principal.
             ConflictError: the run was cancelled.
-            InvalidError: the request is another one.
+            InvalidError: the request differs from the one that started the run.
             UnavailableError: the content cannot be decrypted, or the bus is down.
 
         """

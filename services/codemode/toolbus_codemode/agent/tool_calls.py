@@ -227,10 +227,10 @@ class Waiting:
     """What a run records of a call in progress. The default records nothing."""
 
     def begins(self, call_id: str) -> None:
-        """Note the id of the call, which a repetition changes."""
+        """Record the id of the call; each repetition has a new id."""
 
     async def for_approval(self, approval: str) -> None:
-        """Note that the call waits for an approval."""
+        """Record that the call waits for an approval."""
 
 
 def _accepted(approval: str) -> str:

@@ -46,7 +46,10 @@ class RepeatedFailures:
         return f"{failure}\n\n{repeated}write it as this documentation shows.\n\n{text}"
 
     def reading(self, call: CallAdmitted, found: str, namespace: ToolNamespace) -> str:
-        """Count a reading call and return its answer, with the next step after `UNCHANGED` ones."""
+        """Count a call that only reads the catalogue, and return its answer.
+
+        After `UNCHANGED` equal answers, add what to do next.
+        """
         times = self._count(call, found)
         tool = _nearest(found[:LONGEST_SEARCHED], namespace) if times > UNCHANGED else None
         if tool is None:

@@ -110,7 +110,7 @@ class Programs:
             raise InvalidError(f"`language` must be one of {', '.join(ENGINES)}.")
         deadline = min(_maximum(caps.seconds), call.deadline - time() - MARGIN)
         if deadline <= 0:
-            raise InvalidError("The call's deadline leaves no time for a program.")
+            raise InvalidError("The call's deadline leaves no time for a program. Call again.")
         limits = Limits(deadline=deadline, calls=int(_maximum(caps.calls)), output=LARGEST)
         recalling = (_RECALL,) if RESULTS in source else ()
         return Program(source, engine, (*self._namespaces(namespace), *recalling), limits)

@@ -48,7 +48,9 @@ async def read(read_piece: ReadPiece, uri: str, arguments: dict[str, Any]) -> To
     """
     piece = parse_result_uri(uri)
     if piece is None:
-        return _failed(f"{uri[:200]!r} is not the URI of a large result.")
+        return _failed(
+            f"{uri[:200]!r} is not the URI of a large result. Use the URI that a tool returned."
+        )
     try:
         if query := _uri_query(arguments):
             part = await _part(read_piece, piece.handle, f"{piece.handle.uri()}?{query}")
@@ -78,7 +80,9 @@ async def _whole(read_piece: ReadPiece, handle: Handle) -> Any:
 async def _part(read_piece: ReadPiece, handle: Handle, uri: str) -> _Part:
     reply = await read_piece(handle, uri)
     if not isinstance(reply, CallResult):
-        raise _InvalidReadError("The result cannot be read by a program.")
+        raise _InvalidReadError(
+            "A program cannot read this result. Read it with resources/read, outside of a program."
+        )
     content = msgspec.json.decode(reply.body)["contents"][0]
     is_text = "text" in content
     value = content["text"].encode() if is_text else b64decode(content["blob"])

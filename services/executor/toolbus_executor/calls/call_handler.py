@@ -9,12 +9,7 @@ from typing import Any
 
 from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.config import Server
-from toolbus_common.contracts import (
-    TOOLS_CALL,
-    CallAdmitted,
-    CallResult,
-    TaskCreated,
-)
+from toolbus_common.contracts import TOOLS_CALL, CallAdmitted, CallResult, TaskCreated
 from toolbus_common.contracts.replies import CallContext, Reply
 from toolbus_common.errors import (
     CallCancelledError,
@@ -246,7 +241,9 @@ class CallHandler:
         if task is not None:
             task.uncancel()
         return CallCancelledError(
-            "The caller cancelled the call; it may have been executed.", sent=True
+            "The caller cancelled the call; it may have been executed. Check the audit log before "
+            "repeating it.",
+            sent=True,
         )
 
     def _guarded_outcome(

@@ -170,7 +170,10 @@ def _all_accepted(answers: Iterable[msgspec.Raw]) -> bool:
 
 
 def _declined_result() -> bytes:
-    text = "The user declined to open the page that the server requires; the call was not repeated."
+    text = (
+        "The user declined to open the page that the server requires, so the call was not "
+        "repeated. To open the page, call the tool again."
+    )
     return msgspec.json.encode({"content": [{"type": "text", "text": text}], "isError": True})
 
 

@@ -65,7 +65,10 @@ def consent_required(call: CallAdmitted, error: ConsentRequiredError, server: st
 
 def declined(server: str) -> bytes:
     """Return a tool result for a call whose user declined to connect an account."""
-    return failed(f"{server} was not called: the user declined to connect an account.")
+    return failed(
+        f"{server} was not called, because the user declined to connect an account. To connect "
+        "one, call the tool again."
+    )
 
 
 def failed(text: str) -> bytes:

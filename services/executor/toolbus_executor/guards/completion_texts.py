@@ -106,7 +106,9 @@ class TextsOfResponse:
 
     def _visit(self, value: Any, path: Path, depth: int, *, is_label: bool) -> None:
         if depth < 0:
-            raise ValueError("The response is nested too deeply for its guards.")
+            raise ValueError(
+                "The response is nested too deeply for its guards. Request a simpler response."
+            )
         if isinstance(value, dict):
             for name, each in list(value.items()):
                 if name in DROPPED:
@@ -130,7 +132,8 @@ class TextsOfResponse:
     def _name(self, name: str, path: Path) -> None:
         if len(name) > LONGEST_NAME:
             raise ValueError(
-                f"A member of the response has a name of more than {LONGEST_NAME} characters."
+                f"A member of the response has a name of more than {LONGEST_NAME} characters. "
+                "Request a simpler response."
             )
         if self._known.get(here := (*path, f"{name} ")) != name:
             self.members.append(Member(here, None, None, name, is_label=False))

@@ -26,7 +26,7 @@ _encode = msgspec.json.Encoder().encode
 
 
 class GuardedResponse:
-    """The caller of one call, which receives only what the guards of the call let pass."""
+    """The caller of one call, which receives only what the guards of the call allow."""
 
     def __init__(
         self,

@@ -50,7 +50,7 @@ class Searched(Protocol):
 
 
 class HeldSecrets:
-    """The current secrets, by what they belong to. They are indexed at the first search."""
+    """The current secrets by owner, such as a server. They are indexed at the first search."""
 
     def __init__(self) -> None:
         self._by_owner: OrderedDict[str, frozenset[str]] = OrderedDict()
@@ -148,7 +148,9 @@ class HeldSecrets:
 def _found(
     own: OwnSecrets, document: Content, content: Searched, *, blocks: bool
 ) -> Redacted | None:
-    """Return a document without the secrets, empty if it is blocked; None without secrets.
+    """Return a document without the secrets.
+
+    The result is empty if the document is blocked, and None if it has no secrets.
 
     Raises `ValueError` for a document that parsers could read differently.
     """

@@ -27,7 +27,10 @@ _WITHHELD = "A guard of the gateway withheld the client's answer; do not repeat 
 
 
 class _Known(Struct):
-    """The guards of the calls in one session: whether each was configured, and the last call."""
+    """The guards of the calls in one session, and the last call.
+
+    `names` maps each guard to whether it was configured at the time of the call.
+    """
 
     call: CheckedCall
     names: dict[str, bool]

@@ -76,7 +76,8 @@ class Child:
                 )
         except OSError as error:
             raise UpstreamDeadError(
-                f"Its process cannot be started: {error.strerror}.", sent=False
+                f"Its process cannot be started ({error.strerror}); check the server's command.",
+                sent=False,
             ) from error
         pipes = self._process.stdout, self._process.stderr
         assert pipes[0] is not None and pipes[1] is not None  # noqa: PT018, S101 - requested above

@@ -30,7 +30,7 @@ AT_ONCE = 64  # requests to one webhook; others wait within their time box
 
 
 class Webhooks:
-    """The webhooks of the current configuration. A changed one restarts only its own part."""
+    """The webhooks of the current configuration. Only a changed webhook is restarted."""
 
     def __init__(
         self,
@@ -47,14 +47,14 @@ class Webhooks:
         self._lock = asyncio.Lock()
 
     async def reconcile(self) -> None:
-        """Start and stop parts according to the configuration."""
+        """Start and stop webhooks according to the configuration."""
         async with self._lock:
             await self._running.reconcile(
                 {name: each for name, each in self._plugins().items() if each.url}
             )
 
     async def close(self) -> None:
-        """Stop all parts."""
+        """Stop all webhooks."""
         await self._running.close()
 
     def _start(self, name: str, plugin: Plugin) -> "_Webhook":

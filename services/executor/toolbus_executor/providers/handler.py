@@ -258,7 +258,8 @@ def _error_of(call: CallAdmitted, raised: BaseException, *, cancelled: bool) -> 
         return ToolbusError("Internal error in the executor; see the executor log.")
     if cancelled:
         return CallCancelledError(
-            "The caller cancelled the request to the model; it may have been processed and charged."
+            "The caller cancelled the request to the model; it may have been processed and "
+            "charged. Check the audit log before repeating it."
         )
     return OutcomeUnknownError(
         "The executor stopped during the request to the model; it may have been processed. Check "

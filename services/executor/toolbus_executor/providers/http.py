@@ -134,7 +134,9 @@ class ProviderClient:
         """
         head, _ = await self._get(self._probe)
         if head.status >= SERVER_ERROR:
-            raise UpstreamDeadError(f"The upstream responded to a probe with HTTP {head.status}.")
+            raise UpstreamDeadError(
+                f"The upstream responded to a probe with HTTP {head.status}; check its log."
+            )
 
     async def model_list(self, url: str) -> bytes:
         """Return the body of one page of a list of models.
@@ -156,7 +158,10 @@ class ProviderClient:
             if not own:
                 pool.close()
         if head.status != OK:
-            raise UpstreamDeadError(f"The upstream responded to a list with HTTP {head.status}.")
+            raise UpstreamDeadError(
+                f"The upstream responded to a request for its models with HTTP {head.status}; "
+                "check the provider's 'url' and key."
+            )
         return body
 
     def close(self) -> None:

@@ -122,4 +122,4 @@ def timeout_message(name: str, seconds: float, took: float, times: Timeouts) -> 
         why = f"{name} reported no more progress for {times.idle:.3g} s (timeout)"
     else:
         why = f"{name} did not respond within {seconds:.3g} s"
-    return f"{why}; the call may have been executed."
+    return f"{why}; the call may have been executed. Check the audit log before repeating it."

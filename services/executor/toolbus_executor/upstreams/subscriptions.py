@@ -38,7 +38,9 @@ def refuse_unless_subscribable(described: Described) -> None:
     """Raise `UpstreamRefusedError` if the server does not support subscriptions to resources."""
     if not described.subscribable:
         raise UpstreamRefusedError(
-            "The server does not offer subscriptions.", upstream_code=METHOD_NOT_FOUND, sent=False
+            "The server does not offer subscriptions; read the resource again instead.",
+            upstream_code=METHOD_NOT_FOUND,
+            sent=False,
         )
 
 
@@ -47,7 +49,7 @@ def refuse_unless_following(described: Described) -> None:
     extensions = described.capabilities.get("extensions")
     if described.family != "modern" or not isinstance(extensions, dict) or TASKS not in extensions:
         raise UpstreamRefusedError(
-            "The server does not offer task notifications.",
+            "The server does not offer task notifications; poll 'tasks/get' instead.",
             upstream_code=METHOD_NOT_FOUND,
             sent=False,
         )

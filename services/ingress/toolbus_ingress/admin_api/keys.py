@@ -69,5 +69,5 @@ async def revoke_key(call: Annotated[PolicyCall, performs("revoke_key")], name: 
 async def show_explanation(
     call: Annotated[PolicyCall, performs("show_explanation", body=ExplainedCall)], name: Name
 ) -> Response:
-    """Explain what a call of this key would get, and why; nothing is called or recorded."""
+    """Explain how a call with this key would be decided, and why; nothing is called or recorded."""
     return await call.run(name=name)

@@ -38,12 +38,12 @@ class Selection:
     def of(cls, query: str) -> "Selection":
         """Return the selection of a query. Raises `InvalidError`."""
         fields = dict(parse_qsl(query))
-        unknown = sorted(fields.keys() - _PARAMETERS)
-        if unknown or fields.get("result", "") not in _RESULTS:
+        if unknown := sorted(fields.keys() - _PARAMETERS):
             raise InvalidError(
-                f"Unknown parameter: {', '.join(unknown) or 'result'}. Use key, tool, customer, "
-                "and result=denied or result=failed."
+                f"Unknown parameter: {', '.join(unknown)}. Use key, tool, customer and result."
             )
+        if fields.get("result", "") not in _RESULTS:
+            raise InvalidError("Invalid value of 'result'. Use denied or failed, or omit it.")
         events = _RESULTS[fields.get("result", "")]
         return cls(
             fields.get("key", ""), fields.get("tool", ""), fields.get("customer", ""), events

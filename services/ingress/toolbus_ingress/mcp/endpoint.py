@@ -65,7 +65,7 @@ _NOT_ALLOWED = Response(
     ((b"allow", b"POST"),),
 )
 _INITIALIZE_IN_BATCH = "initialize must not be part of a batch. Send it alone."
-_NO_METHOD = jsonrpc.error(400, jsonrpc.INVALID_REQUEST, "The request has no 'method'.")
+_NO_METHOD = jsonrpc.error(400, jsonrpc.INVALID_REQUEST, "The request has no 'method'. Add it.")
 _NO_SESSION = jsonrpc.error(
     404,
     jsonrpc.INVALID_REQUEST,

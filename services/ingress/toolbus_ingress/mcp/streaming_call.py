@@ -101,7 +101,7 @@ class StreamingCall:
                 call = self._next_round(call, params, first)
             raise InvalidError(  # noqa: TRY301 - cancelled below like any other failure
                 f"The server requested input {MAX_ROUNDS} times without returning a result. "
-                "The call was cancelled."
+                "The call was cancelled. Pass everything the tool needs as arguments."
             )
         except BaseException:
             if self._suspended:  # the requested input will not arrive
@@ -226,7 +226,8 @@ class StreamingCall:
                     message = await response
             except TimeoutError as error:
                 raise InvalidError(
-                    f"The client did not provide the requested input within {RESPONSE_SECONDS:g} s."
+                    f"The client did not provide the requested input within {RESPONSE_SECONDS:g} "
+                    "s, so the call was cancelled. Call again."
                 ) from error
         if message is None:
             raise CallCancelledError("The caller cancelled the call before providing input.")

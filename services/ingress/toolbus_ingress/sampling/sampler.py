@@ -100,7 +100,7 @@ class Sampler:
         except InvalidError as error:
             return _error(INVALID_PARAMS, error.reason)
         except ApprovalRejectedError:
-            return _error(REJECTED, "A person rejected the sampling request.")
+            return _error(REJECTED, "A person rejected the sampling request; do not repeat it.")
         except ToolbusError as error:
             if self._left:
                 raise CallCancelledError("The caller cancelled the call.") from error

@@ -263,7 +263,7 @@ class Providers:
     def _issuer(self, name: str) -> Issuer:
         issuer = self.config().issuers.get(name)
         if issuer is None or not issuer.client_id:
-            raise PageError("This provider is not configured for sign-in.")
+            raise PageError("This provider is not configured for sign-in. Ask your operator.")
         return issuer
 
 

@@ -77,17 +77,24 @@ class DeviceFlow:
             or not hmac.compare_digest(hash_of(secret), device.secret_hash)
             or device.state == "used"
         ):
-            raise invalid_grant("This device code is unknown or was already used.")
+            raise invalid_grant(
+                "This device code is unknown or was already used; start a new device authorization."
+            )
         if device.expires < time():
             raise OAuthError(
                 "expired_token", "The device code has expired; start a new device authorization."
             )
         if device.state == "denied":
-            raise OAuthError("access_denied", "The person denied the request.")
+            raise OAuthError(
+                "access_denied",
+                "The person denied the request. Ask the person before you start another one.",
+            )
         if device.person is None:
             await self._reject_pending(device, revision)
         if not await self.brief.swap(user_code, replace(device, state="used"), revision):
-            raise invalid_grant("This device code was already used.")
+            raise invalid_grant(
+                "This device code was already used; start a new device authorization."
+            )
         assert device.person is not None  # noqa: S101 - _reject_pending raises
         return device.auth_request, device.person
 

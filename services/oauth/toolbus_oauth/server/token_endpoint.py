@@ -126,14 +126,16 @@ class TokenEndpoint:
     async def _by_code(self, form: Fields, client: Client, jkt: str) -> Grant:
         code = await self.brief.get(Code, form.get("code", ""))
         if code is None or code.auth_request.client_id != client.id:
-            raise invalid_grant("This code is unknown, or was issued to another client.")
+            raise invalid_grant(
+                "This code is unknown, or was issued to another client; sign in again."
+            )
         auth_request = code.auth_request
         _check_request(form, auth_request, jkt)
         if not await self.brief.swap(f"code {code.id}", Used(code.id), 0):
             await self.brief.put(f"again {code.id}", Used())
             raise await self._revoke_reused(code.id)
         if code.expires < time() or not await self.grants.accounts.is_current(code.person):
-            raise invalid_grant("This code has expired.")
+            raise invalid_grant("This code has expired, or its account was changed; sign in again.")
         grant = await self.grants.give(auth_request, code.person, code.id, jkt=jkt)
         if await self.brief.get(Used, f"again {code.id}") is not None:
             raise await self._revoke_reused(code.id)  # the code was used again concurrently

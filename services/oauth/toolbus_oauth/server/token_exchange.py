@@ -65,7 +65,7 @@ class TokenExchange:
         except TokenError as error:
             raise invalid_grant(f"The {name} is invalid: {error}") from error
         if not grant.scope:
-            raise invalid_grant(f"No scope of the {name} exists any more.")
+            raise invalid_grant(f"No scope of the {name} exists any more; sign in again.")
         if "cnf" in claims or self._requires_key(grant):
             raise invalid_grant(
                 f"The {name} is, or must be, bound to its client's key; it cannot be exchanged."

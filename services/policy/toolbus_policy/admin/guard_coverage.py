@@ -18,7 +18,9 @@ MOST_UNGUARDED = 1000
 async def guard_coverage(
     repository: ConfigRepository, request: AdminRequest, send: Callable[..., Awaitable[Any]]
 ) -> dict[str, Any]:
-    """Return one page of shares, sorted by customer, key, tool, phase and guard.
+    """Return one page of the shares of calls that each guard checked.
+
+    The shares are sorted by customer, key, tool, phase and guard.
 
     Raises `InvalidError` if the selection is invalid or too large, and `UnavailableError` if audit
     does not reply.

@@ -30,7 +30,7 @@ from toolbus_policy.admin.request_parser import parse_body
 class InstallationOperations(ReplayOperations):
     """Operations that read the installation's state, recorded events, or the catalogue.
 
-    `explain` explains a call that is not made.
+    `show_explanation` explains the decision about a call without making the call.
     """
 
     explain: Callable[[ExplainQuery], Awaitable[Explanation]]
@@ -72,7 +72,9 @@ class InstallationOperations(ReplayOperations):
         """Return one entry of the catalogue, with the server that it configures."""
         known = await asyncio.to_thread(entries)
         if request.name not in known:
-            raise UnknownEntryError(f"The catalogue has no entry '{request.name}'.")
+            raise UnknownEntryError(
+                f"The catalogue has no entry '{request.name}'; list its entries to see the names."
+            )
         return json_reply(entry_response(known[request.name]).model_dump())
 
     async def show_explanation(self, request: AdminRequest, _by: Administrator) -> AdminReply:

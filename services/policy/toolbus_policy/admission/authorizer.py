@@ -212,8 +212,9 @@ class Authorizer:
     def _denial(self, principal: Principal, server: str, method: str, tool: str) -> ToolbusError:
         """Return the error for a denied name.
 
-        The error shows that the tool exists only if the caller may use it with another token. A
-        name that is granted, of a server that was never connected, can exist after the next try.
+        The error reveals that the tool exists only if the caller may use it with another token. A
+        granted name of a server that was never connected has an error of its own, because the tool
+        may be listed as soon as the server is connected.
         """
         if self._is_not_listed_yet(principal, server, method, tool):
             return UpstreamDeadError(

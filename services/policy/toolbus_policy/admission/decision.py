@@ -28,7 +28,8 @@ class Decision(Struct, frozen=True):
     """An authorized call: its authorizer, its admission and the verdict of the rules.
 
     `claim` is set if the call has an idempotency key. It is released unless the call is dispatched.
-    `checks` are those of its guards; `flow` is its judgement if information flow concerns it.
+    `checks` are those of its guards. `flow` is the judgement of the call's information flow, if
+    the call has labels that matter.
     `cause` is set if a guard or the flow requires approval. `original` are the arguments before
     their redaction, if they were redacted.
     """

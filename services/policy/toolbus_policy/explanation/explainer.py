@@ -1,4 +1,4 @@
-"""Explain what a call would get: the decision of admission on a call that is never made."""
+"""Explain how a call would be decided: the decision of admission on a call that is never made."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -89,7 +89,8 @@ class ExplanationDraft:
 class Explainer:
     """Handler of the queries for explanations. It only reads.
 
-    `authorizer` and `inspector` return the newest ones; the inspector stores and reports nothing.
+    `authorizer` and `inspector` return the current objects; the inspector stores and reports
+    nothing.
     """
 
     authorizer: Callable[[], Authorizer]

@@ -48,7 +48,9 @@ def target_of(
 
     """
     if not name or len(name) > LONGEST_NAME:
-        raise InvalidError(f"A name has 1 to {LONGEST_NAME} characters; enter that of a tool.")
+        raise InvalidError(
+            f"The name must have 1 to {LONGEST_NAME} characters; enter that of a tool or model."
+        )
     body = _object(arguments)
     declared = snapshot.configuration
     provider, separator, _ = name.partition(SEPARATOR)
@@ -99,11 +101,13 @@ def _call(server: str, tool: str, method: str, arguments: bytes, extra: str = ""
 
 def _object(text: str) -> dict[str, Any]:
     if len(text) > LARGEST_ARGUMENTS:
-        raise InvalidError(f"The arguments have more than {LARGEST_ARGUMENTS} characters.")
+        raise InvalidError(
+            f"The arguments have more than {LARGEST_ARGUMENTS} characters; shorten them."
+        )
     try:
         found = strict_json.parse(text.encode())
     except (strict_json.StrictJSONError, UnicodeEncodeError) as error:
-        raise InvalidError(f"The arguments are not strict JSON: {error}.") from error
+        raise InvalidError(f"The arguments are not strict JSON: {error}. Correct them.") from error
     if not isinstance(found, dict):
         raise InvalidError("The arguments must be a JSON object, such as {}.")
     return found

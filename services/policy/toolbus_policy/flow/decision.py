@@ -26,7 +26,10 @@ def decide(before: FlowState, labels: Labels, action: FlowAction) -> FlowVerdict
 
 
 def after(before: FlowState, labels: Labels, read: FlowRead) -> FlowState:
-    """Return what the run has read once this call is dispatched. First reads are kept."""
+    """Return what the run has read once this call is dispatched.
+
+    For private and for untrusted data, only the first call that read it is recorded.
+    """
     return FlowState(
         before.private or (read if labels.reads_private else None),
         before.untrusted or (read if labels.reads_untrusted else None),

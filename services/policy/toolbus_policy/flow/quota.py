@@ -10,7 +10,7 @@ MAX_NEW_RUNS = 20_000  # of one principal, a day, at one replica
 
 
 class RunQuota:
-    """Counter of new runs by principal. It starts over every day, and with the process."""
+    """Counter of new runs by principal. It is reset every day and when the process starts."""
 
     def __init__(self, maximum: int = MAX_NEW_RUNS) -> None:
         self._maximum = maximum

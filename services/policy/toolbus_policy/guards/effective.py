@@ -68,7 +68,7 @@ def effective_guards(
 
 
 def _checks(guard: Guard | None, phase: Phase) -> bool:
-    """Return whether a guard checks a phase. An unknown guard does, and fails."""
+    """Return whether a guard checks a phase. An unknown guard checks all, and its check fails."""
     return guard is None or phase in guard.on
 
 

@@ -127,7 +127,7 @@ def _equal_digests(keys: list[bytes], arguments: bytes, original: bytes) -> set[
 
 
 def _keyed(key: bytes, digest: str) -> str:
-    """Return a digest that does not let its reader guess what was redacted."""
+    """Return a keyed digest, from which a reader cannot guess the redacted values."""
     return hmac.digest(key, b"arguments " + digest.encode(), sha256).hex()
 
 

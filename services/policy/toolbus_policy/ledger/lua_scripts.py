@@ -176,7 +176,7 @@ class ClusterScriptRunner:
         return asyncio.ensure_future(self._run(name, (len(keys), *keys, *arguments)))
 
     async def close(self) -> None:
-        """Do nothing: the client has the connections."""
+        """Do nothing, because the connections belong to the client, which closes them."""
 
     async def _run(self, name: str, words: tuple[Any, ...]) -> Any:
         async with asyncio.timeout(self._seconds):

@@ -182,7 +182,7 @@ def _input_bound(call: CallRequested, terms: ModelTerms) -> int:
 
 
 def _output_bound(requested: ModelCall, terms: ModelTerms, method: str) -> int:
-    """Return the most output tokens; a limit of zero is no limit at some providers."""
+    """Return the maximum of output tokens. Some providers treat a limit of zero as no limit."""
     if method in (COUNT_TOKENS, EMBEDDINGS):
         return 0
     bound = requested.output or terms.provider.max_output * requested.choices

@@ -67,8 +67,8 @@ def test_parameters_are_bound_as_text_and_times_as_dates() -> None:
     ("name", "text", "entered"),
     [
         ("here", "SELECT 1", "must begin"),
-        ("here", HEADER + "1", "exactly the parameters"),
-        ("here", "-- One.\nSELECT {x:UInt8}", "exactly the parameters"),
+        ("here", HEADER + "1", "differ from those it uses"),
+        ("here", "-- One.\nSELECT {x:UInt8}", "differ from those it uses"),
         ("No Name", "-- One.\nSELECT 1", "not a valid query name"),
     ],
 )

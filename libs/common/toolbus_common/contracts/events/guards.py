@@ -47,7 +47,7 @@ def encoded_checks(checks: Sequence[GuardCheck]) -> str:
 
 
 class GuardFailed(CallEvent):
-    """A guard could not check a call and let it pass, because it fails open.
+    """A guard could not check a call, and allowed it because the guard fails open.
 
     The service that ran the guard publishes this event. `reason` says why the guard failed.
     """

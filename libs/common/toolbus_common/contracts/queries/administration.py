@@ -54,7 +54,7 @@ class AdminReply(Message):
 
 
 class ExplainQuery(Query):
-    """Explain what a call of the key `key` would get. Operators send this query to policy.
+    """Explain how a call with the key `key` would be decided. Operators send this to policy.
 
     `name` is the name of a tool as clients know it, an alias of a model, or `provider/model`.
     `arguments` is raw JSON: the arguments of the tool, or the body of the model request.
@@ -101,7 +101,7 @@ class ExplainedStep(Message):
 
 
 class Explanation(Message):
-    """What a call would get, and why. Nothing was reserved, recorded or sent.
+    """How a call would be decided, and why. Nothing was reserved, recorded or sent.
 
     `code` and `reason` are those of the error that the call would get; empty if it is allowed.
     `server` and `target` are the server or provider, and its tool or model; empty for a name that

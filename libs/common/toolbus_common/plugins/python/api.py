@@ -10,7 +10,7 @@ A plugin is a module, or an object, with functions named like points:
             return refuse("the amount is too high")
 
 Its package names it in the entry point group `toolbus.plugins`. A hook can leave out parameters
-that it does not need, and can be a coroutine function. Without a result, the call passes.
+that it does not need, and can be a coroutine function. A hook that returns None changes nothing.
 """
 
 from dataclasses import dataclass

@@ -120,7 +120,7 @@ def parsed_request(raw: bytes, member: str) -> Json:
     try:
         body = _decode(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise InvalidError(f"The body is not a JSON object: {error}.") from error
+        raise InvalidError(f"The body is not a JSON object: {error}. Send one.") from error
     if member == "input" and isinstance(body.get(member), str):
         body[member] = [{"role": "user", "content": body[member]}]
     found = body.get(member)
@@ -134,7 +134,9 @@ def parsed_response(raw: bytes) -> Json:
     try:
         return _decode(raw)
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
-        raise UpstreamInvalidError("The provider's response is not a JSON object.") from error
+        raise UpstreamInvalidError(
+            "The provider's response is not a JSON object. Check the provider's 'url' and 'apis'."
+        ) from error
 
 
 def objects(value: Any) -> list[Json]:

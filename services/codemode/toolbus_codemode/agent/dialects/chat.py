@@ -60,7 +60,7 @@ def messages_of(turns: list[Turn]) -> list[Json]:
 
 
 def pending_runs(body: Json) -> list[str]:
-    """Return the runs whose pending calls are in the conversation: the newest, each once."""
+    """Return the newest runs whose pending calls are in the conversation, without duplicates."""
     found: dict[str, None] = {}
     for message in reversed(body["messages"]):
         for call in objects(message.get("tool_calls")):

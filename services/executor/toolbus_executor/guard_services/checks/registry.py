@@ -28,7 +28,7 @@ FIRST_PAUSE, LONGEST_PAUSE = 0.5, 30.0  # seconds between attempts to read the s
 
 
 class GuardServices:
-    """The guards that ask a service. A changed guard restarts only its own part."""
+    """The guards that ask a service, each with a supervisor that restarts if the guard changes."""
 
     def __init__(
         self,
@@ -47,7 +47,7 @@ class GuardServices:
         self._lock = asyncio.Lock()
 
     async def reconcile(self) -> None:
-        """Start and stop parts according to the configuration."""
+        """Start and stop supervisors according to the configuration."""
         async with self._lock:
             await self._running.reconcile(
                 {name: each for name, each in self._guards().items() if not each.is_built_in}

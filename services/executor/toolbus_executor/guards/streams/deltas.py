@@ -211,7 +211,8 @@ def _place(value: dict[str, Any], name: str) -> Any:
     elif type(place) is int and 0 <= place < _LARGEST_PLACE:
         return place
     raise UpstreamInvalidError(
-        f"The upstream sent an event whose '{name}' is invalid, so its guards cannot check it."
+        f"The upstream sent an event whose '{name}' is invalid, so the guards cannot check it. "
+        "Check the provider's 'url' and 'apis'."
     )
 
 

@@ -50,7 +50,7 @@ class ModelCache:
         await self._store.close()
 
     async def purge(self, request: PurgeCacheRequest) -> PurgeCacheReply:
-        """Remove entries, and record it. Raises `ToolbusError`."""
+        """Remove entries, and publish an event about the removal. Raises `ToolbusError`."""
         selected = Purge(
             request.customer, request.provider, request.model, request.key, request.entry
         )

@@ -53,11 +53,16 @@ def page_in(provider: Provider, body: bytes) -> Page:
 
     """
     if len(body) > LARGEST_LIST:
-        raise UpstreamInvalidError(f"The list of models exceeds {LARGEST_LIST} bytes.")
+        raise UpstreamInvalidError(
+            f"The upstream's list of models exceeds {LARGEST_LIST} bytes. Check the provider's "
+            "'url'."
+        )
     try:
         found = _decode(body)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise UpstreamInvalidError("The response is no list of models.") from error
+        raise UpstreamInvalidError(
+            "The upstream's response is not a list of models. Check the provider's 'url'."
+        ) from error
     if isinstance(found, list):
         found = _List(data=found)
     token = _text(found.next_page_token) or _text(found.next_token)

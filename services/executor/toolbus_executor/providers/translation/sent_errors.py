@@ -75,7 +75,9 @@ def exception_of(name: str, message: str | None) -> ModelRefusedError:
     """Return the error of an exception of AWS."""
     status = _status_of(name) or _UNKNOWN
     return ModelRefusedError(
-        message or f"The provider failed: {name[:64]}.", status=status, type=name
+        message or f"The provider failed without a message ({name[:64]}); see its documentation.",
+        status=status,
+        type=name,
     )
 
 

@@ -129,7 +129,7 @@ class SseHttp:
         finally:
             self._connection.dispatcher.fail(
                 lambda: UpstreamDeadError(
-                    f"The upstream's stream ended before its response: {reason}."
+                    f"The upstream's stream ended before its response: {reason}; check its log."
                 )
             )
             self._transport.lose(f"Its stream ended: {reason}.")

@@ -92,7 +92,7 @@ class Trend:
 
 @dataclass(frozen=True, slots=True)
 class Traffic:
-    """What happened in a period. `savings` has a line for each way that saved something."""
+    """The traffic of a period. `savings` has a line for each feature that saved tokens."""
 
     title: str
     trends: list[Trend]

@@ -31,7 +31,10 @@ class Bar:
 
 @dataclass(frozen=True, slots=True)
 class Figure:
-    """A chart of one measure: a bar for each `period`; if it is empty, the largest values."""
+    """A chart of one measure.
+
+    It has a bar for each `period`, or bars of the largest values if `period` is empty.
+    """
 
     measure: str
     bars: list[Bar]

@@ -77,7 +77,10 @@ def client_request(number: str, input_request: Any, session: Session, task: str 
     method = input_request.get("method") if isinstance(input_request, dict) else None
     params = input_request.get("params") if isinstance(input_request, dict) else None
     if not isinstance(method, str) or method not in _CAPABILITIES:
-        raise InvalidError("The server requests input of a kind that this gateway cannot forward.")
+        raise InvalidError(
+            "The server requests input of a kind that this gateway cannot forward. Pass everything "
+            "the tool needs as arguments."
+        )
     params = dict(params) if isinstance(params, dict) else {}
     if not _is_declared(session, _CAPABILITIES[method], params.get("mode")):
         raise InvalidError(

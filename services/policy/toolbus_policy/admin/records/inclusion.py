@@ -74,7 +74,7 @@ def root_of(leaf: bytes, index: int, size: int, path: Sequence[bytes]) -> bytes:
 
 
 def proves(leaf: bytes, index: int, path: Sequence[bytes], checkpoint: Checkpoint) -> bool:
-    """Return whether a signed checkpoint contains this leaf at this place."""
+    """Return whether a signed checkpoint contains this leaf at this index."""
     try:
         root = root_of(leaf, index, checkpoint.size, path)
     except ValueError:

@@ -66,7 +66,7 @@ class ReplayOperations(HoldOperations):
     async def _replayed(
         self, replay: Replay, chosen: RuleReplay, declared: Configuration, end: float
     ) -> bool:
-        """Add the newest calls to a replay; return whether those are all of the time."""
+        """Add the newest calls to a replay; return whether these are all calls of the period."""
         count = 0
         async for rows, more in self._recorded(chosen.seconds, chosen.calls):
             count += len(rows)
@@ -78,7 +78,10 @@ class ReplayOperations(HoldOperations):
     async def _recorded(
         self, seconds: int, most: int
     ) -> AsyncIterator[tuple[list[dict[str, Any]], bool]]:
-        """Yield pages of decisions that rules could change, the newest first, and if more exist."""
+        """Yield pages of decisions that rules could change, the newest first.
+
+        With each page, yield whether further decisions exist.
+        """
         before, batch, left = "", BATCH, most
         while True:
             order = f"{before} ORDER BY stream_seq DESC, line DESC"
@@ -113,7 +116,7 @@ def _check(rules: Mapping[str, Rule], unknown: Collection[str], end: float) -> N
 
 
 def _mistakes(rules: Mapping[str, Rule], end: float) -> Iterator[tuple[str, str]]:
-    """Yield the errors of each rule with its name; a rule after `end` is an error."""
+    """Yield the errors of each rule with its name; a rule that is not checked by `end` has one."""
     for number, (name, rule) in enumerate(rules.items()):
         if number and monotonic() > end:
             yield name, "was not checked: the rules are too long; replay fewer of them at once"
@@ -123,7 +126,7 @@ def _mistakes(rules: Mapping[str, Rule], end: float) -> Iterator[tuple[str, str]
 
 
 def _add(replay: Replay, rows: list[dict[str, Any]], declared: Configuration, end: float) -> int:
-    """Add calls to a replay until its time ends; return their number."""
+    """Add calls to a replay until the time `end`; return the number of added calls."""
     for number, row in enumerate(rows):
         if number and monotonic() > end:  # rules can be long, and each call can need other ones
             return number
