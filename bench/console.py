@@ -80,7 +80,7 @@ def main() -> int:
 
 @contextmanager
 def gateway(keys: int, servers: int) -> Iterator[Launched]:
-    """Run Toolbus with so many keys, and servers with ten tools each, which are all connected."""
+    """Run Toolbus with this number of keys and of connected servers, which have ten tools each."""
     with echoing(10) as port, tempfile.TemporaryDirectory(prefix="toolbus-console-") as name:
         launched = Launched(Path(name))
         rate = {"calls": 100_000_000, "per": "minute"}

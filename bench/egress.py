@@ -44,7 +44,7 @@ async def _tried() -> list[dict[str, Any]]:
 
 
 async def _row(entrance: Entrance, directory: Path) -> dict[str, Any]:
-    """Return the result of a list, with a control: an allowed server is reached there."""
+    """Return the figures of one entry point, and as a control the hits of an allowed server."""
     async with Listener().listening() as seen, Listener().listening() as leader:
         tried = Tried(lists(f"127.0.0.1:{leader.port}"), leader, directory)
         count: Count = await counted(entrance, spellings(seen.port), tried, seen)

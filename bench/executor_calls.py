@@ -123,7 +123,7 @@ class Handled:
         await self.handler.run(CallAdmitted.decode(self.wire), _DISCARDED)
 
     async def calls(self, number: int, concurrency: int) -> None:
-        """Run calls, so many at a time."""
+        """Run `number` calls, `concurrency` at a time."""
 
         async def in_turn() -> None:
             for _ in range(number // concurrency):

@@ -1,4 +1,4 @@
-"""What each call of a load came to: executed, recorded, charged; and whether the evidence holds."""
+"""The outcome of each call of a load: executed, recorded, charged; and the evidence of the log."""
 
 import json
 import os

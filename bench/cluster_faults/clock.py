@@ -21,7 +21,7 @@ def clock_settings(file: Path) -> dict[str, str]:
 
 
 def set_clock(file: Path, seconds: int) -> None:
-    """Let the clocks that follow `file` differ by so many seconds from the machine's."""
+    """Let the clocks that follow `file` differ by `seconds` from the machine's clock."""
     new = file.with_suffix(".new")
     new.write_text(f"{seconds:+d}\n")
     new.rename(file)

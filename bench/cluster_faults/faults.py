@@ -25,7 +25,7 @@ Node = Callable[[Installation], ClusterNode]
 
 
 def no_fault(_place: Installation) -> None:
-    """Do nothing: what the load comes to on its own."""
+    """Do nothing: the figures of the load without a fault."""
     time.sleep(AWAY)
 
 

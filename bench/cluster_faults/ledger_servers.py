@@ -72,7 +72,7 @@ class LedgerServers:
                 client.flushall()
 
     def fail_over(self) -> ValkeyPrimary:
-        """Kill the primary, wait until the sentinel names the other one, and return the killed."""
+        """Kill the primary, and return it when the sentinel names the other one."""
         server = self.primary
         server.kill()
         until_blocking(lambda: self.primary is not server, "the failover")

@@ -117,7 +117,7 @@ def enter() -> None:
 
 @contextmanager
 def links(count: int) -> Iterator[list[Link]]:
-    """Make so many namespaces with a link each, until the context ends."""
+    """Make `count` namespaces with a link each, until the context ends."""
     with ExitStack() as stack:
         made = []
         for number in range(1, count + 1):

@@ -131,7 +131,7 @@ def measured(
     variants: Mapping[str, Sequence[str]] | None = None,
     seconds: float = inf,
 ) -> dict[str, Any]:
-    """Return the figures of each variant; with `most`, of so many combinations per suite.
+    """Return the figures of each variant; with `most`, of that many combinations per suite.
 
     `variants` names the attacks of each variant. After `seconds`, a variant begins no further
     combination. Combinations are in a random order, which is the same in each run.

@@ -301,7 +301,7 @@ def test_every_saved_query_has_a_page(gateway: Launched) -> None:
     for name in named:
         page = shows(auditor, f"analytics/{name}")
         assert page.status == 200, page.text
-        assert "SQL of this question" in page.text
+        assert "SQL of this query" in page.text
     assert shows(auditor, "analytics/nothing").status == 404
 
 

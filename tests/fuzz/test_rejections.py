@@ -116,7 +116,7 @@ def test_a_good_request_leaves_nothing(attacked: FuzzedGateway) -> None:
     }
 
 
-def test_a_flood_is_a_few_events_that_count_all_of_it(attacked: FuzzedGateway) -> None:
+def test_a_flood_of_rejections_is_a_few_events_with_its_total(attacked: FuzzedGateway) -> None:
     before, many = counts(attacked), 400
     client = Client(attacked.launched.ready["endpoint"], WRONG)
     rows = "SELECT count() AS n FROM rejections"
@@ -131,7 +131,7 @@ def test_a_flood_is_a_few_events_that_count_all_of_it(attacked: FuzzedGateway) -
     assert int(after["n"]) - int(events["n"]) < many / 2
 
 
-def test_the_operator_sees_it_in_the_tail_and_by_a_saved_question(attacked: FuzzedGateway) -> None:
+def test_a_rejection_is_in_the_tail_and_in_a_saved_query(attacked: FuzzedGateway) -> None:
     Client(attacked.launched.ready["endpoint"], WRONG).request("tools/list")
     until_blocking(lambda: counts(attacked).get(("mcp", "unauthorized", "127.0.0.1")), "an event")
     tail = attacked.launched.toolbus("audit", "tail", "--event", "access.rejected")

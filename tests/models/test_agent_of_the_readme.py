@@ -116,7 +116,7 @@ def test_the_agents_deletion_waits_for_a_person(gateway: Launched) -> None:
     assert used == [["memory__create_entities"], [DELETION]]
 
 
-def test_one_question_reads_tokens_and_tools_of_each_run(gateway: Launched) -> None:
+def test_a_saved_query_returns_tokens_and_tools_of_each_run(gateway: Launched) -> None:
     def rows() -> Any:
         found = shown(gateway, "audit", "query", "--saved", "cost-by-run")
         return found if sum(int(row["tool_calls"]) for row in found) == 2 else None

@@ -146,7 +146,7 @@ async def test_every_event_published_across_a_restart_is_in_the_stream_exactly_o
     assert sorted(int(str(line["seq"])) for line in result) == list(range(1, 103))
 
 
-async def test_an_error_tells_a_late_acknowledgement_from_a_lost_connection(
+async def test_an_error_distinguishes_a_late_acknowledgement_from_a_lost_connection(
     tester: Bus, own_nats: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     message = Envelope("tb.event.call.allowed.acme", "late", allowed(1).encode())

@@ -173,7 +173,7 @@ async def test_messages_during_a_call_are_content_too(
     assert len(messages) == (2 if guard is REDACT else 0)
 
 
-async def test_a_question_of_the_server_is_checked_but_its_state_is_not_changed(
+async def test_an_input_request_of_the_server_is_checked_but_its_state_is_not_changed(
     client: CallRunner,
 ) -> None:
     use(client, g=REDACT)
@@ -217,7 +217,7 @@ async def test_each_run_has_its_own_placeholder_of_a_cached_value(client: CallRu
 # -- placeholders --------------------------------------------------------------------------------
 
 
-async def test_the_value_of_a_placeholder_reaches_the_server_and_nobody_else(
+async def test_the_value_of_a_placeholder_reaches_the_server_only(
     client: CallRunner,
 ) -> None:
     use(client, g={**REDACT, "restore": ["s__*"]})

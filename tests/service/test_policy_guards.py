@@ -185,7 +185,7 @@ async def test_a_service_that_is_down_rejects_if_its_guard_fails_closed(
     assert TOKEN not in json.dumps(denied)
 
 
-async def test_a_service_that_is_down_lets_calls_pass_with_an_alarm_if_its_guard_fails_open(
+async def test_a_guard_that_fails_open_allows_calls_with_an_alarm_while_its_service_is_down(
     policy: PolicyReplicas, operator: Bus
 ) -> None:
     await policy.declare(guarded(shield={**DOWN, "action": "block", "fail": "open"}))

@@ -28,7 +28,7 @@ router = APIRouter(tags=["tools"], dependencies=[Depends(reject_unknown_paramete
 async def explain_own_call(
     request: Request, endpoint: ServedEndpoint, caller: Annotated[Caller, Security(authenticated)]
 ) -> Response:
-    """Explain what a call of the caller's own key would get; nothing is called or recorded.
+    """Explain how a call with the caller's own key would be decided; nothing is called or recorded.
 
     The explanation contains only what the caller may see; other tools are reported as unknown.
     """

@@ -94,7 +94,7 @@ def test_only_parent_based_samplers_follow_the_caller(root: str) -> None:
             assert alone(trace, parent_sampled) == alone(trace, None)
 
 
-def test_the_decision_goes_on_with_the_trace() -> None:
+def test_the_sampling_decision_applies_to_the_whole_trace() -> None:
     never = sampler_of("parentbased_always_off")
     for parent, sampler, goes_on in [
         ("", never, False), (THEIRS, never, True), (UNSAMPLED, never, False),

@@ -48,7 +48,7 @@ __version__ = "3"
     assert (answer["verdict"], answer["version"]) == ("change", "3")
 
 
-async def test_a_hook_without_a_result_lets_the_call_pass(
+async def test_a_hook_without_a_result_changes_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     plugin = load(tmp_path, monkeypatch, "@hook\ndef before_decision():\n    return None\n")

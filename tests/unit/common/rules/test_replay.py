@@ -108,7 +108,7 @@ def test_a_removed_rule_no_longer_rejects_its_calls() -> None:
         ('resource.reads.contains("private")', "tools/call", "what the run had read"),
     ],
 )
-def test_what_is_not_recorded_is_counted_by_what_it_is(
+def test_unknown_calls_are_counted_by_what_was_not_recorded(
     condition: str, method: str, missing: str
 ) -> None:
     cedar = f"forbid(principal, action, resource) when {{ {condition} }};"

@@ -1,4 +1,4 @@
-"""Events in a store, and the rows of SQL and of saved questions about them."""
+"""Events in a store, and the rows of SQL and of saved queries about them."""
 
 import json
 from collections.abc import Mapping
@@ -30,7 +30,7 @@ async def query(store: ClickHouse, sql: str, **parameters: str) -> list[dict[str
 
 
 async def ask(store: ClickHouse, name: str, **given: str) -> list[dict[str, Any]]:
-    """Return the rows of a saved question."""
+    """Return the rows of a saved query."""
     question = saved_queries.chosen(name, None)
     return await query(store, question.sql, **question.bound(given, datetime.now(UTC)))
 

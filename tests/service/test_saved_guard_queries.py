@@ -1,4 +1,4 @@
-"""Checks of guards in the audit store: the view, the saved questions, and the migration."""
+"""Checks of guards in the audit store: the view, the saved queries, and the migration."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from harness.audit.events import allowed, completed
-from harness.audit.saved_questions import add, ask, part, query
+from harness.audit.saved_queries import add, ask, part, query
 from harness.engines.migrated_tables import migrations_before
 from toolbus_audit.clickhouse import migrate
 from toolbus_audit.clickhouse.row_mapper import columns, read

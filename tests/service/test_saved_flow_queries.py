@@ -1,7 +1,7 @@
-"""Evidence of information flow: the view of decisions, and the saved questions about them."""
+"""Evidence of information flow: the view of decisions, and the saved queries about them."""
 
 from harness.audit.events import allowed
-from harness.audit.saved_questions import add, ask, part, query
+from harness.audit.saved_queries import add, ask, part, query
 from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_common.contracts import CallDenied, DefinitionFlagged
 from toolbus_common.contracts.events.base import Event
@@ -53,7 +53,7 @@ async def test_the_view_has_one_row_for_each_decision_with_all_its_fields(
     }  # fmt: skip
 
 
-async def test_the_question_shows_refused_asked_and_flagged_runs_with_their_chain_and_resets(
+async def test_the_query_returns_refused_asked_and_flagged_runs_with_their_chain_and_resets(
     store: ClickHouse,
 ) -> None:
     await add(store, events())
