@@ -13,7 +13,7 @@ CAPACITY_SECONDS = 10.0
 
 
 def carried(place: Installation) -> Iterator[dict[str, Any]]:
-    """Make calls at each rate until one is not carried; yield the figures of each."""
+    """Make calls at each rate until the machine does not sustain one; yield each rate's figures."""
     for rate in RATES:
         with place.loaded(rate) as load:
             time.sleep(CAPACITY_SECONDS)

@@ -49,7 +49,7 @@ def _object(text: str) -> dict[str, Any]:
     try:
         data = json.loads(sys.stdin.read() if text == "-" else text)
     except ValueError as error:
-        raise CommandError(f"The arguments are not JSON: {error}.") from error
+        raise CommandError(f"The arguments are not JSON: {error}. Correct them.") from error
     if not isinstance(data, dict):
         raise CommandError('The arguments must be a JSON object, such as \'{"text": "hello"}\'.')
     return data

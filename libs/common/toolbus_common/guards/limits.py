@@ -46,7 +46,7 @@ def exceeded(
     """Return the names of the limits that a JSON document exceeds, in the order of `OPTIONS`.
 
     `output_schema` decides about the structured content of a result; None if the tool has no output
-    schema. The option `output_schema` is exceeded by content that does not fit it, or is absent.
+    schema. Absent or mismatched content exceeds the option `output_schema`.
 
     Raises:
         msgspec.DecodeError: the document is not JSON.

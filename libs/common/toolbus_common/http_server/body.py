@@ -11,7 +11,7 @@ class CutShortError(Exception):
 
 
 class BodyTooLargeError(Exception):
-    """The body exceeds the maximum size of the caller of `read_body`."""
+    """The body exceeds the maximum size that was passed to `read_body`."""
 
 
 async def read_body(receive: Receive, largest: int) -> bytes:

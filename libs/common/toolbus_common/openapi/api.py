@@ -115,7 +115,7 @@ def _found(document: Document, left_out: dict[str, str]) -> Iterator[_Found]:
 
 
 def _reason(error: Exception) -> str:
-    """Return the message of an error as a clause, the form of all reasons of omitted operations."""
+    """Return the message of an error as a clause, like all reasons for omitted operations."""
     reason = str(error) if isinstance(error, DocumentError) else "it is malformed"
     return (reason[:1].lower() + reason[1:]).rstrip(".")
 

@@ -390,7 +390,7 @@ class ClickHouse:
                 f"ClickHouse cannot be reached at {self.location}; events wait in the stream. "
                 "Start it or correct TOOLBUS_CLICKHOUSE_URL."
             )
-        return f"ClickHouse at {self.location} rejects statements; check it: {message_of(error)}"
+        return f"ClickHouse at {self.location} rejects statements; fix this: {message_of(error)}"
 
 
 def message_of(error: Exception) -> str:

@@ -72,8 +72,8 @@ class HeldSecrets:
         Raises:
             GuardBlockedError: the document would be sent with a secret (`is_sent`), or a guard
                 blocks secrets.
-            GuardFailedError: the search took longer than the guard may, or nothing else checks
-                a document that parsers could read differently.
+            GuardFailedError: the search took longer than the guard's timeout, or two parsers could
+                read the document differently and no other guard checks it.
 
         """
         guard = self.guard_of(content)

@@ -96,7 +96,7 @@ class PolicyCall:
         try:
             return form, strict_json.dump(strict_json.parse(body))
         except strict_json.StrictJSONError as error:
-            raise InvalidError(f"The body is not strict JSON: {error}.") from error
+            raise InvalidError(f"The body is not strict JSON: {error}. Correct it.") from error
 
     def _form(self, content_type: bytes) -> str:
         """Return the format of the body; empty if the operation ignores the body."""

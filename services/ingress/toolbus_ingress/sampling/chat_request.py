@@ -103,7 +103,7 @@ def chat_request(params: Any, limits: Sampling) -> ChatRequest:
     try:
         found = msgspec.convert(params, _Params)
     except msgspec.ValidationError as error:
-        raise InvalidError(f"The sampling request is not valid: {error}.") from error
+        raise InvalidError(f"The sampling request is not valid: {error}. Correct it.") from error
     if not found.messages or found.max_tokens < 1:
         raise InvalidError("A sampling request needs messages and a maxTokens of at least 1.")
     members: dict[str, Any] = {"messages": _messages(found)}

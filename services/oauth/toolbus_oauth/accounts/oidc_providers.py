@@ -95,7 +95,9 @@ class Providers:
                 nonce=nonce,
             )  # fmt: skip
         except (ProviderError, ValueError) as error:
-            raise PageError(f"The provider '{name}' cannot be used now: {error}.", 502) from error
+            raise PageError(
+                f"The provider '{name}' cannot be used now: {error}. Try again later.", 502
+            ) from error
         pending = PendingSignIn(ticket, name, verifier, nonce, time() + SIGN_IN_SECONDS)
         await self.brief.put(state, pending)
         return url
@@ -125,7 +127,8 @@ class Providers:
             claims = await self._signed_in(pending, issuer, query.get("code", ""))
         except (ProviderError, TokenRequestError, HttpError, SecretError) as error:
             raise PageError(
-                f"The provider '{pending.issuer}' cannot be used now: {error}.", 502
+                f"The provider '{pending.issuer}' cannot be used now: {error}. Try again later.",
+                502,
             ) from error
         user = user_name(self.config(), pending.issuer, claims)
         return Person(pending.issuer, user, rule_claims(claims))

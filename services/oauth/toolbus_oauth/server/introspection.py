@@ -80,7 +80,7 @@ class TokenValidator:
         try:
             claims = await self.providers.verified(name, issuer, token)
         except ProviderError as error:
-            raise UnauthorizedError(f"The token is invalid: {error}.") from error
+            raise UnauthorizedError(f"The token is invalid: {error}. Request a new one.") from error
         except HttpError as error:
             raise UnavailableError(f"The token's issuer is unavailable: {error}; retry.") from error
         kind = str(parse_unverified(token)[0].get("typ", "")).lower()

@@ -38,7 +38,7 @@ class AssertionVerifier:
         try:
             claims = await self.providers.verified(name, issuer, assertion)
         except (ProviderError, HttpError) as error:
-            raise invalid_grant(f"The assertion is invalid: {error}.") from error
+            raise invalid_grant(f"The assertion is invalid: {error}. Request a new one.") from error
         await self._check(claims, client)
         named, scopes = claims.get("resource", ""), claims.get("scope", "")
         resource = self.resources.resolve(named if isinstance(named, str) else "?")

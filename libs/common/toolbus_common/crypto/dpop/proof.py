@@ -72,7 +72,9 @@ def proven(text: str, method: str, url: str, now: float, token: str = "") -> Pro
         header = msgspec.convert(found.header, _Header)
         claims = msgspec.convert(found.claims, _Claims)
     except msgspec.ValidationError as error:
-        raise ProofError("The DPoP proof is malformed: a claim is missing or invalid.") from error
+        raise ProofError(
+            "The DPoP proof is malformed: a claim is missing or invalid; create it by RFC 9449."
+        ) from error
     _check(claims, method, url, now)
     if token and claims.ath != digest_of(token):
         raise ProofError("The DPoP proof was made for another token: its ath does not match.")
@@ -95,7 +97,7 @@ def _key(header: _Header, found: jws.Jws) -> str:
     try:
         key = public_key(header.alg, header.jwk)
     except KeyRefusedError as error:
-        raise ProofError(f"The DPoP proof is rejected: {error}.") from error
+        raise ProofError(f"The DPoP proof is rejected: {error}. Create a valid one.") from error
     if not key.has_signed(found.signature, found.message):
         raise ProofError(
             "The DPoP proof is not signed with the key in its jwk; sign it with that key."

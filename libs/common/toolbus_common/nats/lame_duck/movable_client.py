@@ -30,11 +30,11 @@ class MovableClient(Client):
     _left: "_LeftConnection | None" = None
 
     async def move(self, other: Client, patience: float) -> bool:
-        """Continue on the connection of `other`; after this, `other` is not a client any more.
+        """Continue on the connection of `other`, which must not be used afterwards.
 
         If the old server does not send its last messages within `patience`, the callbacks for a
-        lost and for a restored connection are called. Return whether this client has moved. It does
-        not if it is not connected.
+        lost and for a restored connection are called. Return whether this client has moved; a
+        client that is not connected does not move.
         """
         await _stopped(other)
         if not self.is_connected or self._left is not None:

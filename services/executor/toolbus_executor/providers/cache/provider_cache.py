@@ -56,7 +56,7 @@ Send = Callable[[Exchange], Awaitable[bytes]]
 
 
 class _Embeddings(Struct):
-    """What a response with embeddings must have. Some servers return errors with HTTP 200."""
+    """The required members of a response with embeddings. Some servers send errors as HTTP 200."""
 
     data: Annotated[list[Raw], Meta(min_length=1)]
     error: None = None

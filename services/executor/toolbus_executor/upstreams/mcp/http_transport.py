@@ -293,7 +293,7 @@ class Transport:
         self.failed_since_response = True
         if isinstance(error, NotSentError):
             return UpstreamDeadError(f"The upstream cannot be reached: {error}.", sent=False)
-        return UpstreamDeadError(f"The upstream broke the connection: {error}.")
+        return UpstreamDeadError(f"The upstream broke the connection: {error}; check its log.")
 
     async def exchange(
         self, request: bytes, answer: AnswerStream, seconds: float | None

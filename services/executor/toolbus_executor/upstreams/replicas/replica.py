@@ -223,7 +223,7 @@ class Replica:
             return f"It did not connect within {OPEN_SECONDS:g} s."
         except Exception:
             log.exception("replica.internal_error", extra={"replica": self.label})
-            return "It sent a response that could not be processed."
+            return "It sent a response that could not be processed; see the executor log."
         finally:
             self.upstream, self.tools, self.compared = None, None, False
             if upstream is not None:

@@ -13,7 +13,9 @@ TAKEN_SECONDS = 2.0  # after this time, no ingress has a stream of the client
 ANSWER_SECONDS = 330.0  # longer than an ingress waits for its client
 MAX_WAITING = 1000
 MAX_PER_SESSION = 32  # waiting requests of one client session
-_NO_STREAM = "The client has no open stream for requests outside of its calls."
+_NO_STREAM = (
+    "The client has no open stream for requests outside of its calls; send them during a call."
+)
 
 
 @dataclass(eq=False, slots=True)

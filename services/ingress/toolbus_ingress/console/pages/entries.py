@@ -59,7 +59,14 @@ async def save_entry(visitor: SignedIn, kind: str) -> Response:
     except ProblemError as problem:
         return _form(visitor, kind, name, text, revision, problem=problem)
     except ValueError as error:
-        return _form(visitor, kind, name, text, revision, error=f"This is not valid JSON: {error}.")
+        return _form(
+            visitor,
+            kind,
+            name,
+            text,
+            revision,
+            error=f"This is not valid JSON: {error}. Correct it.",
+        )
     return redirect(address("entries", kind))
 
 

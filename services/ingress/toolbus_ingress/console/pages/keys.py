@@ -138,7 +138,7 @@ async def _explained(visitor: Visitor, key: str, call: str, arguments: str) -> R
     except ProblemError as problem:
         shown, status = {"problem": problem}, problem.status
     except ValueError as error:
-        shown, status = {"error": f"The arguments are not valid JSON: {error}."}, 422
+        shown, status = {"error": f"The arguments are not valid JSON: {error}. Correct them."}, 422
     return visitor.page(
         "explain.html", status, key=key, call=call, arguments=arguments, found=found, **shown
     )

@@ -160,7 +160,7 @@ def proposed_servers(text: str) -> dict[str, dict[str, Any]]:
     try:
         data = json.loads(text)
     except ValueError as error:
-        raise ValueError(f"This is not valid JSON: {error}.") from error
+        raise ValueError(f"This is not valid JSON: {error}. Correct it.") from error
     servers = data.get("mcpServers", data.get("servers", data)) if isinstance(data, dict) else None
     if not isinstance(servers, dict) or not servers:
         raise ValueError('Paste an object such as {"mcpServers": {"docs": {"url": "https://…"}}}.')

@@ -25,7 +25,7 @@ def is_number(value: Any) -> bool:
 
 
 def numeric_columns(table: Table) -> list[str]:
-    """Return the columns whose values are numbers or missing, at least one a number."""
+    """Return the columns that have only numbers and missing values, and at least one number."""
     found = []
     for at, name in enumerate(table.columns):
         values = [row[at] for row in table.rows if row[at] is not None]
