@@ -55,9 +55,9 @@ from toolbus_common.contracts import (
     UpstreamTokenQuery,
 )
 from toolbus_common.mcp.builtin_server import BUILT_IN
+from toolbus_common.nats.accounts import Rights
 from toolbus_common.nats.permissions import (
     OPERATOR,
-    Rights,
     create_seeds,
     rights,
     server_configuration,

@@ -25,7 +25,7 @@ from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.main import build
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.config import Configuration, Reader
-from toolbus_common.config_store.repository import hashed
+from toolbus_common.config_store.drafts import hashed
 from toolbus_common.contracts import AuditQuery, RowsReply
 from toolbus_common.errors import InvalidError
 from toolbus_common.messaging.request_reply import RequestReply

@@ -16,8 +16,9 @@ from toolbus_cli.state_dir import State
 from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.config import Configuration, Key
 from toolbus_common.config_store.diff import changes
+from toolbus_common.config_store.drafts import hashed
 from toolbus_common.config_store.loading.loader import Loaded
-from toolbus_common.config_store.repository import ConfigRepository, hashed
+from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.errors import InvalidError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.topology import CONFIG, CONFIGURATION, EVENTS, KEY_PREFIX
@@ -169,7 +170,8 @@ async def test_changes_are_computed_outside_the_event_loop(
         here.append(current_thread() is main_thread())
         return changes(*given)
 
-    monkeypatch.setattr("toolbus_common.config_store.repository.changes", compute)
+    for module in ("drafts", "repository"):
+        monkeypatch.setattr(f"toolbus_common.config_store.{module}.changes", compute)
     await repository.plan(BOT)
     await repository.apply(BOT, "file")
     assert here == [False, False]

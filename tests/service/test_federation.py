@@ -12,6 +12,8 @@ from urllib.parse import quote
 import pytest
 
 from harness.clients.form_browser import Page
+from harness.engines.nats_server import NatsAt
+from harness.guards.plugin_programs import plugin_program, seed_of
 from harness.network.json_server import Request, Response, answering
 from harness.oauth.certificates import Authority
 from harness.oauth.openid_process import Provider, issuer
@@ -216,6 +218,28 @@ async def test_without_a_user_claim_a_subject_never_has_a_configured_users_name(
     await server.declare(issuers={"corp": issuer(provider, user="")}, access=RULES)
     bearer = await server.show(provider.minted(sub="ann"))
     assert bearer.user == "corp/ann"
+
+
+async def test_a_plugin_can_refuse_the_person_of_an_assertion(
+    server: Server, provider: Provider, nats_server: NatsAt
+) -> None:
+    (row,) = await server.action("add_client", "Agent")
+    pair = b64encode(f"{row['id']}:{row['secret']}".encode()).decode()
+    plugin = {"hooks": ["on_login"], "sees": ["person"], "may": ["refuse"]}
+    answer = {"verdict": "refuse", "reason": "not today"}
+    seed = nats_server.seed(seed_of("probe"))
+    async with plugin_program(nats_server.url, seed, lambda _: answer) as probe:
+        declared = {"issuers": {"corp": issuer(provider)}, "access": RULES, "users": {"ann": {}}}
+        await server.declare(**declared, plugins={"probe": plugin})
+        changes = {"aud": BASE, "resource": RESOURCE, "client_id": row["id"], "jti": "2"}
+        assertion = provider.minted("oauth-id-jag+jwt", **changes)
+        grant = "urn:ietf:params:oauth:grant-type:jwt-bearer"
+        form = {"grant_type": grant, "assertion": assertion, "basic": pair}
+        _, result = await server.form("/oauth/token", **form)
+    assert result["error"] == "invalid_grant"
+    assert "refused this sign-in: not today" in result["error_description"]
+    expected = {"person": "ann", "provider": "corp", "access": "staff"}
+    assert [each["content"] for each in probe.requests] == [expected]
 
 
 async def test_an_assertion_of_the_issuer_is_redeemed_once_and_here(

@@ -24,7 +24,7 @@ from toolbus_audit.clickhouse.store import ClickHouse
 from toolbus_audit.ingest.rollups import roll_up_days, roll_up_hours
 from toolbus_audit.settings import Settings as AuditSettings
 from toolbus_common.config import Reader
-from toolbus_common.config_store.repository import hashed
+from toolbus_common.config_store.drafts import hashed
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

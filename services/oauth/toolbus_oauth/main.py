@@ -1,7 +1,8 @@
 """The oauth service: sign people in, issue access tokens, obtain tokens for upstream servers.
 
 subscribes  the buckets tb_config, tb_tokens and tb_person_keys
-publishes   the events GrantCreated, GrantEnded, SignInDenied, ConnectionCreated, ConnectionEnded
+publishes   the events GrantCreated, GrantEnded, SignInDenied, ConnectionCreated, ConnectionEnded;
+            HookRequest to plugins at the point on_login
 answers     PageRequest, TokenQuery and SignInLinkQuery (ingress), UpstreamTokenQuery and
             IdentityKeyQuery (executor), IdentityRequest (operators)
 owns        the buckets tb_oauth, tb_oauth_clients, tb_oauth_brief, tb_tokens and tb_connections,
@@ -44,6 +45,7 @@ from toolbus_common.nats.topology import (
     OAUTH_CLIENTS,
     TOKENS,
 )
+from toolbus_common.plugins.requests import PluginRequests, ejected
 from toolbus_common.privacy.service_keys import use_person_keys
 from toolbus_common.secrets import Secrets, key_services_of, stores_of
 from toolbus_common.service.process_context import ProcessContext
@@ -52,6 +54,7 @@ from toolbus_oauth.account_page.overview import AccessOverview
 from toolbus_oauth.accounts.local_accounts import Accounts
 from toolbus_oauth.accounts.oidc_providers import Providers
 from toolbus_oauth.accounts.sign_in_links import SignInLinks
+from toolbus_oauth.accounts.sign_in_plugins import SignInPlugins
 from toolbus_oauth.admin import IdentityAdmin
 from toolbus_oauth.clients.metadata_documents import ClientDocuments
 from toolbus_oauth.clients.registry import ClientRegistry
@@ -126,6 +129,7 @@ class Components:
     secrets: Secrets
     stores: Stores
     client_keys: SigningKeys
+    plugins: SignInPlugins
 
     def grants(self) -> Grants:
         """Create the repository of grants."""
@@ -165,7 +169,7 @@ class Components:
         authorize_flow = AuthorizeFlow(
             settings.issuer, self.stores.seal, self.stores.brief,
             AuthorizationRequestParser(clients, resources), grants.accounts, devices,
-            providers, self.state.config, self.service.events.publish,
+            providers, self.plugins, self.state.config, self.service.events.publish,
             settings.session_seconds, access_overview,
         )  # fmt: skip
         token_endpoint = TokenEndpoint(
@@ -192,7 +196,7 @@ class Components:
 
     def _assertions(self, providers: Providers, resources: Resources) -> AssertionVerifier:
         common = (self.settings.issuer, providers, self.stores.brief)
-        return AssertionVerifier(*common, self.state.config, resources)
+        return AssertionVerifier(*common, self.state.config, resources, self.plugins)
 
     def _proving(self) -> DpopBinding:
         nonces = Nonces(self.stores.seal) if self.settings.dpop_nonce else None
@@ -215,16 +219,18 @@ def build(process: ProcessContext) -> Service:
     )
     use_person_keys(service)
     service.watch_bucket(TOKENS)(state.bearers.apply_change)
+    plugins = PluginRequests(service.bus, lambda: state.config().plugins)
     service.details = lambda: {
         "issuer": settings.issuer,
         "issues_tokens": bool(state.config().access),
+        **ejected(plugins),
     }
 
     @asynccontextmanager
     async def opened() -> AsyncIterator[None]:
         fetchers = _http_clients(settings)
         try:
-            await _serve(service, settings, state, fetchers)
+            await _serve(service, settings, state, fetchers, plugins)
             yield
         finally:
             for fetcher in fetchers:
@@ -235,12 +241,17 @@ def build(process: ProcessContext) -> Service:
 
 
 async def _serve(
-    service: Service, settings: Settings, state: WatchedState, fetchers: HttpClients
+    service: Service,
+    settings: Settings,
+    state: WatchedState,
+    fetchers: HttpClients,
+    plugins: PluginRequests,
 ) -> None:
     secrets = Secrets(stores_of(os.environ), fresh=settings.secret_seconds)
     stores = await _stores(service, settings, secrets)
     keys = SigningKeys(settings.client_keys)
-    parts = Components(service, settings, state, fetchers, secrets, stores, keys)
+    sign_ins = SignInPlugins(plugins, state.config)
+    parts = Components(service, settings, state, fetchers, secrets, stores, keys, sign_ins)
     grants, providers = parts.grants(), parts.providers()
     resources = Resources(settings.issuer, state.directory)
     upstream_oauth = parts.upstream_oauth(providers, grants.keys)

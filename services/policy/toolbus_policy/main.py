@@ -35,7 +35,6 @@ from toolbus_common.concurrency import in_background
 from toolbus_common.config_store.literal_secrets import Writer
 from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import (
-    AdminReply,
     AdminRequest,
     ApprovalsQuery,
     ApprovalsReply,
@@ -192,7 +191,9 @@ def build(process: ProcessContext) -> Service:
             settings.outcome_grace,
         )  # fmt: skip
         _serve_explanations(service, explainer)
-        await _serve_admin(service, provider, approvers, queries, flow_runs, explainer, settings)
+        await _serve_admin(
+            service, provider, approvers, queries, flow_runs, explainer, settings, guards
+        )
         claims = await _build_claims(service, settings)
         handler = AdmissionHandler(
             service,
@@ -336,7 +337,7 @@ def _serve_explanations(service: Service, explainer: Explainer) -> None:
     )(explainer.explain_own)
 
 
-async def _serve_admin(
+async def _serve_admin(  # noqa: PLR0913, PLR0917 - composes every part
     service: Service,
     provider: AuthorizerProvider,
     approvers: ApproverService,
@@ -344,16 +345,17 @@ async def _serve_admin(
     flow_runs: RunQueryHandler,
     explainer: Explainer,
     settings: Settings,
+    guards: InspectorProvider,
 ) -> None:
     """Register the handler of administration requests."""
-    config = await service.bucket(CONFIG)
+    bus, config, events = service.bus, await service.bucket(CONFIG), service.events
     commands, variables = settings.admin_commands.split(), settings.admin_variables.split()
     restrictions = RemoteRestrictions(tuple(commands), tuple(variables), settings.egress)
     literals = Writer.at(settings.encryption)
     people = cast("PersonKeys", service.events.people)  # see `_watch_buckets`
 
     def repository_for(actor: str) -> ConfigRepository:
-        return ConfigRepository(service.bus, config, service.events, actor, literals)
+        return ConfigRepository(bus, config, events, actor, literals, guards.plugins)
 
     installation = InstallationOperations(
         service.requests, service.bus, repository_for, people, explainer.explain
@@ -365,11 +367,9 @@ async def _serve_admin(
         (installation, DefinitionOperations(repository_for), whole),
     )  # fmt: skip
 
-    @service.broker.subscriber(
+    service.broker.subscriber(
         AdminRequest.SUBJECT, queue=service.name, max_workers=AdminRequest.AT_ONCE
-    )
-    async def administer(request: AdminRequest) -> AdminReply:
-        return await admin.handle(request)
+    )(admin.handle)
 
 
 async def _expire(approvals: ApprovalService) -> None:

@@ -1,4 +1,4 @@
-"""A plugin: a program that is asked at points of a call, what it may see, and what it may do."""
+"""A plugin: a program that is asked at points of a call, and of other decisions; its rights."""
 
 from collections.abc import Iterator
 from typing import Annotated, Literal, Self
@@ -13,12 +13,13 @@ from toolbus_common.config.servers.isolation import Limits
 Point = Literal[
     "before_decision", "after_decision", "before_upstream", "after_result",
     "before_model", "after_model",
+    "on_key", "on_login",
 ]  # fmt: skip
-Sight = Literal["arguments", "result"]
+Sight = Literal["arguments", "result", "key", "person"]
 Deed = Literal["change", "refuse"]
 
 _LIMITS = Limits(memory=1024, processes=64)
-# The content of each point: a call's arguments or its result.
+# The content of each point.
 _CONTENT: dict[Point, Sight] = {
     "before_decision": "arguments",
     "after_decision": "arguments",
@@ -26,13 +27,24 @@ _CONTENT: dict[Point, Sight] = {
     "before_model": "arguments",
     "after_result": "result",
     "after_model": "result",
+    "on_key": "key",
+    "on_login": "person",
 }
 # After these points nothing is checked or decided again, so nothing can be changed there.
-_UNCHANGEABLE: frozenset[Point] = frozenset({"after_decision", "before_upstream"})
+_DECIDED: frozenset[Point] = frozenset({"after_decision", "before_upstream"})
+# These points belong to no call. Their content is a description, so nothing can be changed there.
+_OUTSIDE: frozenset[Point] = frozenset({"on_key", "on_login"})
+_UNCHANGEABLE = _DECIDED | _OUTSIDE
+_SCOPES = ("customers", "keys", "servers", "tools")
+# What can limit the scope at a point outside of a call.
+_SCOPES_OF: dict[Point, frozenset[str]] = {
+    "on_key": frozenset({"customers", "keys"}),
+    "on_login": frozenset({"customers"}),
+}
 
 
 class Plugin(ConfigModel):
-    """A plugin, and the points of a call at which it is asked.
+    """A plugin, and the points at which it is asked.
 
     `python` is the name of an entry point in the group `toolbus.plugins`, or of a module in the
     directory `cwd`. Toolbus runs it in an isolated process without network, with `limits`, and
@@ -47,8 +59,9 @@ class Plugin(ConfigModel):
     asked after the guards, and see only what the guards allow.
 
     `sees` is what a request contains besides the names of the call: its `arguments`, and its
-    `result`. `may` is what the plugin may do besides looking: `change` the content, and `refuse`
-    the call.
+    `result`; at `on_key`, the `key` without its secret, and at `on_login`, the `person`. `may` is
+    what the plugin may do besides looking: `change` the content, and `refuse` the call or what else
+    it was asked about.
 
     `timeout` is the longest time for one answer, in seconds or with a unit (`300ms`). `fail`
     decides about a call about which the plugin gave no valid answer: `closed` refuses it, `open`
@@ -123,12 +136,22 @@ class Plugin(ConfigModel):
         points = [point for point in self.hooks if point not in _UNCHANGEABLE]
         if self.changes and not points:
             yield (
-                "nothing can be changed at after_decision and before_upstream, because the call "
-                "was decided; use before_decision, or remove change from may"
+                f"nothing can be changed at {' and '.join(self.hooks)}; use a point that may "
+                "change content, such as before_decision, or remove change from may"
             )
+        yield from self._scope_problems()
         for point in points if self.changes else ():
             if _CONTENT[point] not in self.sees:
                 yield f"to change content at {point}, it must see {_CONTENT[point]}; add it to sees"
         for sight in self.sees:
             if sight not in {_CONTENT[point] for point in self.hooks}:
                 yield f"none of its hooks has {sight}; remove it from sees, or add a hook"
+
+    def _scope_problems(self) -> Iterator[str]:
+        for point in self.hooks:
+            for scope in _SCOPES:
+                if getattr(self, scope) and scope not in _SCOPES_OF.get(point, _SCOPES):
+                    yield (
+                        f"{scope} cannot limit {point}; remove {scope}, or declare another plugin "
+                        f"for {point}"
+                    )

@@ -10,7 +10,9 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, cast
 
 from toolbus_common.config import Admin, Configuration, Key, KeyTerms
-from toolbus_common.config_store.repository import ATTEMPTS, ConfigRepository, hashed, new_secret
+from toolbus_common.config_store.drafts import hashed, new_secret
+from toolbus_common.config_store.key_questions import KeyChange
+from toolbus_common.config_store.repository import ATTEMPTS, ConfigRepository
 from toolbus_common.errors import ConflictError, InvalidConfigurationError, UnknownEntryError
 from toolbus_common.nats.topology import ADMIN_PREFIX, KEY_PREFIX
 
@@ -24,7 +26,7 @@ async def create_key(repository: ConfigRepository, name: str, terms: KeyTerms) -
     check_links(terms, configuration)
     secret = new_secret(name)
     key = Key(**_fields(terms), secret_hash=hashed(secret))
-    await _create(repository, KEY_PREFIX, name, key, configuration.keys)
+    await _create(repository, KEY_PREFIX, name, key, configuration)
     repository.record_created(name, key, configuration)
     repository.record_change("keys", name, None, key)
     return secret
@@ -43,6 +45,7 @@ async def replace_key(repository: ConfigRepository, name: str, terms: KeyTerms) 
             )
             return
         new = Key(**_fields(terms), secret_hash=old.secret_hash, revoked=old.revoked)
+        await repository.ask([KeyChange(name, old, new)], configuration)
         if await repository.put_own(KEY_PREFIX, name, new, last):
             repository.record_change("keys", name, old, new)
             return
@@ -57,6 +60,7 @@ async def revoke_key(repository: ConfigRepository, name: str) -> None:
         if old.revoked:
             return
         ended = old.model_copy(update={"revoked": True})
+        await repository.ask([KeyChange(name, old, ended)], configuration)
         if await repository.put_own(KEY_PREFIX, name, ended, last):
             repository.record_revoked(name, old, configuration)
             repository.record_change("keys", name, old, ended)
@@ -76,6 +80,7 @@ async def rotate_key(repository: ConfigRepository, name: str) -> str:
                 f"The secret of '{name}' is set in its configuration file; change it there."
             )
         live = key.model_copy(update={"secret_hash": hashed(secret), "revoked": False})
+        await repository.ask([KeyChange(name, key, live)], now.configuration)
         if configured is not None and key == configured.model_copy(update={"revoked": key.revoked}):
             await repository.replace_secret(name, hashed(secret))
             await repository.drop_own(KEY_PREFIX, name)
@@ -93,7 +98,7 @@ async def create_admin(repository: ConfigRepository, name: str, admin: Admin) ->
     configuration = (await repository.declared()).configuration
     secret = new_secret(name, "admin")
     made = admin.model_copy(update={"secret_hash": hashed(secret), "revoked": False})
-    await _create(repository, ADMIN_PREFIX, name, made, configuration.admins)
+    await _create(repository, ADMIN_PREFIX, name, made, configuration)
     repository.record_change("admins", name, None, made)
     return secret
 
@@ -116,15 +121,16 @@ async def create_console_admin(repository: ConfigRepository, person: str) -> str
 
 async def revoke_admin(repository: ConfigRepository, name: str) -> None:
     """Revoke an admin key. All services apply the change immediately. Idempotent."""
-    configured = (await repository.declared()).configuration.admins
+    configuration = (await repository.declared()).configuration
     for _ in range(ATTEMPTS):
         own, last = await repository.own(ADMIN_PREFIX, name)
-        old = own or configured.get(name)
+        old = own or configuration.admins.get(name)
         if old is None:
             raise _unknown("admin", name)
         if old.revoked:
             return
         ended = old.model_copy(update={"revoked": True})
+        await repository.ask([KeyChange(name, old, ended)], configuration)
         if await repository.put_own(ADMIN_PREFIX, name, ended, last):
             repository.record_change("admins", name, old, ended)
             return
@@ -150,15 +156,14 @@ async def _create(
     prefix: str,
     name: str,
     entry: Key | Admin,
-    configured: Collection[str],
+    configuration: Configuration,
 ) -> None:
     noun = prefix.removesuffix(".")
     known, last = await repository.own(prefix, name)
-    if (
-        known is not None
-        or name in configured
-        or not await repository.put_own(prefix, name, entry, last)
-    ):
+    exists = known is not None or name in getattr(configuration, f"{noun}s")
+    if not exists:
+        await repository.ask([KeyChange(name, None, entry)], configuration)
+    if exists or not await repository.put_own(prefix, name, entry, last):
         if noun == "key":
             fix = f"'toolbus keys rotate {name}' replaces its secret"
             raise ConflictError(f"The key '{name}' already exists; {fix}.")

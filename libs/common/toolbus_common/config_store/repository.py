@@ -4,18 +4,19 @@ import asyncio
 import json
 import logging
 import secrets
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from time import time
 from typing import Any, TypeVar
 
-from toolbus_common.access.config_snapshot import hash_of, key_digest_of
 from toolbus_common.access.principal import principal_of
 from toolbus_common.config import Admin, Configuration, Key
 from toolbus_common.config.stored import read_entry
 from toolbus_common.config_store.confirmation import confirm, revoke_unused
 from toolbus_common.config_store.diff import ADDED, REMOVED, Change, changes, summary_of
+from toolbus_common.config_store.drafts import Make, drafted
+from toolbus_common.config_store.key_questions import KeyChange, ask, key_changes
 from toolbus_common.config_store.literal_secrets import Writer
 from toolbus_common.config_store.redacted_view import event_json
 from toolbus_common.contracts import ConfigApplied, ConfigChanged, Event, KeyCreated, KeyRevoked
@@ -31,17 +32,16 @@ from toolbus_common.messaging.event_publisher import EventPublisher
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.nats.topology import ADMIN_PREFIX, CONFIGURATION, KEY_PREFIX, ORIGIN
+from toolbus_common.plugins.requests import PluginRequests
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 8
 HEADER_BYTES = 4096  # reserved for the headers of a message
 AT_ONCE = 1 << 20  # characters of events published concurrently
-PREFIXES = {"key": "tbk", "admin": "tba"}
 
 E = TypeVar("E", Key, Admin)
 _MODELS: dict[str, type[Key] | type[Admin]] = {KEY_PREFIX: Key, ADMIN_PREFIX: Admin}
-Make = Callable[[Configuration], Configuration]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,31 +69,22 @@ class Applied:
     secrets: dict[str, str] = field(default_factory=dict, repr=False)
 
 
-@dataclass(frozen=True, slots=True)
-class _Draft:
-    """The configuration to store. `given` contains the keys whose secret the file sets."""
-
-    whole: Configuration
-    changes: tuple[Change, ...]
-    keys: dict[str, str] = field(repr=False)
-    admins: dict[str, str] = field(repr=False)
-    given: set[str]
-
-
 class ConfigRepository:
     """Access to the configuration. `by` is the recorded author of changes.
 
-    The changes of an `operator` also confirm the destinations in the configuration.
+    The changes of an `operator` also confirm the destinations in the configuration. Requests to
+    plugins go through `plugins`; without it, they are made with breakers of their own.
     """
 
     def __init__(
         self, bus: Bus, bucket: Bucket, events: EventPublisher, by: str, literals: Writer,
-        *, operator: bool = False,
+        plugins: PluginRequests | None = None, *, operator: bool = False,
     ) -> None:  # fmt: skip
         self.bus = bus
         self.by = by
         self._literals = literals
         self._operator = operator
+        self._plugins = plugins
         self._bucket = bucket
         self._events = events
 
@@ -156,14 +147,20 @@ class ConfigRepository:
         if not self._operator:
             return await self.change(lambda _old: new, source, at)
         await confirm(self._bucket, named or new)
-        applied = await self.change(lambda _old: new, source, at)
+        # An operator's file declares the plugins themselves, so they are not asked about its keys.
+        applied = await self.change(lambda _old: new, source, at, asks=False)
         await revoke_unused(self._bucket, new)
         return applied
 
-    async def change(self, make: Make, source: str, at: int | None = None) -> Applied:
+    async def change(
+        self, make: Make, source: str, at: int | None = None, *, asks: bool = True
+    ) -> Applied:
         """Replace the configuration with `make(configuration)`; `at` is the expected revision.
 
+        With `asks`, plugins are asked about changed keys.
+
         Raises:
+            ForbiddenError: a plugin refused a key.
             StaleError: the current revision is not `at`.
             ConflictError: concurrent writes kept conflicting.
 
@@ -177,10 +174,14 @@ class ConfigRepository:
                     "was changed. Read it again, then repeat the change."
                 )
             # The work takes long for thousands of keys, and it would delay calls on the event loop.
-            draft = await asyncio.to_thread(_drafted, make, now.configuration, self._literals, *own)
+            draft = await asyncio.to_thread(drafted, make, now.configuration, self._literals, *own)
             if not draft.changes and now.revision:
                 await self._note_origin(source)
                 return Applied((), now.revision)
+            if asks:
+                await self.ask(
+                    key_changes(draft.changes, now.configuration, draft.whole), now.configuration
+                )
             revision = await self._swap(draft.whole, now.revision)
             if revision is not None:
                 gone = now.configuration.keys.keys() - draft.whole.keys.keys()
@@ -189,6 +190,11 @@ class ConfigRepository:
                 made = draft.keys | {f"admins.{name}": each for name, each in draft.admins.items()}
                 return Applied(draft.changes, revision, made)
         raise _busy()
+
+    async def ask(self, changed: Iterable[KeyChange], configuration: Configuration) -> None:
+        """Ask plugins about changes of keys. Raises `ForbiddenError` if one refuses."""
+        requests = self._plugins or PluginRequests(self.bus, lambda: configuration.plugins)
+        await ask(requests, changed, self.by, lambda key: customer_of(key, configuration))
 
     async def put_own(self, prefix: str, name: str, entry: Key | Admin, last: int) -> bool:
         """Store an individual key if its revision is `last`; return whether it was stored."""
@@ -330,16 +336,6 @@ class ConfigRepository:
         log.warning("config.origin_not_stored", extra={"by": source})
 
 
-def new_secret(name: str, kind: str = "key") -> str:
-    """Return a new random secret for a key, or for an admin key, of this name."""
-    return f"{PREFIXES[kind]}_{name}_{secrets.token_urlsafe(24)}"
-
-
-def hashed(secret: str) -> str:
-    """Return the hash that the configuration stores for a secret."""
-    return hash_of(key_digest_of(secret))
-
-
 def customer_of(key: Key, configuration: Configuration) -> str:
     """Return the customer that pays for a key."""
     return principal_of("", key, configuration).customer
@@ -358,37 +354,6 @@ def _decoded(value: bytes) -> Configuration:
 
 def _dumped(entry: Key | Admin | None) -> Any:
     return entry.model_dump(mode="json") if entry is not None else None
-
-
-def _drafted(
-    make: Make, old: Configuration, literals: Writer, own_keys: set[str], own_admins: set[str]
-) -> _Draft:
-    known = literals.complete(make(old), old)
-    keys = _minted("key", known.keys, own_keys)
-    admins = _minted("admin", known.admins, own_admins)
-    whole = _with_secrets(known, keys, admins)
-    given = {
-        name
-        for name, key in known.keys.items()
-        if key.secret_hash not in ("", old.keys[name].secret_hash if name in old.keys else "")
-    }
-    return _Draft(whole, tuple(changes(old, whole)), keys, admins, given)
-
-
-def _minted(kind: str, entries: Mapping[str, Key | Admin], own: set[str]) -> dict[str, str]:
-    bare = [name for name, entry in entries.items() if not entry.secret_hash]
-    return {name: new_secret(name, kind) for name in bare if name not in own}
-
-
-def _with_secrets(
-    configuration: Configuration, keys: dict[str, str], admins: dict[str, str]
-) -> Configuration:
-    made: dict[str, Any] = {"keys": {**configuration.keys}, "admins": {**configuration.admins}}
-    for section, minted in (("keys", keys), ("admins", admins)):
-        for name, secret in minted.items():
-            entry = made[section][name]
-            made[section][name] = entry.model_copy(update={"secret_hash": hashed(secret)})
-    return configuration.model_copy(update=made)
 
 
 def _encoded(entry: Configuration | Key | Admin) -> bytes:

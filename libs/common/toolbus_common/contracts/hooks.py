@@ -8,7 +8,9 @@ from toolbus_common.contracts.base import Message, Plain
 
 
 class HookRequest(Plain):
-    """A question to a plugin about a call, on `tb.hook.<point>.<plugin>`.
+    """A question to a plugin about a call, or another decision, on `tb.hook.<point>.<plugin>`.
+
+    Names that a decision does not have are empty.
 
     `deadline` is in seconds since the epoch; a later answer is not used. `has_content` says whether
     `content` is the content of the point: without it, the plugin sees only the names.

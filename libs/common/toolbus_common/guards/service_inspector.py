@@ -34,7 +34,7 @@ class InspectorProvider:
         configured: Callable[[], Configuration],
         ask_service: ServiceCheck | None = None,
     ) -> None:
-        self._plugins = PluginRequests(service.bus, lambda: configured().plugins)
+        self.plugins = PluginRequests(service.bus, lambda: configured().plugins)
         self._service = service
         self._configured = configured
         self._ask_service = ask_service or self._ask_executor
@@ -51,7 +51,7 @@ class InspectorProvider:
                 self._ask_service,
                 self.placeholders,
                 self._report_open_failure,
-                PluginChecks(self._plugins),
+                PluginChecks(self.plugins),
             )
         return self._inspector
 
@@ -65,12 +65,12 @@ class InspectorProvider:
             self._configured().guards,
             self._ask_service,
             self.placeholders.unstored,
-            plugins=UnaskedPlugins(self._plugins),
+            plugins=UnaskedPlugins(self.plugins),
         )
 
     def plugin_details(self) -> dict[str, str]:
         """Return the details of the service about ejected plugins."""
-        return ejected(self._plugins)
+        return ejected(self.plugins)
 
     async def _ask_executor(
         self, guard: str, phase: str, call: CheckedCall, content: bytes

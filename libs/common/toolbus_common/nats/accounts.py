@@ -25,6 +25,16 @@ _MANY_REPLIES = ("$JS.API.DIRECT.GET.", "$JS.API.CONSUMER.MSG.NEXT.")
 UserSubjects = Mapping[str, tuple[Iterable[str], Iterable[str]]]
 
 
+@dataclass(frozen=True, slots=True)
+class Rights:
+    """The subjects that one user can publish and subscribe to. Denied subjects take precedence."""
+
+    publish: tuple[str, ...]
+    subscribe: tuple[str, ...]
+    deny_publish: tuple[str, ...] = ()
+    deny_subscribe: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True, slots=True, order=True)
 class _Crossing:
     """One subject that account `source` exports and account `target` imports.
@@ -119,7 +129,6 @@ def _has_many_replies(subject: str) -> bool:
     return subject.startswith(_MANY_REPLIES) and not subject.endswith(".>")
 
 
-HOOKS = "tb.hook.*.*"  # requests to plugins; services that publish them may ask every plugin
 _ANSWERS = {"max": 1, "expires": "61s"}  # a plugin answers each request once
 
 
@@ -137,7 +146,6 @@ def with_plugins(
     subscribe to its own subjects, and answer each request once. It can send nothing else.
     """
     found = {name: {**account} for name, account in configuration["accounts"].items()}
-    askers = [name for name, account in found.items() if _asks_plugins(account)]
     for name, subjects in sorted(hooks.items()):
         own, account = sorted(subjects), plugin_account(name)
         permissions = {
@@ -145,16 +153,35 @@ def with_plugins(
             "subscribe": {"allow": own},
             "allow_responses": _ANSWERS,
         }
+        askers = {
+            subject: [each for each in configuration["accounts"] if _asks(found[each], subject)]
+            for subject in own
+        }
         found[account] = {
             "users": [{"nkey": keys[account], "permissions": permissions}],
-            "exports": [{"service": subject, "accounts": askers} for subject in own],
+            "exports": [{"service": subject, "accounts": askers[subject]} for subject in own],
         }
-        imports = [{"service": {"account": account, "subject": subject}} for subject in own]
-        for asker in askers:
-            found[asker]["imports"] = [*found[asker].get("imports", []), *imports]
+        for subject in own:
+            imported = {"service": {"account": account, "subject": subject}}
+            for asker in askers[subject]:
+                found[asker]["imports"] = [*found[asker].get("imports", []), imported]
     return configuration | {"accounts": found}
 
 
-def _asks_plugins(account: Mapping[str, Any]) -> bool:
+def _asks(account: Mapping[str, Any], subject: str) -> bool:
+    """Return whether a user of an account may publish a subject of plugins."""
     users = account.get("users", ())
-    return any(HOOKS in user["permissions"]["publish"]["allow"] for user in users)
+    allowed = [each for user in users for each in user["permissions"]["publish"]["allow"]]
+    return any(overlap(each, subject) for each in allowed)
+
+
+def permissions_of(granted: Rights) -> dict[str, Any]:
+    """Return the permissions of a user in the server's configuration."""
+    return {
+        "publish": _rule(granted.publish, granted.deny_publish),
+        "subscribe": _rule(granted.subscribe, granted.deny_subscribe),
+    }
+
+
+def _rule(allowed: tuple[str, ...], denied: tuple[str, ...]) -> dict[str, list[str]]:
+    return {"allow": list(allowed)} | ({"deny": list(denied)} if denied else {})

@@ -50,6 +50,7 @@ from toolbus_common.contracts import (
     GuardQuery,
     HoldLifted,
     HoldPlaced,
+    HookRequest,
     IdentityKeyQuery,
     KeyCreated,
     KeyRevoked,
@@ -88,7 +89,7 @@ from toolbus_common.contracts import (
 from toolbus_common.contracts.events.base import subject_of
 from toolbus_common.crypto.key_file import create_key
 from toolbus_common.mcp.builtin_server import BUILT_IN
-from toolbus_common.nats.accounts import accounts
+from toolbus_common.nats.accounts import Rights, accounts, permissions_of
 from toolbus_common.nats.connection import LARGEST_MESSAGE
 from toolbus_common.nats.kv_bucket import watched
 from toolbus_common.nats.topology import (
@@ -138,16 +139,6 @@ _NOT_QUERIED_BY_OPERATORS = (UpstreamTokenQuery, IdentityKeyQuery)
 
 
 @dataclass(frozen=True, slots=True)
-class Rights:
-    """The subjects that one user can publish and subscribe to. Denied subjects take precedence."""
-
-    publish: tuple[str, ...]
-    subscribe: tuple[str, ...]
-    deny_publish: tuple[str, ...] = ()
-    deny_subscribe: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
 class _Service:
     name: str
     publishes_events: tuple[type[Event], ...] = ()
@@ -157,12 +148,14 @@ class _Service:
     writes: tuple[str, ...] = ()  # buckets
     never_subscribes: tuple[str, ...] = ()
     queries: tuple[type[Query], ...] = ()
+    asks_plugins: tuple[str, ...] = ()  # at these points
     ends_calls: bool = False  # it stores outcomes of calls, but may not read those of others
 
     def rights(self) -> Rights:
         """Return the rights of this service: exactly the subjects that the service needs."""
         publish = [f"tb.event.{event.NAME}.*" for event in self.publishes_events]
         publish += [*self.publishes, *(query.SUBJECT for query in self.queries)]
+        publish += [hooks_at(point) for point in self.asks_plugins]
         publish += [f"_INBOX.{other}.>" for other in _requesters(self.name)]
         publish.append(f"$KV.{INSTALLATION}.{self.name}.*")
         for bucket in (*self.reads, INSTALLATION):
@@ -203,13 +196,22 @@ def _objects(store: str) -> list[str]:
     return [f"$O.{store}.>", f"$JS.API.STREAM.MSG.GET.OBJ_{store}"]
 
 
+def hooks_at(point: str) -> str:
+    """Return the subjects of requests to all plugins at a point, or at all points."""
+    return f"{HookRequest.SUBJECT}.{point}.*"
+
+
 def _requesters(service: str) -> list[str]:
-    """Return the users that send queries to a service. Operators query every service."""
+    """Return the users that send queries to a service. Operators query every service.
+
+    Executor also answers for the plugins that are webhooks.
+    """
     subjects = (f"tb.query.{service}.", "tb.query.all.")
     requesters = [
         each.name
         for each in _SERVICES
         if any(query.SUBJECT.startswith(subjects) for query in each.queries)
+        or (service == "executor" and each.asks_plugins)
     ]
     return sorted({OPERATOR, service, *requesters})
 
@@ -233,7 +235,7 @@ _SERVICES = (
             DefinitionApproved, DefinitionRejected, HoldPlaced, HoldLifted,
         ),
         publishes=(
-            "tb.run.*", "tb.reply.>", "tb.cancel.*", "tb.hook.*.*",
+            "tb.run.*", "tb.reply.>", "tb.cancel.*",
             # The progress of audit and policy, before counters are rebuilt or a call is unresolved.
             f"$JS.API.STREAM.INFO.{EVENTS}",
             f"$JS.API.CONSUMER.INFO.{EVENTS}.audit", f"$JS.API.CONSUMER.INFO.{EVENTS}.policy",
@@ -250,6 +252,7 @@ _SERVICES = (
             PurgeCacheRequest, RunsRequest, GuardQuery, GuardChecksQuery, StatusQuery,
             ServersQuery, SessionsQuery, AuditQuery, EventsQuery,
         ),
+        asks_plugins=("*",),
     ),
     _Service(
         "executor",
@@ -259,17 +262,18 @@ _SERVICES = (
             DefinitionFlagged, ModelCachePurged, GuardFailed, MessageGuarded,
         ),
         publishes=(
-            "tb.reply.>", "tb.notification.*", "tb.resume.*", "tb.hook.*.*", *_objects(RESULTS),
+            "tb.reply.>", "tb.notification.*", "tb.resume.*", *_objects(RESULTS),
             *_objects(MODEL_RESPONSES),
         ),
         subscribes=(
-            "tb.run.*", "tb.cancel.*", "tb.resume.*", "tb.client.*", "tb.hook.*.*",
+            "tb.run.*", "tb.cancel.*", "tb.resume.*", "tb.client.*", hooks_at("*"),
             subject_of(ConnectionCreated.NAME, "*"),
         ),
         never_subscribes=(f"tb.run.{BUILT_IN}",),  # these calls contain the digest of their key
         reads=(CONFIG, CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE, MODEL_CACHE, PLACEHOLDERS),
         writes=(CATALOGUE, LEASES, SESSIONS, PINS, PEOPLE, MODEL_CACHE, PLACEHOLDERS),
         queries=(UpstreamTokenQuery, IdentityKeyQuery),
+        asks_plugins=("*",),
         ends_calls=True,
     ),
     _Service(
@@ -279,13 +283,14 @@ _SERVICES = (
             RunCompleted, RunFailed, GuardFailed,
         ),
         publishes=(
-            "tb.call.*", "tb.cancel.*", "tb.reply.>", "tb.hook.*.*", f"$KV.{CATALOGUE}.{BUILT_IN}",
+            "tb.call.*", "tb.cancel.*", "tb.reply.>", f"$KV.{CATALOGUE}.{BUILT_IN}",
             *_objects(RESULTS),
         ),
         subscribes=(f"tb.run.{BUILT_IN}", "tb.cancel.*"),
         reads=(CONFIG, CATALOGUE, PEOPLE, TOKENS, AGENT_RUNS, PLACEHOLDERS),
         writes=(PEOPLE, AGENT_RUNS, PLACEHOLDERS),
         queries=(GuardQuery,),
+        asks_plugins=("*",),
         ends_calls=True,
     ),
     _Service(
@@ -307,6 +312,7 @@ _SERVICES = (
         ),
         reads=(CONFIG, OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS),
         writes=(OAUTH, OAUTH_CLIENTS, OAUTH_BRIEF, TOKENS, PEOPLE, CONNECTIONS),
+        asks_plugins=("on_login",),
     ),
 )  # fmt: skip
 
@@ -324,6 +330,7 @@ def rights() -> dict[str, Rights]:
             f"$KV.{PINS}.>", f"$KV.{PEOPLE}.>", f"$KV.{INSTALLATION}.>",
             *sorted(subjects - {query.SUBJECT for query in _NOT_QUERIED_BY_OPERATORS}),
             *(f"tb.event.{event.NAME}.*" for event in _PUBLISHED_BY_OPERATORS),
+            hooks_at("on_key"),
         ),
         subscribe=(f"_INBOX.{OPERATOR}.>", f"tb.reply.{OPERATOR}.>", watched("*"), "$SYS.>"),
         deny_publish=("$JS.API.STREAM.DELETE.>", "$JS.API.STREAM.PURGE.>"),
@@ -381,20 +388,9 @@ def server_configuration(
         "accounts": accounts(
             {user: (each.publish, each.subscribe) for user, each in granted.items()},
             {
-                user: {"nkey": public_keys[user], "permissions": _permissions(each)}
+                user: {"nkey": public_keys[user], "permissions": permissions_of(each)}
                 for user, each in granted.items()
             },
             OPERATOR,
         ),
     }
-
-
-def _permissions(granted: Rights) -> dict[str, Any]:
-    return {
-        "publish": _rule(granted.publish, granted.deny_publish),
-        "subscribe": _rule(granted.subscribe, granted.deny_subscribe),
-    }
-
-
-def _rule(allowed: tuple[str, ...], denied: tuple[str, ...]) -> dict[str, list[str]]:
-    return {"allow": list(allowed)} | ({"deny": list(denied)} if denied else {})

@@ -13,6 +13,7 @@ from toolbus_common.crypto.sealed_tokens import TokenSealer
 from toolbus_oauth.accounts.access_rules import entitled_rule
 from toolbus_oauth.accounts.local_accounts import Accounts, SignInError
 from toolbus_oauth.accounts.oidc_providers import Providers
+from toolbus_oauth.accounts.sign_in_plugins import SignInPlugins
 from toolbus_oauth.server import scopes
 from toolbus_oauth.server.authorize_request import AuthorizationRequestParser, RedirectedError
 from toolbus_oauth.server.device_flow import DeviceFlow
@@ -71,6 +72,7 @@ class AuthorizeFlow:
     accounts: Accounts
     devices: DeviceFlow
     providers: Providers
+    plugins: SignInPlugins
     config: Callable[[], Configuration]
     publish: Callable[[Event], None]
     session_seconds: float
@@ -211,14 +213,22 @@ class AuthorizeFlow:
             message = (
                 "You are signed in, but no access rule grants you access here. Ask your operator."
             )
-            self._publish_denied(person.user, message)
-            page = self._sign_in_page(auth_request, browser, message, 403)
-            return page.model_copy(update={"rejected": "no_access"})
+            return self._denied(auth_request, browser, person, message)
+        if refusal := await self.plugins.refusal(person):
+            return self._denied(auth_request, browser, person, f"{refusal}. Ask your operator.")
         shown = await self._signed_in_page(auth_request, browser, person, access)
         session = self.seal.close(Session(person, browser, time() + self.session_seconds))
         if len(session) > LONGEST_COOKIE - 128:
             return shown  # too large for a cookie, so this person must sign in every time
         return with_cookie(shown, f"{SESSION}={session}; {_FLAGS}")
+
+    def _denied(
+        self, auth_request: AuthorizationRequest, browser: str, person: Person, message: str
+    ) -> PageReply:
+        """Render the sign-in form for a person who must not have access."""
+        self._publish_denied(person.user, message)
+        page = self._sign_in_page(auth_request, browser, message, 403)
+        return page.model_copy(update={"rejected": "no_access"})
 
     def _sign_in_page(
         self, auth_request: AuthorizationRequest, browser: str, message: str = "", status: int = 200

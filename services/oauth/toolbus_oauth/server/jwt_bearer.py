@@ -8,6 +8,7 @@ from toolbus_common.config import Configuration, Issuer
 from toolbus_common.egress.http_messages import HttpError
 from toolbus_oauth.accounts.access_rules import user_name
 from toolbus_oauth.accounts.oidc_providers import ProviderError, Providers, rule_claims
+from toolbus_oauth.accounts.sign_in_plugins import SignInPlugins
 from toolbus_oauth.clients.registry import check_confidential
 from toolbus_oauth.keys.unverified_jwt import ID_JAG_TYPE, parse_unverified
 from toolbus_oauth.server.resources import Resources
@@ -27,6 +28,7 @@ class AssertionVerifier:
     brief: Store
     config: Callable[[], Configuration]
     resources: Resources
+    plugins: SignInPlugins
 
     async def redeem(self, assertion: str, client: Client) -> tuple[AuthorizationRequest, Person]:
         """Return the request and person of an assertion. Raises `OAuthError`."""
@@ -48,9 +50,10 @@ class AssertionVerifier:
         auth_request = AuthorizationRequest(
             client.id, client.name, "", "", "", scope, resource, client.registered
         )
-        return auth_request, Person(
-            name, user_name(self.config(), name, claims), rule_claims(claims)
-        )
+        person = Person(name, user_name(self.config(), name, claims), rule_claims(claims))
+        if refusal := await self.plugins.refusal(person):
+            raise invalid_grant(f"{refusal}.")
+        return auth_request, person
 
     async def _check(self, claims: dict[str, Any], client: Client) -> None:
         audience, jti = claims.get("aud"), claims.get("jti")

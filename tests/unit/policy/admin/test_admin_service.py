@@ -13,11 +13,11 @@ from toolbus_common.access.administrators import Administrator, of_key
 from toolbus_common.admin_api.operations import OPERATIONS
 from toolbus_common.admin_api.roles import RIGHTS, ROLES, Right, may
 from toolbus_common.config import Admin, Configuration, Role, Team
+from toolbus_common.config_store.drafts import Make
 from toolbus_common.config_store.redacted_view import event_json, restored
 from toolbus_common.config_store.repository import (
     Applied,
     ConfigRepository,
-    Make,
     StoredConfiguration,
 )
 from toolbus_common.contracts import AdminRequest

@@ -26,7 +26,7 @@ _point = pluggy.HookspecMarker(PROJECT)
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """A call about which a plugin is asked. `content` is None if the plugin sees only names.
+    """A call, or another decision. `content` is None if the plugin sees only names.
 
     `deadline` is in seconds since the epoch.
     """
@@ -86,3 +86,11 @@ class Points:
     @_point(firstresult=True)
     def after_model(self, call: Call, settings: dict[str, Any]) -> Answer | None:
         """Answer before the caller receives texts of a model's response."""
+
+    @_point(firstresult=True)
+    def on_key(self, call: Call, settings: dict[str, Any]) -> Answer | None:
+        """Answer before a key is created, changed, rotated or revoked."""
+
+    @_point(firstresult=True)
+    def on_login(self, call: Call, settings: dict[str, Any]) -> Answer | None:
+        """Answer before a person is signed in."""

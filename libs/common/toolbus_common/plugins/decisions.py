@@ -1,0 +1,77 @@
+"""Questions to plugins about decisions that belong to no call, such as a sign-in."""
+
+import logging
+from collections.abc import Iterator, Mapping
+from time import time
+from typing import Any
+
+from msgspec import Struct
+
+from toolbus_common.access.tool_patterns import full_name, granted
+from toolbus_common.config.plugins import Plugin, Point
+from toolbus_common.contracts import CheckedCall
+from toolbus_common.plugins import answers
+from toolbus_common.plugins.requests import PluginFaultError, PluginRequests
+
+log = logging.getLogger(__name__)
+
+SECONDS = 60.0  # for all plugins of one decision; each also has its own time box
+
+
+class Decision(Struct, frozen=True):
+    """What is decided. Names that it does not have are empty; `what` completes `refused this`."""
+
+    point: Point
+    what: str
+    id: str
+    customer: str = ""
+    key: str = ""
+    server: str = ""
+    tool: str = ""
+
+
+async def refusal_of(requests: PluginRequests, decision: Decision, content: Any) -> str:
+    """Ask the plugins of a decision in their order, and return why one refused it, or nothing.
+
+    A plugin that fails closed refuses what it could not be asked about.
+    """
+    call = CheckedCall(
+        call_id=decision.id, customer=decision.customer, key=decision.key,
+        server=decision.server, tool=decision.tool, deadline=time() + SECONDS,
+    )  # fmt: skip
+    for name, plugin in _plugins_of(requests.declared, decision):
+        sent = content if plugin.receives(decision.point) else None
+        try:
+            answer = await requests.ask(name, plugin, decision.point, call, sent)
+        except PluginFaultError as fault:
+            about = {"plugin": name, "point": decision.point, "reason": str(fault)}
+            log.warning("plugin.failed", extra=about)
+            if plugin.fails_closed:
+                return f"The plugin '{name}' could not be asked about this {decision.what}: {fault}"
+            continue
+        if answer.verdict == "refuse":
+            log.info("plugin.refused", extra={"plugin": name, "point": decision.point})
+            reason = answers.shown_reason(answer)
+            return f"The plugin '{name}' refused this {decision.what}: {reason}"
+    return ""
+
+
+def _plugins_of(declared: Mapping[str, Plugin], decision: Decision) -> Iterator[tuple[str, Plugin]]:
+    """Yield the plugins whose point and scope contain a decision, in their order."""
+    found = (
+        (plugin.order, name, plugin)
+        for name, plugin in declared.items()
+        if decision.point in plugin.hooks and _contains(plugin, decision)
+    )
+    for _, name, plugin in sorted(found, key=lambda each: each[:2]):
+        yield name, plugin
+
+
+def _contains(plugin: Plugin, decision: Decision) -> bool:
+    target = full_name(decision.server, decision.tool)
+    return (
+        (not plugin.customers or decision.customer in plugin.customers)
+        and (not plugin.keys or decision.key in plugin.keys)
+        and (not plugin.servers or decision.server in plugin.servers)
+        and (not plugin.tools or granted(plugin.tools, target))
+    )
