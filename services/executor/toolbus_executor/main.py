@@ -253,7 +253,9 @@ class ServerRegistry:
         supervisor = ServerSupervisor(
             name, declared, self._service, self._buckets, self._pins, self._dependencies
         )
-        supervisor.entry.guards = DefinitionGuards(name, declared, self._inspector)
+        supervisor.entry.guards = DefinitionGuards(
+            name, declared, self._inspector, self._dependencies.guards.plugins
+        )
         supervisor.handler.checks.output_schemas = reads_output_schemas(
             self._directory.now.configuration.guards.values()
         )

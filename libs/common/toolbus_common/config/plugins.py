@@ -13,9 +13,9 @@ from toolbus_common.config.servers.isolation import Limits
 Point = Literal[
     "before_decision", "after_decision", "before_upstream", "after_result",
     "before_model", "after_model",
-    "on_key", "on_login",
+    "on_definition", "on_key", "on_login",
 ]  # fmt: skip
-Sight = Literal["arguments", "result", "key", "person"]
+Sight = Literal["arguments", "result", "definition", "key", "person"]
 Deed = Literal["change", "refuse"]
 
 _LIMITS = Limits(memory=1024, processes=64)
@@ -27,17 +27,19 @@ _CONTENT: dict[Point, Sight] = {
     "before_model": "arguments",
     "after_result": "result",
     "after_model": "result",
+    "on_definition": "definition",
     "on_key": "key",
     "on_login": "person",
 }
 # After these points nothing is checked or decided again, so nothing can be changed there.
 _DECIDED: frozenset[Point] = frozenset({"after_decision", "before_upstream"})
 # These points belong to no call. Their content is a description, so nothing can be changed there.
-_OUTSIDE: frozenset[Point] = frozenset({"on_key", "on_login"})
+_OUTSIDE: frozenset[Point] = frozenset({"on_definition", "on_key", "on_login"})
 _UNCHANGEABLE = _DECIDED | _OUTSIDE
 _SCOPES = ("customers", "keys", "servers", "tools")
 # What can limit the scope at a point outside of a call.
 _SCOPES_OF: dict[Point, frozenset[str]] = {
+    "on_definition": frozenset({"servers", "tools"}),
     "on_key": frozenset({"customers", "keys"}),
     "on_login": frozenset({"customers"}),
 }
@@ -59,9 +61,9 @@ class Plugin(ConfigModel):
     asked after the guards, and see only what the guards allow.
 
     `sees` is what a request contains besides the names of the call: its `arguments`, and its
-    `result`; at `on_key`, the `key` without its secret, and at `on_login`, the `person`. `may` is
-    what the plugin may do besides looking: `change` the content, and `refuse` the call or what else
-    it was asked about.
+    `result`; at `on_definition`, the `definition`; at `on_key`, the `key` without its secret; at
+    `on_login`, the `person`. `may` is what the plugin may do besides looking: `change` the content,
+    and `refuse` the call or what else it was asked about.
 
     `timeout` is the longest time for one answer, in seconds or with a unit (`300ms`). `fail`
     decides about a call about which the plugin gave no valid answer: `closed` refuses it, `open`

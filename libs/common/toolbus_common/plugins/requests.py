@@ -20,6 +20,8 @@ from toolbus_common.plugins.subjects import PREFIX, checker_of, is_plugin, subje
 
 log = logging.getLogger(__name__)
 CONNECTING_SECONDS = (0.02, 0.08)  # pauses before a program that has not connected is asked again
+# No call waits for these points, and plugins can start at the same time as servers.
+STARTING_SECONDS = {"on_definition": (0.02, 0.08, 0.4, 1.0, 1.5)}
 _request = trusted(HookRequest)
 
 
@@ -110,7 +112,12 @@ class PluginRequests:
             content=content,
         )
         try:
-            data = await self._send(subject_of(point, name), request.encode(), seconds)
+            data = await self._send(
+                subject_of(point, name),
+                request.encode(),
+                seconds,
+                STARTING_SECONDS.get(point, CONNECTING_SECONDS),
+            )
             answer = answers.decoded(data)
             answers.check(answer, plugin, point)
         except TimeoutError:
@@ -123,12 +130,14 @@ class PluginRequests:
             raise PluginFaultError(str(error)) from None
         return answer
 
-    async def _send(self, subject: str, data: bytes, seconds: float) -> bytes:
+    async def _send(
+        self, subject: str, data: bytes, seconds: float, pauses: tuple[float, ...]
+    ) -> bytes:
         """Return the reply to a request. A program that is just connecting is waited for briefly.
 
         Raises `LookupError` if no program is there, and `TimeoutError`.
         """
-        for pause in CONNECTING_SECONDS:
+        for pause in pauses:
             try:
                 return await self._bus.request(subject, data, seconds)
             except LookupError:

@@ -1,17 +1,21 @@
-"""Guards of the phase `definitions`, and their verdicts on each definition of a server."""
+"""Guards of the phase `definitions`, and plugins at `on_definition`, for a server's definitions."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from time import time
 
 import msgspec
 
 from toolbus_common.config import Server
+from toolbus_common.config.plugins import Plugin
 from toolbus_common.contracts import CatalogEntry, CheckedCall, Listing
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
-from toolbus_common.contracts.records.pin_names import PINNED
+from toolbus_common.contracts.records.pin_names import INSTRUCTIONS, PINNED
 from toolbus_common.errors import GuardBlockedError
 from toolbus_common.guards.inspector import Inspection, Inspector
 from toolbus_common.guards.server_instructions import instructions_entry
+from toolbus_common.plugins.checks import PluginChecks
+from toolbus_common.plugins.decisions import Decision, refusal_of
+from toolbus_common.plugins.requests import PluginRequests
 
 SECONDS = 15.0  # for all guards of one definition
 
@@ -23,17 +27,26 @@ class DefinitionGuards:
 
     A definition is quarantined if a guard rejects it, or if a guard that fails closed could not
     check it. A redacted definition is shown in its redacted form, with the original's digest.
+    Plugins are asked about definitions that the guards let pass.
     """
 
     def __init__(
-        self, server: str, declared: Server, inspector: Callable[[], Inspector | None]
+        self,
+        server: str,
+        declared: Server,
+        inspector: Callable[[], Inspector | None],
+        plugins: PluginChecks | None = None,
     ) -> None:
         self._server = server
         self._declared = declared
         self._inspector = inspector
+        self._plugins = plugins
 
     async def checked(self, listing: Listing) -> Listing:
-        """Return the listing with the redactions, signals and reasons of the guards."""
+        """Return the listing with the redactions, signals and reasons of guards and plugins."""
+        return await self._plugged(await self._guarded(listing))
+
+    async def _guarded(self, listing: Listing) -> Listing:
         inspector = self._inspector()
         if inspector is None:
             return listing
@@ -61,6 +74,34 @@ class DefinitionGuards:
                 changes["held"] = "a guard found something in it that it would remove"
         return listing.model_copy(update=changes)
 
+    async def _plugged(self, listing: Listing) -> Listing:
+        """Return the listing without what plugins refuse: it is quarantined."""
+        requests = self._plugins.requests if self._plugins is not None else None
+        if requests is None or not _uses_plugins(requests.declared):
+            return listing
+        changes: dict[str, object] = {}
+        for kind in PINNED:
+            found = []
+            for each in getattr(listing, kind):
+                held = each.held or await self._refusal(requests, kind, each)
+                found.append(each.model_copy(update={"held": held}) if held else each)
+            changes[kind] = tuple(found)
+        instructions = instructions_entry(listing)
+        if instructions is not None and not instructions.held:
+            changes["held"] = await self._refusal(requests, INSTRUCTIONS, instructions)
+        return listing.model_copy(update=changes)
+
+    async def _refusal(self, requests: PluginRequests, kind: str, entry: CatalogEntry) -> str:
+        decision = Decision(
+            "on_definition",
+            "definition",
+            f"definition.{self._server}.{entry.digest}",
+            server=self._server,
+            tool=entry.name[:256],
+        )
+        content = {"kind": kind, "definition": entry.definition}
+        return await refusal_of(requests, decision, content)
+
     async def _entry(
         self, inspector: Inspector, names: tuple[str, ...], entry: CatalogEntry
     ) -> CatalogEntry:
@@ -75,6 +116,10 @@ class DefinitionGuards:
         )
         found = await inspector.inspect(names, "definitions", call, body)
         return _decided(entry, body, found)
+
+
+def _uses_plugins(declared: Mapping[str, Plugin]) -> bool:
+    return any("on_definition" in plugin.hooks for plugin in declared.values())
 
 
 def _decided(entry: CatalogEntry, body: bytes, found: Inspection) -> CatalogEntry:

@@ -37,7 +37,7 @@ class CallGuards:
         ask_service: ServiceCheck | None = None,
         plugins: PluginChecks | None = None,
     ) -> None:
-        self._plugins = plugins
+        self.plugins = plugins
         self.ask_service = ask_service
         self.placeholders = placeholders
         self.events = events
@@ -53,7 +53,7 @@ class CallGuards:
         if self._inspector is None or declared is not self._declared:
             self._declared, self._marks = declared, {}
             self._inspector = Inspector(
-                declared, self._ask, self.placeholders, plugins=self._plugins
+                declared, self._ask, self.placeholders, plugins=self.plugins
             )
         return self._inspector
 

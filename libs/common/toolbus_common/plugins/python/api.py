@@ -88,6 +88,10 @@ class Points:
         """Answer before the caller receives texts of a model's response."""
 
     @_point(firstresult=True)
+    def on_definition(self, call: Call, settings: dict[str, Any]) -> Answer | None:
+        """Answer before a definition of a server is pinned and listed."""
+
+    @_point(firstresult=True)
     def on_key(self, call: Call, settings: dict[str, Any]) -> Answer | None:
         """Answer before a key is created, changed, rotated or revoked."""
 
