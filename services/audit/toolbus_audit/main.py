@@ -4,8 +4,8 @@ subscribes  every event, from the stream EVENTS; buckets tb_config and tb_person
             AuditQuery, EventsQuery, SpendingQuery, OpenCallsQuery, UnresolvedCallsQuery,
             GuardChecksQuery, BackfillRequest, BackfillLinesRequest, FreezeRequest; SQL of BI
             tools over HTTP
-publishes   EventsExpired, WitnessContradicted, AccessRejected; events and checkpoints to
-            webhooks, events to SIEMs and files, checkpoints to witnesses and files
+publishes   EventsExpired, WitnessContradicted, AccessRejected; events to SIEMs, files, webhooks and
+            plugins (HookRequest, on_event), checkpoints to webhooks, witnesses and files
 owns        the tables in ClickHouse, the buckets tb_checkpoints and tb_exports, the signing key
             of the transparency log
 """
@@ -41,6 +41,7 @@ from toolbus_audit.projections.file_calls import FileCalls
 from toolbus_audit.retention import Retention
 from toolbus_audit.settings import Settings
 from toolbus_audit.siem.forwarder import EventStream
+from toolbus_audit.siem.plugin_feed import PluginFeeds
 from toolbus_audit.siem.registry import SinkRegistry, Timing
 from toolbus_audit.transparency_log.log_signer_task import run_log_signer
 from toolbus_audit.webhooks.dispatcher import WebhookDispatcher
@@ -75,6 +76,7 @@ from toolbus_common.messaging.broker import AckPolicy, EventBatch, stop_subscrib
 from toolbus_common.nats.stream_reader import StreamEntry, created_at, read_from, use_of
 from toolbus_common.nats.topology import CONFIG, EVENTS, EXPORTS, INSTALLATION, WEBHOOKS
 from toolbus_common.observability.tracing import Tracer
+from toolbus_common.plugins.requests import PluginRequests
 from toolbus_common.privacy.key_store import PersonKeys
 from toolbus_common.privacy.legal_holds import Holds
 from toolbus_common.privacy.service_keys import use_person_keys
@@ -116,7 +118,6 @@ def build(process: ProcessContext, settings: Settings | None = None) -> Service:
     _dispatch_webhooks(service, outbound, people)
     run_log_signer(service, settings, writer, store, outbound)
     _export(service, settings, store, outbound)
-    # Reports how full the stream of events is.
     _run_in_background(service, lambda: measure_stream(lambda: use_of(service.bus.client, EVENTS)))
     if isinstance(store, ClickHouse):
         _work_on_tables(service, settings, store, outbound)
@@ -358,20 +359,18 @@ def _dispatch_webhooks(service: Service, outbound: Outbound, people: PersonKeys)
 
 def _export(service: Service, settings: Settings, store: Store, outbound: Outbound) -> None:
     """Write configured exports, and forward events to configured sinks."""
-    given = (
-        outbound.http,
-        outbound.operator_named.has,
-        outbound.secrets,
-        service.events.producer,
-    )
-    lease = settings.lease_seconds
-    exports = ExportScheduler(lambda: outbound.configuration.exports, *given, lease)
-    sinks = SinkRegistry(lambda: outbound.configuration.sinks, *given, Timing(lease))
+    holder = service.events.producer
+    given = (outbound.http, outbound.operator_named.has, outbound.secrets, holder)
+    timing = Timing(settings.lease_seconds)
+    exports = ExportScheduler(lambda: outbound.configuration.exports, *given, timing.lease)
+    sinks = SinkRegistry(lambda: outbound.configuration.sinks, *given, timing)
+    requests = PluginRequests(service.bus, lambda: outbound.configuration.plugins)
+    feeds = PluginFeeds(requests, holder, timing)
     details = service.details
 
     def details_with_deliveries() -> dict[str, Any]:
         states = {"exports": exports.states(), "sinks": sinks.states()}
-        return details() | {name: each for name, each in states.items() if each}
+        return details() | {name: each for name, each in states.items() if each} | feeds.details()
 
     service.details = details_with_deliveries
 
@@ -381,8 +380,6 @@ def _export(service: Service, settings: Settings, store: Store, outbound: Outbou
     async def read(first: int, maximum: int) -> list[StreamEntry]:
         return await read_from(service.bus.client, EVENTS, first, EVERY_EVENT, maximum)
 
-    newest = partial(service.bus.newest, EVENTS)
-
     async def closed() -> tuple[str, int]:
         # Messages that arrive meanwhile are not in a closed window.
         return await stream(), await _settled(service)
@@ -391,8 +388,10 @@ def _export(service: Service, settings: Settings, store: Store, outbound: Outbou
     @asynccontextmanager
     async def deliver() -> AsyncIterator[None]:
         bucket = await service.bucket(EXPORTS)
+        events = EventStream(stream, partial(service.bus.newest, EVENTS), read)
         async with (
             exports.running(bucket, store, closed),
-            sinks.forwarding(bucket, EventStream(stream, newest, read)),
+            sinks.forwarding(bucket, events),
+            feeds.forwarding(bucket, events),
         ):
             yield

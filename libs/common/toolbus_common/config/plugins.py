@@ -13,9 +13,9 @@ from toolbus_common.config.servers.isolation import Limits
 Point = Literal[
     "before_decision", "after_decision", "before_upstream", "after_result",
     "before_model", "after_model",
-    "on_definition", "on_key", "on_login",
+    "on_event", "on_definition", "on_key", "on_login",
 ]  # fmt: skip
-Sight = Literal["arguments", "result", "definition", "key", "person"]
+Sight = Literal["arguments", "result", "event", "definition", "key", "person"]
 Deed = Literal["change", "refuse"]
 
 _LIMITS = Limits(memory=1024, processes=64)
@@ -27,6 +27,7 @@ _CONTENT: dict[Point, Sight] = {
     "before_model": "arguments",
     "after_result": "result",
     "after_model": "result",
+    "on_event": "event",
     "on_definition": "definition",
     "on_key": "key",
     "on_login": "person",
@@ -34,7 +35,7 @@ _CONTENT: dict[Point, Sight] = {
 # After these points nothing is checked or decided again, so nothing can be changed there.
 _DECIDED: frozenset[Point] = frozenset({"after_decision", "before_upstream"})
 # These points belong to no call. Their content is a description, so nothing can be changed there.
-_OUTSIDE: frozenset[Point] = frozenset({"on_definition", "on_key", "on_login"})
+_OUTSIDE: frozenset[Point] = frozenset({"on_event", "on_definition", "on_key", "on_login"})
 _UNCHANGEABLE = _DECIDED | _OUTSIDE
 _SCOPES = ("customers", "keys", "servers", "tools")
 # What can limit the scope at a point outside of a call.
@@ -61,9 +62,9 @@ class Plugin(ConfigModel):
     asked after the guards, and see only what the guards allow.
 
     `sees` is what a request contains besides the names of the call: its `arguments`, and its
-    `result`; at `on_definition`, the `definition`; at `on_key`, the `key` without its secret; at
-    `on_login`, the `person`. `may` is what the plugin may do besides looking: `change` the content,
-    and `refuse` the call or what else it was asked about.
+    `result`; at `on_event`, the `event`; at `on_definition`, the `definition`; at `on_key`, the
+    `key` without its secret; at `on_login`, the `person`. `may` is what the plugin may do besides
+    looking: `change` the content, and `refuse` the call or what else it was asked about.
 
     `timeout` is the longest time for one answer, in seconds or with a unit (`300ms`). `fail`
     decides about a call about which the plugin gave no valid answer: `closed` refuses it, `open`
@@ -142,6 +143,8 @@ class Plugin(ConfigModel):
                 "change content, such as before_decision, or remove change from may"
             )
         yield from self._scope_problems()
+        if self.may and set(self.hooks) == {"on_event"}:
+            yield "an event has happened, so a plugin can only look; remove may"
         for point in points if self.changes else ():
             if _CONTENT[point] not in self.sees:
                 yield f"to change content at {point}, it must see {_CONTENT[point]}; add it to sees"

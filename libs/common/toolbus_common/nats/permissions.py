@@ -304,6 +304,7 @@ _SERVICES = (
         ),
         reads=(CONFIG, SEALS, EXPORTS, PEOPLE),
         writes=(SEALS, EXPORTS),
+        asks_plugins=("on_event",),
     ),
     _Service(
         "oauth",

@@ -61,13 +61,14 @@ def _plugins_of(declared: Mapping[str, Plugin], decision: Decision) -> Iterator[
     found = (
         (plugin.order, name, plugin)
         for name, plugin in declared.items()
-        if decision.point in plugin.hooks and _contains(plugin, decision)
+        if decision.point in plugin.hooks and contains(plugin, decision)
     )
     for _, name, plugin in sorted(found, key=lambda each: each[:2]):
         yield name, plugin
 
 
-def _contains(plugin: Plugin, decision: Decision) -> bool:
+def contains(plugin: Plugin, decision: Decision) -> bool:
+    """Return whether the scope of a plugin contains a decision."""
     target = full_name(decision.server, decision.tool)
     return (
         (not plugin.customers or decision.customer in plugin.customers)

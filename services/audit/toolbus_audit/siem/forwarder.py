@@ -12,8 +12,7 @@ from tenacity import RetryCallState
 
 from toolbus_audit.delivery.cursor import Cursor, OvertakenError
 from toolbus_audit.siem.base import SinkError, Transport
-from toolbus_audit.siem.records import records_of
-from toolbus_common.config import Sink
+from toolbus_audit.siem.records import Selection, records_of
 from toolbus_common.errors import BusDownError
 from toolbus_common.nats.stream_reader import StreamEntry
 from toolbus_common.observability.metrics import (
@@ -86,7 +85,7 @@ class Forwarder:
     def __init__(
         self,
         name: str,
-        sink: Sink,
+        sink: Selection,
         cursor: Cursor,
         stream: EventStream,
         delivery: Delivery,

@@ -2,12 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import msgspec
 
 from toolbus_audit.clickhouse.row_mapper import Moment
 from toolbus_audit.export import ocsf
-from toolbus_common.config import Sink
 from toolbus_common.contracts.events.base import parse_subject
 from toolbus_common.nats.stream_reader import StreamEntry
 
@@ -31,7 +31,22 @@ class _Head(msgspec.Struct):
 _head = msgspec.json.Decoder(_Head).decode
 
 
-def records_of(sink: Sink, messages: Sequence[StreamEntry]) -> tuple[list[Record], int]:
+class Selection(Protocol):
+    """The events that a receiver wants, and their format."""
+
+    @property
+    def begin(self) -> str:
+        """`now`, or `oldest` to begin with the oldest message of the stream."""
+
+    @property
+    def format(self) -> str:
+        """`jsonl` or `ocsf`."""
+
+    def wants(self, event: str, customer: str) -> bool:
+        """Return whether an event of a customer is sent."""
+
+
+def records_of(sink: Selection, messages: Sequence[StreamEntry]) -> tuple[list[Record], int]:
     """Return the records that the sink selects, and the number of unreadable lines."""
     records: list[Record] = []
     unreadable = 0

@@ -88,6 +88,10 @@ class Points:
         """Answer before the caller receives texts of a model's response."""
 
     @_point(firstresult=True)
+    def on_event(self, call: Call, settings: dict[str, Any]) -> Answer | None:
+        """Receive events that were stored: a list, `call.content["events"]`."""
+
+    @_point(firstresult=True)
     def on_definition(self, call: Call, settings: dict[str, Any]) -> Answer | None:
         """Answer before a definition of a server is pinned and listed."""
 

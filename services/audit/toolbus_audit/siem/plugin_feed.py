@@ -1,0 +1,152 @@
+"""Events for plugins at the point `on_event`: copies of the stream, in batches, at least once.
+
+The position of each plugin is stored like that of a sink. A plugin that does not answer receives
+its events later; it delays no other plugin, and no event.
+"""
+
+import asyncio
+import secrets
+from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from concurrent.futures import Executor, ThreadPoolExecutor
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from time import time
+from typing import Any, Final
+
+import msgspec
+
+from toolbus_audit.delivery.cursor import Cursor
+from toolbus_audit.delivery.task_reconciler import TaskReconciler
+from toolbus_audit.siem.base import SinkError
+from toolbus_audit.siem.forwarder import Delivery, EventStream, Forwarder, State
+from toolbus_audit.siem.records import Record
+from toolbus_audit.siem.registry import Timing
+from toolbus_common.config.plugins import Plugin
+from toolbus_common.contracts import CheckedCall
+from toolbus_common.nats.kv_bucket import Bucket
+from toolbus_common.plugins.decisions import Decision, contains
+from toolbus_common.plugins.requests import PluginFaultError, PluginRequests, details_of
+
+POINT: Final = "on_event"
+BATCH_BYTES = 512 * 1024
+MAX_THREADS = 8
+_decode = msgspec.json.Decoder(dict[str, Any]).decode
+_NAMES = ("event", "id", "at", "customer", "call_id", "key", "server", "tool")
+
+
+class Feed(msgspec.Struct, frozen=True):
+    """The events of a plugin, selected like those of a sink."""
+
+    plugin: Plugin
+    begin: str = "now"
+    format: str = "jsonl"
+
+    def wants(self, _event: str, customer: str) -> bool:
+        """Return whether the plugin may receive events of a customer."""
+        return not self.plugin.customers or customer in self.plugin.customers
+
+
+@dataclass(slots=True)
+class PluginTransport:
+    """Requests to one plugin, each with a batch of events."""
+
+    name: str
+    plugin: Plugin
+    requests: PluginRequests
+    threads: Executor
+    _sent: int = 0
+
+    async def send(self, records: Sequence[Record]) -> list[Record]:
+        """Send the records in the scope of the plugin. Raises `SinkError` without an answer."""
+        loop = asyncio.get_running_loop()
+        for batch in await loop.run_in_executor(self.threads, self._batches, records):
+            call = CheckedCall(
+                call_id=f"events.{secrets.token_hex(12)}", customer="", key="", server="", tool="",
+                deadline=time() + 2 * self.plugin.timeout,
+            )  # fmt: skip
+            try:
+                await self.requests.ask(self.name, self.plugin, POINT, call, {"events": batch})
+            except PluginFaultError as fault:
+                raise SinkError(str(fault)) from None
+        return []
+
+    def mark_sent(self, sequence: int) -> None:
+        """Record that all messages up to `sequence` were answered."""
+        self._sent = sequence
+
+    def delivered_until(self) -> int:
+        """Return the sequence up to which all messages were answered."""
+        return self._sent
+
+    async def close(self) -> None:
+        """Do nothing: the connection is that of the service."""
+
+    def _batches(self, records: Sequence[Record]) -> list[list[dict[str, Any]]]:
+        return [*_split(self._events(records))]
+
+    def _events(self, records: Sequence[Record]) -> Iterator[tuple[int, dict[str, Any]]]:
+        sees = self.plugin.receives(POINT)
+        for record in records:
+            event = _decode(record.body)
+            names = {
+                each: str(event.get(each, "")) for each in ("customer", "key", "server", "tool")
+            }
+            if contains(self.plugin, Decision(POINT, "event", record.id, **names)):
+                shown = event if sees else {each: event[each] for each in _NAMES if each in event}
+                yield len(record.body), shown
+
+
+def _split(events: Iterator[tuple[int, dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
+    batch, size = list[dict[str, Any]](), 0
+    for length, event in events:
+        if batch and size + length > BATCH_BYTES:
+            yield batch
+            batch, size = [], 0
+        batch.append(event)
+        size += length
+    if batch:
+        yield batch
+
+
+class PluginFeeds:
+    """The feeds of the plugins with the point `on_event`, with one task each."""
+
+    def __init__(self, requests: PluginRequests, holder: str, timing: Timing) -> None:
+        self._requests = requests
+        self._holder = holder
+        self._timing = timing
+        self._threads = ThreadPoolExecutor(MAX_THREADS, "feed")
+        self._states: dict[str, State] = {}
+
+    def details(self) -> dict[str, str]:
+        """Return why plugins do not receive events now, for `toolbus status`."""
+        faults = {
+            name: f"{self._states[name].problem}; {self._states[name].behind} messages behind"
+            for name in self._configured()
+            if name in self._states and self._states[name].problem
+        }
+        return details_of(faults)
+
+    @asynccontextmanager
+    async def forwarding(self, bucket: Bucket, stream: EventStream) -> AsyncIterator[None]:
+        """Send events to the plugins while the context is entered."""
+
+        def work(name: str, plugin: Plugin) -> Awaitable[None]:
+            cursor = Cursor(bucket, f"plugin.{name}", self._holder, self._timing.lease)
+            transport = PluginTransport(name, plugin, self._requests, self._threads)
+            delivery = Delivery(transport, self._threads, self._timing.first_retry)
+            forwarder = Forwarder(f"plugin.{name}", Feed(plugin), cursor, stream, delivery)
+            forwarder.state = self._states.setdefault(name, forwarder.state)
+            return forwarder.run()
+
+        try:
+            async with TaskReconciler(
+                self._configured, work, 5 * self._timing.first_retry
+            ).running():
+                yield
+        finally:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+
+    def _configured(self) -> Mapping[str, Plugin]:
+        declared = self._requests.declared
+        return {name: each for name, each in declared.items() if POINT in each.hooks}
