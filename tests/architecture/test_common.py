@@ -17,12 +17,10 @@ BUS = "describes the bus for all services; operators alone apply it"
 # Modules with one user that stay in common, and the reason.
 STAYING = {
     "egress.httpx_adapter": "imports httpx, which only common may import",
-    "nats.permissions": BUS,
     "nats.provision": BUS,
     "nats.snapshots.consumer_pause": "imports the NATS client, which only common may import",
     "plugins.python.api": "imported by plugins, which are packages of others",
     "plugins.python.process": "imports the NATS client, which only common may import",
-    "privacy.crypto_shredding": "imports the NATS client, which only common may import",
     "observability.logging": PROCESS,
     "observability.otlp_env": PROCESS,
     "observability.otlp_metrics": LAZY,

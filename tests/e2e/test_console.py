@@ -29,8 +29,8 @@ PAGES = {
     "keys/bot/explain?call=echo__say": "budgets", "servers/echo/tools": "read",
     "servers/echo/tools/try?tool=say": "read",
     "analytics": "audit", "analytics/spend-by-day": "audit", "analytics/denials/csv": "audit",
-    "audit": "audit", "audit/evidence": "audit", "models": "read", "guards": "budgets",
-    "runs": "read", "settings": "read", "settings?since=x": "read",
+    "audit": "audit", "audit/evidence": "audit", "audit/erasures": None, "models": "read",
+    "guards": "budgets", "runs": "read", "settings": "read", "settings?since=x": "read",
     "entries/prices": "read", "rules/edit": "read", "configuration": "read",
 }  # fmt: skip
 

@@ -209,3 +209,46 @@ def test_a_revision_is_a_number(gateway: Launched, wrong: str) -> None:
     path = f"/v1/configuration/revisions/{wrong}/restore"
     assert at(gateway, SECRETS["admin"]).request("POST", path).status == 400
     assert shows(signed_in(gateway, "admin"), f"settings/revisions/{wrong}").status in (400, 404)
+
+
+@pytest.mark.parametrize("role", [*(role for role in ROLES if role != "admin"), "admin"])
+def test_a_person_is_erased_by_who_may_after_the_name_is_confirmed(
+    gateway: Launched, role: str
+) -> None:
+    erased = "admin:operator"
+    sends(signed_in(gateway, "operator"), "keys/add", name=f"known-to-{role}", tools="echo__*")
+    made = f"event = 'key.created' AND key = 'known-to-{role}'"
+    gateway.eventual_rows(f"SELECT 1 FROM events WHERE {made}", bool)
+    browser, chosen = signed_in(gateway, role), {"person": erased, "reason": f"asked {HOSTILE}"}
+    found = sends(browser, "audit/erasures", **chosen)
+    if not may(role, "erase"):
+        assert found.status == 403
+        assert (
+            at(gateway, SECRETS[role]).request("POST", "/v1/audit/erasures", chosen).status == 403
+        )
+        return
+    assert found.status == 200
+    assert f"Erase {erased} permanently?" in found.text
+    assert HOSTILE not in found.text
+    for wrong in ("", "operator", erased.upper()):
+        refused = sends(browser, "audit/erasures", **chosen, action="erase", confirmed=wrong)
+        assert refused.status == 422
+    assert sends(browser, "audit/erasures", person="nobody", reason="x").status == 404
+    assert sends(browser, "audit/erasures", person=erased, reason="").status == 400
+    sends(browser, "audit/holds", customer="default", reason="case")
+    held = sends(browser, "audit/erasures", **chosen, action="erase", confirmed=erased)
+    assert (held.status, "legal hold" in held.text) == (409, True)
+    sends(browser, "audit/holds", customer="default", reason="closed", action="lift")
+    done = sends(browser, "audit/erasures", **chosen, action="erase", confirmed=erased)
+    assert f"{erased} is erased" in done.text
+    rows = gateway.eventual_rows(
+        "SELECT customer, JSONExtractString(detail, 'by') AS by FROM events "
+        "WHERE event = 'person.erased'",
+        bool,
+    )
+    assert {(row["customer"], row["by"]) for row in rows} == {("default", "admin:admin")}
+    assert sends(browser, "audit/erasures", **chosen).status == 404
+    rows = gateway.eventual_rows(
+        f"SELECT JSONExtractString(detail, 'by') AS by FROM events WHERE {made}", bool
+    )
+    assert "operator" not in rows[0]["by"]

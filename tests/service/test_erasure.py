@@ -22,12 +22,12 @@ from toolbus_audit import retention
 from toolbus_audit.main import build
 from toolbus_audit.retention import Retention
 from toolbus_audit.settings import Settings as AuditSettings
-from toolbus_cli.errors import CommandError
-from toolbus_cli.evidence import forget as forgetting
 from toolbus_common.config import Configuration
+from toolbus_common.config_store import erasure
 from toolbus_common.config_store.literal_secrets import Writer
 from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import AuditQuery, RowsReply, ServiceStatus, StatusQuery
+from toolbus_common.errors import ConflictError, UnknownEntryError
 from toolbus_common.evidence import verify
 from toolbus_common.evidence.collection import gathered
 from toolbus_common.messaging.event_publisher import EventPublisher
@@ -57,7 +57,7 @@ class Evidence:
         self.executor: EventPublisher
         self.repository: ConfigRepository
         self.people = PersonKeys(settings.people_key_file)
-        self._requests = RequestReply("operator", operator)
+        self.requests = RequestReply("operator", operator)
         self._operator = operator
         self._directory = directory
 
@@ -83,7 +83,7 @@ class Evidence:
 
     async def rows(self, sql: str) -> tuple[tuple[Any, ...], ...]:
         """Return the rows of an operator's query."""
-        return (await self._requests.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
+        return (await self.requests.request(AuditQuery(sql=sql), RowsReply, 20.0)).rows
 
     async def call(self, name: str, **given: Any) -> None:
         """Publish the intent and the outcome of a call."""
@@ -125,7 +125,7 @@ class Evidence:
     async def bundle(self, name: str, *, reveal: bool = False) -> verify.Report:
         """Export the evidence, and verify it."""
         path = self._directory / name
-        found = await gathered(self._requests, "acme")
+        found = await gathered(self.requests, "acme")
         await found.write(path, opened=self.people.opened if reveal else None)
         return self.verified(name)
 
@@ -176,9 +176,12 @@ async def test_an_erased_person_is_unreadable_and_every_bundle_still_verifies(
     before = await evidence.bundle("before.zip", reveal=True)
     assert (before.found, before.encrypted, before.erased) == ([], 4, 0)
 
-    found = await forgetting.found(evidence.repository, evidence.people, "ann")
+    given = (evidence.repository, evidence.requests, evidence.people)
+    found = await erasure.found(*given, "ann")
     assert (found.customers, found.plain) == (("acme",), 0)
-    assert await forgetting.forget(evidence.repository, evidence.people, found, "a request") == 1
+    confirmed = await erasure.erase(*given, found, "a request")
+    assert confirmed == erasure.Confirmed(1, 0)
+    assert confirmed.complete
 
     assert await evidence.rows(request) == ()
     everybody = (
@@ -210,16 +213,17 @@ async def test_a_person_under_a_legal_hold_is_not_erased(evidence: Evidence, ope
     await evidence.stored(2)
     bucket = await operator.bucket(CONFIG)
     await bucket.put(f"{HOLD_PREFIX}acme", msgspec.json.encode(Hold("case 17", time.time())))
-    with pytest.raises(CommandError, match="acme that name user:ann are under a legal hold"):
-        await forgetting.found(evidence.repository, evidence.people, "ann")
-    with pytest.raises(CommandError, match="There is no encryption key for 'user:carl'"):
-        await forgetting.found(evidence.repository, evidence.people, "carl")
+    given = (evidence.repository, evidence.requests, evidence.people)
+    with pytest.raises(ConflictError, match="acme that name user:ann are under a legal hold"):
+        await erasure.found(*given, "ann")
+    with pytest.raises(UnknownEntryError, match="There is no encryption key for 'user:carl'"):
+        await erasure.found(*given, "carl")
 
 
 async def test_erasure_waits_for_a_busy_service_to_drop_the_key(
-    settings: Settings, operator: Bus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(forgetting, "CONFIRM_SECONDS", PATIENCE)
+    monkeypatch.setattr(erasure, "CONFIRM_SECONDS", PATIENCE)
     monkeypatch.setattr(buses, "LATE_SECONDS", 0.1)  # the other services do not run
     # The revisions of the bucket in its replies; the last one is repeated.
     rounds = [None, 6, None, 7]
@@ -241,17 +245,8 @@ async def test_erasure_waits_for_a_busy_service_to_drop_the_key(
 
         await audit.subscribe(StatusQuery.SUBJECT, hear)
         await audit.settled()
-        events = EventPublisher(operator.store, Outbox(tmp_path / "events", 1 << 20))
-        repository = ConfigRepository(
-            operator,
-            await operator.bucket(CONFIG),
-            events,
-            "bo",
-            Writer.at(tmp_path),
-            operator=True,
-        )
-        assert await forgetting._let_go(repository, 7) == 1
-        await events.close(5.0)
+        requests = RequestReply("operator", operator)
+        assert await erasure._let_go(requests, 7) == erasure.Confirmed(1, 0)
     assert rounds == [7]
 
 

@@ -110,6 +110,8 @@ async def test_no_service_changes_streams_or_consumers_by_any_request(
     nats_server: NatsAt, user: str
 ) -> None:
     subjects = set(requests())
+    if user == "policy":  # it overwrites the key of an erased person
+        subjects.remove(f"$JS.API.STREAM.MSG.DELETE.KV_{PEOPLE}")
     assert await denied_among(nats_server, user, subjects, publish) == subjects
 
 

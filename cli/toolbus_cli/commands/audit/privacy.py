@@ -12,11 +12,12 @@ from toolbus_cli.commands.output import say, show_rows
 from toolbus_cli.commands.repository import at_work, with_repository
 from toolbus_cli.config_client import people_of
 from toolbus_cli.errors import CommandError
-from toolbus_cli.evidence import forget as forgetting
 from toolbus_cli.installation import find
-from toolbus_common.config_store import hold_changes
+from toolbus_common.config_store import erasure, hold_changes
 from toolbus_common.config_store.repository import ConfigRepository
-from toolbus_common.errors import UnknownEntryError
+from toolbus_common.errors import RefusedError, UnknownEntryError
+from toolbus_common.messaging.request_reply import RequestReply
+from toolbus_common.nats.permissions import OPERATOR
 from toolbus_common.nats.topology import CONFIG
 from toolbus_common.privacy.legal_holds import held
 
@@ -52,13 +53,26 @@ def forget(
 async def _forget(state_dir: Path, text: str, reason: str, *, sure: bool) -> None:
     async with with_repository(state_dir) as repository:
         people = await people_of(repository.bus, find(state_dir).state)
-        found = await forgetting.found(repository, people, text)
+        requests = RequestReply(OPERATOR, repository.bus)
+        try:
+            found = await erasure.found(repository, requests, people, text)
+        except RefusedError as error:
+            raise CommandError(error.reason) from error
         where = ", ".join(found.customers)
         if not sure:
             question = f"Erase {found.person.name}, named in the logs of {where}, permanently?"
             typer.confirm(question, abort=True)
-        services = await forgetting.forget(repository, people, found, reason)
-    say(f"Erased '{found.person.name}'; {services} services confirmed that they discarded the key.")
+        confirmed = await erasure.erase(repository, requests, people, found, reason)
+    if not confirmed.complete:
+        raise CommandError(
+            f"The encryption key is deleted, but {confirmed.behind or 'some'} service replicas "
+            "have not confirmed that they discarded their copy. Restart the replicas that 'toolbus "
+            "status' shows as not ready."
+        )
+    say(
+        f"Erased '{found.person.name}'; {confirmed.replicas} services confirmed that they "
+        "discarded the key."
+    )
     if found.plain:
         say(
             f"{found.plain} events from before names were encrypted still contain the "

@@ -176,6 +176,32 @@ class HoldReason(ConfigModel):
     reason: str = Field(min_length=1, max_length=512)
 
 
+class Erasure(ConfigModel):
+    """A person to erase, and the reason, which is recorded in the event.
+
+    The person is a user's name, or `operator:`, `admin:`, `key:` or `customer:` with a name.
+    """
+
+    person: str = Field(min_length=1, max_length=256)
+    reason: str = Field(min_length=1, max_length=512)
+
+
+class ErasureResponse(ResponseModel):
+    """The person, and the customers whose logs name the person.
+
+    `plain` counts events from before names were encrypted, which still contain the name. With
+    `erased`, `confirmed` replicas discarded the person's key, and `unconfirmed` did not in time:
+    restart them.
+    """
+
+    person: str
+    customers: list[str]
+    plain: int
+    erased: bool
+    confirmed: int
+    unconfirmed: int
+
+
 class LegalHold(ResponseModel):
     """A legal hold: no event of the customer is deleted or erased. `since` is in Unix seconds."""
 

@@ -60,6 +60,7 @@ OPERATIONS: dict[str, Right | None] = {
     "list_holds": "audit",
     "place_hold": "hold",
     "lift_hold": "hold",
+    "erase_person": "erase",
 }
 
 

@@ -6,7 +6,7 @@ from toolbus_common.config import Role
 
 Right = Literal[
     "read", "budgets", "calls", "approvals", "admins", "audit", "decide", "keys", "purge",
-    "hold",
+    "hold", "erase",
     "declare",
     "appoint",
 ]  # fmt: skip
@@ -24,6 +24,7 @@ RIGHTS: dict[Right, str] = {
     "keys": "create, change, rotate and revoke keys of clients",
     "purge": "remove cached responses of models",
     "hold": "place and remove legal holds on the events of a customer",
+    "erase": "erase the names and content of a person in recorded events",
     "declare": "change the rest of the configuration, and apply a whole one",
     "appoint": "create and revoke admin keys",
 }

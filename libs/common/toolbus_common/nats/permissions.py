@@ -232,16 +232,16 @@ _SERVICES = (
             CallAllowed, CallDenied, CallFailed, CallReplayed, ApprovalRequested, ApprovalGranted,
             ApprovalRejected, ApprovalExpired, ApprovalUsed, ApprovalWithdrawn, LedgerOpened,
             KeyCreated, KeyRevoked, ConfigApplied, ConfigChanged, GuardFailed, FlowReset,
-            DefinitionApproved, DefinitionRejected, HoldPlaced, HoldLifted,
+            DefinitionApproved, DefinitionRejected, HoldPlaced, HoldLifted, PersonErased,
         ),
         publishes=(
             "tb.run.*", "tb.reply.>", "tb.cancel.*",
-            # The progress of audit and policy, before counters are rebuilt or a call is unresolved.
-            f"$JS.API.STREAM.INFO.{EVENTS}",
-            f"$JS.API.CONSUMER.INFO.{EVENTS}.audit", f"$JS.API.CONSUMER.INFO.{EVENTS}.policy",
+            f"$JS.API.STREAM.INFO.{EVENTS}",  # progress, before counters are rebuilt
+            *(f"$JS.API.CONSUMER.INFO.{EVENTS}.{each}" for each in ("audit", "policy")),
             *(f"$KV.{CONFIG}.{entry}" for entry in _CONFIGURED),
-            # Intents of expired reservations; the second is to the stream's leader.
-            f"$JS.API.DIRECT.GET.{EVENTS}", f"$JS.API.STREAM.MSG.GET.{EVENTS}",
+            f"$JS.API.DIRECT.GET.{EVENTS}",  # intents of expired reservations, or from the leader
+            f"$JS.API.STREAM.MSG.GET.{EVENTS}",
+            f"$JS.API.STREAM.MSG.DELETE.KV_{PEOPLE}",  # overwrites the key of an erased person
             f"$JS.API.STREAM.INFO.KV_{PLACEHOLDERS}",  # redacted values; policy does not read them
         ),
         subscribes=("tb.call.*", "tb.cancel.*"),

@@ -7,12 +7,9 @@ from starlette.responses import Response
 
 from toolbus_common.admin_api.installation_models import RevisionsResponse
 from toolbus_common.admin_api.models import AppliedResponse, ConfigurationResponse, Written
-from toolbus_ingress.admin_api.parameters import Earlier, IfMatch, revision
+from toolbus_ingress.admin_api.parameters import DryRun, Earlier, IfMatch, revision
 from toolbus_ingress.admin_api.policy_call import PolicyCall, administration, performs
 
-DryRun = Annotated[
-    Literal["true", "false"], Query(description="Return the changes without applying them.")
-]
 router = administration("configuration")
 
 

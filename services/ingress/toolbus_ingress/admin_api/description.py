@@ -79,8 +79,10 @@ def _responses(operation: dict[str, Any], how: Performs) -> dict[str, Any]:
         statuses.add(404)
     if changes:
         statuses.add(409)
-    if changes or how.right in ("purge", "audit", "hold"):
+    if changes or how.right in ("purge", "audit", "hold", "erase"):
         statuses.add(422)
+    if how.right == "erase":
+        statuses |= {404, 409}
     if how.body is not None:
         statuses |= {408, 413, 415}
     if "If-Match" in named:

@@ -47,6 +47,9 @@ Everything = Annotated[
     Literal["true", "false"],
     Query(description="With `true`, also definitions that are not quarantined."),
 ]
+DryRun = Annotated[
+    Literal["true", "false"], Query(description="Return the changes without applying them.")
+]
 IfMatch = Annotated[
     str,
     Header(

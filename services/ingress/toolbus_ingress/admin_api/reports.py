@@ -9,6 +9,8 @@ from starlette.responses import Response
 from toolbus_common.admin_api.installation_models import (
     AuditStatement,
     ChecksResponse,
+    Erasure,
+    ErasureResponse,
     EventSelection,
     EventsResponse,
     HoldReason,
@@ -25,7 +27,15 @@ from toolbus_common.admin_api.installation_models import (
 from toolbus_common.admin_api.models import AGO, CoverageResponse
 from toolbus_common.contracts import LedgerReply, RowsReply
 from toolbus_common.server_catalogue.responses import CatalogueItem, CataloguePage
-from toolbus_ingress.admin_api.parameters import After, CallId, Limit, Name, QueryName, Search
+from toolbus_ingress.admin_api.parameters import (
+    After,
+    CallId,
+    DryRun,
+    Limit,
+    Name,
+    QueryName,
+    Search,
+)
 from toolbus_ingress.admin_api.policy_call import PolicyCall, administration, performs
 from toolbus_ingress.rest.parameters import matching
 
@@ -167,6 +177,14 @@ async def lift_hold(
 ) -> Response:
     """Remove a legal hold, and return the others."""
     return await call.run(name=name)
+
+
+@audit.post("/erasures", response_model=ErasureResponse)
+async def erase_person(
+    call: Annotated[PolicyCall, performs("erase_person", body=Erasure)], dry_run: DryRun = "false"
+) -> Response:
+    """Erase a person from recorded events; with dry_run=true, return the logs with the name."""
+    return await call.run(dry_run=dry_run == "true")
 
 
 @catalogue.get("", response_model=CataloguePage)

@@ -27,7 +27,7 @@ from toolbus_ingress.console.pages import (
     servers,
     tools,
 )
-from toolbus_ingress.console.records import analytics, audit, statements
+from toolbus_ingress.console.records import analytics, audit, erasure, statements
 from toolbus_ingress.console.responses import redirect, render
 from toolbus_ingress.console.session import SessionCookie
 from toolbus_ingress.console.sign_in import router as sign_in
@@ -77,6 +77,7 @@ class Console(FastAPI):
             configuration,
             analytics,
             audit,
+            erasure,
             models,
             guards,
             runs,

@@ -135,7 +135,7 @@ def test_a_body_is_described_where_it_is_read() -> None:
         "apply_configuration", "create_key", "replace_key", "create_admin", "approve_call",
         "reject_call", "purge_cache", "reset_flow_run", "show_audit_rows", "show_audit_events",
         "show_saved_rows", "show_explanation", "approve_definition", "reject_definition",
-        "place_hold", "lift_hold", "show_rule_replay",
+        "place_hold", "lift_hold", "erase_person", "show_rule_replay",
         *(f"put_{noun_of(kind)}" for kind in KINDS),
     }  # fmt: skip
     paths = openapi_document()["paths"]

@@ -18,8 +18,8 @@ from toolbus_common.contracts import AdminReply, AdminRequest, AuditQuery, RowsR
 from toolbus_common.errors import InvalidError
 from toolbus_common.rules import MOST_PROBLEMS
 from toolbus_common.rules.replay import CALLS, Replay, recorded
+from toolbus_policy.admin.records.erasures import ErasureOperations
 from toolbus_policy.admin.records.event_queries import SECONDS, json_reply
-from toolbus_policy.admin.records.legal_holds import HoldOperations
 from toolbus_policy.admin.request_parser import parse_body, problem_as_json
 
 EXAMPLES = 20
@@ -29,7 +29,7 @@ REPLAY_SECONDS = 12.0  # less than ingress waits, with the last query
 
 
 @dataclass(frozen=True, slots=True)
-class ReplayOperations(HoldOperations):
+class ReplayOperations(ErasureOperations):
     """The operation that replays recorded calls."""
 
     async def show_rule_replay(

@@ -5,13 +5,13 @@ from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any
 
-from toolbus_cli.errors import CommandError
 from toolbus_common.config_store.repository import ConfigRepository
 from toolbus_common.contracts import AuditQuery, PersonErased, RowsReply
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
 from toolbus_common.contracts.queries.sql_text import quoted
+from toolbus_common.errors import ConflictError, UnknownEntryError
 from toolbus_common.messaging.request_reply import RequestReply
-from toolbus_common.nats.permissions import OPERATOR, readers_of
+from toolbus_common.nats.permissions import readers_of
 from toolbus_common.nats.topology import CONFIG, PEOPLE
 from toolbus_common.privacy.crypto_shredding import shred
 from toolbus_common.privacy.key_store import PersonKeys
@@ -19,7 +19,7 @@ from toolbus_common.privacy.legal_holds import held
 from toolbus_common.privacy.person_key import PersonKey
 
 SECONDS = 20.0  # longer than audit's query timeout
-CONFIRM_SECONDS, ROUND_SECONDS = 10.0, 0.4
+CONFIRM_SECONDS, ROUND_SECONDS = 8.0, 0.4
 CUSTOMER = "customer:"  # its key encrypts cached responses of models
 KINDS = ("user:", "operator:", "admin:", "key:", CUSTOMER)
 
@@ -37,35 +37,58 @@ class Found:
     plain: int
 
 
-async def found(repository: ConfigRepository, people: PersonKeys, person_name: str) -> Found:
+@dataclass(frozen=True, slots=True)
+class Confirmed:
+    """How many replicas discarded the key, and how many replied that they still have it."""
+
+    replicas: int
+    behind: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every replica that replied discarded the key, and at least one did."""
+        return self.replicas > 0 and not self.behind
+
+
+async def found(
+    repository: ConfigRepository,
+    requests: RequestReply,
+    people: PersonKeys,
+    person_name: str,
+    seconds: float = SECONDS,
+) -> Found:
     """Find a data subject by name, and the logs that name the subject.
 
+    `seconds` is the time for each of two queries of events.
+
     Raises:
-        CommandError: there is no key for that name, or one of the logs is under a legal hold.
+        UnknownEntryError: there is no key for that name.
+        ConflictError: one of the logs is under a legal hold.
 
     """
     name = person_name if person_name.startswith(KINDS) else f"user:{person_name}"
     known = await people.find(name)
     if known is None:
-        raise CommandError(
+        raise UnknownEntryError(
             f"There is no encryption key for '{name}': no event names it, or it is already "
             f"erased. A data subject is written as {', '.join(KINDS)} followed by a name."
         )
     person, revision = known
-    channel = RequestReply(OPERATOR, repository.bus)
     customers = {name.removeprefix(CUSTOMER)} if name.startswith(CUSTOMER) else set()
     if not customers:
-        rows = await _rows(channel, f"SELECT DISTINCT customer FROM events WHERE {_naming(person)}")  # noqa: S608
+        query = f"SELECT DISTINCT customer FROM events WHERE {_naming(person)}"  # noqa: S608
+        rows = await _rows(requests, seconds, query)
         customers = {str(customer) for (customer,) in rows}
     holding = sorted(customers.intersection(await held(await repository.bus.bucket(CONFIG))))
     if holding:
-        raise CommandError(
+        raise ConflictError(
             f"Events of {', '.join(holding)} that name {name} are under a legal hold; "
             "'toolbus audit hold list' shows the reason. No event is erased until the "
             "hold is removed."
         )
     ((plain,),) = await _rows(
-        channel,
+        requests,
+        seconds,
         f"SELECT count() FROM events WHERE user = {quoted(person.shown)}",  # noqa: S608
     )
     return Found(person, revision, tuple(sorted(customers)) or (DEFAULT_CUSTOMER,), int(plain))
@@ -83,15 +106,16 @@ def _naming(person: PersonKey) -> str:
     return f"{named} OR ({others} AND position(detail, '{person.pseudonym}') > 0)"
 
 
-async def forget(
-    repository: ConfigRepository, people: PersonKeys, found: Found, reason: str
-) -> int:
-    """Erase a data subject; return the number of replicas that discarded the subject's key.
+async def erase(
+    repository: ConfigRepository,
+    requests: RequestReply,
+    people: PersonKeys,
+    found: Found,
+    reason: str,
+) -> Confirmed:
+    """Erase a data subject, and wait until all replicas discarded the subject's key.
 
-    Raises:
-        BusDownError: the erasure is incomplete and must be repeated.
-        CommandError: the key is deleted, but not all replicas confirmed in time.
-
+    Raises `BusDownError` if the erasure is incomplete and must be repeated.
     """
     for customer in found.customers:
         repository.record(
@@ -106,37 +130,31 @@ async def forget(
         )
     await repository.delivered()
     revision = await shred(repository.bus, people.entry_of(found.person.name), found.revision)
-    return await _let_go(repository, revision)
+    return await _let_go(requests, revision)
 
 
-async def _let_go(repository: ConfigRepository, revision: int) -> int:
-    """Wait until all replicas discarded the key; return their number. Raises `CommandError`.
+async def _let_go(requests: RequestReply, revision: int) -> Confirmed:
+    """Wait until all replicas discarded the key, for a limited time.
 
     The first round waits for each kind of service. Later rounds are longer, because a busy replica
     may miss a round. At least one replica must confirm, and each replica that replied once must
     confirm.
     """
-    channel, give_up = RequestReply(OPERATOR, repository.bus), monotonic() + CONFIRM_SECONDS
-    confirmed: dict[str, int] = {}  # the revision of PEOPLE that each replica has
+    give_up = monotonic() + CONFIRM_SECONDS
     seconds = ROUND_SECONDS
+    confirmed: dict[str, int] = {}  # the revision of PEOPLE that each replica has
     while True:
-        statuses = await channel.request_all(
+        statuses = await requests.request_all(
             seconds, wanted=() if confirmed else readers_of(PEOPLE)
         )
         confirmed |= {
             each.instance: each.revisions[PEOPLE] for each in statuses if PEOPLE in each.revisions
         }
         behind = sum(known < revision for known in confirmed.values())
-        if confirmed and not behind:
-            return len(confirmed)
-        if monotonic() > give_up:
-            raise CommandError(
-                f"The encryption key is deleted, but {behind or 'some'} service replicas have not "
-                "confirmed that they discarded their copy. Restart the replicas that 'toolbus "
-                "status' shows as not ready."
-            )
+        if (confirmed and not behind) or monotonic() > give_up:
+            return Confirmed(len(confirmed) - behind, behind)
         seconds = min(2 * seconds, CONFIRM_SECONDS / 4)
 
 
-async def _rows(channel: RequestReply, sql: str) -> tuple[tuple[Any, ...], ...]:
-    return (await channel.request(AuditQuery(sql=sql, as_stored=True), RowsReply, SECONDS)).rows
+async def _rows(requests: RequestReply, seconds: float, sql: str) -> tuple[tuple[Any, ...], ...]:
+    return (await requests.request(AuditQuery(sql=sql, as_stored=True), RowsReply, seconds)).rows
