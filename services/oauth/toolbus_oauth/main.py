@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
+from toolbus_common.access.oauth_scopes import CONSOLE_CLIENT, CONSOLE_REDIRECT
 from toolbus_common.access.token_cache import TokenCache
 from toolbus_common.config import Configuration
 from toolbus_common.config_store.literal_secrets import Reader, keys_at
@@ -57,7 +58,7 @@ from toolbus_oauth.accounts.sign_in_links import SignInLinks
 from toolbus_oauth.accounts.sign_in_plugins import SignInPlugins
 from toolbus_oauth.admin import IdentityAdmin
 from toolbus_oauth.clients.metadata_documents import ClientDocuments
-from toolbus_oauth.clients.registry import ClientRegistry
+from toolbus_oauth.clients.registry import AUTHORIZATION_CODE, ClientRegistry
 from toolbus_oauth.keys.identity_keys import IdentityKeys
 from toolbus_oauth.keys.signing_keys import SigningKeys
 from toolbus_oauth.oauth_client.token_client import TokenClient
@@ -74,6 +75,7 @@ from toolbus_oauth.server.resources import Resources
 from toolbus_oauth.server.token_endpoint import TokenEndpoint
 from toolbus_oauth.server.token_exchange import TokenExchange
 from toolbus_oauth.settings import Settings
+from toolbus_oauth.storage.records import Client
 from toolbus_oauth.storage.store import Store
 from toolbus_oauth.upstreams.connections.envelope_encryption import Envelope, reencrypt
 from toolbus_oauth.upstreams.connections.master_keys import Masters
@@ -190,8 +192,12 @@ class Components:
             self.fetchers.clients, tuple(settings.oauth_clients.lower().split())
         )
         audiences = (settings.issuer, settings.token_endpoint)
+        console = Client(
+            CONSOLE_CLIENT, "The console of Toolbus", (f"{settings.issuer}{CONSOLE_REDIRECT}",),
+            grants=(AUTHORIZATION_CODE,),
+        )  # fmt: skip
         return ClientRegistry(
-            stores.store, stores.registered, stores.brief, documents.client, audiences
+            stores.store, stores.registered, stores.brief, documents.client, audiences, console
         )
 
     def _assertions(self, providers: Providers, resources: Resources) -> AssertionVerifier:

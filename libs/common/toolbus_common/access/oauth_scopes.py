@@ -12,6 +12,8 @@ OF_GROUP = "tools:"  # the part that one group grants
 ADMINISTER = "admin"  # all rights of the access rule's role
 LOOK = "admin:read"  # the rights of a viewer
 ADMINISTRATION = (ADMINISTER, LOOK)
+CONSOLE_CLIENT = "toolbus-console"  # oauth knows this client without a registration
+CONSOLE_REDIRECT = "/console/signed-in"
 
 
 def offered(configuration: Configuration) -> list[str]:

@@ -12,6 +12,7 @@ from toolbus_common.errors import ToolbusError
 from toolbus_common.http_server.body import Receive
 from toolbus_common.web import html
 from toolbus_ingress.console import PREFIX
+from toolbus_ingress.console.account import router as account
 from toolbus_ingress.console.api_client import ProblemError
 from toolbus_ingress.console.operation import guards, models, overview, revisions, runs, settings
 from toolbus_ingress.console.pages import (
@@ -84,7 +85,7 @@ class Console(FastAPI):
             settings,
             revisions,
         )
-        for router in (static, sign_in, *(page.router for page in pages)):
+        for router in (static, sign_in, account, *(page.router for page in pages)):
             self.include_router(router, prefix=PREFIX)
 
     async def run(self, scope: MutableMapping[str, Any], receive: Receive) -> Response:

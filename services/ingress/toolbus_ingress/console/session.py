@@ -20,6 +20,8 @@ _SECURE, _PLAIN = "__Host-toolbus_console", "toolbus_console"
 class ConsoleSession(Claims, frozen=True):
     """A signed-in browser. `linked` is set if the key was made for a sign-in link.
 
+    `account` is set if the credential is the access token of a person's account.
+
     `token` is in every form, so that no other site can send a form in the person's name.
     """
 
@@ -27,6 +29,7 @@ class ConsoleSession(Claims, frozen=True):
     token: str
     expires: float
     linked: bool = False
+    account: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +54,18 @@ class SessionCookie:
         session = self.sealer.open(sealed.value, ConsoleSession) if sealed is not None else None
         return session if session is not None and session.expires > time() else None
 
-    def begin(self, credential: str, *, linked: bool = False) -> str:
+    def begin(
+        self,
+        credential: str,
+        seconds: int = SESSION_SECONDS,
+        *,
+        linked: bool = False,
+        account: bool = False,
+    ) -> str:
         """Return the Set-Cookie value of a new session."""
-        session = ConsoleSession(
-            credential, secrets.token_urlsafe(24), time() + SESSION_SECONDS, linked
-        )
-        return self._cookie(self.sealer.close(session), SESSION_SECONDS)
+        token = secrets.token_urlsafe(24)
+        session = ConsoleSession(credential, token, time() + seconds, linked, account)
+        return self._cookie(self.sealer.close(session), seconds)
 
     def end(self) -> str:
         """Return the Set-Cookie value that removes the cookie."""

@@ -9,6 +9,7 @@ from starlette.responses import Response
 
 from toolbus_common.contracts import SignInLinkQuery, SignInLinkReply
 from toolbus_ingress.console import PREFIX
+from toolbus_ingress.console.account import end_grant, sign_in_form
 from toolbus_ingress.console.api_client import ProblemError
 from toolbus_ingress.console.responses import redirect, render
 from toolbus_ingress.console.visitor import SignedIn, client_of, form_of
@@ -22,9 +23,9 @@ router = APIRouter()
 
 
 @router.get("/sign-in")
-async def show_sign_in() -> Response:
-    """Return the form for an admin key."""
-    return _form()
+async def show_sign_in(request: Request) -> Response:
+    """Return the form for an admin key, and a link for a person's account."""
+    return sign_in_form(request)
 
 
 @router.post("/sign-in")
@@ -48,7 +49,7 @@ async def use_link(request: Request, code: str) -> Response:
         SignInLinkQuery(code=code[:256]), SignInLinkReply, SECONDS
     )
     if not reply.secret:
-        return _form(_USED, 403)
+        return sign_in_form(request, _USED, 403)
     return await _begin(request, reply.secret, linked=True)
 
 
@@ -58,6 +59,8 @@ async def sign_out(visitor: SignedIn) -> Response:
     if visitor.session.linked:
         with suppress(ProblemError):  # the role may not revoke it; it expires the next day
             await visitor.api.send("POST", f"/api/v1/admins/{quote(visitor.name)}/revoke")
+    if visitor.session.account:
+        await end_grant(cast("Any", visitor.request.app).endpoint, visitor.session.credential)
     return redirect(f"{PREFIX}/sign-in", cast("Any", visitor.request.app).cookie.end())
 
 
@@ -65,9 +68,6 @@ async def _begin(request: Request, key: str, *, linked: bool) -> Response:
     try:
         await client_of(request, key).get("/api/v1/self")
     except ProblemError as problem:
-        return _form(f"{problem.detail} Enter an admin key: it begins with tba_.", problem.status)
+        text = f"{problem.detail} Enter an admin key: it begins with tba_."
+        return sign_in_form(request, text, problem.status)
     return redirect(PREFIX, cast("Any", request.app).cookie.begin(key, linked=linked))
-
-
-def _form(error: str = "", status: int = 200) -> Response:
-    return render("sign_in.html", status, error=error)
