@@ -1,6 +1,7 @@
 """Operations endpoints on their own listener, and one request guard for every agent path."""
 
 import json
+import os
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +9,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from harness.engines.engine import installed, own_ports
+from harness.engines.engine import installed, own_port, own_ports
+from harness.gateway.forked_commands import run_forked
 from harness.gateway.launched_gateway import Launched
 from harness.network.raw_requests import exchange, request_bytes
 from toolbus_common.service.names import SERVICES
@@ -118,39 +120,35 @@ def test_an_operations_listener_rejects_anything_but_a_plain_get(demo: Launched)
     assert exchange(port, request_bytes("/metrics", "HEAD")).body == b""
 
 
-def test_a_configured_host_name_is_answered_and_others_are_not(tmp_path: Path) -> None:
-    gateway = Launched(tmp_path, "--ops-listen", "127.0.0.1:0", TOOLBUS_OPS_HOSTS="policy, Ingress")
+def test_named_ports_are_consecutive_and_a_configured_host_name_is_answered(
+    tmp_path: Path,
+) -> None:
+    first = own_ports(3)
+    gateway = Launched(
+        tmp_path, "--ops-listen", f"127.0.0.1:{first}", TOOLBUS_OPS_HOSTS="policy, Ingress"
+    )
     try:
         gateway.start()
+        used = [listener(gateway, service) for service in ("ingress", "audit", "oauth")]
+        assert used == [first, first + 1, first + 2]
         for host, status in (("policy:8081", 200), ("ingress", 200), ("executor:8081", 403)):
             assert exchange(listener(gateway), request_bytes("/readyz", Host=host)).status == status
     finally:
         gateway.stop()
 
 
-def test_named_ports_are_consecutive_and_a_used_port_is_rejected(tmp_path: Path) -> None:
-    first = own_ports(3)
-    gateway = Launched(tmp_path, "--ops-listen", f"127.0.0.1:{first}")
-    try:
+def test_the_port_of_the_endpoint_is_no_operations_port(tmp_path: Path) -> None:
+    port = own_port()
+    gateway = Launched(tmp_path, "--ops-listen", f"127.0.0.1:{port}")
+    gateway.port = port
+    with pytest.raises(RuntimeError, match=f"{port} is already used by this launcher"):
         gateway.start()
-        used = [listener(gateway, service) for service in ("ingress", "audit", "oauth")]
-        assert used == [first, first + 1, first + 2]
-    finally:
-        gateway.stop()
-    clashing = Launched(tmp_path / "clashing", "--ops-listen", f"127.0.0.1:{gateway.port}")
-    clashing.directory.mkdir()
-    clashing.port = gateway.port
-    with pytest.raises(RuntimeError, match=f"{gateway.port} is already used by this launcher"):
-        clashing.start()
 
 
 @pytest.mark.parametrize("address", ["9090", "127.0.0.1", "::1:90", "127.0.0.1:99999", ":9", "h:x"])
 def test_an_invalid_address_is_rejected_at_once(address: str, tmp_path: Path) -> None:
     for words in (("run", "policy"), ("up",)):
-        result = subprocess.run(
-            [installed("toolbus"), *words, "--ops-listen", address],
-            capture_output=True, text=True, timeout=180, check=False, cwd=tmp_path,
-        )  # fmt: skip
+        result = run_forked([*words, "--ops-listen", address], tmp_path, dict(os.environ))
         assert result.returncode == 2
         assert "is not HOST:PORT" in " ".join(result.stderr.split())
 

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from harness.clients.admin_client import at
-from harness.engines.engine import installed
 from harness.gateway.cluster import Upstream
 from harness.gateway.family_gateway import request
+from harness.gateway.forked_commands import run_forked
 from harness.gateway.launched_gateway import Launched
 from harness.waits import until_blocking
 from toolbus_common.admin_api.roles import ROLES, may
@@ -72,8 +72,8 @@ def document(echo: Upstream, **rules: dict[str, Any]) -> dict[str, Any]:
 
 def checked(gateway: Launched) -> subprocess.CompletedProcess[str]:
     """Run `toolbus rules check`, which needs no installation."""
-    command = [installed("toolbus"), "rules", "check", str(gateway.config)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=180)
+    words = ("rules", "check", str(gateway.config))
+    return run_forked(words, gateway.directory, gateway.environment)
 
 
 def rows(gateway: Launched, where: str) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ from toolbus_common.config import Configuration
 
 ANN, BOB, ANNS = (f"tbk_{name}_a-secret-of-sessions-apart" for name in ("ann", "bob", "anns"))
 SERVERS = ("stdio", "http", "sse")
-TURNS = 5
+TURNS = 3
 
 
 @pytest.fixture(scope="module", params=["separate", "fused"])

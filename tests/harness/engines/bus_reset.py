@@ -12,6 +12,7 @@ from toolbus_common.nats.accounts import STORE
 from toolbus_common.nats.connection import Bus
 from toolbus_common.nats.provision import provision
 
+_STORES = ("KV_", "OBJ_")
 STILL_CLEARING = 10049  # NATS: error creating store for stream
 
 
@@ -30,17 +31,17 @@ async def connect_as_tester(server: NatsAt, account: str = STORE) -> AsyncIterat
 async def reset_bus(tester: Bus, streams: Path | None = None) -> None:
     """Delete every stream and bucket and provision them again.
 
-    A bucket without any revision is not deleted, because most tests use only three of the twenty
-    buckets. `streams` is the directory in which the server stores streams. The server confirms a
-    deletion before it removes the files. A stream that is provisioned while the old files exist
-    would contain the old messages, so this function waits for the removal.
+    A bucket or an object store without any revision is not deleted, because most tests use only
+    three of the twenty. `streams` is the directory in which the server stores streams. The server
+    confirms a deletion before it removes the files. A stream that is provisioned while the old
+    files exist would contain the old messages, so this function waits for the removal.
     """
     stream = tester.client.jetstream(timeout=PATIENCE)
     kept: set[str] = set()
 
     async def cleared() -> bool:
         there = {each.config.name or "": each.state for each in await stream.streams_info()}
-        used = [name for name in there if there[name].last_seq or not name.startswith("KV_")]
+        used = [name for name in there if there[name].last_seq or not name.startswith(_STORES)]
         for name in used:
             await stream.delete_stream(name)
         kept.clear()
