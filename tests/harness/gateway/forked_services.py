@@ -107,7 +107,7 @@ def _begin(
     """Run a program with these arguments and this environment."""
     die_with_parent()
     # The forkserver ends once nothing holds this descriptor: neither the tests nor their processes.
-    os.close(forkserver._forkserver._forkserver_alive_fd)
+    os.close(forkserver._forkserver._forkserver_alive_fd)  # type: ignore[attr-defined]
     tests = multiprocessing.parent_process()
     if tests is None or not tests.is_alive():
         return  # the forkserver ends too, or ended before it could be watched
