@@ -131,18 +131,15 @@ def test_a_saved_query_returns_tokens_and_tools_of_each_run(gateway: Launched) -
 
 
 def test_the_budget_stops_the_program_when_it_is_started_again(gateway: Launched) -> None:
-    errors = ""
-    for _ in range(2):
-        asking = started(gateway)
-        try:
-            while asking.poll() is None:
-                until_blocking(partial(waits_or_ended, gateway, asking), "the program", PATIENCE)
-                if asking.poll() is None:
-                    approved(gateway)
-            _, errors = asking.communicate(timeout=PATIENCE)
-        finally:
-            asking.kill()
-        if asking.returncode:
-            break
+    asking = started(gateway)
+    try:
+        while asking.poll() is None:
+            until_blocking(partial(waits_or_ended, gateway, asking), "the program", PATIENCE)
+            if asking.poll() is None:
+                approved(gateway)
+        _, errors = asking.communicate(timeout=PATIENCE)
+    finally:
+        asking.kill()
+    assert asking.returncode
     assert "APIStatusError: Error code: 402" in errors
     assert "Budget exceeded" in errors
