@@ -121,8 +121,8 @@ async def end_grant(endpoint: Endpoint, token: str) -> None:
 def sign_in_form(request: Request, error: str = "", status: int = 200) -> Response:
     """Return the form for an admin key, with a link for accounts if they can sign in."""
     resource = cast("Any", request.app).endpoint.protected_resource
-    account = f"{resource.public_url}{PREFIX}/sign-in/account" if resource.admin_enabled else ""
-    return render("sign_in.html", status, error=error, account=account)
+    href = f"{resource.public_url}{PREFIX}/sign-in/account" if resource.admin_enabled else ""
+    return render("sign_in.html", status, error=error, href=href)
 
 
 async def _posted(endpoint: Endpoint, path: str, form: dict[str, str]) -> tuple[int, _Tokens]:
