@@ -5,9 +5,9 @@ Accounts are local, or of a company's OpenID provider. The role is that of the p
 
 import hmac
 import secrets
+from collections.abc import Mapping
 from contextlib import suppress
 from hashlib import sha256
-from http.cookies import CookieError, SimpleCookie
 from time import time
 from typing import Any, cast
 from urllib.parse import urlencode
@@ -23,6 +23,7 @@ from toolbus_common.errors import ToolbusError
 from toolbus_ingress.console import PREFIX
 from toolbus_ingress.console.api_client import ProblemError
 from toolbus_ingress.console.responses import redirect, render
+from toolbus_ingress.console.session import SealedCookie
 from toolbus_ingress.console.visitor import client_of
 from toolbus_ingress.mcp.endpoint import Endpoint
 from toolbus_ingress.sessions.sealed_claims import Claims
@@ -31,9 +32,11 @@ SECONDS = 20.0
 ATTEMPT_SECONDS = 900  # a person may first have to sign in at the company's provider
 COOKIE = "toolbus_console_sign_in"
 OK = 200
+LONGEST_TEXT = 512
 _NOT_STARTED = (
     "This sign-in was not started in this browser, or took longer than 15 minutes. Start it again."
 )
+_NOT_ALLOWED = "You did not allow the console to act for you."
 _DISABLED = "No access rule has a role, so accounts cannot sign in here. Use an admin key."
 _FORM = "application/x-www-form-urlencoded"
 router = APIRouter()
@@ -72,9 +75,7 @@ async def start(request: Request) -> Response:
         "code_challenge_method": "S256",
     }
     attempt = SignInAttempt(state, verifier, time() + ATTEMPT_SECONDS)
-    cookie = _cookie(
-        console.cookie.sealer.close(attempt), ATTEMPT_SECONDS, secure=console.cookie.secure
-    )
+    cookie = _cookie_of(request).close(attempt, ATTEMPT_SECONDS)
     return redirect(f"{resource.public_url}/oauth/authorize?{urlencode(query)}", cookie)
 
 
@@ -91,11 +92,11 @@ async def finish(request: Request) -> Response:
     ):
         return sign_in_form(request, _NOT_STARTED, 403)
     if "code" not in query:
-        return sign_in_form(request, "You did not allow the console to act for you.", 403)
+        return sign_in_form(request, _refusal(query), 403)
     form = {
         "grant_type": "authorization_code",
         "client_id": CONSOLE_CLIENT,
-        "code": query["code"][:512],
+        "code": query["code"][:LONGEST_TEXT],
         "code_verifier": attempt.verifier,
         "redirect_uri": f"{resource.public_url}{CONSOLE_REDIRECT}",
     }
@@ -108,7 +109,7 @@ async def finish(request: Request) -> Response:
         return sign_in_form(request, problem.detail, problem.status)
     session = console.cookie.begin(tokens.access_token, tokens.expires_in, account=True)
     response = redirect(PREFIX, session)
-    response.headers.append("set-cookie", _cookie("", 0, secure=console.cookie.secure))
+    response.headers.append("set-cookie", _cookie_of(request).end())
     return response
 
 
@@ -133,19 +134,19 @@ async def _posted(endpoint: Endpoint, path: str, form: dict[str, str]) -> tuple[
     return reply.status, msgspec.json.decode(reply.body or b"{}", type=_Tokens)
 
 
+def _refusal(answer: Mapping[str, str]) -> str:
+    """Return why the authorization server sent no code; `state` proves that the text is its own."""
+    if answer.get("error") == "access_denied":
+        return _NOT_ALLOWED
+    return f"{answer.get('error_description', '')[:LONGEST_TEXT]} Start it again.".strip()
+
+
 def _attempt(request: Request) -> SignInAttempt | None:
-    console = cast("Any", request.app)
-    headers = console.endpoint.guard.headers(request.scope)
-    try:
-        cookies = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1"))
-    except CookieError:
-        return None
-    sealed = cookies.get(COOKIE)
-    attempt = console.cookie.sealer.open(sealed.value, SignInAttempt) if sealed else None
-    found = attempt if attempt is not None and attempt.expires > time() else None
-    return cast("SignInAttempt | None", found)
+    headers = cast("Any", request.app).endpoint.guard.headers(request.scope)
+    attempt = _cookie_of(request).open(headers, SignInAttempt)
+    return attempt if attempt is not None and attempt.expires > time() else None
 
 
-def _cookie(value: str, seconds: int, *, secure: bool) -> str:
-    place = f"Path={CONSOLE_REDIRECT}; Max-Age={seconds}; HttpOnly; SameSite=Lax"
-    return f"{COOKIE}={value}; {place}{'; Secure' if secure else ''}"
+def _cookie_of(request: Request) -> SealedCookie:
+    cookie = cast("Any", request.app).cookie
+    return SealedCookie(cookie.sealer, cookie.secure, COOKIE)

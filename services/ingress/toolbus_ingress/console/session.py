@@ -9,12 +9,13 @@ import secrets
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from time import time
+from typing import TypeVar
 
 from toolbus_ingress.http.request_guard import Headers
 from toolbus_ingress.sessions.sealed_claims import Claims, ClaimSealer
 
 SESSION_SECONDS = 12 * 3600  # the lifetime of a sign-in link's key
-_SECURE, _PLAIN = "__Host-toolbus_console", "toolbus_console"
+C = TypeVar("C", bound=Claims)
 
 
 class ConsoleSession(Claims, frozen=True):
@@ -33,25 +34,51 @@ class ConsoleSession(Claims, frozen=True):
 
 
 @dataclass(frozen=True, slots=True)
-class SessionCookie:
-    """Reads and writes the cookie. `secure` is set if browsers reach the gateway over https."""
+class SealedCookie:
+    """A cookie with encrypted claims. `secure` is set if browsers reach the gateway over https.
+
+    With the prefix `__Host-`, browsers accept the cookie from this host alone, so that no other
+    host of the domain can replace it.
+    """
 
     sealer: ClaimSealer
     secure: bool
+    plain_name: str = "toolbus_console"
 
     @property
     def name(self) -> str:
         """The name of the cookie."""
-        return _SECURE if self.secure else _PLAIN
+        return f"__Host-{self.plain_name}" if self.secure else self.plain_name
 
-    def read(self, headers: Headers) -> ConsoleSession | None:
-        """Return the session of a request, or None."""
+    def open(self, headers: Headers, kind: type[C]) -> C | None:
+        """Return the claims of a request, or None."""
         try:
             cookies = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1"))
         except CookieError:
             return None
         sealed = cookies.get(self.name)
-        session = self.sealer.open(sealed.value, ConsoleSession) if sealed is not None else None
+        return self.sealer.open(sealed.value, kind) if sealed is not None else None
+
+    def close(self, claims: Claims, seconds: int) -> str:
+        """Return the Set-Cookie value of these claims."""
+        return self._cookie(self.sealer.close(claims), seconds)
+
+    def end(self) -> str:
+        """Return the Set-Cookie value that removes the cookie."""
+        return self._cookie("", 0)
+
+    def _cookie(self, value: str, seconds: int) -> str:
+        secure = "; Secure" if self.secure else ""
+        return f"{self.name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
+
+
+@dataclass(frozen=True, slots=True)
+class SessionCookie(SealedCookie):
+    """Reads and writes the cookie of the session."""
+
+    def read(self, headers: Headers) -> ConsoleSession | None:
+        """Return the session of a request, or None."""
+        session = self.open(headers, ConsoleSession)
         return session if session is not None and session.expires > time() else None
 
     def begin(
@@ -65,15 +92,7 @@ class SessionCookie:
         """Return the Set-Cookie value of a new session."""
         token = secrets.token_urlsafe(24)
         session = ConsoleSession(credential, token, time() + seconds, linked, account)
-        return self._cookie(self.sealer.close(session), seconds)
-
-    def end(self) -> str:
-        """Return the Set-Cookie value that removes the cookie."""
-        return self._cookie("", 0)
-
-    def _cookie(self, value: str, seconds: int) -> str:
-        secure = "; Secure" if self.secure else ""
-        return f"{self.name}={value}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
+        return self.close(session, seconds)
 
 
 def is_own_form(session: ConsoleSession, token: str) -> bool:
