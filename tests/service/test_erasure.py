@@ -220,10 +220,24 @@ async def test_a_person_under_a_legal_hold_is_not_erased(evidence: Evidence, ope
         await erasure.found(*given, "carl")
 
 
+async def test_a_hold_that_is_placed_before_the_confirmation_prevents_the_erasure(
+    evidence: Evidence, operator: Bus
+) -> None:
+    await evidence.call("c1", user="ann")
+    await evidence.stored(2)
+    given = (evidence.repository, evidence.requests, evidence.people)
+    found = await erasure.found(*given, "ann")
+    bucket = await operator.bucket(CONFIG)
+    await bucket.put(f"{HOLD_PREFIX}acme", msgspec.json.encode(Hold("case 17", time.time())))
+    with pytest.raises(ConflictError, match="acme that name user:ann are under a legal hold"):
+        await erasure.erase(*given, found, "a request")
+    assert await evidence.people.find("user:ann") is not None
+    assert await evidence.rows("SELECT 1 FROM events WHERE event = 'person.erased'") == ()
+
+
 async def test_erasure_waits_for_a_busy_service_to_drop_the_key(
     settings: Settings, operator: Bus, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(erasure, "CONFIRM_SECONDS", PATIENCE)
     monkeypatch.setattr(buses, "LATE_SECONDS", 0.1)  # the other services do not run
     # The revisions of the bucket in its replies; the last one is repeated.
     rounds = [None, 6, None, 7]
@@ -246,7 +260,7 @@ async def test_erasure_waits_for_a_busy_service_to_drop_the_key(
         await audit.subscribe(StatusQuery.SUBJECT, hear)
         await audit.settled()
         requests = RequestReply("operator", operator)
-        assert await erasure._let_go(requests, 7) == erasure.Confirmed(1, 0)
+        assert await erasure._let_go(requests, 7, PATIENCE) == erasure.Confirmed(1, 0)
     assert rounds == [7]
 
 

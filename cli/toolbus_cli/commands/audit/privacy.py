@@ -56,13 +56,13 @@ async def _forget(state_dir: Path, text: str, reason: str, *, sure: bool) -> Non
         requests = RequestReply(OPERATOR, repository.bus)
         try:
             found = await erasure.found(repository, requests, people, text)
+            where = ", ".join(found.customers)
+            if not sure:
+                question = f"Erase {found.person.name}, named in the logs of {where}, permanently?"
+                typer.confirm(question, abort=True)
+            confirmed = await erasure.erase(repository, requests, people, found, reason)
         except RefusedError as error:
             raise CommandError(error.reason) from error
-        where = ", ".join(found.customers)
-        if not sure:
-            question = f"Erase {found.person.name}, named in the logs of {where}, permanently?"
-            typer.confirm(question, abort=True)
-        confirmed = await erasure.erase(repository, requests, people, found, reason)
     if not confirmed.complete:
         raise CommandError(
             f"The encryption key is deleted, but {confirmed.behind or 'some'} service replicas "

@@ -1,6 +1,7 @@
 """Erasure of a data subject: record it in each log, then destroy the subject's key."""
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass
 from time import monotonic, time
 from typing import Any
@@ -79,19 +80,26 @@ async def found(
         query = f"SELECT DISTINCT customer FROM events WHERE {_naming(person)}"  # noqa: S608
         rows = await _rows(requests, seconds, query)
         customers = {str(customer) for (customer,) in rows}
-    holding = sorted(customers.intersection(await held(await repository.bus.bucket(CONFIG))))
+    logs = tuple(sorted(customers)) or (DEFAULT_CUSTOMER,)
+    await _check_holds(repository, name, logs)
+    ((plain,),) = await _rows(
+        requests,
+        seconds,
+        f"SELECT count() FROM events WHERE user = {quoted(person.shown)}",  # noqa: S608
+    )
+    return Found(person, revision, logs, int(plain))
+
+
+async def _check_holds(repository: ConfigRepository, name: str, customers: Iterable[str]) -> None:
+    """Raise `ConflictError` if the log of one of the customers is under a legal hold."""
+    holds = await held(await repository.bus.bucket(CONFIG))
+    holding = sorted(holds.keys() & set(customers))
     if holding:
         raise ConflictError(
             f"Events of {', '.join(holding)} that name {name} are under a legal hold; "
             "'toolbus audit hold list' shows the reason. No event is erased until the "
             "hold is removed."
         )
-    ((plain,),) = await _rows(
-        requests,
-        seconds,
-        f"SELECT count() FROM events WHERE user = {quoted(person.shown)}",  # noqa: S608
-    )
-    return Found(person, revision, tuple(sorted(customers)) or (DEFAULT_CUSTOMER,), int(plain))
 
 
 def _naming(person: PersonKey) -> str:
@@ -112,11 +120,16 @@ async def erase(
     people: PersonKeys,
     found: Found,
     reason: str,
+    seconds: float = CONFIRM_SECONDS,
 ) -> Confirmed:
     """Erase a data subject, and wait until all replicas discarded the subject's key.
 
-    Raises `BusDownError` if the erasure is incomplete and must be repeated.
+    Raises:
+        BusDownError: the erasure is incomplete and must be repeated.
+        ConflictError: a legal hold was placed since the logs were found.
+
     """
+    await _check_holds(repository, found.person.name, found.customers)
     for customer in found.customers:
         repository.record(
             PersonErased(
@@ -130,17 +143,17 @@ async def erase(
         )
     await repository.delivered()
     revision = await shred(repository.bus, people.entry_of(found.person.name), found.revision)
-    return await _let_go(requests, revision)
+    return await _let_go(requests, revision, seconds)
 
 
-async def _let_go(requests: RequestReply, revision: int) -> Confirmed:
-    """Wait until all replicas discarded the key, for a limited time.
+async def _let_go(requests: RequestReply, revision: int, limit: float) -> Confirmed:
+    """Wait until all replicas discarded the key, for about `limit` seconds.
 
     The first round waits for each kind of service. Later rounds are longer, because a busy replica
     may miss a round. At least one replica must confirm, and each replica that replied once must
     confirm.
     """
-    give_up = monotonic() + CONFIRM_SECONDS
+    give_up = monotonic() + limit
     seconds = ROUND_SECONDS
     confirmed: dict[str, int] = {}  # the revision of PEOPLE that each replica has
     while True:
@@ -151,9 +164,10 @@ async def _let_go(requests: RequestReply, revision: int) -> Confirmed:
             each.instance: each.revisions[PEOPLE] for each in statuses if PEOPLE in each.revisions
         }
         behind = sum(known < revision for known in confirmed.values())
-        if (confirmed and not behind) or monotonic() > give_up:
+        left = give_up - monotonic()
+        if (confirmed and not behind) or left <= 0:
             return Confirmed(len(confirmed) - behind, behind)
-        seconds = min(2 * seconds, CONFIRM_SECONDS / 4)
+        seconds = min(2 * seconds, CONFIRM_SECONDS / 4, left)
 
 
 async def _rows(requests: RequestReply, seconds: float, sql: str) -> tuple[tuple[Any, ...], ...]:

@@ -1,6 +1,7 @@
 """Administrators' erasure of persons from recorded events."""
 
 from dataclasses import dataclass
+from time import monotonic
 
 from toolbus_common.access.administrators import Administrator
 from toolbus_common.admin_api.installation_models import Erasure
@@ -10,7 +11,10 @@ from toolbus_policy.admin.records.event_queries import json_reply
 from toolbus_policy.admin.records.legal_holds import HoldOperations
 from toolbus_policy.admin.request_parser import parse_body
 
-QUERY_SECONDS = 5.0  # two queries and the confirmations take less time than ingress waits
+QUERY_SECONDS = 4.0
+# Two queries, a wait for other queries, and the confirmations take less time than ingress waits:
+# if it stopped waiting, the administrator would not learn that the person is erased.
+CONFIRMED_BY_SECONDS = 15.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +30,7 @@ class ErasureOperations(HoldOperations):
             BusDownError: the erasure is incomplete and must be repeated.
 
         """
+        until = monotonic() + CONFIRMED_BY_SECONDS
         chosen: Erasure = parse_body(Erasure, request.body)
         repository = self.repository_for(administrator.by)
         async with self._queried("person"):
@@ -35,7 +40,7 @@ class ErasureOperations(HoldOperations):
         confirmed = erasure.Confirmed(0, 0)
         if not request.dry_run:
             confirmed = await erasure.erase(
-                repository, self.requests, self.people, found, chosen.reason
+                repository, self.requests, self.people, found, chosen.reason, until - monotonic()
             )
         return json_reply(
             {
