@@ -135,20 +135,20 @@ class ClickHouseCalls:
     async def messages(self, query: SpendingQuery) -> int:
         """Return how many messages of the customer are stored, as events or as dead letters."""
         sql = _MESSAGES.format(
-            customer=query.customer, stream=query.stream, first=query.first, last=query.last
+            customer=_customer(query), stream=query.stream, first=query.first, last=query.last
         )
         return int((await self._rows(sql, 1))[0][0])
 
     async def sequences(self, query: SpendingQuery) -> tuple[int, ...]:
         """Return which of the query's messages are stored."""
         wanted = ",".join(map(str, query.sequences))
-        sql = _SEQUENCES.format(customer=query.customer, stream=query.stream, sequences=wanted)
+        sql = _SEQUENCES.format(customer=_customer(query), stream=query.stream, sequences=wanted)
         return tuple(int(number) for (number,) in await self._rows(sql, MAX_ROWS))
 
     async def ids(self, query: SpendingQuery) -> tuple[str, ...]:
         """Return which of the query's events are stored."""
         given = {"ids": msgspec.json.encode(query.ids).decode()}
-        sql = _IDS.format(customer=query.customer)
+        sql = _IDS.format(customer=_customer(query))
         found = decode(await self._store.query(sql, MAX_ROWS, given))
         return tuple(str(event_id) for (event_id,) in found.data)
 
@@ -168,13 +168,18 @@ class ClickHouseCalls:
         return decode(await self._store.query(sql, maximum + 1)).data
 
 
-def _calls(query: SpendingQuery | OpenCallsQuery) -> str:
+def _customer(query: SpendingQuery | OpenCallsQuery) -> str:
+    """Return the query's customer, which is a part of statements. Raises `InvalidError`."""
     if not _CUSTOMER_NAME.fullmatch(query.customer):
         raise InvalidError(
             "The query's `customer` is not a valid name; use letters, digits, '_' and '-'."
         )
+    return query.customer
+
+
+def _calls(query: SpendingQuery | OpenCallsQuery) -> str:
     return _CALLS.format(
-        customer=query.customer,
+        customer=_customer(query),
         methods=CHARGED_METHODS,
         start=int(query.start * 1e6),
         end=int(query.end * 1e6),
