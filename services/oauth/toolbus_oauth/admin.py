@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
+from toolbus_common.access.oauth_scopes import CONSOLE_CLIENT
 from toolbus_common.contracts import IdentityReply, IdentityRequest
 from toolbus_common.errors import ConflictError, InvalidError, UnknownEntryError
 from toolbus_oauth.accounts.sign_in_links import SignInLinks
@@ -120,6 +121,10 @@ class IdentityAdmin:
 
     async def _add_client(self, request: IdentityRequest, about: Row) -> list[Row]:
         """Add a client with redirect URIs, a device client, or a machine that acts for itself."""
+        if about.get("client_id") == CONSOLE_CLIENT:
+            raise ConflictError(
+                f"The id '{CONSOLE_CLIENT}' is the console's; choose another with --id."
+            )
         grant_type, grants = _grant_types(about)
         metadata = {**about, "client_name": request.name, "grant_types": [grant_type]}
         exchange = tuple(about.get("exchange", ()))
