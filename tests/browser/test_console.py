@@ -5,7 +5,7 @@ from collections.abc import Callable
 import pytest
 
 from harness.clients.chromium_browser import Person
-from harness.gateway.browser_gateway import BOT, ROOT, Gateway
+from harness.gateway.browser_gateway import BOT, ROOT, Gateway, account, signs_in
 from harness.waits import until_blocking
 
 PAGES = {
@@ -15,6 +15,7 @@ PAGES = {
     "analytics/who-called": "Who called", "analytics/one-call": "One call",
     "models": "Models", "guards": "Guards", "runs": "Agent runs", "settings": "Settings",
     "audit": "Audit", "audit/evidence": "Signed logs and exports",
+    "audit/erasures": "Erase a person", "settings/revisions/999999": "Revision 999999",
     "approvals": "Approvals", "servers": "Servers",
     "servers/echo": "echo", "servers/add": "Add servers", "servers/echo/tools": "Tools of echo",
     "servers/echo/tools/try?tool=say": "Try say", "keys": "Keys",
@@ -47,6 +48,26 @@ def test_every_page_is_accessible_in_both_themes_and_on_a_phone(
         name = path.partition("?")[0].replace("/", "-") or "overview"
         person.keeps(f"console-{name}-{theme}-{width}")
         assert not person.overflows, path
+
+
+def test_a_person_signs_in_with_an_account_until_they_sign_out(
+    gateway: Gateway, someone: Callable[..., Person]
+) -> None:
+    account(gateway.launched, "olga", "--group", "ops")
+    olga = someone(viewport={"width": 1280, "height": 800})
+    olga.opens(f"{gateway.base}/console/sign-in")
+    olga.sees("Sign in to the console")
+    olga.keeps("console-sign-in-with-an-account")
+    olga.page.get_by_role("link", name="Sign in with your account", exact=True).click()
+    signs_in(olga, "olga")
+    assert "The console of Toolbus" in olga.sees("Allow this program?").inner_text()
+    olga.keeps("console-consent")
+    olga.presses("Allow")
+    olga.sees("Overview")
+    assert "viewer" in (olga.page.locator("form.person").text_content() or "")
+    olga.presses("Sign out")
+    olga.sees("Sign in to the console")
+    assert olga.complaints == []
 
 
 def test_a_newcomer_creates_a_key_and_watches_its_calls(

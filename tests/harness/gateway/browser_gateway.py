@@ -44,6 +44,7 @@ def configuration(echo: str, docs: str, corp: str) -> dict[str, Any]:
             }
         },
         "access": {
+            "ops": {"claims": {"groups": "ops"}, "role": "viewer"},
             "staff": {"claims": {"groups": "staff"}, "tools": ["echo__say", "docs__*"]},
             "corp": {"issuer": "corp", "claims": {"groups": "staff"}, "tools": ["echo__say"]},
         },
