@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 
+from toolbus_common.access.oauth_scopes import CONSOLE_CLIENT
 from toolbus_oauth.clients.registry import AUTHORIZATION_CODE, ClientRegistry
 from toolbus_oauth.server.resources import Resources
 from toolbus_oauth.storage.records import AuthorizationRequest, Client
@@ -101,7 +102,11 @@ class AuthorizationRequestParser:
 def _redirect(client: Client, requested: str | None) -> str:
     if requested is None and len(client.redirects) == 1:
         return client.redirects[0]
-    if not requested or not redirect_uris.matches(requested, client.redirects):
+    if client.id == CONSOLE_CLIENT:  # the gateway's own address: no other port receives its codes
+        registered = requested in client.redirects
+    else:
+        registered = redirect_uris.matches(requested or "", client.redirects)
+    if not requested or not registered:
         raise PageError(
             "The program asks for a redirect to an address that it did not register. Do not "
             "continue; report this to the program's developer."
