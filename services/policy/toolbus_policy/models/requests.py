@@ -29,6 +29,7 @@ from toolbus_common.errors import (
 from toolbus_policy.ledger.admitted_call import Admission, ModelSize, ModelTerms, Payer
 from toolbus_policy.models.cache_terms import cache_terms_of
 from toolbus_policy.models.prices import micro_dollars_of, price_of
+from toolbus_policy.models.references import names_content
 
 BYTES_PER_TOKEN = (
     3  # fewer than tokenizers need for most text, so that the bound is seldom exceeded
@@ -176,9 +177,13 @@ def _denial(principal: Principal, call: CallRequested, name: str) -> ToolbusErro
 
 
 def _input_bound(call: CallRequested, terms: ModelTerms) -> int:
+    """Return the maximum of input tokens."""
     if call.method == COUNT_TOKENS:
         return 0
-    return min(ceil(len(call.arguments) / BYTES_PER_TOKEN), terms.provider.max_input)
+    most = terms.provider.max_input
+    if names_content(call.arguments, terms.provider):
+        return most
+    return min(ceil(len(call.arguments) / BYTES_PER_TOKEN), most)
 
 
 def _output_bound(requested: ModelCall, terms: ModelTerms, method: str) -> int:
