@@ -4,7 +4,7 @@ from collections.abc import Collection
 
 import msgspec
 
-from toolbus_common.contracts.model_calls import CHAT, COUNT_TOKENS, RESPONSES
+from toolbus_common.contracts.model_calls import CHAT, COUNT_TOKENS, MESSAGES, RESPONSES
 from toolbus_common.errors import InvalidError
 from toolbus_common.model_api.output_limit import chat_limit_field
 
@@ -12,7 +12,7 @@ _members = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _encode = msgspec.json.Encoder().encode
 _TRUE = msgspec.Raw(b"true")
 _VERTEX_VERSION = msgspec.Raw(b'"vertex-2023-10-16"')
-_NO_LIMIT = (b"null", b"0", b"-0")
+_NULL, _ZERO = b"null", (b"0", b"-0")  # some providers of OpenAI's APIs treat 0 as no limit
 # Members that decide what is served, and so what it costs. Some providers ignore the letter case.
 GOVERNED = frozenset(
     {
@@ -29,7 +29,16 @@ _PRICED_AS_USUAL = {  # other values have another price
     "speed": ("standard",),
     "inference_geo": ("global",),
 }
-_LIMITS = {CHAT: ("max_tokens", "max_completion_tokens"), RESPONSES: ("max_output_tokens",)}
+_LIMITS = {
+    CHAT: ("max_tokens", "max_completion_tokens"),
+    RESPONSES: ("max_output_tokens",),
+    MESSAGES: ("max_tokens",),
+}
+# Limits of other APIs, by which nothing is reserved. llama.cpp serves all APIs as chats.
+_FOREIGN_LIMITS = {
+    RESPONSES: ("max_tokens", "max_completion_tokens", "n"),
+    MESSAGES: ("max_completion_tokens", "n"),
+}
 
 
 def limit_field(method: str, served: Collection[str]) -> str:
@@ -37,8 +46,8 @@ def limit_field(method: str, served: Collection[str]) -> str:
 
     `served` are the methods that the provider serves.
     """
-    if method == RESPONSES:
-        return "max_output_tokens"
+    if method in (RESPONSES, MESSAGES):
+        return _LIMITS[method][0]
     return chat_limit_field(serves_responses=RESPONSES in served)
 
 
@@ -59,9 +68,10 @@ def rewritten(
     try:
         members = _members(body)
         _check_members(members)
+        _check_foreign_limits(members, method)
         members["model"] = msgspec.Raw(_encode(model))
-        if limit is not None and _has_no_limit(members, method):
-            members[limit[0]] = msgspec.Raw(b"%d" % limit[1])
+        if limit is not None:
+            _ensure_limit(members, method, limit)
         added = streamed and method == CHAT and _add_usage(members)
         return _encode(members), added
     except (msgspec.MsgspecError, ValueError, RecursionError) as error:
@@ -112,9 +122,26 @@ def _check_members(members: dict[str, msgspec.Raw]) -> None:
             )
 
 
-def _has_no_limit(members: dict[str, msgspec.Raw], method: str) -> bool:
+def _check_foreign_limits(members: dict[str, msgspec.Raw], method: str) -> None:
+    for name in _FOREIGN_LIMITS.get(method, ()):
+        value = bytes(members.get(name, _NULL))
+        if value != _NULL and (name, value) != ("n", b"1"):
+            raise InvalidError(
+                f"The member '{name}' belongs to another API; remove it. '{_LIMITS[method][0]}' "
+                "limits the output of this one.",
+                sent=False,
+            )
+
+
+def _ensure_limit(members: dict[str, msgspec.Raw], method: str, limit: tuple[str, int]) -> None:
+    """Set the limit of output tokens unless there is one. Zeros of OpenAI's APIs are removed."""
     names = _LIMITS.get(method, ())
-    return bool(names) and all(bytes(members.get(name, b"null")) in _NO_LIMIT for name in names)
+    if method != MESSAGES:
+        for name in names:
+            if bytes(members.get(name, _NULL)) in _ZERO:
+                del members[name]
+    if names and all(bytes(members.get(name, _NULL)) == _NULL for name in names):
+        members[limit[0]] = msgspec.Raw(b"%d" % limit[1])
 
 
 def _add_usage(members: dict[str, msgspec.Raw]) -> bool:

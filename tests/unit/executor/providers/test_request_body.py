@@ -83,6 +83,24 @@ def test_a_member_that_selects_another_model_or_price_is_rejected(member: dict[s
     assert caught.value.data["sent"] is False
 
 
+@pytest.mark.parametrize(
+    ("method", "member"),
+    [
+        (RESPONSES, {"n": 8}),
+        (RESPONSES, {"max_tokens": 10**6}),
+        (RESPONSES, {"max_completion_tokens": 0}),
+        (MESSAGES, {"n": 8}),
+        (MESSAGES, {"max_completion_tokens": 10**6}),
+    ],
+)
+def test_a_limit_of_another_api_is_rejected(method: str, member: dict[str, Any]) -> None:
+    with pytest.raises(InvalidError, match="belongs to another API") as caught:
+        rewritten(json.dumps(member).encode(), "m", method, streamed=False)
+    assert caught.value.data["sent"] is False
+    harmless = {"n": 1, "max_completion_tokens": None}
+    rewritten(json.dumps(harmless).encode(), "m", method, streamed=False)
+
+
 def test_members_with_the_usual_price_are_sent() -> None:
     usual = {"service_tier": "auto", "speed": "standard", "inference_geo": None}
     raw, _ = rewritten(json.dumps(usual).encode(), "m", MESSAGES, streamed=False)
@@ -97,6 +115,10 @@ def test_members_with_the_usual_price_are_sent() -> None:
         (CHAT, "max_tokens", {"max_tokens": None}, {"max_tokens": 9}),
         (CHAT, "max_tokens", {"max_tokens": 0}, {"max_tokens": 9}),
         (CHAT, "max_tokens", {"max_completion_tokens": 5}, {"max_completion_tokens": 5}),
+        (CHAT, "max_tokens", {"max_completion_tokens": 0}, {"max_tokens": 9}),
+        (CHAT, "max_tokens", {"max_tokens": 5, "max_completion_tokens": 0}, {"max_tokens": 5}),
+        (MESSAGES, "max_tokens", {}, {"max_tokens": 9}),
+        (MESSAGES, "max_tokens", {"max_tokens": 0}, {"max_tokens": 0}),
         (RESPONSES, "max_output_tokens", {}, {"max_output_tokens": 9}),
         (RESPONSES, "max_output_tokens", {"max_output_tokens": 4}, {"max_output_tokens": 4}),
         (EMBEDDINGS, "max_tokens", {}, {}),
@@ -116,6 +138,7 @@ def test_a_request_without_a_limit_is_sent_with_the_reserved_one(
         (CHAT, {CHAT}, "max_tokens"),
         (CHAT, {CHAT, RESPONSES}, "max_completion_tokens"),
         (RESPONSES, {CHAT, RESPONSES}, "max_output_tokens"),
+        (MESSAGES, {CHAT, RESPONSES, MESSAGES}, "max_tokens"),
     ],
 )
 def test_the_limit_is_sent_in_the_member_that_the_provider_knows(
