@@ -89,8 +89,7 @@ class Writer:
             keys = {
                 name: urlsafe_b64decode(key) for name, key in json.loads(path.read_bytes()).items()
             }
-            digests = keys[DIGESTS] + keys.get(_MORE_DIGESTS, b"")
-            accepted = [digests[at : at + _KEY_BYTES] for at in range(0, len(digests), _KEY_BYTES)]
+            accepted = _split(keys[DIGESTS] + keys.get(_MORE_DIGESTS, b""))
             return cls(accepted, {name: keys[name] for name in READERS})
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ValueError(
@@ -212,6 +211,13 @@ def sealed_with_others(directory: Path, configuration: Configuration) -> list[st
         if value.startswith(_PREFIX)
         and not value.startswith(f"{_PREFIX}{used[USED_BY[location.section]]}:")
     ]
+
+
+def _split(digests: bytes) -> list[bytes]:
+    """Return the keys that a text consists of. Raises `ValueError` if one is missing or cut."""
+    if not digests or len(digests) % _KEY_BYTES:
+        raise ValueError(DIGESTS)
+    return [digests[at : at + _KEY_BYTES] for at in range(0, len(digests), _KEY_BYTES)]
 
 
 def _writers(directory: Path) -> bytes:

@@ -134,6 +134,14 @@ def test_a_new_key_reseals_and_the_old_one_opens_until_then(keys: Path) -> None:
     assert Reader.at("executor", keys).opened(new).servers == whole.servers
 
 
+@pytest.mark.parametrize("digests", ["", "AAAA", urlsafe_b64encode(bytes(40)).decode()])
+def test_an_incomplete_key_of_digests_is_refused(keys: Path, digests: str) -> None:
+    file = keys / "writers.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"digests": digests}))
+    with pytest.raises(ValueError, match="restore it from a backup"):
+        Writer.at(keys)
+
+
 def test_the_sealing_service_cannot_open(keys: Path) -> None:
     body = (keys / "writers.json").read_bytes()
     for service in READERS:
