@@ -130,6 +130,7 @@ async def test_a_list_without_an_end_is_cut(
 
     model.answer = endless
     monkeypatch.setattr(publisher, "REFRESH_SECONDS", 600.0)
+    monkeypatch.setattr(publisher, "PROBE_SECONDS", 60.0)  # for 40 requests on a busy machine
     async with gateway.executor(p=clouds.cloud_provider("bedrock", model, **ITSELF)):
 
         async def is_published() -> bool:
