@@ -26,7 +26,7 @@ class Version:
 
     @property
     def packages(self) -> str:
-        """The directory from which its processes import Toolbus."""
+        """The file from which its processes import Toolbus."""
         python = str(Path(self.command).with_name("python"))
         shown = "import toolbus_common; print(toolbus_common.__file__)"
         return subprocess.check_output([python, "-c", shown], text=True).strip()
