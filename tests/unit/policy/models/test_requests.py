@@ -285,47 +285,6 @@ def test_audio_and_images_are_reserved_at_their_price() -> None:
         assert admission.charge == ceil(len(body) / 3) * dearest + 100 * made
 
 
-PDF = b'{"type":"document","source":{"type" : "url","url":"https://a.example/b"}}'
-IMAGE = b'{"type":"image_url","image_url":{"detail":"}","url":"HTTPS://a.example/b"}}'
-DATA = b'{"type":"image_url","image_url":{"url":"data:image/png;base64,aA=="}}'
-TOOL = b'{"name":"fetch","parameters":{"file_id":{"type":"string"},"url":{"type":"string"}}}'
-
-
-@pytest.mark.parametrize(
-    ("body", "largest"),
-    [
-        (PDF, ("local", "g")),
-        (b'{"type":"input_file","file_url": "https://a.example/b"}', ("local", "g")),
-        (b'{"type":"input_file","file\\u005furl":"https://a.example/b"}', ("local", "g")),
-        (b'{"type":"file","file":{"file_id":"f"}}', ("local", "g")),
-        (b'{"type":"file","file":{"file_data":"https://a.example/b"}}', ("local", "g")),
-        (b'{"type":"file","file":{"file_data":"\\u0068ttps://a.example/b"}}', ("local", "g")),
-        (b'{"type":"video_url","video_url":{"url":"https://a.example/b"}}', ("local", "g")),
-        (IMAGE, ("g",)),
-        (b'{"type":"input_image","image_url":"https://a.example/b"}', ("g",)),
-        (b'{"type":"image","source":{"type":"url","url":"https://a.example/b"}}', ("g",)),
-        (DATA, ()),
-        (b'{"type":"file","file":{"file_data":"data:application/pdf;base64,aA=="}}', ()),
-        (TOOL, ()),
-        (rb'{"text":"a \"file_url\": \"https://a.example\", caf\u00e9 \u003c"}', ()),
-    ],
-)
-def test_content_that_a_request_only_names_is_reserved_at_the_largest_input(
-    body: bytes, largest: tuple[str, ...]
-) -> None:
-    google = {"kind": "gemini", "key": "x", "max_input": 5000}
-    sections = {
-        "providers": {"local": {**SECTIONS["providers"]["local"], "max_input": 5000}, "g": google},
-        "models": {},
-        "model_prices": {name: {"input": 2.0, "output": 0.0} for name in ("local/gemma", "g/m")},
-    }
-    decides = authorizer({"models": ["*"]}, **sections)
-    for provider, model in (("local", "gemma"), ("g", "m")):
-        size = admit(decides, ModelCall(output=1), provider, model, arguments=body).size
-        assert size is not None
-        assert size.input == (5000 if provider in largest else ceil(len(body) / 3))
-
-
 def test_embeddings_have_no_output_and_counting_tokens_is_free() -> None:
     decides = authorizer({"models": ["*"], "budget": {"usd": 1, "per": "day"}})
     embedded = admit(decides, method=EMBEDDINGS, arguments=b"x" * 30)
