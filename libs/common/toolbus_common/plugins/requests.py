@@ -7,6 +7,7 @@ from time import monotonic, time
 from typing import Any
 
 from msgspec import Struct
+from nats.errors import Error as NatsError
 
 from toolbus_common.circuit_breaker import Breaker, State
 from toolbus_common.config.plugins import Plugin
@@ -20,13 +21,19 @@ from toolbus_common.plugins.subjects import PREFIX, checker_of, is_plugin, subje
 
 log = logging.getLogger(__name__)
 CONNECTING_SECONDS = (0.02, 0.08)  # pauses before a program that has not connected is asked again
-# No call waits for these points, and plugins can start at the same time as servers.
+ENOUGH_SECONDS = 7.0  # a plugin that had this time is to blame, even if its time box is longer
+# No call waits for these points, and plugins can start at the same time as servers. The pauses are
+# not part of the time box.
 STARTING_SECONDS = {"on_definition": (0.02, 0.08, 0.4, 1.0, 1.5)}
 _request = trusted(HookRequest)
 
 
 class PluginFaultError(Exception):
     """A plugin gave no valid answer in time. The message is the reason, without the content."""
+
+
+class _TooLargeError(PluginFaultError):
+    """A request that was not sent, for which the plugin is not to blame."""
 
 
 class _State(Struct):
@@ -69,8 +76,10 @@ class PluginRequests:
         try:
             answer = await self._answer(name, plugin, point, call, content)
         except PluginFaultError as fault:
-            if call.deadline - began < plugin.timeout:
-                # The caller's deadline was too short; this must not eject the plugin for others.
+            enough = min(plugin.timeout, ENOUGH_SECONDS)
+            if call.deadline - began < enough or isinstance(fault, _TooLargeError):
+                # The caller's deadline was too short, or its content too large; this must not eject
+                # the plugin for others.
                 breaker.abandoned(monotonic())
                 raise
             state.fault = str(fault)
@@ -98,51 +107,58 @@ class PluginRequests:
     async def _answer(
         self, name: str, plugin: Plugin, point: str, call: CheckedCall, content: Any
     ) -> HookReply:
-        seconds = min(plugin.timeout, call.deadline - time())
-        request = _request(
-            point=point,
-            plugin=name,
-            call_id=call.call_id,
-            customer=call.customer,
-            key=call.key,
-            server=call.server,
-            tool=call.tool,
-            deadline=time() + seconds,
-            has_content=plugin.receives(point),
-            content=content,
-        )
         try:
-            data = await self._send(
-                subject_of(point, name),
-                request.encode(),
-                seconds,
-                STARTING_SECONDS.get(point, CONNECTING_SECONDS),
-            )
+            data = await self._send(name, plugin, point, call, content)
             answer = answers.decoded(data)
             answers.check(answer, plugin, point)
-        except TimeoutError:
-            raise PluginFaultError(f"it gave no answer within {plugin.timeout:g} s") from None
         except LookupError:
             raise PluginFaultError("its program is not connected to the bus") from None
         except ToolbusError as error:
             raise PluginFaultError(error.reason.rstrip(".")) from error
+        except NatsError as error:
+            raise PluginFaultError(f"the bus did not take the request ({error})") from error
         except AnswerError as error:
             raise PluginFaultError(str(error)) from None
         return answer
 
     async def _send(
-        self, subject: str, data: bytes, seconds: float, pauses: tuple[float, ...]
+        self, name: str, plugin: Plugin, point: str, call: CheckedCall, content: Any
     ) -> bytes:
         """Return the reply to a request. A program that is just connecting is waited for briefly.
 
-        Raises `LookupError` if no program is there, and `TimeoutError`.
+        Each attempt has a deadline of its own. Raises `LookupError` if no program is there,
+        `PluginFaultError`, `ToolbusError`, or `NatsError`.
         """
-        for pause in pauses:
+        starting = STARTING_SECONDS.get(point)
+        pauses = iter(starting or CONNECTING_SECONDS)
+        while True:
+            left = call.deadline - time()
+            seconds = min(plugin.timeout, left)
+            request = _request(
+                point=point,
+                plugin=name,
+                call_id=call.call_id,
+                customer=call.customer,
+                key=call.key,
+                server=call.server,
+                tool=call.tool,
+                deadline=time() + seconds,
+                has_content=plugin.receives(point),
+                content=content,
+            )
+            data = request.encode()
+            if len(data) > self._bus.max_bytes:
+                raise _TooLargeError("the content is larger than a message of the bus")
             try:
-                return await self._bus.request(subject, data, seconds)
+                return await self._bus.request(subject_of(point, name), data, seconds)
+            except TimeoutError:
+                waited = max(0.0, seconds)
+                raise PluginFaultError(f"it gave no answer within {waited:.3g} s") from None
             except LookupError:
-                await asyncio.sleep(min(pause, seconds))
-        return await self._bus.request(subject, data, seconds)
+                pause = next(pauses, None)
+                if pause is None:
+                    raise
+                await asyncio.sleep(min(pause, left if starting else seconds))
 
     def _state(self, name: str, plugin: Plugin) -> _State:
         """Return the state of a plugin; a new one if its declaration changed."""

@@ -1,11 +1,12 @@
 """The breaker of a plugin: what ejects it, and what does not."""
 
-import json
 from time import time
-from typing import Any, cast
+from typing import cast
 
 import pytest
+from nats.errors import ConnectionClosedError
 
+from harness.guards.scripted_bus import ScriptedBus
 from toolbus_common.config.plugins import Plugin
 from toolbus_common.contracts import CheckedCall
 from toolbus_common.nats.connection import Bus
@@ -17,21 +18,6 @@ from toolbus_common.plugins.requests import (
 )
 
 POINT = "before_decision"
-
-
-class ScriptedBus:
-    """A bus whose requests end as a test says."""
-
-    def __init__(self) -> None:
-        self.end: Exception | bytes = TimeoutError()
-        self.requests: list[tuple[str, dict[str, Any]]] = []
-
-    async def request(self, subject: str, payload: bytes, _seconds: float) -> bytes:
-        """Return the answer."""
-        self.requests.append((subject, json.loads(payload)))
-        if isinstance(self.end, Exception):
-            raise self.end
-        return self.end
 
 
 def call(seconds: float = 60.0) -> CheckedCall:
@@ -66,8 +52,12 @@ def requests(bus: ScriptedBus) -> PluginRequests:
 
 
 @pytest.mark.parametrize(
-    "end", [TimeoutError(), LookupError(), b"garbage", b'{"verdict":"fail","reason":"x"}']
-)
+    "end",
+    [
+        TimeoutError(), LookupError(), ConnectionClosedError(), b"garbage",
+        b'{"verdict":"fail","reason":"x"}',
+    ],
+)  # fmt: skip
 async def test_five_failures_eject_a_plugin_which_is_then_left_out(
     bus: ScriptedBus, requests: PluginRequests, end: Exception | bytes
 ) -> None:
@@ -90,6 +80,13 @@ async def test_a_caller_with_too_little_time_does_not_eject_a_plugin_for_others(
     ).verdict == "pass"
 
 
+async def test_a_silent_plugin_is_ejected_if_its_time_box_is_longer_than_the_callers_time(
+    requests: PluginRequests,
+) -> None:
+    await fail(requests, 5, seconds=15.0)
+    assert "plugin:probe" in ejected(requests)
+
+
 async def test_names_only_leave_toolbus_without_a_permission_to_see_more(
     bus: ScriptedBus, requests: PluginRequests
 ) -> None:
@@ -98,3 +95,25 @@ async def test_names_only_leave_toolbus_without_a_permission_to_see_more(
     subject, request = bus.requests[0]
     assert subject == "tb.hook.before_decision.probe"
     assert (request["has_content"], request["content"]) == (False, None)
+
+
+async def test_a_content_that_no_message_can_hold_is_not_the_plugins_fault(
+    bus: ScriptedBus,
+) -> None:
+    declared = {"probe": Plugin(hooks=(POINT,), sees=("arguments",))}
+    requests = PluginRequests(cast("Bus", bus), lambda: declared)
+    for _ in range(10):
+        with pytest.raises(PluginFaultError, match="larger than a message"):
+            await requests.ask("probe", declared["probe"], POINT, call(), {"arguments": "x" * 5000})
+    assert (bus.requests, ejected(requests)) == ([], {})
+
+
+async def test_a_plugin_that_is_just_starting_has_a_deadline_of_its_own_at_each_attempt(
+    bus: ScriptedBus,
+) -> None:
+    bus.absent, bus.end = 3, b"{}"
+    plugin = Plugin(hooks=("on_definition",), timeout=0.001)
+    requests = PluginRequests(cast("Bus", bus), lambda: {"probe": plugin})
+    await requests.ask("probe", plugin, "on_definition", call(), None)
+    deadlines = [request["deadline"] for _, request in bus.requests]
+    assert len(set(deadlines)) == 4
