@@ -1,5 +1,6 @@
 """Plugins that are asked about changes of keys, by the administration API and by operators."""
 
+import asyncio
 import json
 from typing import Any
 
@@ -9,6 +10,7 @@ from harness.clients.bus_operator import key
 from harness.engines.nats_server import NatsAt
 from harness.guards.plugin_programs import plugin_program, seed_of
 from harness.services.policy_replicas import PolicyReplicas, declared
+from harness.waits import until
 from toolbus_cli import config_client
 from toolbus_cli.state_dir import State
 from toolbus_common.access.config_snapshot import key_digest_of
@@ -27,7 +29,8 @@ TERMS = {"tools": ["docs__*"], "team": "ops"}
 
 def plugged(**fields: Any) -> Configuration:
     """Return a configuration with an administrator and the plugin `probe`."""
-    plugin = {"hooks": ["on_key"], "sees": ["key"], "may": ["refuse"], **fields}
+    given = {"hooks": ["on_key"], "sees": ["key"], "may": ["refuse"], "timeout": "60s"}
+    plugin = {**given, **fields}
     return declared(approve=[]).model_copy(
         update={
             "admins": {"root": Admin(role="admin", secret_hash=hashed(ROOT))},
@@ -120,6 +123,18 @@ async def test_a_plugin_cannot_prevent_a_revocation(
         with pytest.raises(ForbiddenError):
             await administer(policy, "create_admin", {"name": "second", "role": "admin"})
     assert seen(probe.requests) == [("revoked", "bot"), ("created", "second")]
+
+
+async def test_a_plugin_that_does_not_answer_delays_no_revocation(
+    policy: PolicyReplicas, nats_server: NatsAt
+) -> None:
+    seed = nats_server.seed(seed_of("probe"))
+    async with plugin_program(nats_server.url, seed, lambda _: None) as probe:
+        await policy.declare(plugged(timeout="1s"))
+        revoking = asyncio.create_task(administer(policy, "revoke_key", name="bot"))
+        await until(lambda: probe.requests, "the plugin is told")
+        assert (await administer(policy, "show_key", name="bot"))["state"] == "revoked"
+        await revoking
 
 
 async def test_a_plugin_is_asked_only_about_keys_in_its_scope(

@@ -11,7 +11,7 @@ from typing import Any, cast
 
 from toolbus_common.config import Admin, Configuration, Key, KeyTerms
 from toolbus_common.config_store.drafts import hashed, new_secret
-from toolbus_common.config_store.key_questions import KeyChange
+from toolbus_common.config_store.key_questions import key_change
 from toolbus_common.config_store.repository import ATTEMPTS, ConfigRepository
 from toolbus_common.errors import ConflictError, InvalidConfigurationError, UnknownEntryError
 from toolbus_common.nats.topology import ADMIN_PREFIX, KEY_PREFIX
@@ -45,7 +45,7 @@ async def replace_key(repository: ConfigRepository, name: str, terms: KeyTerms) 
             )
             return
         new = Key(**_fields(terms), secret_hash=old.secret_hash, revoked=old.revoked)
-        await repository.ask([KeyChange(name, old, new)], configuration)
+        await repository.ask([key_change(name, old, new, configuration)], configuration)
         if await repository.put_own(KEY_PREFIX, name, new, last):
             repository.record_change("keys", name, old, new)
             return
@@ -60,10 +60,10 @@ async def revoke_key(repository: ConfigRepository, name: str) -> None:
         if old.revoked:
             return
         ended = old.model_copy(update={"revoked": True})
-        await repository.ask([KeyChange(name, old, ended)], configuration)
         if await repository.put_own(KEY_PREFIX, name, ended, last):
             repository.record_revoked(name, old, configuration)
             repository.record_change("keys", name, old, ended)
+            await repository.tell([key_change(name, old, ended, configuration)], configuration)
             return
     raise _busy("key", name)
 
@@ -80,7 +80,7 @@ async def rotate_key(repository: ConfigRepository, name: str) -> str:
                 f"The secret of '{name}' is set in its configuration file; change it there."
             )
         live = key.model_copy(update={"secret_hash": hashed(secret), "revoked": False})
-        await repository.ask([KeyChange(name, key, live)], now.configuration)
+        await repository.ask([key_change(name, key, live, now.configuration)], now.configuration)
         if configured is not None and key == configured.model_copy(update={"revoked": key.revoked}):
             await repository.replace_secret(name, hashed(secret))
             await repository.drop_own(KEY_PREFIX, name)
@@ -130,9 +130,9 @@ async def revoke_admin(repository: ConfigRepository, name: str) -> None:
         if old.revoked:
             return
         ended = old.model_copy(update={"revoked": True})
-        await repository.ask([KeyChange(name, old, ended)], configuration)
         if await repository.put_own(ADMIN_PREFIX, name, ended, last):
             repository.record_change("admins", name, old, ended)
+            await repository.tell([key_change(name, old, ended, configuration)], configuration)
             return
     raise _busy("admin", name)
 
@@ -162,7 +162,7 @@ async def _create(
     known, last = await repository.own(prefix, name)
     exists = known is not None or name in getattr(configuration, f"{noun}s")
     if not exists:
-        await repository.ask([KeyChange(name, None, entry)], configuration)
+        await repository.ask([key_change(name, None, entry, configuration)], configuration)
     if exists or not await repository.put_own(prefix, name, entry, last):
         if noun == "key":
             fix = f"'toolbus keys rotate {name}' replaces its secret"

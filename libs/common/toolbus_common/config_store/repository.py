@@ -10,13 +10,12 @@ from functools import lru_cache
 from time import time
 from typing import Any, TypeVar
 
-from toolbus_common.access.principal import principal_of
 from toolbus_common.config import Admin, Configuration, Key
 from toolbus_common.config.stored import read_entry
 from toolbus_common.config_store.confirmation import confirm, revoke_unused
 from toolbus_common.config_store.diff import ADDED, REMOVED, Change, changes, summary_of
 from toolbus_common.config_store.drafts import Make, drafted
-from toolbus_common.config_store.key_questions import KeyChange, ask, key_changes
+from toolbus_common.config_store.key_questions import KeyChange, ask, customer_of, key_changes, tell
 from toolbus_common.config_store.literal_secrets import Writer
 from toolbus_common.config_store.redacted_view import event_json
 from toolbus_common.contracts import ConfigApplied, ConfigChanged, Event, KeyCreated, KeyRevoked
@@ -178,23 +177,33 @@ class ConfigRepository:
             if not draft.changes and now.revision:
                 await self._note_origin(source)
                 return Applied((), now.revision)
+            changed: list[KeyChange] = []
             if asks:
-                await self.ask(
-                    key_changes(draft.changes, now.configuration, draft.whole), now.configuration
-                )
+                changed = key_changes(draft.changes, now.configuration, draft.whole)
+                await self.ask(changed, now.configuration)
             revision = await self._swap(draft.whole, now.revision)
             if revision is not None:
                 gone = now.configuration.keys.keys() - draft.whole.keys.keys()
                 await self._note_origin(source, draft.keys.keys(), gone | draft.given)
                 await self._record_applied(draft.changes, now.configuration, draft.whole, revision)
+                await self.tell(changed, now.configuration)
                 made = draft.keys | {f"admins.{name}": each for name, each in draft.admins.items()}
                 return Applied(draft.changes, revision, made)
         raise _busy()
 
     async def ask(self, changed: Iterable[KeyChange], configuration: Configuration) -> None:
-        """Ask plugins about changes of keys. Raises `ForbiddenError` if one refuses."""
-        requests = self._plugins or PluginRequests(self.bus, lambda: configuration.plugins)
-        await ask(requests, changed, self.by, lambda key: customer_of(key, configuration))
+        """Ask plugins about changes of keys, before they are stored.
+
+        Raises `ForbiddenError` if one refuses.
+        """
+        await ask(self._asking(configuration), changed, self.by)
+
+    async def tell(self, changed: Iterable[KeyChange], configuration: Configuration) -> None:
+        """Tell plugins about revoked keys, after they were stored."""
+        await tell(self._asking(configuration), changed, self.by)
+
+    def _asking(self, configuration: Configuration) -> PluginRequests:
+        return self._plugins or PluginRequests(self.bus, lambda: configuration.plugins)
 
     async def put_own(self, prefix: str, name: str, entry: Key | Admin, last: int) -> bool:
         """Store an individual key if its revision is `last`; return whether it was stored."""
@@ -334,11 +343,6 @@ class ConfigRepository:
             if await self._bucket.swap(ORIGIN, json.dumps(origin).encode(), last) is not None:
                 return
         log.warning("config.origin_not_stored", extra={"by": source})
-
-
-def customer_of(key: Key, configuration: Configuration) -> str:
-    """Return the customer that pays for a key."""
-    return principal_of("", key, configuration).customer
 
 
 def _busy() -> ConflictError:

@@ -15,7 +15,7 @@ from toolbus_common.plugins.requests import PluginFaultError, PluginRequests
 
 log = logging.getLogger(__name__)
 
-SECONDS = 60.0  # for all plugins of one decision; each also has its own time box
+SECONDS = 15.0  # for all plugins of one decision; the caller of a sign-in waits 20 s
 
 
 class Decision(Struct, frozen=True):
@@ -30,14 +30,17 @@ class Decision(Struct, frozen=True):
     tool: str = ""
 
 
-async def refusal_of(requests: PluginRequests, decision: Decision, content: Any) -> str:
+async def refusal_of(
+    requests: PluginRequests, decision: Decision, content: Any, until: float = 0.0
+) -> str:
     """Ask the plugins of a decision in their order, and return why one refused it, or nothing.
 
-    A plugin that fails closed refuses what it could not be asked about.
+    A plugin that fails closed refuses what it could not be asked about, also when the deadline
+    `until` has passed (default: after `SECONDS`).
     """
     call = CheckedCall(
         call_id=decision.id, customer=decision.customer, key=decision.key,
-        server=decision.server, tool=decision.tool, deadline=time() + SECONDS,
+        server=decision.server, tool=decision.tool, deadline=until or time() + SECONDS,
     )  # fmt: skip
     for name, plugin in _plugins_of(requests.declared, decision):
         sent = content if plugin.receives(decision.point) else None

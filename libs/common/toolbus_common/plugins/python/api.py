@@ -97,7 +97,7 @@ class Points:
 
     @_point(firstresult=True)
     def on_key(self, call: Call, settings: dict[str, Any]) -> Answer | None:
-        """Answer before a key is created, changed, rotated or revoked."""
+        """Answer before a key is created, changed or rotated, and after it was revoked."""
 
     @_point(firstresult=True)
     def on_login(self, call: Call, settings: dict[str, Any]) -> Answer | None:
