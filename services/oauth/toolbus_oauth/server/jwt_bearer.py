@@ -52,7 +52,7 @@ class AssertionVerifier:
         )
         person = Person(name, user_name(self.config(), name, claims), rule_claims(claims))
         if refusal := await self.plugins.refusal(person):
-            raise invalid_grant(f"{refusal}.")
+            raise invalid_grant(f"{refusal}. Ask an operator about the plugin.")
         return auth_request, person
 
     async def _check(self, claims: dict[str, Any], client: Client) -> None:
