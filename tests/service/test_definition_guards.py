@@ -176,8 +176,10 @@ async def plugged(
     settings: Settings, nats_server: NatsAt, answer: Answer, **fields: Any
 ) -> AsyncIterator[tuple[PinningExecutor, PluginProgram]]:
     """Run an executor whose definitions are shown to the plugin `probe`."""
-    given = {"hooks": ["on_definition"], "sees": ["definition"], "may": ["refuse"], **fields}
-    declared = {"probe": Plugin.model_validate(given)}
+    given = {
+        "hooks": ["on_definition"], "sees": ["definition"], "may": ["refuse"], "timeout": "60s",
+    }  # fmt: skip
+    declared = {"probe": Plugin.model_validate({**given, **fields})}
     seed = nats_server.seed(seed_of("probe"))
     async with (
         bus_of("executor", settings) as bus,

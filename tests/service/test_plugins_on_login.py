@@ -25,7 +25,8 @@ async def declared(
     server: Server, nats_server: NatsAt, answer: Answer, **fields: Any
 ) -> AsyncIterator[PluginProgram]:
     """Run the plugin `probe`, declared with these fields."""
-    plugin = {"hooks": ["on_login"], "sees": ["person"], "may": ["refuse"], **fields}
+    given = {"hooks": ["on_login"], "sees": ["person"], "may": ["refuse"], "timeout": "60s"}
+    plugin = {**given, **fields}
     async with plugin_program(nats_server.url, nats_server.seed(seed_of("probe")), answer) as found:
         await server.declare(**STAFF, plugins={"probe": plugin})
         yield found
