@@ -32,7 +32,7 @@ class PluginFaultError(Exception):
     """A plugin gave no valid answer in time. The message is the reason, without the content."""
 
 
-class _TooLargeError(PluginFaultError):
+class TooLargeError(PluginFaultError):
     """A request that was not sent, for which the plugin is not to blame."""
 
 
@@ -61,12 +61,17 @@ class PluginRequests:
         """The plugins that are declared now."""
         return self._configured()
 
+    @property
+    def max_bytes(self) -> int:
+        """The largest request that the bus takes."""
+        return self._bus.max_bytes
+
     async def ask(
         self, name: str, plugin: Plugin, point: str, call: CheckedCall, content: Any
     ) -> HookReply:
         """Return a plugin's answer about a call, or about a parsed `content`.
 
-        Raises `PluginFaultError`.
+        Raises `PluginFaultError`, or its `TooLargeError`.
         """
         state = self._state(name, plugin)
         breaker = state.breaker
@@ -77,7 +82,7 @@ class PluginRequests:
             answer = await self._answer(name, plugin, point, call, content)
         except PluginFaultError as fault:
             enough = min(plugin.timeout, ENOUGH_SECONDS)
-            if call.deadline - began < enough or isinstance(fault, _TooLargeError):
+            if call.deadline - began < enough or isinstance(fault, TooLargeError):
                 # The caller's deadline was too short, or its content too large; this must not eject
                 # the plugin for others.
                 breaker.abandoned(monotonic())
@@ -134,6 +139,8 @@ class PluginRequests:
         while True:
             left = call.deadline - time()
             seconds = min(plugin.timeout, left)
+            if seconds <= 0:
+                raise PluginFaultError("no time was left to ask it")
             request = _request(
                 point=point,
                 plugin=name,
@@ -147,13 +154,12 @@ class PluginRequests:
                 content=content,
             )
             data = request.encode()
-            if len(data) > self._bus.max_bytes:
-                raise _TooLargeError("the content is larger than a message of the bus")
+            if len(data) > self.max_bytes:
+                raise TooLargeError("the content is larger than a message of the bus")
             try:
                 return await self._bus.request(subject_of(point, name), data, seconds)
             except TimeoutError:
-                waited = max(0.0, seconds)
-                raise PluginFaultError(f"it gave no answer within {waited:.3g} s") from None
+                raise PluginFaultError(f"it gave no answer within {seconds:.3g} s") from None
             except LookupError:
                 pause = next(pauses, None)
                 if pause is None:

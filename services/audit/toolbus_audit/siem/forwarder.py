@@ -30,6 +30,8 @@ MESSAGES_AT_ONCE = 100  # messages read at once
 POLL_SECONDS = 0.5
 SAVE_SECONDS = 1.0  # between two writes of the position
 FIRST_RETRY, SLOWEST_RETRY = 1.0, 60.0
+WAITING = "waiting for another audit replica to release it"
+ELSEWHERE = "another audit replica forwards to it"
 
 
 class SinkBackoff(Backoff):
@@ -68,7 +70,12 @@ class State:
     behind: int = 0
     dead: int = 0
     lost: int = 0
-    problem: str = "waiting for another audit replica to release it"
+    problem: str = WAITING
+
+    @property
+    def fault(self) -> str:
+        """The problem, unless another replica forwards."""
+        return "" if self.problem in (WAITING, ELSEWHERE) else self.problem
 
     def __str__(self) -> str:
         """Return a summary."""
@@ -103,10 +110,11 @@ class Forwarder:
 
     async def run(self) -> None:
         """Forward until another replica takes over or the connection to the bus is lost."""
+        self.state.problem = WAITING  # an earlier problem may be solved by now
         try:
             await self._cursor.run_while_held(self._forward)
         except OvertakenError:
-            self.state.problem = "another audit replica forwards to it"
+            self.state.problem = ELSEWHERE
         except BusDownError as error:
             self.state.problem = error.reason
             log.info("sink.waiting", extra={"sink": self._name, "reason": error.reason})

@@ -6,7 +6,7 @@ its events later; it delays no other plugin, and no event.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -25,13 +25,19 @@ from toolbus_common.config.plugins import Plugin
 from toolbus_common.contracts import CheckedCall
 from toolbus_common.nats.kv_bucket import Bucket
 from toolbus_common.plugins.decisions import Decision, contains
-from toolbus_common.plugins.requests import PluginFaultError, PluginRequests, details_of
+from toolbus_common.plugins.requests import (
+    PluginFaultError,
+    PluginRequests,
+    TooLargeError,
+    details_of,
+)
 
 POINT: Final = "on_event"
 BATCH_BYTES = 512 * 1024
 MAX_THREADS = 8
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _NAMES = ("event", "id", "at", "customer", "call_id", "key", "server", "tool")
+_Sent = tuple[Record, dict[str, Any]]  # an event, and what the plugin sees of it
 
 
 class Feed(msgspec.Struct, frozen=True):
@@ -57,18 +63,25 @@ class PluginTransport:
     _sent: int = 0
 
     async def send(self, records: Sequence[Record]) -> list[Record]:
-        """Send the records in the scope of the plugin. Raises `SinkError` without an answer."""
+        """Send the records in the scope of the plugin, and return those that cannot be sent.
+
+        Raises `SinkError` without an answer.
+        """
         loop = asyncio.get_running_loop()
-        for batch in await loop.run_in_executor(self.threads, self._batches, records):
+        batches, rejected = await loop.run_in_executor(self.threads, self._batches, records)
+        for batch in batches:
             call = CheckedCall(
                 call_id=f"events.{secrets.token_hex(12)}", customer="", key="", server="", tool="",
                 deadline=time() + 2 * self.plugin.timeout,
             )  # fmt: skip
+            content = {"events": [event for _, event in batch]}
             try:
-                await self.requests.ask(self.name, self.plugin, POINT, call, {"events": batch})
+                await self.requests.ask(self.name, self.plugin, POINT, call, content)
+            except TooLargeError:
+                rejected += [record for record, _ in batch]  # one, as a batch has a limit
             except PluginFaultError as fault:
                 raise SinkError(str(fault)) from None
-        return []
+        return rejected
 
     def mark_sent(self, sequence: int) -> None:
         """Record that all messages up to `sequence` were answered."""
@@ -81,28 +94,38 @@ class PluginTransport:
     async def close(self) -> None:
         """Do nothing: the connection is that of the service."""
 
-    def _batches(self, records: Sequence[Record]) -> list[list[dict[str, Any]]]:
-        return [*_split(self._events(records))]
-
-    def _events(self, records: Sequence[Record]) -> Iterator[tuple[int, dict[str, Any]]]:
-        sees = self.plugin.receives(POINT)
+    def _batches(self, records: Sequence[Record]) -> tuple[list[list[_Sent]], list[Record]]:
+        """Return the batches of readable records, and the unreadable records."""
+        events, rejected = list[_Sent](), list[Record]()
         for record in records:
-            event = _decode(record.body)
-            names = {
-                each: str(event.get(each, "")) for each in ("customer", "key", "server", "tool")
-            }
-            if contains(self.plugin, Decision(POINT, "event", record.id, **names)):
-                shown = event if sees else {each: event[each] for each in _NAMES if each in event}
-                yield len(record.body), shown
+            try:
+                event = _decode(record.body)
+            except (msgspec.MsgspecError, ValueError, RecursionError):
+                rejected.append(record)
+                continue
+            if self._is_in_scope(record, event):
+                events.append((record, self._shown(event)))
+        return [*_split(events, min(BATCH_BYTES, self.requests.max_bytes // 2))], rejected
+
+    def _is_in_scope(self, record: Record, event: dict[str, Any]) -> bool:
+        names = {each: str(event.get(each, "")) for each in ("customer", "key", "server", "tool")}
+        return contains(self.plugin, Decision(POINT, "event", record.id, **names))
+
+    def _shown(self, event: dict[str, Any]) -> dict[str, Any]:
+        if self.plugin.receives(POINT):
+            return event
+        return {each: event[each] for each in _NAMES if each in event}
 
 
-def _split(events: Iterator[tuple[int, dict[str, Any]]]) -> Iterator[list[dict[str, Any]]]:
-    batch, size = list[dict[str, Any]](), 0
-    for length, event in events:
-        if batch and size + length > BATCH_BYTES:
+def _split(events: Iterable[_Sent], largest: int) -> Iterator[list[_Sent]]:
+    """Yield batches of at most `largest` bytes; an event that is larger is one of its own."""
+    batch, size = list[_Sent](), 0
+    for record, event in events:
+        length = len(record.body)
+        if batch and size + length > largest:
             yield batch
             batch, size = [], 0
-        batch.append(event)
+        batch.append((record, event))
         size += length
     if batch:
         yield batch
@@ -121,9 +144,9 @@ class PluginFeeds:
     def details(self) -> dict[str, str]:
         """Return why plugins do not receive events now, for `toolbus status`."""
         faults = {
-            name: f"{self._states[name].problem}; {self._states[name].behind} messages behind"
+            name: self._states[name].fault
             for name in self._configured()
-            if name in self._states and self._states[name].problem
+            if name in self._states and self._states[name].fault
         }
         return details_of(faults)
 
