@@ -16,6 +16,7 @@ from toolbus_common.plugins.requests import PluginFaultError, PluginRequests
 log = logging.getLogger(__name__)
 
 SECONDS = 15.0  # for all plugins of one decision; the caller of a sign-in waits 20 s
+LONGEST_NAME = 256  # shown to plugins; the scope of a plugin is compared with the whole name
 
 
 class Decision(Struct, frozen=True):
@@ -40,7 +41,8 @@ async def refusal_of(
     """
     call = CheckedCall(
         call_id=decision.id, customer=decision.customer, key=decision.key,
-        server=decision.server, tool=decision.tool, deadline=until or time() + SECONDS,
+        server=decision.server, tool=decision.tool[:LONGEST_NAME],
+        deadline=until or time() + SECONDS,
     )  # fmt: skip
     for name, plugin in _plugins_of(requests.declared, decision):
         sent = content if plugin.receives(decision.point) else None

@@ -97,7 +97,7 @@ class DefinitionGuards:
             "definition",
             f"definition.{self._server}.{entry.digest}",
             server=self._server,
-            tool=entry.name[:256],
+            tool=entry.name,
         )
         content = {"kind": kind, "definition": entry.definition}
         return await refusal_of(requests, decision, content)
