@@ -146,7 +146,7 @@ async def test_a_plugin_can_refuse_a_definition_of_a_server_in_its_scope(
             return
         assert held(found) == {"a": "The plugin 'probe' refused this definition: it conceals"}
         assert listed_names(found) == ["b"]
-    first = probe.requests[0]
+    first = next(each for each in probe.requests if each["tool"] == "a")
     assert (first["point"], first["server"], first["tool"]) == ("on_definition", "docs", "a")
     assert first["content"]["kind"] == "tools"
     assert first["content"]["definition"]["description"] == LEAK

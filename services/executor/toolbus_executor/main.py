@@ -15,7 +15,7 @@ owns        the buckets tb_catalogue and tb_leases, the first pins in tb_pins, t
 import asyncio
 import logging
 import os
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from functools import partial
 from time import monotonic
@@ -24,7 +24,7 @@ from typing import Any
 from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView
 from toolbus_common.calls.outcome_store import OutcomeStore
 from toolbus_common.concurrency import in_background
-from toolbus_common.config import Guard, Server
+from toolbus_common.config import Configuration, Server
 from toolbus_common.config_store.literal_secrets import Reader, keys_at
 from toolbus_common.config_store.operator_targets import ConfirmedTargets
 from toolbus_common.contracts import (
@@ -70,7 +70,7 @@ from toolbus_executor.calls.early_cancellations import EarlyCancellations
 from toolbus_executor.calls.operator_commands import OperatorCommands
 from toolbus_executor.calls.session_router import SessionRouter
 from toolbus_executor.calls.suspended_call_router import SuspendedCallRouter
-from toolbus_executor.catalog.definition_guards import DefinitionGuards
+from toolbus_executor.catalog.definition_guards import DefinitionGuards, checks_of
 from toolbus_executor.catalog.definition_pins import Pins
 from toolbus_executor.dependencies import Dependencies
 from toolbus_executor.guard_services.checks.registry import GuardServices
@@ -126,7 +126,7 @@ class ServerRegistry:
         self._restarted: frozenset[str] = frozenset()  # servers known before this change
         self._changed = asyncio.Event()
         self._patience = monotonic() + READY_SECONDS
-        self._guards: Mapping[str, Guard] = {}  # with which the servers were listed
+        self._checks = checks_of(Configuration())  # with which the servers were listed
         self._inspector: Callable[[], Inspector] = lambda: dependencies.guards.inspector
         self._early_cancellations = early = EarlyCancellations()
         self._providers = ProviderRegistry(service, commands, dependencies, early, cache)
@@ -232,13 +232,13 @@ class ServerRegistry:
             await self._supervisors.reconcile(
                 {name: (each, self._commands.of(name).resets) for name, each in declared.items()}
             )
-            guards = self._directory.now.configuration.guards
+            checks = checks_of(self._directory.now.configuration)
             for supervisor in self._supervisors:
-                if guards != self._guards:
+                if checks != self._checks:
                     supervisor.lists_changed.set()  # check the definitions again
-                await supervisor.handler.checks.read_output_schemas(guards.values())
+                await supervisor.handler.checks.read_output_schemas(checks[0].values())
                 supervisor.handler.drained = self._commands.of(supervisor.name).drained
-            self._guards = guards
+            self._checks = checks
             await self._providers.reconcile(self._directory.now.configuration.providers)
             await self.guard_services.reconcile()
             await self._webhooks.reconcile()
@@ -254,8 +254,9 @@ class ServerRegistry:
             name, declared, self._service, self._buckets, self._pins, self._dependencies
         )
         supervisor.entry.guards = DefinitionGuards(
-            name, declared, self._inspector, self._dependencies.guards.plugins
-        )
+            name, declared, self._inspector, self._dependencies.guards.plugins,
+            supervisor.lists_changed.set,
+        )  # fmt: skip
         supervisor.handler.checks.output_schemas = reads_output_schemas(
             self._directory.now.configuration.guards.values()
         )

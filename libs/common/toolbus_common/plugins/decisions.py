@@ -19,6 +19,12 @@ SECONDS = 15.0  # for all plugins of one decision; the caller of a sign-in waits
 LONGEST_NAME = 256  # shown to plugins; the scope of a plugin is compared with the whole name
 
 
+class Unasked(str):
+    """A refusal, because a plugin that fails closed could not be asked: why."""
+
+    __slots__ = ()
+
+
 class Decision(Struct, frozen=True):
     """What is decided. Names that it does not have are empty; `what` completes `refused this`."""
 
@@ -36,8 +42,8 @@ async def refusal_of(
 ) -> str:
     """Ask the plugins of a decision in their order, and return why one refused it, or nothing.
 
-    A plugin that fails closed refuses what it could not be asked about, also when the deadline
-    `until` has passed (default: after `SECONDS`).
+    A plugin that fails closed refuses what it could not be asked about (`Unasked`), also when the
+    deadline `until` has passed (default: after `SECONDS`).
     """
     call = CheckedCall(
         call_id=decision.id, customer=decision.customer, key=decision.key,
@@ -52,7 +58,9 @@ async def refusal_of(
             about = {"plugin": name, "point": decision.point, "reason": str(fault)}
             log.warning("plugin.failed", extra=about)
             if plugin.fails_closed:
-                return f"The plugin '{name}' could not be asked about this {decision.what}: {fault}"
+                return Unasked(
+                    f"The plugin '{name}' could not be asked about this {decision.what}: {fault}"
+                )
             continue
         if answer.verdict == "refuse":
             log.info("plugin.refused", extra={"plugin": name, "point": decision.point})

@@ -1,11 +1,12 @@
 """Guards of the phase `definitions`, and plugins at `on_definition`, for a server's definitions."""
 
-from collections.abc import Callable, Mapping
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from time import time
 
 import msgspec
 
-from toolbus_common.config import Server
+from toolbus_common.config import Configuration, Guard, Server
 from toolbus_common.config.plugins import Plugin
 from toolbus_common.contracts import CatalogEntry, CheckedCall, Listing
 from toolbus_common.contracts.events.base import DEFAULT_CUSTOMER
@@ -14,10 +15,13 @@ from toolbus_common.errors import GuardBlockedError
 from toolbus_common.guards.inspector import Inspection, Inspector
 from toolbus_common.guards.server_instructions import instructions_entry
 from toolbus_common.plugins.checks import PluginChecks
-from toolbus_common.plugins.decisions import Decision, refusal_of
+from toolbus_common.plugins.decisions import Decision, Unasked, refusal_of
 from toolbus_common.plugins.requests import PluginRequests
 
 SECONDS = 15.0  # for all guards of one definition
+PLUGIN_SECONDS = 12.0  # for all plugins of one listing; a connection has 20 s to list its server
+AT_ONCE = 8  # questions to plugins
+AGAIN_SECONDS = 30.0  # before definitions are checked again that a plugin could not be asked about
 
 GUARD_SCORE = 0.5  # of a signal from a guard that gives no score
 
@@ -27,7 +31,8 @@ class DefinitionGuards:
 
     A definition is quarantined if a guard rejects it, or if a guard that fails closed could not
     check it. A redacted definition is shown in its redacted form, with the original's digest.
-    Plugins are asked about definitions that the guards let pass.
+    Plugins are asked about definitions that the guards let pass. After some time, `again` is called
+    if a plugin that fails closed could not be asked.
     """
 
     def __init__(
@@ -36,11 +41,14 @@ class DefinitionGuards:
         declared: Server,
         inspector: Callable[[], Inspector | None],
         plugins: PluginChecks | None = None,
+        again: Callable[[], None] = lambda: None,
     ) -> None:
         self._server = server
         self._declared = declared
         self._inspector = inspector
         self._plugins = plugins
+        self._again = again
+        self._timer: asyncio.TimerHandle | None = None
 
     async def checked(self, listing: Listing) -> Listing:
         """Return the listing with the redactions, signals and reasons of guards and plugins."""
@@ -77,21 +85,47 @@ class DefinitionGuards:
     async def _plugged(self, listing: Listing) -> Listing:
         """Return the listing without what plugins refuse: it is quarantined."""
         requests = self._plugins.requests if self._plugins is not None else None
-        if requests is None or not _uses_plugins(requests.declared):
+        if requests is None or not _asked_about_definitions(requests.declared):
             return listing
         changes: dict[str, object] = {}
+        until, unasked = time() + PLUGIN_SECONDS, False
         for kind in PINNED:
-            found = []
-            for each in getattr(listing, kind):
-                held = each.held or await self._refusal(requests, kind, each)
-                found.append(each.model_copy(update={"held": held}) if held else each)
-            changes[kind] = tuple(found)
+            entries = getattr(listing, kind)
+            reasons = await self._refusals(requests, kind, entries, until)
+            unasked = unasked or any(isinstance(each, Unasked) for each in reasons)
+            changes[kind] = tuple(
+                each.model_copy(update={"held": str(held)}) if held else each
+                for each, held in zip(entries, reasons, strict=True)
+            )
         instructions = instructions_entry(listing)
-        if instructions is not None and not instructions.held:
-            changes["held"] = await self._refusal(requests, INSTRUCTIONS, instructions)
+        if instructions is not None:
+            (held,) = await self._refusals(requests, INSTRUCTIONS, (instructions,), until)
+            unasked = unasked or isinstance(held, Unasked)
+            changes["held"] = str(held)
+        self._check_again(unasked=unasked)
         return listing.model_copy(update=changes)
 
-    async def _refusal(self, requests: PluginRequests, kind: str, entry: CatalogEntry) -> str:
+    def _check_again(self, *, unasked: bool) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._timer = loop.call_later(AGAIN_SECONDS, self._again) if unasked else None
+
+    async def _refusals(
+        self, requests: PluginRequests, kind: str, entries: Sequence[CatalogEntry], until: float
+    ) -> list[str]:
+        """Return why each definition is quarantined, by a guard or by a plugin."""
+        places = asyncio.Semaphore(AT_ONCE)
+
+        async def refusal(entry: CatalogEntry) -> str:
+            async with places:
+                return entry.held or await self._refusal(requests, kind, entry, until)
+
+        return await asyncio.gather(*map(refusal, entries))
+
+    async def _refusal(
+        self, requests: PluginRequests, kind: str, entry: CatalogEntry, until: float
+    ) -> str:
         decision = Decision(
             "on_definition",
             "definition",
@@ -100,7 +134,7 @@ class DefinitionGuards:
             tool=entry.name,
         )
         content = {"kind": kind, "definition": entry.definition}
-        return await refusal_of(requests, decision, content)
+        return await refusal_of(requests, decision, content, until)
 
     async def _entry(
         self, inspector: Inspector, names: tuple[str, ...], entry: CatalogEntry
@@ -118,8 +152,13 @@ class DefinitionGuards:
         return _decided(entry, body, found)
 
 
-def _uses_plugins(declared: Mapping[str, Plugin]) -> bool:
-    return any("on_definition" in plugin.hooks for plugin in declared.values())
+def checks_of(configuration: Configuration) -> tuple[Mapping[str, Guard], Mapping[str, Plugin]]:
+    """Return the guards, and the plugins that are asked about definitions."""
+    return configuration.guards, _asked_about_definitions(configuration.plugins)
+
+
+def _asked_about_definitions(declared: Mapping[str, Plugin]) -> dict[str, Plugin]:
+    return {name: each for name, each in declared.items() if "on_definition" in each.hooks}
 
 
 def _decided(entry: CatalogEntry, body: bytes, found: Inspection) -> CatalogEntry:
