@@ -77,8 +77,8 @@ async def ask(requests: PluginRequests, changed: Iterable[KeyChange], by: str) -
 
     Raises `ForbiddenError` if a plugin refuses one.
     """
-    asked = [each for each in changed if each.action != "revoked"]
-    for change, reason in zip(asked, await _refusals(requests, asked, by), strict=False):
+    refusable = [each for each in changed if each.action != "revoked"]
+    for change, reason in zip(refusable, await _refusals(requests, refusable, by), strict=False):
         if reason:
             raise ForbiddenError(
                 f"{reason}. Nothing was changed. Ask an operator about the plugin, or change the "
@@ -86,7 +86,7 @@ async def ask(requests: PluginRequests, changed: Iterable[KeyChange], by: str) -
             )
 
 
-async def tell(requests: PluginRequests, changed: Iterable[KeyChange], by: str) -> None:
+async def report(requests: PluginRequests, changed: Iterable[KeyChange], by: str) -> None:
     """Tell plugins about stored revocations.
 
     A leaked key must always be revocable at once, so that they can neither refuse nor delay it.

@@ -63,7 +63,7 @@ async def revoke_key(repository: ConfigRepository, name: str) -> None:
         if await repository.put_own(KEY_PREFIX, name, ended, last):
             repository.record_revoked(name, old, configuration)
             repository.record_change("keys", name, old, ended)
-            await repository.tell([key_change(name, old, ended, configuration)], configuration)
+            await repository.report([key_change(name, old, ended, configuration)], configuration)
             return
     raise _busy("key", name)
 
@@ -132,7 +132,7 @@ async def revoke_admin(repository: ConfigRepository, name: str) -> None:
         ended = old.model_copy(update={"revoked": True})
         if await repository.put_own(ADMIN_PREFIX, name, ended, last):
             repository.record_change("admins", name, old, ended)
-            await repository.tell([key_change(name, old, ended, configuration)], configuration)
+            await repository.report([key_change(name, old, ended, configuration)], configuration)
             return
     raise _busy("admin", name)
 

@@ -15,7 +15,13 @@ from toolbus_common.config.stored import read_entry
 from toolbus_common.config_store.confirmation import confirm, revoke_unused
 from toolbus_common.config_store.diff import ADDED, REMOVED, Change, changes, summary_of
 from toolbus_common.config_store.drafts import Make, drafted
-from toolbus_common.config_store.key_questions import KeyChange, ask, customer_of, key_changes, tell
+from toolbus_common.config_store.key_questions import (
+    KeyChange,
+    ask,
+    customer_of,
+    key_changes,
+    report,
+)
 from toolbus_common.config_store.literal_secrets import Writer
 from toolbus_common.config_store.redacted_view import event_json
 from toolbus_common.contracts import ConfigApplied, ConfigChanged, Event, KeyCreated, KeyRevoked
@@ -186,7 +192,7 @@ class ConfigRepository:
                 gone = now.configuration.keys.keys() - draft.whole.keys.keys()
                 await self._note_origin(source, draft.keys.keys(), gone | draft.given)
                 await self._record_applied(draft.changes, now.configuration, draft.whole, revision)
-                await self.tell(changed, now.configuration)
+                await self.report(changed, now.configuration)
                 made = draft.keys | {f"admins.{name}": each for name, each in draft.admins.items()}
                 return Applied(draft.changes, revision, made)
         raise _busy()
@@ -198,9 +204,9 @@ class ConfigRepository:
         """
         await ask(self._asking(configuration), changed, self.by)
 
-    async def tell(self, changed: Iterable[KeyChange], configuration: Configuration) -> None:
+    async def report(self, changed: Iterable[KeyChange], configuration: Configuration) -> None:
         """Tell plugins about revoked keys, after they were stored."""
-        await tell(self._asking(configuration), changed, self.by)
+        await report(self._asking(configuration), changed, self.by)
 
     def _asking(self, configuration: Configuration) -> PluginRequests:
         return self._plugins or PluginRequests(self.bus, lambda: configuration.plugins)

@@ -132,7 +132,7 @@ class PluginRequests:
         """Return the reply to a request. A program that is just connecting is waited for briefly.
 
         Each attempt has a deadline of its own. Raises `LookupError` if no program is there,
-        `PluginFaultError`, `ToolbusError`, or `NatsError`.
+        `PluginFaultError`, `ToolbusError`, or an error of the NATS client.
         """
         starting = STARTING_SECONDS.get(point)
         pauses = iter(starting or CONNECTING_SECONDS)

@@ -85,7 +85,7 @@ class DefinitionGuards:
     async def _plugged(self, listing: Listing) -> Listing:
         """Return the listing without what plugins refuse: it is quarantined."""
         requests = self._plugins.requests if self._plugins is not None else None
-        if requests is None or not _asked_about_definitions(requests.declared):
+        if requests is None or not _definition_plugins(requests.declared):
             return listing
         changes: dict[str, object] = {}
         until, unasked = time() + PLUGIN_SECONDS, False
@@ -154,10 +154,10 @@ class DefinitionGuards:
 
 def checks_of(configuration: Configuration) -> tuple[Mapping[str, Guard], Mapping[str, Plugin]]:
     """Return the guards, and the plugins that are asked about definitions."""
-    return configuration.guards, _asked_about_definitions(configuration.plugins)
+    return configuration.guards, _definition_plugins(configuration.plugins)
 
 
-def _asked_about_definitions(declared: Mapping[str, Plugin]) -> dict[str, Plugin]:
+def _definition_plugins(declared: Mapping[str, Plugin]) -> dict[str, Plugin]:
     return {name: each for name, each in declared.items() if "on_definition" in each.hooks}
 
 

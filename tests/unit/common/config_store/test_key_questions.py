@@ -8,7 +8,7 @@ import pytest
 from harness.guards.scripted_bus import ScriptedBus
 from toolbus_common.config import Configuration, Key, Plugin
 from toolbus_common.config_store.diff import changes
-from toolbus_common.config_store.key_questions import KeyChange, ask, key_changes, tell
+from toolbus_common.config_store.key_questions import KeyChange, ask, key_changes, report
 from toolbus_common.errors import ForbiddenError
 from toolbus_common.nats.connection import Bus
 from toolbus_common.plugins.requests import PluginRequests
@@ -54,24 +54,24 @@ async def test_a_key_that_is_deleted_with_its_team_belongs_to_its_last_customer(
     assert (gone.action, gone.customer) == ("revoked", "acme")
 
 
-async def test_plugins_are_told_about_revocations_but_not_asked(bus: ScriptedBus) -> None:
+async def test_plugins_see_revocations_but_cannot_refuse_them(bus: ScriptedBus) -> None:
     key = Key.model_validate(BOT)
     ended = KeyChange("bot", key, key.model_copy(update={"revoked": True}), "acme")
     requests = probe(bus)
     await ask(requests, [ended], "admin:root")
     assert bus.requests == []
-    await tell(requests, [ended], "admin:root")
+    await report(requests, [ended], "admin:root")
     assert [request["key"] for _, request in bus.requests] == ["bot"]
 
 
-async def test_a_key_that_becomes_valid_again_is_asked_about(bus: ScriptedBus) -> None:
+async def test_a_key_that_becomes_valid_again_can_be_refused(bus: ScriptedBus) -> None:
     key = Key.model_validate(BOT)
     again = KeyChange("bot", key.model_copy(update={"revoked": True}), key, "acme")
     with pytest.raises(ForbiddenError):
         await ask(probe(bus), [again], "admin:root")
 
 
-async def test_without_a_plugin_for_keys_nothing_is_asked(bus: ScriptedBus) -> None:
+async def test_without_a_plugin_for_keys_nothing_is_sent(bus: ScriptedBus) -> None:
     made = between({}, {**OPS, "keys": {"bot": BOT}})
     await ask(probe(bus, hooks=["on_login"]), made, "admin:root")
     assert bus.requests == []

@@ -41,7 +41,7 @@ async def test_a_silent_plugin_does_not_use_up_the_time_of_the_connection(
     assert bus.requests == []
 
 
-async def test_definitions_are_checked_again_until_the_plugin_could_be_asked(
+async def test_definitions_are_checked_again_until_the_plugin_answers(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(definition_guards, "AGAIN_SECONDS", 0.0)
