@@ -55,8 +55,10 @@ async def refusal_of(
         try:
             answer = await requests.ask(name, plugin, decision.point, call, sent)
         except PluginFaultError as fault:
-            about = {"plugin": name, "point": decision.point, "reason": str(fault)}
-            log.warning("plugin.failed", extra=about)
+            log.warning(
+                "plugin.failed",
+                extra={"plugin": name, "point": decision.point, "reason": str(fault)},
+            )
             if plugin.fails_closed:
                 return Unasked(
                     f"The plugin '{name}' could not be asked about this {decision.what}: {fault}"
