@@ -58,7 +58,7 @@ PUBLISHED_EVENTS = {
         "approval.granted", "approval.rejected", "approval.expired", "approval.used",
         "approval.withdrawn", "ledger.opened", "key.created", "key.revoked", "config.applied",
         "config.changed", "guard.failed", "flow.reset", "hold.placed", "hold.lifted",
-        "definition.approved", "definition.rejected",
+        "definition.approved", "definition.rejected", "person.erased",
     },
     "oauth": {
         "grant.created", "grant.ended", "signin.denied", "connection.created", "connection.ended",
