@@ -15,6 +15,7 @@ from toolbus_executor.providers.usage import MAX_TOKENS
 OVERLOADED = {"message": "No capacity for key top-secret-key.", "code": 503}
 SENT = "No capacity for key "
 TURN = {"max_tokens": 9, "messages": [{"role": "user", "content": "a"}]}
+INPUT = {"max_output_tokens": 9, "input": "a"}  # the same in the responses API
 HELLO = {"choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello"}}]}
 
 
@@ -49,7 +50,8 @@ async def test_an_error_with_the_status_200_is_a_refusal_and_free(
     apis = ("chat", "responses", "embeddings") if method != MESSAGES else ("chat",)
     async with gateway.executor(p=provider(model, key="top-secret-key", apis=apis)):
         streams = streamed and method != EMBEDDINGS
-        error = await gateway.error("1", method=method, body=TURN, streamed=streams)
+        turn = INPUT if method == RESPONSES else TURN
+        error = await gateway.error("1", method=method, body=turn, streamed=streams)
         assert (error.code, error.data["status"]) == ("model_refused", 503)
         assert error.reason.startswith(SENT)
         assert "top-secret-key" not in error.reason
