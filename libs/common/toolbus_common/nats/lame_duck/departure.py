@@ -3,6 +3,7 @@
 import asyncio
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from random import sample
 from typing import Any
 from urllib.parse import ParseResult, urlparse
@@ -91,7 +92,8 @@ class Departure:
                 return await self._client.move(other, patience)
         except (OSError, NatsError, TimeoutError) as error:
             log.debug("bus.server_not_reached", extra={"reason": str(error)})
-        await other.close()
+        with suppress(OSError, NatsError):  # a connection that has failed may not close either
+            await other.close()
         return False
 
 
