@@ -132,7 +132,7 @@ async def test_a_plugin_that_does_not_answer_delays_no_revocation(
     async with plugin_program(nats_server.url, seed, lambda _: None) as probe:
         await policy.declare(plugged(timeout="1s"))
         revoking = asyncio.create_task(administer(policy, "revoke_key", name="bot"))
-        await until(lambda: probe.requests, "the plugin is told")
+        await until(lambda: probe.requests, "the plugin has a request")
         assert (await administer(policy, "show_key", name="bot"))["state"] == "revoked"
         await revoking
 

@@ -15,7 +15,8 @@ from harness.receivers.syslog_receivers import Datagrams, SyslogServer
 from harness.receivers.webhook_receiver import Received, Receiver
 from harness.services.sinks import MemoryStream, running_sinks, sink
 from harness.waits import PATIENCE, until
-from toolbus_audit.siem.registry import SinkRegistry, Timing
+from toolbus_audit.siem.forwarders import Timing
+from toolbus_audit.siem.registry import SinkRegistry
 from toolbus_common.contracts import CallAllowed, CallDenied, Event
 from toolbus_common.egress.tls import Tls
 from toolbus_common.settings import Settings

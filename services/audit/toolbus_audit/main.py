@@ -41,8 +41,9 @@ from toolbus_audit.projections.file_calls import FileCalls
 from toolbus_audit.retention import Retention
 from toolbus_audit.settings import Settings
 from toolbus_audit.siem.forwarder import EventStream
+from toolbus_audit.siem.forwarders import Timing
 from toolbus_audit.siem.plugin_feed import PluginFeeds
-from toolbus_audit.siem.registry import SinkRegistry, Timing
+from toolbus_audit.siem.registry import SinkRegistry
 from toolbus_audit.transparency_log.log_signer_task import run_log_signer
 from toolbus_audit.webhooks.dispatcher import WebhookDispatcher
 from toolbus_common.access.config_snapshot import ConfigProjection, ConfigView

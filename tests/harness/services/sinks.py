@@ -8,7 +8,8 @@ import msgspec
 
 from harness.audit.events import bus_of
 from toolbus_audit.siem.forwarder import EventStream
-from toolbus_audit.siem.registry import SinkRegistry, Timing
+from toolbus_audit.siem.forwarders import Timing
+from toolbus_audit.siem.registry import SinkRegistry
 from toolbus_common.config import Sink
 from toolbus_common.contracts.events.base import EVERY_EVENT, Event
 from toolbus_common.egress import Allowed, Egress

@@ -6,21 +6,19 @@ its events later; it delays no other plugin, and no event.
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator, Awaitable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, ThreadPoolExecutor
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from time import time
 from typing import Any, Final
 
 import msgspec
 
-from toolbus_audit.delivery.cursor import Cursor
-from toolbus_audit.delivery.task_reconciler import TaskReconciler
 from toolbus_audit.siem.base import SinkError
-from toolbus_audit.siem.forwarder import Delivery, EventStream, Forwarder, State
+from toolbus_audit.siem.forwarder import EventStream
+from toolbus_audit.siem.forwarders import Forwarders, Receiver, Timing
 from toolbus_audit.siem.records import Record
-from toolbus_audit.siem.registry import Timing
 from toolbus_common.config.plugins import Plugin
 from toolbus_common.contracts import CheckedCall
 from toolbus_common.nats.kv_bucket import Bucket
@@ -35,6 +33,7 @@ from toolbus_common.plugins.requests import (
 POINT: Final = "on_event"
 BATCH_BYTES = 512 * 1024
 MAX_THREADS = 8
+PREFIX = "plugin."
 _decode = msgspec.json.Decoder(dict[str, Any]).decode
 _NAMES = ("event", "id", "at", "customer", "call_id", "key", "server", "tool")
 _Sent = tuple[Record, dict[str, Any]]  # an event, and what the plugin sees of it
@@ -136,39 +135,22 @@ class PluginFeeds:
 
     def __init__(self, requests: PluginRequests, holder: str, timing: Timing) -> None:
         self._requests = requests
-        self._holder = holder
-        self._timing = timing
         self._threads = ThreadPoolExecutor(MAX_THREADS, "feed")
-        self._states: dict[str, State] = {}
+        self._forwarders = Forwarders(self._configured, PREFIX, holder, timing, self._threads)
 
     def details(self) -> dict[str, str]:
         """Return why plugins do not receive events now, for `toolbus status`."""
-        faults = {
-            name: self._states[name].fault
-            for name in self._configured()
-            if name in self._states and self._states[name].fault
-        }
-        return details_of(faults)
+        states = self._forwarders.states()
+        return details_of({name: state.fault for name, state in states.items() if state.fault})
 
-    @asynccontextmanager
-    async def forwarding(self, bucket: Bucket, stream: EventStream) -> AsyncIterator[None]:
+    def forwarding(self, bucket: Bucket, stream: EventStream) -> AbstractAsyncContextManager[None]:
         """Send events to the plugins while the context is entered."""
 
-        def work(name: str, plugin: Plugin) -> Awaitable[None]:
-            cursor = Cursor(bucket, f"plugin.{name}", self._holder, self._timing.lease)
+        def receiver(name: str, plugin: Plugin) -> Receiver:
             transport = PluginTransport(name, plugin, self._requests, self._threads)
-            delivery = Delivery(transport, self._threads, self._timing.first_retry)
-            forwarder = Forwarder(f"plugin.{name}", Feed(plugin), cursor, stream, delivery)
-            forwarder.state = self._states.setdefault(name, forwarder.state)
-            return forwarder.run()
+            return Receiver(PREFIX + name, Feed(plugin), transport)
 
-        try:
-            async with TaskReconciler(
-                self._configured, work, 5 * self._timing.first_retry
-            ).running():
-                yield
-        finally:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        return self._forwarders.running(bucket, stream, receiver)
 
     def _configured(self) -> Mapping[str, Plugin]:
         declared = self._requests.declared

@@ -1,17 +1,15 @@
-"""Registry of configured sinks, with one task each, so that a slow sink does not delay another."""
+"""Registry of configured sinks, with the transport of each."""
 
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from contextlib import AbstractAsyncContextManager
 
-from toolbus_audit.delivery.cursor import LEASE_SECONDS, Cursor
-from toolbus_audit.delivery.task_reconciler import TaskReconciler
 from toolbus_audit.siem.base import Transport
-from toolbus_audit.siem.forwarder import FIRST_RETRY, Delivery, EventStream, Forwarder, State
+from toolbus_audit.siem.forwarder import EventStream
+from toolbus_audit.siem.forwarders import DEFAULT_TIMING, Forwarders, Receiver, Timing
 from toolbus_audit.siem.http_sink import HttpTransport
-from toolbus_audit.siem.syslog_sink import SETTLE_SECONDS, DatagramTransport, StreamTransport
+from toolbus_audit.siem.syslog_sink import DatagramTransport, StreamTransport
 from toolbus_common.config import Sink
 from toolbus_common.egress.http_client import HttpClient
 from toolbus_common.nats.kv_bucket import Bucket
@@ -19,18 +17,6 @@ from toolbus_common.secrets import Secrets
 
 MAX_THREADS = 64  # a sink uses one thread at a time
 PREFIX = "sink."
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """Durations in seconds: lease, delay after the first failure, settling time of syslog."""
-
-    lease: float = LEASE_SECONDS
-    first_retry: float = FIRST_RETRY
-    settle: float = SETTLE_SECONDS
-
-
-DEFAULT_TIMING = Timing()
 
 
 class SinkRegistry:
@@ -48,41 +34,24 @@ class SinkRegistry:
         holder: str,
         timing: Timing = DEFAULT_TIMING,
     ) -> None:
-        self._configured = configured
         self._http = http
         self._is_operator_named = is_operator_named
-        self._holder = holder
         self._secrets = secrets
         self._timing = timing
         self._threads = ThreadPoolExecutor(MAX_THREADS, "sink")
-        self._states: dict[str, State] = {}
+        self._forwarders = Forwarders(configured, PREFIX, holder, timing, self._threads)
 
     def states(self) -> dict[str, str]:
         """Return the status of each sink, for `toolbus status`."""
-        return {
-            name: str(self._states[name]) for name in self._configured() if name in self._states
-        }
+        return {name: str(state) for name, state in self._forwarders.states().items()}
 
-    @asynccontextmanager
-    async def forwarding(self, bucket: Bucket, stream: EventStream) -> AsyncIterator[None]:
+    def forwarding(self, bucket: Bucket, stream: EventStream) -> AbstractAsyncContextManager[None]:
         """Forward to the sinks while the context is entered."""
 
-        def work(name: str, sink: Sink) -> Awaitable[None]:
-            cursor = Cursor(bucket, PREFIX + name, self._holder, self._timing.lease)
-            transport = self._transport(sink)
-            delivery = Delivery(transport, self._threads, self._timing.first_retry)
-            forwarder = Forwarder(name, sink, cursor, stream, delivery)
-            # The counts continue after a restart of the task, like the metrics.
-            forwarder.state = self._states.setdefault(name, forwarder.state)
-            return forwarder.run()
+        def receiver(name: str, sink: Sink) -> Receiver:
+            return Receiver(name, sink, self._transport(sink))
 
-        try:
-            async with TaskReconciler(
-                self._configured, work, 5 * self._timing.first_retry
-            ).running():
-                yield
-        finally:
-            self._threads.shutdown(wait=False, cancel_futures=True)
+        return self._forwarders.running(bucket, stream, receiver)
 
     def _transport(self, sink: Sink) -> Transport:
         host = socket.gethostname()
