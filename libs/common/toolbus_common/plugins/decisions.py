@@ -7,10 +7,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from toolbus_common.access.tool_patterns import full_name, granted
+from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.config.plugins import Plugin, Point
 from toolbus_common.contracts import CheckedCall
-from toolbus_common.plugins import answers
+from toolbus_common.plugins import answers, scope
 from toolbus_common.plugins.requests import PluginFaultError, PluginRequests
 
 log = logging.getLogger(__name__)
@@ -84,10 +84,10 @@ def _plugins_of(declared: Mapping[str, Plugin], decision: Decision) -> Iterator[
 
 def contains(plugin: Plugin, decision: Decision) -> bool:
     """Return whether the scope of a plugin contains a decision."""
-    target = full_name(decision.server, decision.tool)
-    return (
-        (not plugin.customers or decision.customer in plugin.customers)
-        and (not plugin.keys or decision.key in plugin.keys)
-        and (not plugin.servers or decision.server in plugin.servers)
-        and (not plugin.tools or granted(plugin.tools, target))
+    return scope.contains(
+        plugin,
+        customer=decision.customer,
+        key=decision.key,
+        server=decision.server,
+        names=lambda: (full_name(decision.server, decision.tool),),
     )

@@ -4,10 +4,11 @@ from collections.abc import Iterator
 
 from toolbus_common.access.model_grants import names_of
 from toolbus_common.access.principal import Principal
-from toolbus_common.access.tool_patterns import full_name, granted
+from toolbus_common.access.tool_patterns import full_name
 from toolbus_common.config import Configuration
 from toolbus_common.config.plugins import Plugin
 from toolbus_common.contracts.model_calls import is_model_method
+from toolbus_common.plugins.scope import contains
 
 
 def plugins_of(
@@ -17,12 +18,12 @@ def plugins_of(
     return {
         name: plugin
         for name, plugin in declared.plugins.items()
-        if (not plugin.customers or principal.customer in plugin.customers)
-        and (not plugin.keys or principal.key in plugin.keys)
-        and (not plugin.servers or server in plugin.servers)
-        and (
-            not plugin.tools
-            or any(granted(plugin.tools, each) for each in _names(declared, server, tool, method))
+        if contains(
+            plugin,
+            customer=principal.customer,
+            key=principal.key,
+            server=server,
+            names=lambda: _names(declared, server, tool, method),
         )
     }
 
